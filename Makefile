@@ -1,0 +1,40 @@
+# `make` alone prints this help.
+.DEFAULT_GOAL := help
+SHELL := bash
+RUN := uv run --no-sync
+export UV_PYTHON_DOWNLOADS := never
+export PATH := $(HOME)/.local/bin:$(CURDIR)/.stack/uv/bin:$(PATH)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; DATA=folder adds real data
+	@$(RUN) passport demo $(if $(ONCE),--once) $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED))
+
+test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
+	$(RUN) pytest tests/unit
+	$(RUN) pytest tests/integration tests/e2e -m "not long"
+
+test-long: setup ## the tests that take minutes
+	$(RUN) pytest tests -m long --timeout 3600
+
+unit: setup ## unit tests alone: no I/O, seconds
+	$(RUN) pytest tests/unit
+
+lint: setup ## ruff, mypy --strict, import contracts, the rules of the tree
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) python -m dev.rules
+
+stack: setup ## start two hospitals, Kafka and MongoDB and leave them running; STACK=docker uses Docker
+	$(RUN) python -m dev.stack up
+
+stack-down: ## stop what `make stack` started
+	$(RUN) python -m dev.stack down
+
+setup: ## uv and the locked dependencies; says what it installs
+	@dev/setup.sh
+
+.PHONY: help demo test test-long unit lint stack stack-down setup

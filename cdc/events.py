@@ -1,0 +1,469 @@
+"""Binlog events -> rows, notices and transaction ends. Pure: bytes in, items out, in commit order.
+
+Nothing is held back: the rows of a transaction come before it is known to end, and `Commit` says where it did.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+from cdc import table_map
+from cdc.compressed import inflated, inner_events
+from cdc.gtids import MariadbState, MysqlSet
+from cdc.rows import Table
+from cdc.statements import Statements, starts_transaction
+from cdc.tagged import tagged_gtid
+from passport.errors import Fatal, Retry
+from passport.values import ColumnInfo
+from passport.version import Position
+
+Flavour = Literal["mariadb", "mysql"]
+Key = dict[str, int | None]
+
+
+class Row(NamedTuple):
+    """A row of the wanted table: `op` c, u or d; JSON texts, None where there is no image.
+
+    `at`: END of the outer event; `ordinal`: from 1 in it; `ts`: seconds; `gtid`: of its transaction, "" without.
+    """
+
+    op: str
+    before: str | None
+    after: str | None
+    at: Position
+    ordinal: int
+    ts: int
+    gtid: str
+
+
+class Notice(NamedTuple):
+    """A row of a watched key table changed: its key columns before and after, no doubles. A column that the image
+    of the row does not carry (binlog_row_image=MINIMAL) is left out."""
+
+    table: str
+    op: str
+    keys: tuple[Key, ...]
+    at: Position
+    ordinal: int
+    ts: int
+    gtid: str
+
+
+class Partial(NamedTuple):
+    """A row of the wanted table whose images lack wanted columns (binlog_row_image is not FULL): read it again."""
+
+    op: str
+    keys: tuple[Key, ...]
+    at: Position
+    ordinal: int
+    ts: int
+    gtid: str
+
+
+class Commit(NamedTuple):
+    """A transaction ended: safe to resume at `at`. `gtid_set`: all that was executed up to here."""
+
+    at: Position
+    gtid: str
+    ts: int
+    gtid_set: str
+
+
+class Statement(NamedTuple):
+    """What rows do not show: `kind` ddl, truncate, statement_dml, or rollback (rows since the last commit are void).
+
+    `table` "*": every watched one.
+    """
+
+    kind: str
+    table: str
+    at: Position
+    ts: int
+
+
+class Alive(NamedTuple):
+    """The server has nothing new; no transaction is open, so it is safe to resume at `at`."""
+
+    at: Position
+
+
+class Rotated(NamedTuple):
+    """The next file begins at `at`; `clean`: the one before ended by STOP or ROTATE, else the server crashed."""
+
+    at: Position
+    clean: bool
+
+
+Item = Row | Notice | Partial | Commit | Statement | Alive | Rotated
+
+_HEADER = struct.Struct("<IBIIIH").unpack_from  # seconds, type, server id, size, end position, flags
+_CRC = struct.Struct("<I").unpack_from
+_ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
+_ROTATE, _FORMAT = 4, 15
+_BODY = 19  # where the part behind the header begins
+_ROWS_V1 = _BODY + 8
+_DUMMY = b"\xff\xff\xff\0\0\0"
+_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A table whose rows are decoded; `is_row`: as rows, else as notices."""
+
+    table: str
+    is_row: bool
+    decoder: Table
+
+
+class EventDecoder:
+    """Decodes one connection's events.
+
+    `rows`: the wanted table and its columns (the first is its key); `notices`: key tables and their key columns;
+    `listed`: column lists by table; `charsets`: by collation id; `gtid_set`: executed before the first event; `skip`:
+    the server sends the file of `start` from its beginning, what ends at or before `start` is passed over.
+    Where it stands: `file`, `pos`; `format_ts`: header timestamp of the file's FORMAT_DESCRIPTION event.
+    """
+
+    def __init__(
+        self,
+        *,
+        flavour: Flavour,
+        database: str,
+        rows: Mapping[str, Sequence[str]],
+        notices: Mapping[str, Sequence[str]],
+        listed: Mapping[str, Sequence[ColumnInfo]],
+        charsets: Mapping[int, str],
+        gtid_set: str,
+        start: Position | None = None,
+        skip: bool = False,
+    ) -> None:
+        self.file, self.pos = start or ("", 4)
+        self.format_ts = 0
+        self.listed = listed
+        self._flavour: Flavour = flavour
+        self._database = database
+        self._rows_of = rows
+        self._notices_of = notices
+        self._charsets = charsets
+        self._executed = MariadbState(gtid_set) if flavour == "mariadb" else MysqlSet(gtid_set)
+        self._statements = Statements(database, {*rows, *notices})
+        self._skip_to = start.pos if start and skip else 0
+        self._maps: dict[bytes, tuple[bytes, Watch | None]] = {}
+        self._watches: dict[bytes, Watch] = {}
+        self._checksums = False
+        self._clean = self._moved = False
+        self._ts = self._ordinal = 0
+        self._gtid = ""
+        self._uuid = (b"", "")  # of the server whose transaction was read last
+        self._in_group = self._open = self._xa = self._rows_in_group = False
+        self._handlers = self._handler_table()
+
+    def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[Item]]]:
+        handlers: dict[int, Callable[[bytes], Iterable[Item]]] = dict.fromkeys(_WITHOUT_MEANING, lambda _: ())
+        for version, first in ((1, 23), (2, 30), (1, 166), (2, 169)):
+            for offset, op in enumerate("cud"):
+                handlers[first + offset] = self._rows_handler(op, version, compressed=first > 100)
+        handlers |= {2: self._query, 165: self._compressed_query, 18: self._load_query}
+        handlers |= {3: self._ended, _ROTATE: self._ended, 16: self._xid, 19: self._table_map, 26: self._incident}
+        handlers |= {27: self._heartbeat, 41: self._heartbeat, 33: self._mysql_gtid, 34: self._anonymous}
+        handlers |= {35: self._previous_gtids, 38: self._xa_prepare, 39: self._partial_json, 40: self._payload}
+        return handlers | {42: self._tagged_gtid, 162: self._mariadb_gtid, 163: self._gtid_list}
+
+    # --- one event
+
+    def read(self, event: bytes) -> Iterable[Item]:
+        """The items of one event as the server sent it. Retry when it is damaged, Fatal when not understood."""
+        ts, kind, _, size, log_pos, flags = _HEADER(event)
+        if size != len(event):
+            raise Retry("binlog: an event of another size than it says")
+        if kind == _FORMAT:
+            return self._format(event, ts, log_pos)
+        if kind == _ROTATE and (flags & _ARTIFICIAL or not ts):
+            return self._next_file(event)
+        if self._checksums:
+            body = event[:-4]
+            if zlib.crc32(body) != _CRC(event, size - 4)[0]:
+                raise Retry(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
+            event = body
+        if kind not in _HEARTBEATS and not flags & _ARTIFICIAL:
+            self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
+            if self.pos <= self._skip_to:
+                return ()
+        self._ts = ts
+        self._ordinal = 0
+        handler = self._handlers.get(kind)
+        return handler(event) if handler else self._unknown(kind, flags)
+
+    def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
+        if flags & _IGNORABLE:
+            return ()
+        raise self._fatal(f"event type {kind} is not known and may carry rows", "upgrade openmrs-passport")
+
+    def _fatal(self, why: str, hint: str) -> Fatal:
+        return Fatal(f"binlog: {why} (at {self.file}:{self.pos})", hint=hint)
+
+    def _at(self) -> Position:
+        return Position(self.file, self.pos)
+
+    # --- files
+
+    def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[Item]:
+        self._checksums = event[-5] == 1
+        cleared = bytearray(event)
+        cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
+        if self._checksums and zlib.crc32(cleared[:-4]) != _CRC(event, len(event) - 4)[0]:
+            raise Retry(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
+        self.format_ts = ts
+        self.pos = max(self.pos, log_pos)
+        return ()
+
+    def _next_file(self, event: bytes) -> Iterable[Item]:
+        if zlib.crc32(event[:-4]) == _CRC(event, len(event) - 4)[0]:  # whether it has one, only the next event says
+            event = event[:-4]
+        name, before = event[_BODY + 8 :].decode(), self.file
+        self.file, self.pos = name, int.from_bytes(event[_BODY : _BODY + 8], "little")
+        if before in ("", name):
+            return ()
+        self._maps.clear()  # a restarted server numbers its tables anew
+        self._skip_to = 0
+        clean, self._clean, self._moved = self._clean, False, True
+        lost = (self._statement("rollback", "*"),) if self._rows_in_group else ()
+        self._end_group()
+        return (*lost, Rotated(self._at(), clean))
+
+    def _ended(self, _: bytes) -> Iterable[Item]:
+        self._clean = True
+        return ()
+
+    def _heartbeat(self, _: bytes) -> Iterable[Item]:
+        return () if self._in_group else (Alive(self._at()),)
+
+    def _incident(self, _: bytes) -> Iterable[Item]:
+        raise self._fatal("the server lost changes (INCIDENT event)", "`passport backfill` this hospital")
+
+    # --- transactions
+
+    def _mariadb_gtid(self, event: bytes) -> Iterable[Item]:
+        server = int.from_bytes(event[5:9], "little")
+        seq, domain = int.from_bytes(event[19:27], "little"), int.from_bytes(event[27:31], "little")
+        self._gtid = f"{domain}-{server}-{seq}"
+        flags = event[31]
+        self._in_group = True
+        self._open = not flags & 1  # a standalone statement ends its group itself
+        self._xa = bool(flags & 64)
+        return ()
+
+    def _mysql_gtid(self, event: bytes) -> Iterable[Item]:
+        raw = event[20:36]
+        if raw != self._uuid[0]:
+            self._uuid = (raw, str(UUID(bytes=raw)))
+        self._begin(f"{self._uuid[1]}:{int.from_bytes(event[36:44], 'little')}")
+        return ()
+
+    def _tagged_gtid(self, event: bytes) -> Iterable[Item]:
+        try:
+            self._begin(tagged_gtid(event[_BODY:]))
+        except _UNREADABLE as error:
+            raise self._fatal("a tagged GTID is not understood", "upgrade openmrs-passport") from error
+        return ()
+
+    def _anonymous(self, _: bytes) -> Iterable[Item]:
+        self._begin("")
+        return ()
+
+    def _begin(self, gtid: str) -> None:
+        self._gtid = gtid
+        self._in_group = True
+
+    def _previous_gtids(self, event: bytes) -> Iterable[Item]:
+        return self._known(MysqlSet.unpack(event[_BODY:]))
+
+    def _known(self, executed: MariadbState | MysqlSet) -> Iterable[Item]:
+        """A file begins with all that was executed before it; where we began inside one, that is less than we know."""
+        if self._moved or not str(self._executed):
+            self._executed = executed
+        return ()
+
+    def _gtid_list(self, event: bytes) -> Iterable[Item]:
+        state = MariadbState()
+        for at in range(_BODY + 4, len(event) - 15, 16):
+            domain, server, seq = struct.unpack_from("<IIQ", event, at)
+            state.advance(f"{domain}-{server}-{seq}")
+        return self._known(state)
+
+    def _xid(self, _: bytes) -> Iterable[Item]:
+        return (self._commit(),)
+
+    def _commit(self) -> Commit:
+        if self._gtid:
+            self._executed.advance(self._gtid)
+        commit = Commit(self._at(), self._gtid, self._ts, str(self._executed))
+        self._end_group()
+        return commit
+
+    def _end_group(self) -> None:
+        self._gtid = ""
+        self._in_group = self._open = self._xa = self._rows_in_group = False
+
+    def _xa_prepare(self, _: bytes) -> Iterable[Item]:
+        return (self._commit(),)  # of unwatched tables: rows of watched ones have stopped the stream
+
+    # --- statements
+
+    def _query(self, event: bytes) -> Iterable[Item]:
+        size, status = event[27], int.from_bytes(event[30:32], "little")
+        start = 32 + status
+        return self._classified(event[start : start + size], event[start + size + 1 :])
+
+    def _compressed_query(self, event: bytes) -> Iterable[Item]:
+        size, status = event[27], int.from_bytes(event[30:32], "little")
+        start = 32 + status
+        return self._classified(event[start : start + size], self._inflated(event[start + size + 1 :]))
+
+    def _load_query(self, event: bytes) -> Iterable[Item]:
+        size, status = event[27], int.from_bytes(event[30:32], "little")
+        start = 45 + status
+        return self._classified(event[start : start + size], event[start + size + 1 :])
+
+    def _inflated(self, data: bytes) -> bytes:
+        try:
+            return inflated(data)
+        except _UNREADABLE as error:
+            raise self._fatal("a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF") from error
+
+    def _classified(self, database: bytes, text: bytes) -> Iterable[Item]:
+        if text == b"BEGIN":
+            self._in_group = self._open = True
+            return ()
+        found = self._statements.classify(database, text)
+        items: list[Item] = [self._statement(found.kind, table) for table in found.tables]
+        if found.kind == "rollback" and self._rows_in_group:
+            items.append(self._statement("rollback", "*"))
+        if found.kind in ("begin", "xa") or starts_transaction(text):
+            self._in_group = self._open = True
+            self._xa = self._xa or found.kind == "xa"
+        elif not self._open or found.kind in ("commit", "rollback", "xa_done"):
+            items.append(self._commit())
+        return items
+
+    def _statement(self, kind: str, table: str) -> Statement:
+        return Statement(kind, table, self._at(), self._ts)
+
+    # --- rows
+
+    def _table_map(self, event: bytes) -> Iterable[Item]:
+        table_id, body = event[19:25], event[25:]
+        known = self._maps.get(table_id)
+        if known is None or known[0] != body:
+            self._maps[table_id] = (body, self._watch(event))
+        return ()
+
+    def _watch(self, event: bytes) -> Watch | None:
+        database, table, columns_at = table_map.named(event, _BODY)
+        if database != self._database or not (table in self._rows_of or table in self._notices_of):
+            return None
+        body = event[25:]
+        watch = self._watches.get(body)
+        if watch is None:
+            watch = self._watches[body] = self._compiled(event, table, columns_at)
+        return watch
+
+    def _compiled(self, event: bytes, table: str, columns_at: int) -> Watch:
+        try:
+            found = table_map.columns(event, columns_at, self._flavour, self._charsets)
+        except _UNREADABLE as error:
+            raise self._fatal(f"the columns of {table} are not understood", "upgrade openmrs-passport") from error
+        columns = table_map.completed(found, self.listed.get(table), table)
+        if table in self._rows_of:
+            wanted = self._rows_of[table]
+            return Watch(table, True, Table(columns, wanted, "text", wanted[0]))
+        return Watch(table, False, Table(columns, self._notices_of[table], "keys"))
+
+    def relist(self, listed: Mapping[str, Sequence[ColumnInfo]]) -> None:
+        """New column lists, after a DDL statement."""
+        self.listed = listed
+        self._maps.clear()
+        self._watches.clear()
+
+    def _rows_handler(self, op: str, version: int, *, compressed: bool) -> Callable[[bytes], Iterable[Item]]:
+        def handle(event: bytes) -> Iterable[Item]:
+            try:
+                watch = self._maps[event[19:25]][1]
+            except KeyError:
+                return self._unmapped(event)
+            if watch is None:
+                return ()
+            at = _ROWS_V1 if version == 1 else _ROWS_V1 + event[27] + (event[28] << 8)
+            if compressed:
+                event = self._decompressed_rows(op, event, at)
+            return self._changes(watch, op, event, at)
+
+        return handle
+
+    def _unmapped(self, event: bytes) -> Iterable[Item]:
+        if event[19:25] == _DUMMY:  # ends a statement that changed nothing
+            return ()
+        raise self._fatal("rows without their TABLE_MAP", "start at a transaction's end: `passport backfill`")
+
+    def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
+        bitmaps = 2 if op == "u" else 1
+        data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
+        return event[:data_at] + self._inflated(event[data_at:])
+
+    def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> Iterator[Item]:
+        if self._xa:
+            raise self._fatal(
+                f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
+                "don't change OpenMRS tables by XA transactions; then `passport backfill` this hospital",
+            )
+        self._rows_in_group = True
+        place, ts, gtid, make = self._at(), self._ts, self._gtid, _make_row if watch.is_row else _make_notice
+        try:
+            for before, after, partial in watch.decoder.rows(op, event, at):
+                self._ordinal += 1
+                if partial:
+                    yield Partial(op, _keys(before, after), place, self._ordinal, ts, gtid)
+                else:
+                    yield make(watch.table, op, before, after, place, self._ordinal, ts, gtid)
+        except _UNREADABLE as error:
+            raise self._fatal(f"rows of {watch.table} are not understood", "report the table's definition") from error
+
+    def _partial_json(self, event: bytes) -> Iterable[Item]:
+        if self._maps.get(event[19:25], (b"", None))[1] is None:
+            return ()
+        raise self._fatal("rows with partial JSON", "SET GLOBAL binlog_row_value_options = '' at the source")
+
+    def _payload(self, event: bytes) -> Iterator[Item]:
+        """A compressed transaction: one outer event, whose rows are numbered through."""
+        try:
+            for inner in inner_events(event[_BODY:]):
+                self._ts, kind, _, _, _, flags = _HEADER(inner)
+                handler = self._handlers.get(kind)
+                yield from handler(inner) if handler else self._unknown(kind, flags)
+        except _UNREADABLE as error:
+            raise self._fatal("a compressed transaction is not understood", "report the server's version") from error
+
+
+def _make_row(_: str, op: str, before: Any, after: Any, at: Position, ordinal: int, ts: int, gtid: str) -> Row:
+    return Row(op, before, after, at, ordinal, ts, gtid)
+
+
+def _make_notice(
+    table: str, op: str, before: Any, after: Any, at: Position, ordinal: int, ts: int, gtid: str
+) -> Notice:
+    return Notice(table, op, _keys(before, after), at, ordinal, ts, gtid)
+
+
+def _keys(before: Key | None, after: Key | None) -> tuple[Key, ...]:
+    if before == after:
+        after = None
+    return tuple(key for key in (before, after) if key)
+
+
+_HEARTBEATS = frozenset({27, 41})
+# INTVAR, APPEND_BLOCK, DELETE_FILE, RAND, USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY, TRANSACTION_CONTEXT,
+# VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: no rows, no transaction's end.
+_WITHOUT_MEANING = (5, 9, 11, 13, 14, 17, 28, 29, 36, 37, 160, 161, 164)

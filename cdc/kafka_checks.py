@@ -1,0 +1,82 @@
+"""What must hold in Kafka for one hospital's changes to be kept."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cdc import broker, topics
+from cdc.position import Positions
+from passport.check import Check
+from passport.errors import Fatal
+from passport.settings import Hospital, Kafka
+
+RETENTION_MS = 7 * 24 * 3600 * 1000
+
+
+def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> Iterator[Check]:
+    """NotReady or Fatal when Kafka can't be used at all."""
+    with broker.admin(kafka) as admin:
+        there = topics.counts(admin)
+        nodes = len(admin.describe_cluster()["brokers"])
+        configs = topics.configs(admin, [name for name in (kafka.topic, kafka.positions_topic) if name in there])
+    yield Check("kafka", True, f"{kafka.bootstrap}: {nodes} brokers")
+    missing = [name for name in (kafka.topic, kafka.positions_topic, kafka.dead_letters_topic) if name not in there]
+    detail = f"not there yet: {', '.join(missing)}" if missing else "all three are there"
+    yield Check("topics", None if missing else True, detail, _run(hospital_id) if missing else "")
+    if kafka.topic in there:
+        yield _partitions(hospital_id, hospital, kafka, there[kafka.topic])
+        yield from _kept(kafka, configs[kafka.topic])
+    if kafka.positions_topic in there:
+        yield from _positions(
+            hospital_id, hospital, kafka, there[kafka.positions_topic], configs[kafka.positions_topic]
+        )
+    yield _copies(kafka, nodes)
+
+
+def _run(hospital_id: str) -> str:
+    return f"passport cdc run --hospital {hospital_id}   # makes what is missing"
+
+
+def _partitions(hospital_id: str, hospital: Hospital, kafka: Kafka, count: int) -> Check:
+    enough = count > hospital.partition
+    detail = f"{kafka.topic} has {count} partitions, this hospital's is number {hospital.partition}"
+    return Check("partition", True if enough else None, detail, "" if enough else _run(hospital_id))
+
+
+def _kept(kafka: Kafka, config: dict[str, Any]) -> Iterator[Check]:
+    kept = int(config["retention.ms"])
+    alter = f"kafka-configs.sh --alter --topic {kafka.topic} --add-config"
+    if 0 <= kept < RETENTION_MS:
+        detail = f"changes are kept for {kept / 3_600_000:g} hours: a destination away for longer needs a backfill"
+        yield Check("topic retention", None, detail, f"{alter} retention.ms=-1")
+    else:
+        yield Check("topic retention", True, f"changes are kept for {f'{kept} ms' if kept >= 0 else 'ever'}")
+    if config["cleanup.policy"] != "delete":
+        detail = f"cleanup.policy of {kafka.topic} is {config['cleanup.policy']}: changes of a hospital share their key"
+        yield Check("topic cleanup", False, detail, f"{alter} cleanup.policy=delete")
+
+
+def _positions(
+    hospital_id: str, hospital: Hospital, kafka: Kafka, count: int, config: dict[str, Any]
+) -> Iterator[Check]:
+    topic = kafka.positions_topic
+    if count != 1:
+        yield Check("positions", False, f"{topic} has {count} partitions", "set kafka.positions_topic to another name")
+        return
+    if config["cleanup.policy"] != "compact":
+        repair = f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact"
+        yield Check("positions", False, f"cleanup.policy of {topic} is {config['cleanup.policy']}", repair)
+    try:
+        Positions(kafka).check_partition(hospital_id, hospital.partition)
+    except Fatal as error:
+        yield Check("own partition", False, error.message, error.hint)
+    else:
+        yield Check("own partition", True, f"number {hospital.partition} is this hospital's alone")
+
+
+def _copies(kafka: Kafka, nodes: int) -> Check:
+    if kafka.replication_factor > nodes:
+        detail = f"replication_factor is {kafka.replication_factor}, and there are {nodes} brokers"
+        return Check("replication", False, detail, f"set kafka.replication_factor to {nodes} or less")
+    if kafka.replication_factor == 1:
+        return Check("replication", None, "one copy: a lost disk costs a snapshot", "set kafka.replication_factor to 3")
+    return Check("replication", True, f"{kafka.replication_factor} copies")

@@ -1,0 +1,84 @@
+"""A hospital's changes into its own partition, in order: idempotent, asynchronous, acknowledged by all replicas."""
+
+import time
+from collections import deque
+from typing import Any
+
+from cdc import broker
+from passport.errors import NotReady
+from passport.event import KINDS
+from passport.settings import Kafka
+
+PENDING = 20_000  # records, and
+PENDING_BYTES = 32 * 1024 * 1024  # that wait for an acknowledgement before `send` blocks
+STALL_S = 8.0  # blocked so long: Kafka is away; what waits is dropped and published again later
+
+_HEADERS = {kind: [("ce_type", kind.encode())] for kind in KINDS}
+
+
+class Publisher:
+    """One hospital's partition. Records are numbered from 1; a failure of one ends this object (make a new one)."""
+
+    def __init__(self, kafka: Kafka, hospital: str, partition: int) -> None:
+        self._kafka = kafka
+        self._partition = partition
+        self._key = hospital.encode()
+        self._waiting: deque[tuple[Any, int]] = deque()
+        self._bytes = 0
+        self._acked = 0
+        self.sent = 0
+        self._producer = broker.producer(
+            kafka,
+            linger_ms=5,
+            batch_size=256 * 1024,
+            delivery_timeout_ms=600_000,  # longer than any wait here: a record that fails alone would break the order
+        )
+
+    def send(self, kind: str, value: bytes) -> int:
+        """Number of the record. Blocks while too much waits for its acknowledgement. NotReady, Fatal."""
+        if len(self._waiting) >= PENDING or self._bytes >= PENDING_BYTES:
+            self._make_room()
+        try:
+            future = self._producer.send(
+                self._kafka.topic, value=value, key=self._key, headers=_HEADERS[kind], partition=self._partition
+            )
+        except (broker.KafkaError, ValueError) as error:
+            raise broker.classified(error, self._kafka) from None
+        self.sent += 1
+        self._waiting.append((future, len(value)))
+        self._bytes += len(value)
+        return self.sent
+
+    def acked(self) -> int:
+        """Number of the last record up to which all are acknowledged. NotReady or Fatal if one failed."""
+        waiting = self._waiting
+        while waiting and waiting[0][0].is_done:
+            future, size = waiting.popleft()
+            if future.failed():
+                raise broker.classified(future.exception, self._kafka)
+            self._bytes -= size
+            self._acked += 1
+        return self._acked
+
+    def flush(self, timeout_s: float = STALL_S) -> None:
+        """Wait until everything sent is acknowledged. NotReady when it takes longer."""
+        deadline = time.monotonic() + timeout_s
+        while self.acked() < self.sent:
+            self._wait(deadline)
+
+    def close(self) -> None:
+        """Drops what isn't acknowledged."""
+        broker.close(self._producer)
+
+    def _make_room(self) -> None:
+        deadline = time.monotonic() + STALL_S
+        while self.acked() < self.sent and (len(self._waiting) > PENDING // 2 or self._bytes > PENDING_BYTES // 2):
+            self._wait(deadline)
+
+    def _wait(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise NotReady(
+                f"Kafka at {self._kafka.bootstrap} does not acknowledge {len(self._waiting)} records",
+                hint="is the broker up, and are enough replicas in sync? passport check",
+            )
+        time.sleep(0.002)

@@ -1,0 +1,87 @@
+"""Rows of the transaction that is being read: published as they come, one held back so that the last is known."""
+
+from cdc.binlog import Notice, Partial, Row
+from cdc.envelopes import Envelopes
+from cdc.publisher import Publisher
+from passport import metrics
+from passport.event import Op
+from passport.version import Position
+
+HELD_NOTICES = 1_000  # behind a held row, to keep the order; past that the row goes without being called the last
+
+
+class Transaction:
+    """`start`: where the one before ended, which names a transaction that has no GTID."""
+
+    def __init__(self, hospital: str, publisher: Publisher, envelopes: Envelopes, start: Position) -> None:
+        self._hospital = hospital
+        self._publisher = publisher
+        self._envelopes = envelopes
+        self._start = start
+        self._held: Row | None = None
+        self._notices: list[Notice] = []
+        self.partial: list[int] = []
+        self.is_open = False
+
+    def row(self, row: Row) -> None:
+        self.is_open = True
+        self._release(last=False)
+        self._held = row
+
+    def notice(self, notice: Notice) -> None:
+        self.is_open = True
+        if self._held is None:
+            self._notify(notice)
+            return
+        self._notices.append(notice)
+        if len(self._notices) >= HELD_NOTICES:
+            self._release(last=False)
+
+    def part(self, item: Partial) -> None:
+        """A row that is to be read again when the transaction has ended."""
+        self.is_open = True
+        self.partial += [key["obs_id"] for key in item.keys if key.get("obs_id") is not None]  # type: ignore[misc]
+
+    def commit(self, at: Position) -> None:
+        self._release(last=True)
+        self._start, self.is_open, self.partial = at, False, []
+
+    def roll_back(self) -> None:
+        """What is held never happened."""
+        self._held, self._notices, self.partial, self.is_open = None, [], [], False
+
+    def _release(self, *, last: bool) -> None:
+        row = self._held
+        if row is None:
+            return
+        self._held = None
+        value = self._envelopes.row(
+            row.op,
+            row.before,
+            row.after,
+            at=row.at,
+            ordinal=row.ordinal,
+            gtid=row.gtid,
+            ts_ms=row.ts * 1000,
+            transaction=row.gtid or f"{self._start.file}:{self._start.pos}",
+            last=last,
+        )
+        self._publisher.send("row", value)
+        metrics.EVENTS.labels(self._hospital, "obs", row.op).inc()
+        for notice in self._notices:
+            self._notify(notice)
+        self._notices = []
+
+    def _notify(self, notice: Notice) -> None:
+        op: Op = notice.op  # type: ignore[assignment]
+        value = self._envelopes.notice(
+            notice.table,
+            op,
+            notice.keys,
+            at=notice.at,
+            ordinal=notice.ordinal,
+            gtid=notice.gtid,
+            ts_ms=notice.ts * 1000,
+        )
+        self._publisher.send("notice", value)
+        metrics.EVENTS.labels(self._hospital, notice.table, notice.op).inc()

@@ -1,0 +1,1 @@
+"""Reads changes from Kafka, looks up what they mean and writes them to a destination."""

@@ -1,0 +1,190 @@
+"""Applies what came for one partition: rows enriched and written, ranges and persons retained, the rest parked."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from consumers.dead_letters import Letters
+from consumers.lookups import Asked
+from consumers.partition import Item, Partition
+from consumers.sinks import KeyRange, Outcome, Sink
+from passport import metrics
+from passport.event import ChangeEvent, EventSource, Row
+from passport.observation import Observation
+from passport.source import Waypoint
+
+
+class Applier:
+    """`at_hospital`: whether the last failure was the hospital's, not the destination's or Kafka's."""
+
+    def __init__(self, destination: str, sink: Sink, letters: Letters, *, newest_wins: bool) -> None:
+        self._destination, self._sink, self._letters = destination, sink, letters
+        self._newest_wins = newest_wins
+        self._write_seconds = metrics.WRITE_SECONDS.labels(destination)
+        self.at_hospital = False
+
+    def batch(self, partition: Partition, items: Sequence[Item]) -> None:
+        """Applies records in order. Raises Retry and Fatal; then `partition.next` is still the first of them."""
+        for run, chunk in _segments(items):
+            if run:
+                self._run(partition, run)
+            if chunk is not None:
+                self._retain(partition, chunk)
+        partition.next = items[-1].record.offset + 1
+
+    def reread(self, partition: Partition) -> None:
+        """One slice of what notices and the destination want read again, if any is due."""
+        with self._asking_hospital():
+            piece = partition.rereads.read()
+        if piece is None:
+            return
+        for row, reject in piece.rejected:
+            self._park_row(partition, row, piece.version, reject.reason)
+        self._write(partition, piece.observations)
+        for person, keys in piece.persons:
+            self._count(partition, self._sink.retain(person, keys, piece.version))
+        piece.finish()
+
+    def _run(self, partition: Partition, items: Sequence[Item]) -> None:
+        lookups = partition.lookups
+        for item in items:
+            if item.event is not None:
+                self._note(partition, item.event)
+        rows = [item for item in items if item.event is not None and item.event.kind == "row"]
+        settled = self._rows(partition, rows) and self._newest_wins
+        for item in items:
+            if item.reject is not None:
+                self._letters.park(item.record, item.reject.reason, partition.hospital_id)
+        # These rows were looked up after the notices: what the destination took as newest needs no re-reading.
+        written = frozenset(_event(item).row["obs_id"] for item in rows) if settled else frozenset()
+        for item in items:
+            event = item.event
+            if event is not None and event.kind == "notice" and event.source.version[:10] == lookups.newest[:10]:
+                partition.rereads.notice(event, item.record.offset, written)
+        partition.rereads.whole(lookups.disturbed(), items[0].record.offset, partition.latest)
+
+    def _note(self, partition: Partition, event: ChangeEvent) -> None:
+        """The newest version and place, and what is outdated now."""
+        source, lookups = event.source, partition.lookups
+        outdated = lookups.seen(source.version)
+        partition.at_ms = max(partition.at_ms, source.ts_ms)
+        if not outdated and source.file and source.version >= lookups.newest:
+            partition.latest = Waypoint.of(source)
+        if event.kind == "notice":
+            lookups.evict(event)
+        snapshot = source.origin == "snapshot" and event.kind == "row"
+        if snapshot and not partition.in_snapshot:
+            lookups.clear(identities=True)
+            partition.in_snapshot = True
+
+    def _rows(self, partition: Partition, items: Sequence[Item]) -> bool:
+        """Enriches and writes rows. Whether each of them is now the newest in the destination."""
+        if not items:
+            return True
+        asked = [_asked(_event(item)) for item in (_newest(items) if self._newest_wins else items)]
+        with self._asking_hospital():
+            observations = partition.lookups.observations(asked, partition.latest)
+        outcome = self._write(partition, observations, items)
+        now = time.time()
+        seconds = metrics.APPLY_SECONDS.labels(partition.hospital_id, self._destination)
+        for item in items:
+            source = _event(item).source
+            if source.origin == "binlog":
+                seconds.observe(max(0.0, now - source.ts_ms / 1000))
+        return not outcome.stale and not outcome.rejected
+
+    def _retain(self, partition: Partition, item: Item) -> None:
+        event = _event(item)
+        self._note(partition, event)
+        scope = KeyRange(partition.hospital_id, event.first, event.to)
+        self._count(partition, self._sink.retain(scope, event.keys, event.source.version))
+        partition.lookups.clear()
+        partition.in_snapshot = event.to is not None
+
+    def _write(self, partition: Partition, observations: Sequence[Observation], items: Sequence[Item] = ()) -> Outcome:
+        """Writes; parks what the destination can't take: the record it came with, or the row as read."""
+        if not observations:
+            return Outcome()
+        with self._write_seconds.time():
+            outcome = self._sink.write(observations)
+        self._count(partition, outcome)
+        if outcome.rejected:
+            records = {f"{partition.hospital_id}/{_event(item).row['obs_id']}": item.record for item in items}
+            rows = {one.key: one for one in observations}
+            for key, reason in outcome.rejected:
+                if key in records:
+                    self._letters.park(records[key], reason, partition.hospital_id)
+                else:
+                    self._park_row(partition, rows[key].row, rows[key].version, reason)
+        return outcome
+
+    def _count(self, partition: Partition, outcome: Outcome) -> None:
+        counted = {
+            "stored": outcome.stored,
+            "unchanged": outcome.unchanged,
+            "stale": outcome.stale,
+            "unmatched": outcome.unmatched,
+            "rejected": len(outcome.rejected),
+        }
+        for name, count in counted.items():
+            if count:
+                metrics.RECORDS.labels(partition.hospital_id, self._destination, name).inc(count)
+
+    def _park_row(self, partition: Partition, row: Row, version: str, reason: str) -> None:
+        """Parks a row read at the hospital as the event that would have carried it."""
+        hospital = partition.hospital
+        source = EventSource(
+            hospital=partition.hospital_id,
+            timezone=hospital.timezone,
+            db=hospital.mysql.database,
+            table="obs",
+            file="",
+            pos=0,
+            row=0,
+            gtid="",
+            server="",
+            ts_ms=partition.at_ms,
+            version=version,
+            origin="snapshot",
+        )
+        event = ChangeEvent("row", source, int(time.time() * 1000), op="r", after=row, transaction="")
+        self._letters.park_row(event, reason, partition.number)
+
+    @contextmanager
+    def _asking_hospital(self) -> Iterator[None]:
+        self.at_hospital = True
+        yield
+        self.at_hospital = False
+
+
+def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], Item | None]]:
+    """Runs of items, each with the chunk that ends it."""
+    run: list[Item] = []
+    for item in items:
+        if item.event is not None and item.event.kind == "chunk":
+            yield run, item
+            run = []
+        else:
+            run.append(item)
+    yield run, None
+
+
+def _newest(items: Sequence[Item]) -> list[Item]:
+    """The newest item of each row, so that what the destination then calls stale was overtaken by something else."""
+    newest: dict[int, Item] = {}
+    for item in items:
+        event = _event(item)
+        before = newest.get(event.row["obs_id"])
+        if before is None or _event(before).source.version <= event.source.version:
+            newest[event.row["obs_id"]] = item
+    return list(newest.values())
+
+
+def _event(item: Item) -> ChangeEvent:
+    if item.event is None:
+        raise TypeError("a rejected record has no event")
+    return item.event
+
+
+def _asked(event: ChangeEvent) -> Asked:
+    return event.row, event.source.version, event.op == "d", "stream"

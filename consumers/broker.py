@@ -1,0 +1,223 @@
+"""Kafka, as this stage meets it: the group's partitions, their records and offsets, and the dead letters' topic."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+
+from passport.errors import Fatal, NotReady, Retry, reduced
+from passport.settings import Kafka
+
+Headers = Sequence[tuple[str, bytes]]
+_REFUSED = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.AuthorizationError,
+)
+_NOT_OURS_ANY_MORE = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.IllegalStateError,
+)
+
+
+class Record(NamedTuple):
+    """`partition` and `offset` of where it was read."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class OutOfRange(Exception):  # noqa: N818  # a state, not a failure of this program
+    """The offset that comes next isn't in the topic (any more)."""
+
+    def __init__(self, partitions: Sequence[int]) -> None:
+        super().__init__(f"partitions {list(partitions)}")
+        self.partitions = list(partitions)
+
+
+class Subscription:
+    """A member of a consumer group on one topic. Offsets are set with `seek` and `commit` only."""
+
+    def __init__(self, kafka: Kafka, group: str, max_records: int) -> None:
+        self._kafka = kafka
+        with remedied(kafka):
+            self._consumer = KafkaConsumer(
+                kafka.topic,
+                **client_options(kafka),
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                max_poll_records=max_records,
+                max_partition_fetch_bytes=4 * 1024 * 1024,
+                session_timeout_ms=10_000,
+                heartbeat_interval_ms=2_000,
+                metadata_max_age_ms=30_000,  # a new hospital's partition is noticed
+                metrics_enabled=False,
+            )
+
+    def poll(self, timeout_s: float) -> dict[int, list[Record]]:
+        """What came, by partition. Raises OutOfRange, NotReady, Fatal."""
+        try:
+            with remedied(self._kafka):
+                polled = self._consumer.poll(int(timeout_s * 1000))
+        except kafka_errors.NoOffsetForPartitionError:
+            return {}  # just assigned: `seek` follows
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+            places = error.args[0] if error.args and isinstance(error.args[0], Mapping) else {}
+            raise OutOfRange([place.partition for place in places] or sorted(self.assigned()[1])) from None
+        return {place.partition: [_record(one) for one in records] for place, records in polled.items()}
+
+    def assigned(self) -> tuple[int, frozenset[int]]:
+        """The group's generation, which changes with every rearrangement, and this member's partitions."""
+        partitions = frozenset(place.partition for place in self._consumer.assignment())
+        return int(self._consumer.group_metadata().generation_id), partitions
+
+    def seek(self, partition: int, offset: int) -> None:
+        with remedied(self._kafka):
+            self._consumer.seek(self._place(partition), offset)
+
+    def pause(self, partition: int) -> None:
+        self._consumer.pause(self._place(partition))
+
+    def resume(self, partition: int) -> None:
+        self._consumer.resume(self._place(partition))
+
+    def committed(self, partition: int) -> int | None:
+        with remedied(self._kafka):
+            found = self._consumer.committed(self._place(partition), timeout_ms=10_000)
+        return None if found is None else int(found)
+
+    def bounds(self, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """First offset and the one after the last, as they are now."""
+        places = [self._place(partition) for partition in partitions]
+        if not places:
+            return {}
+        with remedied(self._kafka):
+            first = self._consumer.beginning_offsets(places, timeout_ms=10_000)
+            last = self._consumer.end_offsets(places, timeout_ms=10_000)
+        return {place.partition: (int(first[place]), int(last[place])) for place in places}
+
+    def high(self, partition: int) -> int | None:
+        """The offset after the last, as the broker said with the last records."""
+        found = self._consumer.highwater(self._place(partition))
+        return None if found is None else int(found)
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """False when the partitions went to another member meanwhile: it starts where the last commit was."""
+        try:
+            with remedied(self._kafka):
+                self._consumer.commit(
+                    {self._place(one): OffsetAndMetadata(offset, "", -1) for one, offset in offsets.items()},
+                    timeout_ms=10_000,
+                )
+        except _NOT_OURS_ANY_MORE:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)
+
+    def _place(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._kafka.topic, partition)
+
+
+def _record(one: Any) -> Record:
+    return Record(one.partition, one.offset, one.key, one.value, tuple(one.headers or ()))
+
+
+class Writer:
+    """Writes single records and waits for each."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._producer: Any = None
+
+    def write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
+        """Returns when all replicas have it. NotReady, Fatal."""
+        with remedied(self._kafka):
+            if self._producer is None:
+                self._producer = KafkaProducer(
+                    **client_options(self._kafka),
+                    max_block_ms=5_000,
+                    max_request_size=32 * 1024 * 1024,
+                    allow_auto_create_topics=False,
+                    metrics_enabled=False,
+                )
+            self._producer.send(topic, key=key, value=value, headers=list(headers)).get(timeout=15)
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close(timeout=1)
+
+
+def read_all(kafka: Kafka, topic: str) -> Iterator[Record]:
+    """Every record of a topic up to its end as it is now, partition by partition. NotReady, Fatal."""
+    with remedied(kafka):
+        consumer = KafkaConsumer(
+            **client_options(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        try:
+            places = [TopicPartition(topic, one) for one in sorted(consumer.partitions_for_topic(topic) or ())]
+            consumer.assign(places)
+            ends = consumer.end_offsets(places) if places else {}
+            consumer.seek_to_beginning(*places) if places else None
+            while any(consumer.position(place) < end for place, end in ends.items()):
+                for records in consumer.poll(1_000).values():
+                    yield from map(_record, records)
+        finally:
+            consumer.close(autocommit=False)
+
+
+def client_options(kafka: Kafka) -> dict[str, Any]:
+    """What every Kafka client of this stage is opened with."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap.split(","),
+        "security_protocol": kafka.security_protocol,
+        "request_timeout_ms": 15_000,
+        "reconnect_backoff_max_ms": 2_000,
+        "bootstrap_timeout_ms": 5_000,
+    }
+    if kafka.ssl_cafile:
+        options["ssl_cafile"] = kafka.ssl_cafile
+    if kafka.sasl_mechanism:
+        options["sasl_mechanism"] = kafka.sasl_mechanism
+        options["sasl_plain_username"] = kafka.sasl_username
+        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
+    return options
+
+
+_STATES = (
+    kafka_errors.NoOffsetForPartitionError,
+    kafka_errors.OffsetOutOfRangeError,
+    kafka_errors.LogTruncationError,
+    *_NOT_OURS_ANY_MORE,
+)
+
+
+@contextmanager
+def remedied(kafka: Kafka) -> Iterator[None]:
+    """Raises a client's error as NotReady, Retry or Fatal, without its text; states of the subscription as they are."""
+    try:
+        yield
+    except _STATES:
+        raise
+    except _REFUSED as error:
+        raise Fatal(
+            f"Kafka at {kafka.bootstrap} refuses this client ({reduced(error)})",
+            hint="check kafka.security_protocol, .sasl_* and the topic's ACLs, then: passport check",
+        ) from None
+    except kafka_errors.UnknownTopicOrPartitionError:
+        raise Retry("a topic or partition is missing in Kafka", after=1) from None
+    except (kafka_errors.KafkaError, OSError) as error:
+        raise NotReady(
+            f"Kafka at {kafka.bootstrap} doesn't answer ({reduced(error)})",
+            hint="is it running and reachable from here? passport check",
+        ) from None

@@ -1,0 +1,240 @@
+"""Records that can't be carried: parked in a topic of their own, listed, shown and tried again.
+
+A letter's key is its id; the same id parked again replaces it, an empty value settles it. Its value is the record as it
+came (it may hold a patient's data), its headers say why it is here and where it was (names of KIP-1317, a draft).
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from consumers.broker import Record, Writer, read_all
+from consumers.enrich import check
+from consumers.lookups import Asked, Lookups
+from consumers.reread import Rereads
+from consumers.sinks import KeyRange, Outcome, Sink
+from passport import metrics
+from passport.errors import Fatal, Reject
+from passport.event import ChangeEvent, Row
+from passport.settings import Kafka, Settings
+from passport.source import Source
+
+_ORIGINAL = "_dlq.errors.original."
+_REASON, _DISPOSITION = "_dlq.errors.reason", "_dlq.errors.disposition"
+_DESTINATION, _HOSPITAL, _PARKED = "_dlq.destination", "_dlq.hospital", "_dlq.parked_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A parked record. `hospital` "" if its partition is nobody's; `offset` -1 for a row read at the hospital."""
+
+    id: str
+    destination: str
+    hospital: str
+    partition: int
+    offset: int
+    reason: str
+    parked_ms: int
+    value: bytes
+
+    @property
+    def kind(self) -> str:
+        """Of the event, "" when it can't be parsed."""
+        try:
+            return ChangeEvent.parse(self.value).kind
+        except Reject:
+            return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A letter and, if asked for, its value as text."""
+
+    letter: Letter
+    kind: str
+    size: int
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """`settled`: applied and gone from the list; else `reason` says why not."""
+
+    id: str
+    settled: bool
+    reason: str = ""
+
+
+class Letters:
+    """Where one destination's worker parks what it can't carry."""
+
+    def __init__(self, kafka: Kafka, destination: str) -> None:
+        self._kafka, self._destination = kafka, destination
+        self._writer = Writer(kafka)
+
+    def park(self, record: Record, reason: str, hospital: str) -> None:
+        """Returns when it is stored. NotReady, Fatal."""
+        identity = f"{self._destination}/{record.partition}/{record.offset}"
+        self._park(identity, record.value or b"", record.headers, reason, hospital, record.partition, record.offset)
+
+    def park_row(self, event: ChangeEvent, reason: str, partition: int) -> None:
+        """Parks a row that was read at the hospital."""
+        identity = f"{self._destination}/{event.source.hospital}/{event.row['obs_id']}"
+        self._park(identity, event.encode(), (("ce_type", b"row"),), reason, event.source.hospital, partition, -1)
+
+    def settle(self, letter: Letter) -> None:
+        self._writer.write(self._kafka.dead_letters_topic, letter.id.encode(), None, ())
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _park(
+        self,
+        identity: str,
+        value: bytes,
+        headers: Iterable[tuple[str, bytes]],
+        reason: str,
+        hospital: str,
+        partition: int,
+        offset: int,
+    ) -> None:
+        own = {
+            f"{_ORIGINAL}topic": self._kafka.topic,
+            f"{_ORIGINAL}partition": partition,
+            f"{_ORIGINAL}offset": offset,
+            _DISPOSITION: "PARKED",
+            _REASON: reason,
+            _DESTINATION: self._destination,
+            _HOSPITAL: hospital,
+            _PARKED: int(time.time() * 1000),
+        }
+        kept = [(name, content) for name, content in headers if name == "ce_type"]
+        all_headers = kept + [(name, str(content).encode()) for name, content in own.items()]
+        self._writer.write(self._kafka.dead_letters_topic, identity.encode(), value, all_headers)
+        metrics.DEAD_LETTERS.labels(self._destination, reason).inc()
+
+
+def listed(settings: Settings, *, destination: str | None = None, hospital: str | None = None) -> list[Letter]:
+    """The letters that are not settled, oldest first. NotReady, Fatal."""
+    letters: dict[str, Letter] = {}
+    for record in read_all(settings.kafka, settings.kafka.dead_letters_topic):
+        identity = (record.key or b"").decode(errors="replace")
+        letters.pop(identity, None)
+        if record.value is not None:
+            letters[identity] = _letter(identity, record)
+    return [
+        letter
+        for letter in letters.values()
+        if destination in (None, letter.destination) and hospital in (None, letter.hospital)
+    ]
+
+
+def _letter(identity: str, record: Record) -> Letter:
+    said = {name: content.decode(errors="replace") for name, content in record.headers}
+    return Letter(
+        identity,
+        said.get(_DESTINATION, ""),
+        said.get(_HOSPITAL, ""),
+        int(said.get(f"{_ORIGINAL}partition", -1)),
+        int(said.get(f"{_ORIGINAL}offset", -1)),
+        said.get(_REASON, ""),
+        int(said.get(_PARKED, 0)),
+        record.value or b"",
+    )
+
+
+def show(settings: Settings, identity: str, *, reveal: bool = False) -> Shown:
+    """One letter; `reveal`: with its content, which may be a patient's. Fatal when there is none."""
+    for letter in listed(settings):
+        if letter.id == identity:
+            text = letter.value.decode(errors="replace") if reveal else None
+            return Shown(letter, letter.kind, len(letter.value), text)
+    raise Fatal(f"there is no dead letter {identity!r}", hint="passport dead-letters list")
+
+
+def retry(settings: Settings, ids: Collection[str] | None, connect: Callable[[str], Sink]) -> list[Retried]:
+    """Tries letters again, all of them if `ids` is None. `connect` opens a destination by its name.
+
+    A row is read again at its hospital: newest wins, so that an old letter can do no harm. NotReady, Fatal.
+    """
+    chosen = [letter for letter in listed(settings) if ids is None or letter.id in ids]
+    sinks = {name: connect(name) for name in sorted({letter.destination for letter in chosen})}
+    try:
+        return [_retried(settings, letter, sinks[letter.destination]) for letter in chosen]
+    finally:
+        for sink in sinks.values():
+            sink.close()
+
+
+def _retried(settings: Settings, letter: Letter, sink: Sink) -> Retried:
+    letters = Letters(settings.kafka, letter.destination)
+    try:
+        event = ChangeEvent.parse(letter.value)
+        outcome = _apply(settings, event, sink)
+        if outcome.rejected:
+            return Retried(letter.id, False, outcome.rejected[0][1])
+        letters.settle(letter)
+        return Retried(letter.id, True)
+    except Reject as reject:
+        return Retried(letter.id, False, reject.reason)
+    finally:
+        letters.close()
+
+
+def _apply(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
+    hospital_id = event.source.hospital
+    if hospital_id not in settings.hospitals:
+        raise Reject("unknown_hospital")
+    if event.kind == "chunk":
+        return sink.retain(KeyRange(hospital_id, event.first, event.to), event.keys, event.source.version)
+    if event.kind == "row":
+        return _apply_row(settings, event, sink)
+    if event.kind == "notice":
+        return _apply_notice(settings, event, sink)
+    return Outcome()
+
+
+def _apply_notice(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
+    """Reads again what the notice concerns."""
+    lookups = _lookups(settings, event, sink)
+    rereads = Rereads(lookups, settings.hospitals[event.source.hospital].load_budget)
+    rereads.notice(event, 0, frozenset())
+    outcome = Outcome()
+    try:
+        while rereads.pending():
+            piece = rereads.read()
+            if piece is None:
+                time.sleep(0.01)
+                continue
+            outcome += sink.write(piece.observations)
+            for person, keys in piece.persons:
+                outcome += sink.retain(person, keys, piece.version)
+            piece.finish()
+    finally:
+        lookups.close()
+    return outcome
+
+
+def _lookups(settings: Settings, event: ChangeEvent, sink: Sink) -> Lookups:
+    hospital_id = event.source.hospital
+    hospital, consumer = settings.hospitals[hospital_id], settings.consumer
+    source = Source(hospital_id, hospital.mysql)
+    lookups = Lookups(hospital_id, hospital, source, entries=consumer.cache_entries, ttl_s=consumer.cache_ttl_s)
+    applied = sink.progress(hospital_id)
+    lookups.seen(max(event.source.version, applied.version if applied else ""))
+    return lookups
+
+
+def _apply_row(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
+    """The row as it is now at the hospital, or its end."""
+    lookups = _lookups(settings, event, sink)
+    try:
+        with lookups.source.read() as reading:
+            found: list[Row] = reading.obs("obs_id = %s", [event.row["obs_id"]])
+            row = found[0] if found else event.row
+            check(row)
+            asked: Asked = (row, lookups.version(reading), not found, "reread")
+            observations = lookups.observations_in(reading, [asked])
+        return sink.write(observations)
+    finally:
+        lookups.close()

@@ -1,0 +1,58 @@
+"""The Patient Passport's MongoDB: links of people, a mirror of their rows, and the records that the Passport shows."""
+
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+
+from consumers.sinks.mongo.client import connected, ensure_indexes
+from consumers.sinks.mongo.people import People
+from consumers.sinks.mongo.registrations import Registrations
+from consumers.sinks.mongo.rules import load
+from consumers.sinks.mongo.sink import MongoSink
+from passport.errors import Fatal
+from passport.settings import Destination, Model, Settings
+
+ORDER = "newest-wins"
+
+
+class Options(Model):
+    """`link_key`: secret that ids of people who are not matched are hashed with; never change it once in use."""
+
+    uri: SecretStr
+    database: str = "passport"
+    link_key: SecretStr = Field(min_length=16)
+    link_medical_history: bool = False
+    tombstone_ttl_days: int = Field(30, ge=1, le=3650)
+    sweep_s: float = Field(300, gt=0)
+
+    @property
+    def key(self) -> bytes:
+        return self.link_key.get_secret_value().encode()
+
+
+def options(given: dict[str, Any]) -> Options:
+    """Checked. Fatal names the setting, never its value."""
+    try:
+        return Options.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        hint = "see docs/reference/configuration.md, or `passport config schema`"
+        raise Fatal(f"destinations.<mongo>.options.{where}: {first['msg']}", hint=hint) from None
+
+
+def connect(given: dict[str, Any], settings: Settings, destination: Destination) -> MongoSink:
+    """A sink that is ready to write. NotReady (server away), Fatal (refused, no replica set, options)."""
+    wanted = options(given)
+    rules = load(destination.mapping)
+    client, database = connected(wanted.uri.get_secret_value(), wanted.database)
+    try:
+        ensure_indexes(database, wanted.tombstone_ttl_days)
+    except BaseException:
+        client.close()
+        raise
+    registrations = Registrations(database, wanted.key, wanted.sweep_s)
+    registrations.start()
+    people = People(database, wanted.key)
+    history = wanted.link_medical_history
+    return MongoSink(client, database, settings, rules, people, registrations, link_medical_history=history)

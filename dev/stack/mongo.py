@@ -1,0 +1,52 @@
+"""A one-node MongoDB replica set: transactions and change streams need one."""
+
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from dev.stack import install
+from dev.stack.server import Server
+
+_NOT_INITIALISED = 94
+_PARAMETERS = ("--setParameter", "ttlMonitorSleepSecs=1")  # its default is 60
+
+
+class Mongo(Server):
+    """The replica set ``rs0`` of one mongod, without authentication; TTL runs every second."""
+
+    @property
+    def url(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/?replicaSet=rs0"
+
+    def prepare(self) -> None:
+        install.mongod()
+        (self.folder / "data").mkdir(exist_ok=True)
+
+    def command(self) -> list[str]:
+        place = ["--bind_ip", "127.0.0.1", "--port", str(self.port), "--dbpath", f"{self.folder}/data"]
+        size = ["--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"]
+        return [str(install.mongod()), "--replSet", "rs0", *place, *size, "--nounixsocket", *_PARAMETERS]
+
+    def answers(self) -> bool:
+        """Whether it is primary; a new set is initiated on the way."""
+        try:
+            with MongoClient[Any]("127.0.0.1", self.port, directConnection=True, timeoutMS=2_000) as client:
+                self._join(client)
+                return bool(client.admin.command("hello")["isWritablePrimary"])
+        except PyMongoError:
+            return False
+
+    def _join(self, client: MongoClient[Any]) -> None:
+        host = f"127.0.0.1:{self.port}"
+        try:
+            config = client.admin.command("replSetGetConfig")["config"]
+        except OperationFailure as error:
+            if error.code != _NOT_INITIALISED:
+                raise
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]})
+            return
+        if config["members"][0]["host"] != host:  # the data folder moved to another port
+            config["members"][0]["host"] = host
+            config["version"] += 1
+            client.admin.command("replSetReconfig", config, force=True)

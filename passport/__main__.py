@@ -1,0 +1,5 @@
+"""``python -m passport`` is the console script."""
+
+from passport.cli import main
+
+main()

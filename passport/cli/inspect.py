@@ -1,0 +1,235 @@
+"""Commands that look and change nothing: check, grants, status, verify, unmatched, config."""
+
+import json
+import time
+from contextlib import closing
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from passport.check import Check
+from passport.cli.roles import DestinationOption, HospitalOption
+from passport.cli.session import Session
+from passport.cli.status import collect
+from passport.configuration import shown
+from passport.errors import Fatal, NotReady, PassportError
+from passport.settings import Settings
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")]
+SomeHospital = Annotated[str | None, typer.Option("--hospital", "-H", help="Only this one.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (check, grants, status, verify, health):
+        app.command()(command)
+    config = typer.Typer(no_args_is_help=True, help="The settings.")
+    app.add_typer(config, name="config")
+    config.command("show")(config_show)
+    config.command("schema")(config_schema)
+    unmatched = typer.Typer(no_args_is_help=True, help="People whose observations wait.")
+    app.add_typer(unmatched, name="unmatched")
+    unmatched.command("list")(unmatched_list)
+
+
+def check(context: typer.Context, hospital: SomeHospital = None, as_json: JsonOption = False) -> int:
+    """Look at hospitals, Kafka and destinations; every failed check comes with what repairs it."""
+    session: Session = context.obj
+    hospitals = [hospital] if hospital else list(session.settings.hospitals)
+    for name in hospitals:
+        session.hospital(name)
+    found = [check for name in hospitals for check in _hospital_checks(session.settings, name)]
+    found += [check for name in session.settings.destinations for check in _destination_checks(session.settings, name)]
+    if as_json:
+        session.print_json([asdict(check) for check in found])
+    else:
+        _print_checks(session.console, found)
+    if not hospitals and not session.settings.destinations:
+        raise Fatal("no hospital and no destination is set", hint="cp config/local.example.yaml config/local.yaml")
+    return 1 if any(check.ok is False for check in found) else 0
+
+
+def _hospital_checks(settings: Settings, name: str) -> list[Check]:
+    from cdc import preflight
+
+    return preflight.checks(name, settings.hospitals[name], settings.kafka)
+
+
+def _destination_checks(settings: Settings, name: str) -> list[Check]:
+    from consumers.worker import connected
+
+    what = f"destination {name}"
+    try:
+        with closing(connected(name, settings)) as sink:
+            sink.ready()
+    except (Fatal, NotReady) as error:
+        return [Check(what, False, error.message, error.hint)]
+    except PassportError as error:
+        return [Check(what, False, str(error))]
+    return [Check(what, True, f"type {settings.destinations[name].type}, can be written")]
+
+
+def _print_checks(console: Console, checks: list[Check]) -> None:
+    marks = {True: "[green]ok[/]", False: "[red]failed[/]", None: "[yellow]look[/]"}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "check", "found"):
+        table.add_column(heading, overflow="fold")
+    for one in checks:
+        detail = one.detail if one.ok or not one.remedy else f"{one.detail}\n-> {one.remedy}"
+        table.add_row(marks[one.ok], one.name, detail)
+    console.print(table, soft_wrap=False)
+
+
+def grants(
+    context: typer.Context,
+    hospital: HospitalOption,
+    flavour: Annotated[str, typer.Option("--flavour", help="mariadb or mysql.")] = "mariadb",
+) -> None:
+    """The SQL that the hospital's DBA runs: the smallest grants that suffice."""
+    from cdc.grants import grants as write
+
+    session: Session = context.obj
+    session.hospital(hospital)
+    if flavour not in ("mariadb", "mysql"):
+        raise typer.BadParameter("mariadb or mysql", param_hint="--flavour")
+    kind: Literal["mariadb", "mysql"] = "mariadb" if flavour == "mariadb" else "mysql"
+    print(write(hospital, session.hospital(hospital), kind), end="")  # noqa: T201
+
+
+def status(
+    context: typer.Context,
+    destination: DestinationOption = None,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+) -> None:
+    """How far each hospital is: read, published, applied, matched."""
+    session: Session = context.obj
+    name, _ = session.destination(destination)
+    while True:
+        rows = collect(session.settings, name)
+        if as_json:
+            session.print_json(rows)
+        else:
+            session.console.print(_status_table(rows))
+        if not watch:
+            return
+        time.sleep(2)
+
+
+def _status_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table()
+    for heading in ("hospital", "state", "position", "captured", "lag", "stored", "matched", "unmatched", "last event"):
+        table.add_column(heading, justify="left" if heading in ("hospital", "state", "position") else "right")
+    for row in rows:
+        last = "-" if row["last_event_s"] is None else f"{row['last_event_s']:,.0f} s ago"
+        numbers = (row["captured"], row["lag_records"], row["stored"], row["matched"], row["unmatched"])
+        behind = " (behind)" if row["behind"] else ""
+        table.add_row(
+            row["hospital"], f"{row['state']}{behind}", row["position"] or "-", *(f"{n:,}" for n in numbers), last
+        )
+    return table
+
+
+def verify(
+    context: typer.Context,
+    destination: DestinationOption = None,
+    hospital: SomeHospital = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare the two ends, mirror and records. 0 only if something was compared and all of it is equal."""
+    from reconcile import verify as verifying
+
+    session: Session = context.obj
+    name, _ = session.destination(destination)
+    if hospital:
+        session.hospital(hospital)
+    hospitals = [hospital] if hospital else None
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        task = bar.add_task("people", total=None)
+        report = verifying.verify(
+            session.settings,
+            name,
+            hospitals=hospitals,
+            progress=lambda name, done: bar.update(task, completed=done, description=f"people of {name}"),
+        )
+    if as_json:
+        session.print_json(report.as_json())
+    else:
+        _print_report(session.console, report)
+    return 0 if report.equal else 1
+
+
+def _print_report(console: Console, report: Any) -> None:
+    table = Table("hospital", "people matched", "rows", "records", "missing", "extra", "different")
+    for name, one in report.hospitals.items():
+        numbers = (one.matched, one.rows, one.records, one.missing, one.extra, one.different)
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    for kind, keys in report.keys.items():
+        for key in keys:
+            console.print(f"{kind}: {key}", highlight=False)
+    for name, one in report.hospitals.items():
+        if one.behind:
+            console.print(f"{name}: not everything has been applied yet. {one.hint}", highlight=False)
+    nothing = "" if report.rows else " (nothing was compared)"
+    console.print("[green]equal" if report.equal else f"[red]not equal{nothing}")
+
+
+def health(context: typer.Context) -> int:
+    """Ask the role's own /readyz on this machine (for a container's health check). 0 ready, 3 not."""
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    settings = context.obj.settings.health
+    if not settings.port:
+        raise Fatal("health.port is 0: there is no endpoint to ask", hint="set PASSPORT_HEALTH__PORT, say to 9400")
+    try:
+        with urlopen(f"http://127.0.0.1:{settings.port}/readyz", timeout=5) as answer:  # fixed scheme and host
+            print(answer.read().decode().strip())  # noqa: T201
+    except URLError as error:
+        raise NotReady("not ready", hint=f"curl http://127.0.0.1:{settings.port}/readyz") from error
+    return 0
+
+
+def config_show(context: typer.Context, as_json: JsonOption = False) -> None:
+    """All settings as they hold, secrets as stars."""
+    session: Session = context.obj
+    tree = shown(session.settings)
+    if as_json:
+        session.print_json(tree)
+    else:
+        print(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), end="")  # noqa: T201
+
+
+def config_schema() -> None:
+    """JSON Schema of the settings file, for editors."""
+    print(json.dumps(Settings.model_json_schema(), indent=2))  # noqa: T201
+
+
+def unmatched_list(context: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False) -> None:
+    """People who are not matched, by state: hospital and person_id, never an identifier."""
+    from consumers.worker import connected
+
+    session: Session = context.obj
+    name, found = session.destination(destination)
+    with closing(connected(name, session.settings)) as sink:
+        if not hasattr(sink, "unmatched"):
+            raise Fatal(
+                f"destination {name} of type {found.type} keeps everybody's observations", hint="passport status"
+            )
+        people = [
+            {"hospital": hospital, "person_id": person, "state": state}
+            for one in session.settings.hospitals
+            for hospital, person, state in sink.unmatched(one)
+        ]
+    if as_json:
+        session.print_json(people)
+        return
+    table = Table("hospital", "person_id", "state")
+    for one in people:
+        table.add_row(*map(str, one.values()))
+    session.console.print(table)

@@ -1,0 +1,70 @@
+"""What every command starts from: the settings, read when first asked, and the stop signal."""
+
+import json
+import signal
+import sys
+import threading
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from passport import log, metrics
+from passport.configuration import BadSettings, load
+from passport.health import serve
+from passport.settings import Destination, Hospital, Settings
+
+
+class Session:
+    """One command's settings, console and stop event. `console` writes to stdout, messages go to stderr."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.console = Console()
+        self.stop = threading.Event()
+
+    @cached_property
+    def settings(self) -> Settings:
+        settings, unknown = load(self.file)
+        for name in unknown:
+            print(f"passport: {name} is not a setting and was left out; passport config schema", file=sys.stderr)  # noqa: T201
+        log.configure(settings.logs)
+        return settings
+
+    def hospital(self, name: str) -> Hospital:
+        """BadSettings names the ones that are set."""
+        if name not in self.settings.hospitals:
+            known = ", ".join(sorted(self.settings.hospitals)) or "none"
+            raise BadSettings(f"hospital {name!r} is not in the settings (set: {known})", hint="passport config show")
+        return self.settings.hospitals[name]
+
+    def destination(self, name: str | None) -> tuple[str, Destination]:
+        """The destination of that name; the only one when no name is given."""
+        known = self.settings.destinations
+        if name is None and len(known) == 1:
+            name = next(iter(known))
+        if name is None or name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            said = f"destination {name!r} is not in the settings" if name else "which destination?"
+            raise BadSettings(f"{said} (set: {names})", hint="give one of these with --destination")
+        return name, known[name]
+
+    def role(self) -> threading.Event:
+        """Prepares a long-running role: signals end it in good order, /livez, /readyz and /metrics are served."""
+        from passport import __version__
+
+        metrics.BUILD.labels(__version__).set(1)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        serve(self.settings.health)
+        return self.stop
+
+    def _stop(self, number: int, _frame: object) -> None:
+        if self.stop.is_set():
+            sys.exit(128 + number)
+        self.stop.set()
+
+    def print_json(self, value: Any) -> None:
+        """One JSON object on stdout, nothing else."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")

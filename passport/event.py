@@ -1,0 +1,172 @@
+"""ChangeEvent: what travels in Kafka, as Debezium-shaped JSON without the schema wrapper.
+
+Four kinds share one topic, each in its hospital's partition, in commit order (header ``ce_type`` repeats the kind):
+
+- ``row``: a row of obs changed (`op` c, u, d) or was read (r). DATETIMEs stay the hospital's wall time, zone-less ISO.
+- ``notice``: a row changed in a table that obs are enriched from or matched by: keys.
+- ``chunk``: every obs row in `range` was read at this version and these `keys` were there: others are gone.
+- ``heartbeat``: the reader is alive and has read up to this position.
+"""
+
+import json
+from dataclasses import dataclass
+from json.encoder import encode_basestring as quoted
+from typing import Any, Literal
+
+from passport.errors import Reject
+
+ENVELOPE = 1
+
+Kind = Literal["row", "notice", "chunk", "heartbeat"]
+Op = Literal["c", "u", "d", "r"]
+Origin = Literal["binlog", "snapshot", "poll", "compare"]
+Row = dict[str, Any]
+
+KINDS = frozenset({"row", "notice", "chunk", "heartbeat"})
+OPS = frozenset({"c", "u", "d", "r"})
+
+
+@dataclass(frozen=True, slots=True)
+class EventSource:
+    """Where an event comes from.
+
+    `file`, `pos` (END of the outer binlog event), `row` (ordinal in it, 0 = read by SELECT); `gtid` as the server
+    writes it, "" without; `server`: identity of the server whose positions these are; `ts_ms`: the source's time of
+    the change; `version`: see passport.version.
+    """
+
+    hospital: str
+    timezone: str
+    db: str
+    table: str
+    file: str
+    pos: int
+    row: int
+    gtid: str
+    server: str
+    ts_ms: int
+    version: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvent:
+    """One record of the topic.
+
+    row: `op`, `before`, `after` (allow-listed columns; None where there is none) and `last` of its `transaction`.
+    notice: `op`, `keys` = the key columns of the row before and after, each {column: int or None}, no doubles.
+    chunk: `first` < obs_id <= `to` (None: open-ended), `keys` = the obs_ids present.
+    """
+
+    kind: Kind
+    source: EventSource
+    ts_ms: int
+    op: Op | None = None
+    before: Row | None = None
+    after: Row | None = None
+    transaction: str | None = None
+    last: bool = True
+    keys: tuple[Any, ...] = ()
+    first: int | None = None
+    to: int | None = None
+
+    @property
+    def row(self) -> Row:
+        """The newest row image of a row event."""
+        image = self.after if self.after is not None else self.before
+        if image is None:
+            raise Reject("malformed", "a row event without a row")
+        return image
+
+    def encode(self) -> bytes:
+        """The record's value; `parse` is its inverse."""
+        body: dict[str, Any] = {"v": ENVELOPE, "kind": self.kind}
+        if self.kind == "row":
+            body |= {"op": self.op, "before": self.before, "after": self.after}
+        elif self.kind == "notice":
+            body |= {"op": self.op, "keys": self.keys}
+        elif self.kind == "chunk":
+            body |= {"first": self.first, "to": self.to, "keys": self.keys}
+        body["source"] = {name: getattr(self.source, name) for name in EventSource.__slots__}
+        if self.kind == "row":
+            body["transaction"] = {"id": self.transaction, "last": self.last}
+        body["ts_ms"] = self.ts_ms
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> "ChangeEvent":
+        """Reject ``malformed`` or ``unknown_version``, without quoting the value."""
+        try:
+            body = json.loads(value or b"")
+            if body["v"] != ENVELOPE:
+                raise Reject("unknown_version", f"envelope version {body['v']!r:.20}")
+            return cls(**_fields(body))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Reject("malformed", type(error).__name__) from None
+
+
+def _fields(body: dict[str, Any]) -> dict[str, Any]:
+    kind = body["kind"]
+    if kind not in KINDS:
+        raise Reject("malformed", "unknown kind")
+    fields = {"kind": kind, "source": _source(body["source"]), "ts_ms": int(body["ts_ms"])}
+    if kind == "row":
+        transaction = body["transaction"]
+        fields |= {"op": body["op"], "before": _row(body["before"]), "after": _row(body["after"])}
+        fields |= {"transaction": transaction["id"], "last": bool(transaction["last"])}
+    elif kind == "notice":
+        fields |= {"op": body["op"], "keys": tuple({**key} for key in body["keys"])}
+    elif kind == "chunk":
+        fields |= {"first": body["first"], "to": body["to"], "keys": tuple(map(int, body["keys"]))}
+    if fields.get("op", "r") not in OPS:
+        raise Reject("malformed", "unknown op")
+    return fields
+
+
+def _source(source: dict[str, Any]) -> EventSource:
+    known = EventSource(**{name: source[name] for name in EventSource.__slots__})
+    if not (isinstance(known.hospital, str) and isinstance(known.version, str) and len(known.version) == 47):
+        raise Reject("malformed", "source")
+    return known
+
+
+def _row(row: Any) -> Row | None:
+    if row is None or (isinstance(row, dict) and isinstance(row.get("obs_id"), int)):
+        return row
+    raise Reject("malformed", "row")
+
+
+class RowEnvelope:
+    """Writes row events from JSON text: byte for byte what `ChangeEvent.encode` gives, at a tenth of its cost."""
+
+    def __init__(self, *, hospital: str, timezone: str, db: str, table: str, server: str, origin: Origin) -> None:
+        self._head = (
+            f'"source":{{"hospital":{quoted(hospital)},"timezone":{quoted(timezone)},"db":{quoted(db)},'
+            f'"table":{quoted(table)},"file":'
+        )
+        self._server = quoted(server)
+        self._origin = origin
+
+    def __call__(
+        self,
+        op: str,
+        before: str | None,
+        after: str | None,
+        *,
+        file: str,
+        pos: int,
+        row: int,
+        gtid: str,
+        ts_ms: int,
+        version: str,
+        transaction: str,
+        last: bool,
+        now_ms: int,
+    ) -> bytes:
+        """`before` and `after` are JSON texts of rows, or None."""
+        return (
+            f'{{"v":{ENVELOPE},"kind":"row","op":"{op}","before":{before or "null"},"after":{after or "null"},'
+            f'{self._head}"{file}","pos":{pos},"row":{row},"gtid":"{gtid}","server":{self._server},"ts_ms":{ts_ms},'
+            f'"version":"{version}","origin":"{self._origin}"}},'
+            f'"transaction":{{"id":"{transaction}","last":{"true" if last else "false"}}},"ts_ms":{now_ms}}}'
+        ).encode()

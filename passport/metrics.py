@@ -1,0 +1,33 @@
+"""Every metric, in Prometheus' own client: base units, few labels, never anything of a patient."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS = Counter("passport_cdc_events_total", "Changes published", ["hospital", "table", "op"])
+SKIPPED = Counter("passport_cdc_events_skipped_total", "Statements that no row event carries", ["hospital", "reason"])
+CDC_LAG = Gauge("passport_cdc_lag_seconds", "Age of the last change when it was published", ["hospital"])
+LAST_EVENT = Gauge("passport_cdc_last_event_timestamp_seconds", "Source time of the last change", ["hospital"])
+CONNECTED = Gauge("passport_cdc_connected", "1 while the binlog is being read", ["hospital"])
+DISCONNECTS = Counter("passport_cdc_disconnects_total", "Binlog connections lost", ["hospital"])
+SNAPSHOT_ROWS = Counter("passport_cdc_snapshot_rows_total", "Rows read by snapshots", ["hospital"])
+SNAPSHOT_RUNNING = Gauge("passport_cdc_snapshot_running", "1 while a snapshot runs", ["hospital"])
+
+APPLY_SECONDS = Histogram(
+    "passport_apply_seconds",
+    "Commit at the hospital until stored in the destination",
+    ["hospital", "destination"],
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600),
+)
+RECORDS = Counter(
+    "passport_consumer_records_total",
+    "Observations by what became of them: stored, unchanged, stale, unmatched, rejected",
+    ["hospital", "destination", "outcome"],
+)
+CONSUMER_LAG = Gauge("passport_consumer_lag_records", "Records not yet applied", ["destination", "partition"])
+PAUSED = Gauge("passport_consumer_paused", "1 while a hospital's partition waits", ["hospital", "destination"])
+LOOKUPS = Counter("passport_lookup_total", "Lookups by kind and result (hit, miss)", ["kind", "result"])
+REREADS = Counter("passport_reread_rows_total", "Obs rows read again after a notice", ["hospital"])
+WRITE_SECONDS = Histogram("passport_sink_write_seconds", "One batch written", ["sink"])
+DEAD_LETTERS = Counter("passport_dead_letters_total", "Records parked", ["destination", "reason"])
+UNMATCHED = Gauge("passport_people_unmatched", "People not matched, by state", ["hospital", "state"])
+REPAIRED = Counter("passport_reconcile_repaired_total", "Differences found and published again", ["hospital"])
+BUILD = Gauge("passport_build_info", "1, labelled with the version that runs", ["version"])

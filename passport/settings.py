@@ -1,0 +1,139 @@
+"""Every setting, its type, bounds and default; passport.configuration reads them."""
+
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tls(Model):
+    """`preferred`: encrypted when the server offers it, unverified; `verify_identity`: what a network needs."""
+
+    mode: Literal["disabled", "preferred", "verify_ca", "verify_identity"] = "preferred"
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+class MySQL(Model):
+    host: str
+    port: int = Field(3306, ge=1, le=65535)
+    user: str
+    password: SecretStr = SecretStr("")
+    database: str = "openmrs"
+    tls: Tls = Tls()
+    connect_timeout_s: float = Field(5, gt=0)
+    read_timeout_s: float = Field(20, gt=0)
+
+
+class LoadBudget(Model):
+    """What snapshots, re-reads, polling and comparing together may ask of the hospital's server."""
+
+    rows_per_s: int = Field(20_000, ge=1)
+    queries_per_s: int = Field(50, ge=1)
+    chunk_rows: int = Field(2_000, ge=1, le=100_000)
+
+
+class PlaceholderHospital(Model):
+    address: str = "Not given"
+    contact: str = "Not given"
+    licence: str | None = None
+
+
+class Hospital(Model):
+    name: str
+    partition: int = Field(ge=0)
+    timezone: str
+    capture: Literal["binlog", "polling"] = "binlog"
+    national_id_type: str
+    locales: tuple[str, ...] = ("en",)
+    provider_roles: tuple[str, ...] = ()
+    passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
+    load_budget: LoadBudget = LoadBudget()
+    poll_interval_s: float = Field(60, gt=0)
+    server_id: int | None = Field(None, ge=1, le=2**32 - 1)
+    mysql: MySQL
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("not an IANA time zone, such as Africa/Kigali") from None
+        return value
+
+
+class Kafka(Model):
+    bootstrap: str
+    topic: str = "openmrs.changes"
+    positions_topic: str = "openmrs.positions"
+    dead_letters_topic: str = "openmrs.changes.dead-letters"
+    replication_factor: int = Field(1, ge=1)
+    retention_ms: int = -1
+    compression: Literal["none", "gzip", "lz4", "zstd"] = "none"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: str | None = None
+
+
+class Destination(Model):
+    """`options` are checked by the destination's own Options."""
+
+    type: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    mapping: str | None = None  # another mapping.yaml than config/mapping.yaml
+
+
+class Consumer(Model):
+    batch_records: int = Field(1_000, ge=1)
+    batch_wait_ms: int = Field(5, ge=0)
+    retry_max_s: float = Field(30, gt=0)
+    cache_entries: int = Field(50_000, ge=100)
+    cache_ttl_s: float = Field(600, gt=0)
+
+
+class Cdc(Model):
+    heartbeat_s: float = Field(5, gt=0)
+    checkpoint_s: float = Field(1, gt=0)
+    reconnect_max_s: float = Field(30, gt=0)
+
+
+class Logs(Model):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Health(Model):
+    """`port` 0: no endpoint. /livez, /readyz and /metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535)
+
+
+class Settings(Model):
+    hospitals: dict[str, Hospital]
+    kafka: Kafka
+    destinations: dict[str, Destination]
+    consumer: Consumer = Consumer()
+    cdc: Cdc = Cdc()
+    logs: Logs = Logs()
+    health: Health = Health()
+    portal: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _own_partitions(self) -> "Settings":
+        seen: dict[int, str] = {}
+        for name, hospital in self.hospitals.items():
+            if hospital.partition in seen:
+                raise ValueError(
+                    f"hospitals.{name}.partition: {hospital.partition} is already that of {seen[hospital.partition]}"
+                )
+            seen[hospital.partition] = name
+        return self

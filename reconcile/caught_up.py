@@ -1,0 +1,101 @@
+"""Whether a destination has applied all that a hospital held at some moment."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pymysql
+
+from cdc.position import Positions, Saved
+from passport.errors import Fatal, NotReady
+from passport.settings import Settings
+from passport.source import ANY_SNAPSHOT, Reading, Source, classified, end_of_binlog, identity
+from passport.version import Position, read_version
+
+PATIENCE_S = 30.0
+PAUSE_S = 0.2
+
+Progressed = Callable[[], tuple[str, int] | None]  # version and source time (Unix ms) that the destination is at
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A destination at this `version`, and at this source time, has applied what the hospital held when it was taken.
+
+    `server` and `position`: where that was, of a streaming hospital. `hint`: what to do when it isn't reached.
+    """
+
+    version: str
+    at_ms: int
+    hint: str
+    server: str = ""
+    position: Position = ANY_SNAPSHOT.position
+
+    @classmethod
+    def now(cls, settings: Settings, hospital_id: str, source: Source) -> "Mark":
+        """NotReady when nothing has been captured, or not all of it yet; Fatal when there is no binlog."""
+        saved = _last_saved(settings, hospital_id)
+        if saved.capture == "polling":
+            with source.read(ANY_SNAPSHOT) as reading:
+                now_ms = clock_ms(reading)
+            command = f"passport reconcile --hospital {hospital_id} --once"
+            return cls("", now_ms, f"what has changed since its last run is not published yet: {command}")
+        if saved.snapshot is not None and saved.snapshot.state == "running":
+            raise NotReady(
+                f"hospital {hospital_id}: its snapshot is still running", hint="passport status   # and try again"
+            )
+        end = _end(saved, source)
+        hint = f"is its reader running? passport status; passport cdc run --hospital {hospital_id}"
+        return cls(read_version(saved.epoch, end), 0, hint, saved.server, end)
+
+    def reached(self, progressed: Progressed, patience_s: float | None = None) -> bool:
+        """Waits up to `patience_s` (PATIENCE_S) seconds for it."""
+        deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
+        while True:
+            at = progressed()
+            if at is not None and at[0] >= self.version and at[1] >= self.at_ms:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PAUSE_S)
+
+
+def clock_ms(reading: Reading) -> int:
+    """The source's clock, Unix ms."""
+    return int(reading.rows("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000) AS now")[0]["now"])
+
+
+def _last_saved(settings: Settings, hospital_id: str) -> Saved:
+    positions = Positions(settings.kafka)
+    try:
+        saved = positions.load(hospital_id)
+    finally:
+        positions.close()
+    if saved is None:
+        command = "reconcile" if settings.hospitals[hospital_id].capture == "polling" else "cdc run"
+        raise NotReady(
+            f"hospital {hospital_id}: nothing of it has been captured yet",
+            hint=f"passport {command} --hospital {hospital_id}",
+        )
+    return saved
+
+
+def _end(saved: Saved, source: Source) -> Position:
+    """Of the server's binlog, now. NotReady when the reader hasn't followed to this server yet."""
+    connection = source.connection()
+    try:
+        server, end = identity(connection), end_of_binlog(connection)
+    except pymysql.err.MySQLError as error:
+        source.close()
+        raise classified(error, source.hospital, source.settings) from None
+    if end is None:
+        raise Fatal(
+            f"hospital {source.hospital}: its server writes no binlog",
+            hint=f"set hospitals.{source.hospital}.capture to polling, or switch log_bin on",
+        )
+    if server != saved.server:
+        raise NotReady(
+            f"hospital {source.hospital}: its reader is still at another server",
+            hint=f"passport status; passport cdc run --hospital {source.hospital}",
+        )
+    return end

@@ -1,0 +1,218 @@
+"""Beside the stream of one hospital: finds what no event told of (sql_log_bin=0, statements, restores, faults of ours).
+
+By person: the link, and a hash of their rows, computed on the hospital's server, against one of the mirror's rows.
+Whoever differs is looked at again when the destination has applied a position taken after the read; who then still
+differs, though the hospital's rows have not changed in between, is published as a notice of table ``person``, and
+every destination reads that person whole. A healthy pipeline publishes nothing: what is counted here measures it.
+Names alone are not compared here: `passport verify` does that, and `passport backfill` repairs it.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from cdc.publisher import Publisher
+from consumers.lookups import Lookups
+from passport import metrics
+from passport.errors import Fatal, NotReady, Retry
+from passport.event import Row
+from passport.settings import Settings
+from passport.source import ANY_SNAPSHOT, Reading, Source
+from reconcile import differing, hashes, passport_db
+from reconcile.caught_up import Mark
+from reconcile.hashes import Digest
+from reconcile.pacing import FETCHED, HASHED, Pace
+from reconcile.passport_db import PassportDb
+from reconcile.stamp import Stamp
+
+EVERY_S = 3_600.0  # from one pass to the next
+ROUNDS = 3
+PERSONS = 500
+CACHE_TTL_S = 3_600.0
+
+log = structlog.get_logger()
+
+
+def run(hospital_id: str, settings: Settings, destination: str, *, once: bool, stop: threading.Event) -> None:
+    """A pass each EVERY_S seconds until `stop`; `once`: one pass, else NotReady. Fatal."""
+    if settings.hospitals[hospital_id].capture != "binlog":
+        raise Fatal(
+            f"hospital {hospital_id}: its capture is polling, which compares in its own way",
+            hint=f"passport reconcile --hospital {hospital_id}",
+        )
+    while not stop.is_set():
+        try:
+            with passport_db.opened(settings, destination) as passport:
+                Comparison(hospital_id, settings, passport, stop).run()
+            wait_s = EVERY_S
+        except Retry as error:
+            if once and not stop.is_set():
+                raise
+            log.warning("comparing interrupted", hospital=hospital_id, reason=type(error).__name__)
+            wait_s = max(error.after, settings.cdc.reconnect_max_s)
+        if once:
+            return
+        stop.wait(wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A person who differs, as the hospital was when that was seen."""
+
+    patient: str | None
+    digest: Digest
+
+
+class Comparison:
+    """One pass over one hospital and one destination."""
+
+    def __init__(self, hospital_id: str, settings: Settings, passport: PassportDb, stop: threading.Event) -> None:
+        self._id = hospital_id
+        self._settings = settings
+        self._hospital = settings.hospitals[hospital_id]
+        self._passport = passport
+        self._stop = stop
+        self._source = Source(hospital_id, self._hospital.mysql)
+        self._pace = Pace(self._hospital.load_budget, stop)
+        self._persons = 0
+
+    def run(self) -> int:
+        """Persons whose repair was published. Retry, NotReady, Fatal."""
+        started = time.monotonic()
+        try:
+            repaired = self._run()
+        finally:
+            self._source.close()
+        duration_s = round(time.monotonic() - started, 3)
+        say = log.warning if repaired else log.info
+        say("compared", hospital=self._id, persons=self._persons, repaired=repaired, duration_s=duration_s)
+        return repaired
+
+    def _run(self) -> int:
+        suspects = self._look(self._everyone())
+        confirmed: set[int] = set()
+        for _ in range(ROUNDS):
+            if not suspects:
+                break
+            mark = Mark.now(self._settings, self._id, self._source)
+            if not mark.reached(lambda: self._passport.progress(self._id)):
+                raise NotReady(
+                    f"hospital {self._id}: the destination is behind, what differs means nothing", hint=mark.hint
+                )
+            again = self._look(_parts(sorted(suspects)))
+            same = {one for one in again if again[one] == suspects[one]}
+            if same:
+                self._publish(sorted(same), mark)
+                confirmed |= same
+            suspects = {one: seen for one, seen in again.items() if one not in same}
+        return len(confirmed)
+
+    def _everyone(self) -> Iterator[Sequence[int]]:
+        """All patients of the hospital, and whoever the destination knows."""
+        known = self._passport.linked(self._id)
+        after = -1
+        while not self._stop.is_set():
+            with self._source.read(ANY_SNAPSHOT) as reading:
+                rows = reading.rows(
+                    "SELECT patient_id FROM patient WHERE patient_id > %s ORDER BY patient_id LIMIT %s",
+                    (after, PERSONS),
+                )
+            ids = [row["patient_id"] for row in rows]
+            to = ids[-1] if len(ids) == PERSONS else 2**62
+            also = {one for one in known if after < one <= to} | self._passport.mirrored(self._id, after, to)
+            yield from _parts(sorted({*ids, *also}))
+            if to == 2**62:
+                return
+            after = to
+
+    def _look(self, batches: Iterable[Sequence[int]]) -> dict[int, Differing]:
+        lookups = Lookups(self._id, self._hospital, self._source, entries=PERSONS, ttl_s=CACHE_TTL_S)
+        found: dict[int, Differing] = {}
+        for person_ids in batches:
+            if self._stop.is_set():
+                raise Retry(f"hospital {self._id}: stopped within a pass")
+            found |= self._differing(lookups, person_ids)
+            self._persons += len(person_ids)
+        return found
+
+    def _differing(self, lookups: Lookups, person_ids: Sequence[int]) -> dict[int, Differing]:
+        with self._source.read(ANY_SNAPSHOT) as reading:
+            persons = lookups.persons_in(reading, person_ids, fresh=True)
+            known = self._passport.patients(persons.values())
+            matched = {one.person_id: known[one.key] for one in persons.values() if one.key in known}
+            digests = self._digests(reading, list(matched))
+            mirror = self._mirror(person_ids)
+            links = self._passport.links([one.key for one in persons.values()])
+            suspects = [one for one in person_ids if self._suspect(digests.get(one, Digest()), mirror.get(one, []))]
+            rows = self._rows(reading, [one for one in suspects if one in matched])
+        found = {}
+        for one, person in persons.items():
+            link = self._passport.link(person, matched.get(one))
+            wrong = differing.link(person.key, link, links.get(person.key), has_rows=one in digests)
+            if wrong or (one in suspects and not _equal(rows[one], mirror.get(one, []))):
+                found[one] = Differing(matched.get(one), digests.get(one, Digest()))
+        return found
+
+    def _digests(self, reading: Reading, person_ids: Sequence[int]) -> dict[int, Digest]:
+        """Of the rows of each person who has any."""
+        if not person_ids:
+            return {}
+        rows = reading.rows(
+            f"SELECT person_id, COUNT(*) AS counted, {hashes.sql(self._source.columns())} AS digest"  # noqa: S608
+            f" FROM obs WHERE person_id IN ({','.join(map(str, person_ids))}) GROUP BY person_id"
+        )
+        self._pace.spend(sum(row["counted"] for row in rows) * HASHED)
+        return {row["person_id"]: Digest(int(row["counted"]), int(row["digest"])) for row in rows}
+
+    def _suspect(self, digest: Digest, rows: Sequence[Row]) -> bool:
+        return hashes.digest(rows, self._source.columns()) != digest
+
+    def _mirror(self, person_ids: Collection[int]) -> Mapping[int, list[Row]]:
+        """The rows that the destination holds, by person."""
+        found: dict[int, list[Row]] = defaultdict(list)
+        for document in self._passport.live_rows(self._id, person_ids):
+            found[document["personId"]].append(document["row"])
+        return found
+
+    def _rows(self, reading: Reading, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
+        """A hash may differ where a number's text does: the rows themselves decide."""
+        found: dict[int, list[Row]] = defaultdict(list)
+        if person_ids:
+            for row in reading.obs(f"person_id IN ({','.join(map(str, person_ids))})"):
+                found[row["person_id"]].append(row)
+            self._pace.spend(sum(map(len, found.values())) * FETCHED)
+        return found
+
+    def _publish(self, person_ids: Sequence[int], mark: Mark) -> None:
+        """At the position that the destination has reached: nothing seems further than it is."""
+        at = self._passport.progress(self._id)
+        stamp = Stamp(
+            self._id,
+            self._hospital,
+            mark.server,
+            mark.version,
+            "compare",
+            at[1] if at else 0,
+            mark.position.file,
+            mark.position.pos,
+        )
+        publisher = Publisher(self._settings.kafka, self._id, self._hospital.partition)
+        try:
+            for event in stamp.notices("person", [{"person_id": one} for one in person_ids]):
+                publisher.send(event.kind, event.encode())
+            publisher.flush()
+        finally:
+            publisher.close()
+        metrics.REPAIRED.labels(self._id).inc(len(person_ids))
+
+
+def _equal(one: Iterable[Row], other: Iterable[Row]) -> bool:
+    return {row["obs_id"]: row for row in one} == {row["obs_id"]: row for row in other}
+
+
+def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + PERSONS] for start in range(0, len(ids), PERSONS))

@@ -1,0 +1,113 @@
+"""What this stage reads of the Passport's MongoDB; it writes nothing there."""
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from bson import ObjectId
+
+from consumers.sinks.mongo import Options, options
+from consumers.sinks.mongo.client import Document, Mongo, border, connected
+from consumers.sinks.mongo.people import hashed
+from consumers.sinks.mongo.placeholders import Signers
+from consumers.sinks.mongo.rules import Mapping, load
+from passport.errors import Fatal
+from passport.observation import Person
+from passport.settings import Settings
+
+
+@contextmanager
+def opened(settings: Settings, destination: str) -> Iterator["PassportDb"]:
+    """Fatal when the destination isn't a mongo one; NotReady."""
+    known = settings.destinations.get(destination)
+    if known is None or known.type != "mongo":
+        names = ", ".join(name for name, one in settings.destinations.items() if one.type == "mongo") or "none"
+        raise Fatal(
+            f"destination {destination!r} can't be compared with the hospitals; of type mongo there is: {names}",
+            hint="passport config show   # destinations",
+        )
+    given = options(known.options)
+    client, database = connected(given.uri.get_secret_value(), given.database)
+    try:
+        yield PassportDb(database, given, load(known.mapping))
+    finally:
+        client.close()
+
+
+class PassportDb:
+    """The collections, by hospital and person."""
+
+    def __init__(self, database: Mongo, given: Options, rules: Mapping) -> None:
+        self._db = database
+        self._options = given
+        self.rules = rules
+
+    def signers(self, settings: Settings, hospital_id: str) -> Signers:
+        """Used for `look_up` and `created_by` alone, which only read."""
+        return Signers(self._db, hospital_id, settings.hospitals[hospital_id])
+
+    def progress(self, hospital: str) -> tuple[str, int] | None:
+        """Version and source time (Unix ms) up to which the destination has applied the hospital's changes."""
+        with border():
+            found = self._db.progress.find_one({"_id": hospital})
+        return (found["version"], found["at_ms"]) if found else None
+
+    def mirrored(self, hospital: str, after: int, to: int) -> set[int]:
+        """Persons in (after, to] of whose rows the mirror knows."""
+        with border():
+            return set(
+                self._db.observations.distinct(
+                    "personId", {"hospital": hospital, "personId": {"$gt": after, "$lte": to}}
+                )
+            )
+
+    def linked(self, hospital: str) -> list[int]:
+        """Persons who are matched, by their link; sorted."""
+        query = {"hospital": hospital, "patientId": {"$type": "string"}}
+        with border():
+            return sorted(found["personId"] for found in self._db.people.find(query, {"personId": 1}))
+
+    def links(self, keys: Collection[str]) -> dict[str, Document]:
+        with border():
+            return {found["_id"]: found for found in self._db.people.find({"_id": {"$in": list(keys)}})}
+
+    def patients(self, persons: Iterable[Person]) -> dict[str, str]:
+        """Hex of patients._id by person key, of those who are registered."""
+        ids = {person.national_id: person.key for person in persons if person.state == "ok" and person.national_id}
+        with border():
+            found = self._db.patients.find({"nationalId": {"$in": list(ids)}}, {"nationalId": 1})
+            return {ids[patient["nationalId"]]: str(patient["_id"]) for patient in found}
+
+    def link(self, person: Person, patient: str | None) -> Document:
+        """The fields of the `people` document that must be there."""
+        national_id = person.national_id if person.state == "ok" else None
+        id_hash = hashed(self._options.key, national_id) if national_id else None
+        return {"state": person.state, "patientId": patient, "idHash": id_hash}
+
+    def mirror(self, hospital: str, person_ids: Collection[int]) -> dict[str, Document]:
+        """Documents of the persons' rows by _id, tombstones too."""
+        query = {"hospital": hospital, "personId": {"$in": list(person_ids)}}
+        with border():
+            return {found["_id"]: found for found in self._db.observations.find(query)}
+
+    def live_rows(self, hospital: str, person_ids: Collection[int]) -> Iterator[Document]:
+        """`personId` and `row` of each row of the persons that the mirror holds."""
+        query = {"hospital": hospital, "personId": {"$in": list(person_ids)}, "deleted": False}
+        with border():
+            yield from self._db.observations.find(query, {"personId": 1, "row": 1})
+
+    def records(self, hospital: str, keys: Collection[ObjectId], patients: Collection[str]) -> dict[ObjectId, Document]:
+        """The records with these _ids, and all of the hospital's that the patients are shown."""
+        shown = {"patientId": {"$in": list(patients)}, "openmrsData.hospitalId": hospital}
+        with border():
+            by_id = self._db.medicalrecords.find({"_id": {"$in": list(keys)}})
+            found = {record["_id"]: record for record in by_id}
+            return found | {record["_id"]: record for record in self._db.medicalrecords.find(shown)}
+
+    def shown_to(self, hospital: str) -> set[str]:
+        """patients._id (hex) of everybody who is shown a record of the hospital."""
+        stages: list[Document] = [
+            {"$match": {"openmrsData.hospitalId": hospital, "patientId": {"$ne": ""}}},
+            {"$group": {"_id": "$patientId"}},
+        ]
+        with border():
+            return {found["_id"] for found in self._db.medicalrecords.aggregate(stages)}

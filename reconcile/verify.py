@@ -1,0 +1,235 @@
+"""Proves, without writing anything, that the Passport holds what the hospitals hold: links, mirror and records.
+
+By person, in batches of which each is read at one snapshot of the hospital, with lookups of its own. What differs is
+looked at again when the destination has applied a position taken after the read: what is on its way is no difference.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from typing import TypeVar
+
+from bson import ObjectId
+
+from consumers.lookups import Lookups
+from consumers.sinks.mongo.client import Document
+from passport.errors import Fatal
+from passport.settings import Settings
+from passport.source import ANY_SNAPSHOT, Source
+from reconcile import differing, expected, passport_db
+from reconcile.caught_up import Mark
+from reconcile.expected import Expected
+from reconcile.pacing import FETCHED, Pace
+from reconcile.passport_db import PassportDb
+from reconcile.report import Compared, Differences, Report
+
+ROUNDS = 3
+PERSONS = 500  # of a batch, and
+ROWS = 5_000  # of obs, one person at least
+EVERYONE = 2**62
+CACHE_ENTRIES = 50_000
+CACHE_TTL_S = 3_600.0
+
+K = TypeVar("K")
+OnProgress = Callable[[int, int | None], None]  # persons done, and of how many
+ByPerson = dict[int, Differences]
+
+
+def verify(
+    settings: Settings,
+    destination: str,
+    *,
+    hospitals: Sequence[str] | None = None,
+    progress: OnProgress | None = None,
+) -> Report:
+    """Compares `hospitals` (all of them if None). `progress`: told how far it is. NotReady, Retry, Fatal."""
+    chosen = list(settings.hospitals if hospitals is None else hospitals)
+    for hospital_id in chosen:
+        if hospital_id not in settings.hospitals:
+            known = ", ".join(sorted(settings.hospitals)) or "none"
+            raise Fatal(f"there is no hospital {hospital_id!r}, only: {known}", hint="passport config show")
+    report = Report()
+    with passport_db.opened(settings, destination) as passport:
+        for hospital_id in chosen:
+            told = partial(_told, progress, sum(one.persons for one in report.hospitals.values()))
+            report.add(hospital_id, *_Verifier(settings, hospital_id, passport, told).result())
+    return report
+
+
+def _told(progress: OnProgress | None, before: int, done: int, of: int) -> None:
+    if progress is not None:
+        progress(before + done, before + of)
+
+
+class _Verifier:
+    """One hospital."""
+
+    def __init__(
+        self, settings: Settings, hospital_id: str, passport: PassportDb, told: Callable[[int, int], None]
+    ) -> None:
+        self._settings = settings
+        self._id = hospital_id
+        self._hospital = settings.hospitals[hospital_id]
+        self._passport = passport
+        self._source = Source(hospital_id, self._hospital.mysql)
+        self._pace = Pace(self._hospital.load_budget, Event())
+        self._told = told
+        self._patients: set[str] = set()
+        self._compared = Compared()
+        self._forget()
+
+    def result(self) -> tuple[Compared, Differences]:
+        try:
+            return self._result()
+        finally:
+            self._source.close()
+
+    def _result(self) -> tuple[Compared, Differences]:
+        found, strays = self._everyone()
+        for _ in range(ROUNDS if found or strays else 0):
+            if not self._caught_up():
+                break
+            before = found, strays
+            found, strays = self._again(found, strays)
+            if (found, strays) == before or not (found or strays):
+                break
+        total = Differences()
+        for one in found.values():
+            total.merge(one)
+        total.add("extra", (f"medicalrecords/{key}" for key in self._stray_records(strays)))
+        return self._compared, total
+
+    def _caught_up(self) -> bool:
+        """Waits for the destination to be where the hospital is now."""
+        mark = Mark.now(self._settings, self._id, self._source)
+        self._compared.behind = not mark.reached(lambda: self._passport.progress(self._id))
+        self._compared.hint = mark.hint if self._compared.behind else ""
+        return not self._compared.behind
+
+    def _everyone(self) -> tuple[ByPerson, set[str]]:
+        """Persons that differ, and patients who are shown records of the hospital though nobody there is them."""
+        shown, linked = self._passport.shown_to(self._id), self._passport.linked(self._id)
+        found: ByPerson = {}
+        with self._source.read(ANY_SNAPSHOT) as reading:
+            of = int(reading.rows("SELECT COUNT(DISTINCT person_id) AS persons FROM obs")[0]["persons"])
+        for after, to, person_ids in self._batches():
+            also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
+            for ids in _parts(sorted({*person_ids, *also})):
+                found |= self._compare(ids, count=True)
+            self._told(self._compared.persons, max(of, self._compared.persons))
+        return found, shown - self._patients
+
+    def _again(self, found: ByPerson, strays: set[str]) -> tuple[ByPerson, set[str]]:
+        self._forget()
+        persons = {*found, *self._stray_records(strays).values()} - {None}
+        again: ByPerson = {}
+        for ids in _parts(sorted(one for one in persons if one is not None), PERSONS // 10):
+            again |= self._compare(ids)
+        return again, {one for one in strays - self._patients if self._stray_records({one})}
+
+    def _stray_records(self, patients: Collection[str]) -> dict[str, int | None]:
+        """Hex of _id -> person_id of the records that these patients are shown."""
+        records = self._passport.records(self._id, [], patients) if patients else {}
+        persons = {str(key): (one.get("openmrsData") or {}).get("personId") for key, one in records.items()}
+        return {key: one if isinstance(one, int) else None for key, one in persons.items()}
+
+    def _forget(self) -> None:
+        """What was looked up before may be outdated."""
+        self._lookups = Lookups(self._id, self._hospital, self._source, entries=CACHE_ENTRIES, ttl_s=CACHE_TTL_S)
+        self._signers = self._passport.signers(self._settings, self._id)
+
+    def _batches(self) -> Iterator[tuple[int, int, list[int]]]:
+        """(after, to, person_ids with obs): together they leave no number out."""
+        after = -1
+        while True:
+            with self._source.read(ANY_SNAPSHOT) as reading:
+                sizes = reading.rows(
+                    "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s"
+                    " GROUP BY person_id ORDER BY person_id LIMIT %s",
+                    (after, PERSONS),
+                )
+            batch = _prefix([(row["person_id"], row["counted"]) for row in sizes])
+            last = len(batch) == len(sizes) < PERSONS
+            yield after, EVERYONE if last else batch[-1], batch
+            if last:
+                return
+            after = batch[-1]
+
+    def _compare(self, person_ids: Sequence[int], *, count: bool = False) -> ByPerson:
+        with self._source.read(ANY_SNAPSHOT) as reading:
+            wanted = expected.read(reading, self._lookups, person_ids, self._passport.patients)
+        self._pace.spend(len(wanted.rows) * FETCHED)
+        mirror = self._passport.mirror(self._id, person_ids)
+        tombstones = [document for document in mirror.values() if document["deleted"]]
+        records = wanted.records(tombstones, self._passport.rules, self._id, self._hospital.name, self._signers)
+        there = self._passport.records(self._id, records.keys(), wanted.patients.values())
+        links = self._passport.links([person.key for person in wanted.persons.values()])
+        self._patients |= set(wanted.patients.values())
+        if count:
+            self._count(wanted, len(records))
+        owners = {key: record["openmrsData"]["personId"] for key, record in records.items()}
+        patients = {patient: person_id for person_id, patient in wanted.patients.items()}
+        shown = {key: owners.get(key, patients.get(record["patientId"])) for key, record in there.items()}
+        both = _Sides(
+            wanted,
+            links,
+            _grouped(wanted.rows, {key: row["personId"] for key, row in wanted.rows.items()}),
+            _grouped(mirror, {key: row["personId"] for key, row in mirror.items()}),
+            _grouped(records, owners),
+            _grouped(there, shown),
+        )
+        differences = {one: both.differences(one, self._passport) for one in person_ids}
+        return {one: found for one, found in differences.items() if found}
+
+    def _count(self, wanted: Expected, records: int) -> None:
+        self._compared.persons += len(wanted.persons)
+        self._compared.matched += len(wanted.patients)
+        self._compared.rows += len(wanted.rows)
+        self._compared.records += records
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """One batch: what must be there and what is, by person and _id."""
+
+    wanted: Expected
+    links: Mapping[str, Document]
+    rows: Mapping[int | None, dict[str, Document]]
+    mirror: Mapping[int | None, dict[str, Document]]
+    records: Mapping[int | None, dict[ObjectId, Document]]
+    shown: Mapping[int | None, dict[ObjectId, Document]]
+
+    def differences(self, person_id: int, passport: PassportDb) -> Differences:
+        """Of one person."""
+        person, rows = self.wanted.persons[person_id], self.rows.get(person_id, {})
+        link = passport.link(person, self.wanted.patients.get(person_id))
+        found = differing.link(person.key, link, self.links.get(person.key), has_rows=bool(rows))
+        found.merge(differing.rows(rows, self.mirror.get(person_id, {})))
+        found.merge(differing.records(self.records.get(person_id, {}), self.shown.get(person_id, {})))
+        return found
+
+
+def _grouped(documents: Mapping[K, Document], owners: Mapping[K, int | None]) -> dict[int | None, dict[K, Document]]:
+    """By person."""
+    found: dict[int | None, dict[K, Document]] = defaultdict(dict)
+    for key, document in documents.items():
+        found[owners[key]][key] = document
+    return found
+
+
+def _prefix(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """The first persons whose rows make about a batch, one at least."""
+    chosen: list[int] = []
+    total = 0
+    for person_id, rows in sizes:
+        total += rows
+        if chosen and total > ROWS:
+            break
+        chosen.append(person_id)
+    return chosen
+
+
+def _parts(ids: Sequence[int], size: int = PERSONS) -> Iterator[Sequence[int]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))

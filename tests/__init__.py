@@ -1,0 +1,1 @@
+"""Tests: unit (pure), integration (one real server), e2e (the whole way)."""

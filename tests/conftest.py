@@ -1,0 +1,149 @@
+"""Servers for tests: shared ones (each test in a database or topic of its own), and own ones to be broken."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from dev.stack import Kafka, MariaDB, Mongo, MySQL
+from passport.errors import Fatal
+from tests.servers import Address, Servers, described, fresh_database, fresh_name, unavailable
+
+S = TypeVar("S", MariaDB, MySQL, Kafka, Mongo)
+
+
+def pytest_report_header() -> str:
+    return described()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """All that this session shares."""
+    folder = tmp_path_factory.mktemp("servers")
+    shared = Servers(folder)
+    yield shared
+    shared.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mysql_url(servers: Servers) -> str:
+    """A MariaDB, ``mysql://root@host:port``. Its binlog has the changes of other tests too."""
+    return servers.url(MariaDB)
+
+
+@pytest.fixture(scope="session")
+def mysql9_url(servers: Servers) -> str:
+    """A MySQL 9."""
+    return servers.url(MySQL)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(servers: Servers) -> str:
+    """``host:port`` of a broker."""
+    return servers.url(Kafka)
+
+
+@pytest.fixture(scope="session")
+def mongo_url(servers: Servers) -> str:
+    """A replica set of one."""
+    return servers.url(Mongo)
+
+
+@pytest.fixture(scope="session", params=["mariadb", "mysql"])
+def mysql_flavour(request: pytest.FixtureRequest, servers: Servers) -> Address:
+    """Runs the test twice: on MariaDB and on MySQL 9."""
+    kind = MariaDB if request.param == "mariadb" else MySQL
+    return Address.parse(request.param, servers.url(kind))
+
+
+@pytest.fixture
+def mysql_database(mysql_url: str) -> Iterator[Address]:
+    """An empty database of its own on MariaDB."""
+    with fresh_database(Address.parse("mariadb", mysql_url)) as database:
+        yield database
+
+
+@pytest.fixture
+def flavour_database(mysql_flavour: Address) -> Iterator[Address]:
+    """An empty database of its own, on MariaDB and on MySQL 9."""
+    with fresh_database(mysql_flavour) as database:
+        yield database
+
+
+@pytest.fixture
+def mongo_database(mongo_url: str) -> Iterator[Database[dict[str, Any]]]:
+    """An empty database of its own; instants come back as aware datetimes."""
+    with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
+        database = client[fresh_name()]
+        yield database
+        client.drop_database(database.name)
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic's name that no other test has; nothing creates it by itself."""
+    return fresh_name()
+
+
+@pytest.fixture
+def create_topic(kafka_bootstrap: str) -> Callable[..., str]:
+    """``create_topic(partitions=1, **configs) -> name``, ready to be written to."""
+
+    def create(name: str | None = None, *, partitions: int = 1, **configs: str) -> str:
+        name = name or fresh_name()
+        with_dots = {key.replace("_", "."): value for key, value in configs.items()}
+        admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+        admin.create_topics([NewTopic(name, partitions, 1, topic_configs=with_dots)])
+        admin.close()
+        return name
+
+    return create
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """``own(kind, **options) -> server``: started for this test alone, killed and forgotten after it."""
+    started: list[MariaDB | MySQL | Kafka | Mongo] = []
+
+    def start(kind: type[S], **options: Any) -> S:
+        server = kind(tmp_path_factory.mktemp(kind.__name__), **options)
+        started.append(server)
+        try:
+            return server.start()
+        except Fatal as error:
+            unavailable(str(error))
+
+    yield start
+    for server in started:
+        server.kill()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_mariadb(own: Callable[..., MariaDB]) -> Callable[..., MariaDB]:
+    """``own_mariadb(flags=..., fast=..., server_id=...)``: a MariaDB to be broken."""
+    return lambda **options: own(MariaDB, **options)
+
+
+@pytest.fixture
+def own_mysql(own: Callable[..., MySQL]) -> Callable[..., MySQL]:
+    """``own_mysql(flags=..., fast=..., server_id=...)``: a MySQL 9 to be broken."""
+    return lambda **options: own(MySQL, **options)
+
+
+@pytest.fixture
+def own_kafka(own: Callable[..., Kafka]) -> Callable[..., Kafka]:
+    """``own_kafka(settings=...)``: a broker to be broken."""
+    return lambda **options: own(Kafka, **options)
+
+
+@pytest.fixture
+def own_mongo(own: Callable[..., Mongo]) -> Callable[..., Mongo]:
+    """``own_mongo()``: a replica set of one to be broken."""
+    return lambda **options: own(Mongo, **options)

@@ -1,0 +1,233 @@
+"""Hospitals, Kafka and MongoDB of a test's own, the settings file for them, and the roles that work on them."""
+
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bson
+import pymysql
+import yaml
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from dev.stack import Kafka, MariaDB, Mongo
+from passport.errors import Fatal
+from tests import passport_shapes
+from tests.e2e.roles import Role, run
+from tests.oracle.compare import Comparison, compare
+from tests.servers import Address, unavailable
+
+PASSWORD = "a-passw0rd-nobody-may-see"
+LINK_KEY = "a link key of the tests, 32 letters or more"
+# What moves by itself, or counts: no part of what the Passport shows.
+BOOKKEEPING = frozenset({"progress", "syncstatus"})
+
+
+@dataclass
+class Hospital:
+    """One hospital's settings, and its server once the stage is up."""
+
+    key: str
+    partition: int
+    national_id_type: str
+    timezone: str = "Africa/Kigali"
+    locales: Sequence[str] = ("en_GB", "en")
+    provider_roles: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    flags: Sequence[str] = ()
+    server: MariaDB | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.key.capitalize()} District Hospital"
+
+    @property
+    def mariadb(self) -> MariaDB:
+        assert self.server is not None
+        return self.server
+
+    @property
+    def address(self) -> Address:
+        return Address.parse("mariadb", self.mariadb.url)
+
+    def connect(self, **options: Any) -> "pymysql.Connection[Any]":
+        """As root, to OpenMRS' database."""
+        return self.mariadb.connect(database="openmrs", **options)
+
+    def for_oracle(self) -> dict[str, Any]:
+        names = ("key", "name", "timezone", "locales", "provider_roles", "national_id_type")
+        return {**{name: getattr(self, name) for name in names}, "link_key": LINK_KEY}
+
+    def as_settings(self) -> dict[str, Any]:
+        mysql = {"host": "127.0.0.1", "port": self.mariadb.port, "user": "passport", "password": PASSWORD}
+        return {
+            "name": self.name,
+            "partition": self.partition,
+            "timezone": self.timezone,
+            "national_id_type": self.national_id_type,
+            "locales": list(self.locales),
+            "provider_roles": list(self.provider_roles),
+            **self.settings,
+            "mysql": {**mysql, "database": "openmrs", **self.settings.get("mysql", {})},
+        }
+
+
+class Stage:
+    """Servers up; `config` is the settings file. Use `opened`."""
+
+    def __init__(self, folder: Path, hospitals: Sequence[Hospital], settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.hospitals = {hospital.key: hospital for hospital in hospitals}
+        self.config = folder / "passport.yaml"
+        self.kafka, self.mongo = Kafka(folder / "kafka"), Mongo(folder / "mongo")
+        self.roles: list[Role] = []
+        self._settings = settings
+        self._clients = contextlib.ExitStack()
+
+    def start_servers(self) -> None:
+        for hospital in self.hospitals.values():
+            hospital.server = MariaDB(self.folder / hospital.key, flags=tuple(hospital.flags))
+        servers = [self.kafka, self.mongo, *(hospital.mariadb for hospital in self.hospitals.values())]
+        with ThreadPoolExecutor(len(servers)) as pool:
+            try:
+                list(pool.map(lambda server: server.start(), servers))
+            except Fatal as error:
+                unavailable(str(error))
+        for hospital in self.hospitals.values():
+            hospital.mariadb.execute("CREATE DATABASE openmrs CHARACTER SET utf8mb4")
+        self.client: MongoClient[dict[str, Any]] = self._clients.enter_context(
+            MongoClient(self.mongo.url, tz_aware=True)
+        )
+        self.db: Database[dict[str, Any]] = self.client["passport"]
+        self.write_config()
+
+    def write_config(self, path: Path | None = None, **changes: Any) -> Path:
+        """The settings file; `changes` replace top-level keys."""
+        options = {"uri": self.mongo.url, "database": "passport", "link_key": LINK_KEY}
+        tree = {
+            "hospitals": {key: hospital.as_settings() for key, hospital in self.hospitals.items()},
+            "kafka": {"bootstrap": self.kafka.url},
+            "destinations": {"passport": {"type": "mongo", "options": options}},
+            "cdc": {"heartbeat_s": 1, "reconnect_max_s": 2},
+            "logs": {"format": "json"},
+            **self._settings,
+            **changes,
+        }
+        path = path or self.config
+        path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        return path
+
+    def grant(self) -> None:
+        """Each hospital's account, made by the SQL that `passport grants` prints for its DBA."""
+        for hospital in self.hospitals.values():
+            found = self.run("grants", "--hospital", hospital.key)
+            assert found.returncode == 0, found.stderr
+            hospital.mariadb.execute(
+                *(line for line in found.stdout.splitlines() if line and not line.startswith("--"))
+            )
+            accounts = hospital.mariadb.execute("SELECT User, Host FROM mysql.user WHERE User = 'passport'")
+            for user, host in accounts:
+                hospital.mariadb.execute(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{PASSWORD}'")
+            assert accounts, found.stdout
+
+    def role(self, *words: str, **variables: str) -> Role:
+        """Starts a role, with these environment variables; it is ended with the stage."""
+        log = self.folder / f"{len(self.roles)}-{'-'.join(words).replace('/', '_')}.log"
+        role = Role(self.config, words, log, variables)
+        self.roles.append(role)
+        return role.start()
+
+    def readers(self) -> dict[str, Role]:
+        """One `cdc run` a hospital (a polling one is read by `reconcile`)."""
+        polling = {key for key, one in self.hospitals.items() if one.settings.get("capture") == "polling"}
+        return {
+            key: self.role(*(("reconcile",) if key in polling else ("cdc", "run")), "--hospital", key)
+            for key in self.hospitals
+        }
+
+    def run(self, *words: str, timeout: float = 120, **extra: str) -> Any:
+        return run(self.config, *words, timeout=timeout, extra=extra)
+
+    # -- what came of it
+
+    def compare(self) -> Comparison:
+        with contextlib.ExitStack() as stack:
+            connections = {key: stack.enter_context(one.connect()) for key, one in self.hospitals.items()}
+            found = compare(connections, self.db, [one.for_oracle() for one in self.hospitals.values()])
+        try:
+            passport_shapes.check(self.db)
+        except AssertionError as faults:
+            found.differences += str(faults).splitlines()
+        return found
+
+    def wait_equal(self, deadline_s: float) -> Comparison:
+        """Until MongoDB equals the oracle; nobody may write at the hospitals. AssertionError with the differences."""
+        end = time.monotonic() + deadline_s
+        while True:
+            self._wait_quiet(end)
+            for role in self.roles:
+                if role.process is not None:
+                    role.require_running()
+            found = self.compare()
+            if not found.differences or time.monotonic() > end:
+                return found.require_equal()
+            time.sleep(1)
+
+    def _wait_quiet(self, end: float) -> None:
+        """Until MongoDB has not changed for a second: comparing costs more than waiting."""
+        last, since = self._counts(), time.monotonic()
+        while time.monotonic() < min(end, since + 1):
+            time.sleep(0.2)
+            if (now := self._counts()) != last:
+                last, since = now, time.monotonic()
+
+    def _counts(self) -> Any:
+        operations = self.db.client.admin.command("serverStatus")["metrics"]["document"]
+        return operations["inserted"], self.db["observations"].estimated_document_count()
+
+    def fingerprint(self) -> dict[str, str]:
+        """A hash of every document, by collection/_id; bookkeeping left out."""
+        found = {}
+        for name in self.db.list_collection_names():
+            if name not in BOOKKEEPING:
+                for document in self.db[name].find():
+                    found[f"{name}/{document['_id']}"] = hashlib.sha256(bson.encode(document)).hexdigest()
+        return found
+
+    def said(self) -> str:
+        """Everything that all roles wrote."""
+        return "\n".join(role.said() for role in self.roles)
+
+    def close(self) -> None:
+        for role in self.roles:
+            role.stop()
+        self._clients.close()
+        for server in (self.kafka, self.mongo, *(one.server for one in self.hospitals.values() if one.server)):
+            server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def opened(folder: Path, *hospitals: Hospital, **settings: Any) -> Iterator[Stage]:
+    """A stage with its servers up; everything is ended and deleted after it. `settings`: top-level keys of the file."""
+    stage = Stage(folder, hospitals, settings)
+    try:
+        stage.start_servers()
+        yield stage
+    finally:
+        stage.close()
+
+
+def until(condition: Callable[[], Any], deadline_s: float, what: str) -> float:
+    """Seconds until the condition held."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < deadline_s, f"not within {deadline_s} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - began

@@ -1,0 +1,181 @@
+"""What goes wrong names the hospital or the setting, and what to type next; never a traceback, never a password."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+
+from dev import hospital as generator
+from tests.e2e.roles import run
+from tests.e2e.stage import PASSWORD, Hospital, Stage, opened, until
+
+FAILED, USAGE, NOT_READY = 1, 2, 3
+WRONG = "wr0ng-but-secret-too"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """kigali is in order; huye has no binlog."""
+    hospitals = (
+        Hospital("kigali", 0, generator.NATIONAL_ID_TYPE),
+        Hospital("huye", 1, generator.NATIONAL_ID_TYPE, flags=("--skip-log-bin",)),
+    )
+    with opened(tmp_path_factory.mktemp("bad"), *hospitals) as stage:
+        for hospital in stage.hospitals.values():
+            with hospital.connect() as connection:
+                generator.create(connection, seed=31, patients=12, visits=1)
+        stage.grant()
+        yield stage
+
+
+@pytest.fixture
+def altered(stage: Stage, tmp_path: Path) -> Any:
+    """``altered(hospital={...}, mysql={...}, kafka={...}) -> settings file``: kigali's settings with these changes."""
+
+    def write(
+        *, hospital: dict[str, Any] | None = None, mysql: dict[str, Any] | None = None, **top: dict[str, Any]
+    ) -> Path:
+        kigali = stage.hospitals["kigali"].as_settings()
+        kigali |= hospital or {}
+        kigali["mysql"] |= mysql or {}
+        return stage.write_config(tmp_path / "altered.yaml", hospitals={"kigali": kigali}, **top)
+
+    return write
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def require(found: "subprocess.CompletedProcess[str]", code: int, *words: str, hint: bool = True) -> None:
+    """This exit code, all these words, a next step, and nothing that nobody should read."""
+    said = found.stdout + found.stderr
+    assert found.returncode == code, said
+    for word in words:
+        assert word in said, f"{word!r} is not in:\n{said}"
+    assert not hint or "->" in said, said
+    for never in ("Traceback", PASSWORD, WRONG):
+        assert never not in said, said
+
+
+def test_a_wrong_password(altered: Any) -> None:
+    config = altered(mysql={"password": WRONG})
+    words = ("hospital kigali", "refuses user 'passport'", "passport check --hospital kigali")
+    require(run(config, "cdc", "run", "--hospital", "kigali"), FAILED, *words)
+    require(run(config, "check"), FAILED, "kigali", "refuses user")
+
+
+def test_a_missing_grant(stage: Stage, altered: Any) -> None:
+    server = stage.hospitals["kigali"].mariadb
+    server.execute(
+        f"CREATE USER IF NOT EXISTS partly@'%' IDENTIFIED BY '{PASSWORD}'", "GRANT SELECT ON openmrs.* TO partly@'%'"
+    )
+    config = altered(mysql={"user": "partly"})
+    words = ("kigali", "passport grants --hospital kigali")
+    require(run(config, "cdc", "run", "--hospital", "kigali"), FAILED, *words)
+    require(run(config, "check"), FAILED, "kigali", "REPLICATION SLAVE")
+
+
+def test_a_binlog_that_is_off(stage: Stage) -> None:
+    require(run(stage.config, "cdc", "run", "--hospital", "huye"), FAILED, "hospital huye", "binlog", "polling")
+    require(run(stage.config, "check", "--hospital", "huye"), FAILED, "huye", "log_bin")
+
+
+def test_an_unknown_identifier_type(altered: Any) -> None:
+    unknown = "00000000-0000-4000-8000-000000000000"
+    config = altered(hospital={"national_id_type": unknown})
+    require(run(config, "check"), FAILED, "kigali", unknown, "hospitals.kigali.national_id_type")
+
+
+def test_a_hospital_that_is_away(altered: Any) -> None:
+    config = altered(mysql={"port": closed_port()})
+    require(run(config, "cdc", "run", "--hospital", "kigali"), NOT_READY, "hospital kigali", "doesn't answer")
+
+
+def test_kafka_away(altered: Any) -> None:
+    config = altered(kafka={"bootstrap": f"127.0.0.1:{closed_port()}"})
+    require(run(config, "cdc", "run", "--hospital", "kigali"), NOT_READY, "Kafka", "kafka.bootstrap")
+    require(run(config, "consume"), NOT_READY, "Kafka", "kafka.bootstrap")
+    require(run(config, "status"), NOT_READY, "Kafka", "kafka.bootstrap")
+
+
+def test_mongodb_away(altered: Any) -> None:
+    options = {
+        "uri": f"mongodb://passport:{WRONG}@127.0.0.1:{closed_port()}/?replicaSet=rs0",
+        "database": "passport",
+        "link_key": "x" * 32,
+    }
+    config = altered(destinations={"passport": {"type": "mongo", "options": options}})
+    require(run(config, "consume"), NOT_READY, "MongoDB")
+    require(run(config, "check"), FAILED, "MongoDB")
+    require(run(config, "verify"), NOT_READY, "MongoDB")
+
+
+def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
+    config = tmp_path / "broken.yaml"
+    config.write_text(f"hospitals:\n  kigali: [unclosed {WRONG}\n", encoding="utf-8")
+    require(run(config, "status"), USAGE, "broken.yaml", "line")
+    require(run(tmp_path / "absent.yaml", "status"), USAGE, "absent.yaml", "does not exist")
+
+
+def test_settings_that_are_none(altered: Any) -> None:
+    config = altered(hospital={"passwort": WRONG, "timezone": "Africa/Nowhere"}, logs={"levle": "DEBUG"})
+    require(
+        run(config, "status"),
+        USAGE,
+        "hospitals.kigali.passwort",
+        "hospitals.kigali.timezone",
+        "logs.levle",
+        "config/local.example.yaml",
+    )
+
+
+def test_names_that_are_none(stage: Stage) -> None:
+    require(run(stage.config, "cdc", "run", "--hospital", "kigaly"), USAGE, "kigaly", "huye, kigali")
+    require(run(stage.config, "consume", "--destination", "pasport"), USAGE, "pasport", "passport")
+    require(run(stage.config, "cdc", "rum"), USAGE, "rum", hint=False)
+
+
+def test_a_variable_that_is_no_setting(stage: Stage) -> None:
+    found = run(stage.config, "config", "show", extra={"PASSPORT_KAFKA_BOOTSTRAP": WRONG})
+    require(found, 0, "PASSPORT_KAFKA_BOOTSTRAP is not a setting", "passport config schema", hint=False)
+
+
+def test_a_record_that_nobody_understands(stage: Stage) -> None:
+    """It is parked with a reason; what comes before and after it is applied."""
+    reader = stage.role("cdc", "run", "--hospital", "kigali")
+    consumer = stage.role("consume", "--destination", "passport")
+    with stage.hospitals["kigali"].connect() as connection:
+        generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
+    mirror = stage.db["observations"]
+    until(lambda: mirror.count_documents({"deleted": False}) > 0, 60, "the snapshot arrived")
+
+    producer = KafkaProducer(bootstrap_servers=stage.kafka.url)
+    for value in (b'{"v": 1, "kind": "row", ' + WRONG.encode(), b'{"v": 99}', None):
+        producer.send("openmrs.changes", value, key=b"kigali", partition=0, headers=[("ce_type", b"row")]).get(10)
+    producer.close()
+    until(lambda: len(parked(stage)) >= 3, 30, "three records are parked")
+    with stage.hospitals["kigali"].connect() as connection:
+        generator.Clinic(connection, seed=1).run(3, rate=10)
+    reader.require_running()
+    consumer.require_running()
+    assert {letter["reason"] for letter in parked(stage)} == {"malformed", "unknown_version"}
+    found = stage.run("dead-letters", "list")
+    require(found, 0, "malformed", hint=False)
+    assert WRONG not in stage.said()
+    reader.stop()
+    consumer.stop()
+
+
+def parked(stage: Stage) -> list[dict[str, Any]]:
+    found = stage.run("dead-letters", "list", "--json")
+    assert found.returncode == 0, found.stderr
+    letters: list[dict[str, Any]] = json.loads(found.stdout)
+    return letters

@@ -1,0 +1,81 @@
+"""40,000 obs in one polling interval: none is lost, by polling or by binlog."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from dev import hospital as generator
+from tests.e2e.stage import Hospital, Stage, opened, until
+
+BURST = 40_000
+INTERVAL_S = 5
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Two hospitals of 40 patients, all of whom the Passport knows if it can."""
+    kind = generator.NATIONAL_ID_TYPE
+    streaming = Hospital("kigali", 0, kind)
+    polled = Hospital(
+        "huye",
+        1,
+        kind,
+        settings={"capture": "polling", "poll_interval_s": INTERVAL_S, "load_budget": {"rows_per_s": 100_000}},
+        flags=("--skip-log-bin",),
+    )
+    with opened(tmp_path_factory.mktemp("burst"), streaming, polled) as stage:
+        for hospital in stage.hospitals.values():
+            with hospital.connect() as connection:
+                generator.create(connection, seed=21, patients=40, visits=1)
+                able = [digits for _, digits in generator.registrable(connection)]
+            generator.passport_patients(stage.db, able)
+        stage.grant()
+        yield stage
+
+
+def burst(hospital: Hospital) -> None:
+    """Vitals of registered patients, in one transaction: all with the same second, as an import writes them."""
+    with hospital.connect(autocommit=False) as connection, connection.cursor() as cursor:
+        people = [person for person, _ in generator.registrable(connection)]
+        cursor.execute("SELECT concept_id FROM concept JOIN concept_datatype d ON d.concept_datatype_id = datatype_id"
+                       " WHERE d.name = 'Numeric' ORDER BY concept_id LIMIT 1")  # fmt: skip
+        concept = cursor.fetchone()[0]
+        rows = [(people[n % len(people)], concept, n % 97, str(uuid.uuid4())) for n in range(BURST)]
+        cursor.executemany(
+            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
+            " VALUES (%s, %s, NOW(), %s, 1, NOW(), 0, %s)",
+            rows,
+        )
+        connection.commit()
+
+
+def mirrored(stage: Stage, key: str) -> int:
+    query: dict[str, Any] = {"hospital": key, "deleted": False}
+    return stage.db["observations"].count_documents(query)
+
+
+def full(stage: Stage, key: str, rows: int) -> bool:
+    return mirrored(stage, key) >= rows
+
+
+def test_a_burst_of_40_000_loses_none(stage: Stage) -> None:
+    stage.readers()
+    stage.role("consume", "--destination", "passport")
+    stage.wait_equal(90)
+    before = {key: mirrored(stage, key) for key in stage.hospitals}
+    assert min(before.values()) > 0
+
+    began = time.monotonic()
+    for hospital in stage.hospitals.values():
+        burst(hospital)
+    inserted = time.monotonic() - began
+    for key in stage.hospitals:
+        until(partial(full, stage, key, before[key] + BURST), 120, f"{BURST} rows of {key}")
+        print(f"{key}: all there {time.monotonic() - began:.1f} s after the first insert (inserting: {inserted:.1f} s)")
+    found = stage.wait_equal(90)
+    assert {key: mirrored(stage, key) - before[key] for key in stage.hospitals} == dict.fromkeys(stage.hospitals, BURST)
+    assert found.records >= 2 * BURST

@@ -1,0 +1,173 @@
+"""Hospitals, their readers and a consumer that writes JSON lines: what the file then says, and what it should say."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cdc import reader
+from cdc.grants import grants
+from consumers import worker
+from consumers.lookups import Lookups
+from dev.hospital import NATIONAL_ID_TYPE, create
+from dev.stack import MariaDB, MySQL
+from passport.settings import Settings
+from passport.source import Source
+from tests.servers import fresh_name
+
+Server = MariaDB | MySQL
+Enriched = dict[str, Any]
+DESTINATION = "file"
+
+
+def hospital(server: Server, *, seed: int = 1, patients: int = 20) -> None:
+    """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
+    server.execute("CREATE DATABASE openmrs")
+    with server.connect(database="openmrs") as connection:
+        create(connection, seed=seed, patients=patients)
+    flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
+    sql = grants("any", settings({"any": server}, "unused", Path("unused")).hospitals["any"], flavour)
+    server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
+
+
+def settings(servers: Mapping[str, Server], bootstrap: str, path: Path, **changes: Any) -> Settings:
+    """Hospitals by name; topics of their own; the destination ``file`` writes to `path`."""
+    topic = fresh_name()
+    account = {"host": "127.0.0.1", "user": "cdc", "password": "choose-a-password", "database": "openmrs"}
+    one = {"timezone": "Africa/Kigali", "national_id_type": NATIONAL_ID_TYPE, "locales": ["en_GB", "en"]}
+    hospitals = {
+        name: {**one, "name": name.title(), "partition": index, "mysql": {**account, "port": server.port or 1}}
+        for index, (name, server) in enumerate(servers.items())
+    }
+    names = {"topic": topic, "positions_topic": f"{topic}.positions", "dead_letters_topic": f"{topic}.dead"}
+    return Settings.model_validate(
+        {
+            "hospitals": hospitals,
+            "kafka": {"bootstrap": bootstrap, **names},
+            "destinations": {DESTINATION: {"type": "jsonl", "options": {"path": str(path)}}},
+            "cdc": {"heartbeat_s": 0.5, "checkpoint_s": 0.1, "reconnect_max_s": 1},
+            "consumer": {"retry_max_s": 1},
+            **changes,
+        }
+    )
+
+
+def read(given: Settings, *names: str) -> None:
+    """Publishes all that the hospitals' binlogs hold."""
+    for name in names or given.hospitals:
+        reader.run(name, given, until_caught_up=True, stop=threading.Event())
+
+
+def consume(given: Settings) -> None:
+    """Applies all that the topic holds."""
+    worker.run(DESTINATION, given, until_caught_up=True, stop=threading.Event())
+
+
+@contextmanager
+def running(given: Settings, *names: str, consumer: bool = True) -> Iterator[None]:
+    """Readers, and the consumer, in threads."""
+    stop, raised = threading.Event(), list[BaseException]()
+
+    def guarded(role: Any, name: str) -> None:
+        try:
+            role(name, given, until_caught_up=False, stop=stop)
+        except BaseException as error:  # noqa: BLE001  # shown by the test
+            raised.append(error)
+
+    roles = [(reader.run, name) for name in names or given.hospitals] + [(worker.run, DESTINATION)] * consumer
+    threads = [threading.Thread(target=guarded, args=role) for role in roles]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    if raised:
+        raise raised[0]
+
+
+@dataclass
+class Delivered:
+    """The file's lines folded: newest version of each row; `lines` of observations."""
+
+    rows: dict[tuple[str, int], Enriched]
+    lines: int
+    states: dict[tuple[str, int], str]  # of persons, by their newest version
+
+    @property
+    def live(self) -> dict[tuple[str, int], Enriched]:
+        """Rows that are there, without what says how and when they came; the person as last said."""
+        return {key: plain(one) for key, one in self.rows.items() if not one["deleted"]}
+
+
+def delivered(path: Path) -> Delivered:
+    found, retained, states, count = {}, [], dict[tuple[str, int], tuple[str, str]](), 0
+    for line in map(json.loads, path.read_text().splitlines()):
+        if "retain" in line:
+            retained.append(line["retain"])
+            persons = [line["retain"]["person"]] if "person" in line["retain"] else []
+        else:
+            count += 1
+            one = line["observation"]
+            key = one["hospital"], one["row"]["obs_id"]
+            if key not in found or found[key]["version"] <= one["version"]:
+                found[key] = one
+            persons = [one["person"]]
+        for person in persons:
+            whose = person["hospital"], person["person_id"]
+            states[whose] = max(states.get(whose, ("", "")), (person["version"], person["state"]))
+    for retain in retained:
+        for key, one in found.items():
+            if _scoped(retain, one) and key[1] not in retain["keys"] and one["version"] <= retain["version"]:
+                one["deleted"] = True
+    return Delivered(found, count, {whose: state for whose, (_, state) in states.items()})
+
+
+def _scoped(retain: dict[str, Any], one: Enriched) -> bool:
+    if "person" in retain:
+        return [one["hospital"], one["row"]["person_id"]] == [retain["person"][k] for k in ("hospital", "person_id")]
+    scope = retain["range"]
+    first, to = -1 if scope["first"] is None else scope["first"], 2**62 if scope["to"] is None else scope["to"]
+    return bool(one["hospital"] == scope["hospital"] and first < one["row"]["obs_id"] <= to)
+
+
+def plain(one: Enriched) -> Enriched:
+    person = {name: value for name, value in one["person"].items() if name != "version"}
+    return {**{name: value for name, value in one.items() if name not in ("version", "origin")}, "person": person}
+
+
+def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]:
+    """Every row of the hospital, enriched from nothing."""
+    chosen = given.hospitals[name]
+    source = Source(name, chosen.mysql)
+    lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
+    with source.read() as reading:
+        rows = reading.obs("1 = 1")
+        found = lookups.observations_in(reading, [(row, lookups.newest, False, "stream") for row in rows])
+    source.close()
+    whole = [
+        json.loads(json.dumps(asdict(one), default=lambda at: at.isoformat().replace("+00:00", "Z"))) for one in found
+    ]
+    return {(name, one["row"]["obs_id"]): plain(one) for one in whole}
+
+
+def assert_equal(given: Settings, path: Path, names: Sequence[str] = ()) -> Delivered:
+    """The file says of every row what the hospital says."""
+    found = delivered(path)
+    wanted: dict[tuple[str, int], Enriched] = {}
+    for name in names or given.hospitals:
+        wanted |= at_the_source(given, name)
+    assert wanted
+    assert found.live.keys() == wanted.keys()
+    different = {
+        key: [name for name in wanted[key] if found.live[key][name] != wanted[key][name]]
+        for key in wanted
+        if found.live[key] != wanted[key]
+    }
+    assert not different, dict(list(different.items())[:10])
+    return found

@@ -1,0 +1,60 @@
+"""What a destination would hold after a hospital's partition of the topic: newest version of each row wins."""
+
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from passport.event import ChangeEvent, Row
+from passport.settings import Hospital, Kafka, LoadBudget, Settings
+from tests.servers import Address
+
+HOSPITAL = "kigali"
+
+
+def settings_for(address: Address, bootstrap: str, topic: str, **hospital: Any) -> Settings:
+    """One polling hospital; its budget is large enough to look at everything in each run."""
+    values = {
+        "name": "Kigali",
+        "partition": 0,
+        "timezone": "Africa/Kigali",
+        "capture": "polling",
+        "national_id_type": "00000000-0000-0000-0000-000000000000",
+        "poll_interval_s": 0.2,
+        "load_budget": LoadBudget(rows_per_s=1_000_000, queries_per_s=10_000, chunk_rows=2_000),
+        "mysql": address.settings(),
+        **hospital,
+    }
+    kafka = Kafka(bootstrap=bootstrap, topic=topic, positions_topic=f"{topic}-p", dead_letters_topic=f"{topic}-d")
+    return Settings(hospitals={HOSPITAL: Hospital(**values)}, kafka=kafka, destinations={})
+
+
+def read(bootstrap: str, topic: str, start: int = 0) -> list[ChangeEvent]:
+    """The events from offset `start` to the end."""
+    place = TopicPartition(topic, 0)
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest")
+    consumer.assign([place])
+    end = consumer.end_offsets([place])[place]
+    consumer.seek(place, start)
+    events: list[ChangeEvent] = []
+    while consumer.position(place) < end:
+        events += [ChangeEvent.parse(record.value) for record in consumer.poll(1_000).get(place, ())]
+    consumer.close()
+    return events
+
+
+def folded(events: list[ChangeEvent]) -> dict[int, Row]:
+    """obs_id -> row, as a destination of newest-wins order is left by the events."""
+    rows: dict[int, tuple[str, Row]] = {}
+    for event in events:
+        version = event.source.version
+        if event.kind == "row":
+            key = int(event.row["obs_id"])
+            if key not in rows or rows[key][0] <= version:
+                rows[key] = version, event.row
+        elif event.kind == "chunk":
+            first, to, there = event.first, event.to, set(event.keys)
+            within = [key for key in rows if (first is None or key > first) and (to is None or key <= to)]
+            for key in set(within) - there:
+                if rows[key][0] <= version:
+                    del rows[key]
+    return {key: row for key, (_, row) in rows.items()}

@@ -1,0 +1,109 @@
+"""Reads a server's binlog in a test: from a position to what it has written since."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdc.binlog import Alive, BinlogStream, Item
+from dev.stack import MariaDB, MySQL
+from passport.tables import NOTICE_KEYS, OBS_COLUMNS
+from passport.values import COLUMN_INFO_SQL, ColumnInfo
+from passport.version import Position
+
+PATIENCE_S = 60
+
+
+class Tap:
+    """One database of a server that the test has for itself."""
+
+    def __init__(
+        self,
+        server: MariaDB | MySQL,
+        *,
+        database: str = "openmrs",
+        rows: Mapping[str, Sequence[str]] | None = None,
+        notices: Mapping[str, Sequence[str]] = NOTICE_KEYS,
+    ) -> None:
+        self.server = server
+        self.flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
+        self.database = database
+        self.rows = rows or {"obs": OBS_COLUMNS}
+        self.notices = notices
+        server.execute(f"DROP DATABASE IF EXISTS {database}", f"CREATE DATABASE {database}")
+
+    def execute(self, *statements: str) -> Any:
+        """Of one session; rows of the last statement."""
+        with self.server.connect(database=self.database) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall()
+
+    def end(self) -> Position:
+        """Where the binlog ends now."""
+        status = "SHOW MASTER STATUS" if self.flavour == "mariadb" else "SHOW BINARY LOG STATUS"
+        file, pos = self.server.execute(status)[0][:2]
+        return Position(file, int(pos))
+
+    def gtid_set(self) -> str:
+        """What the server has executed."""
+        name = "@@gtid_binlog_pos" if self.flavour == "mariadb" else "@@global.gtid_executed"
+        return str(self.server.execute(f"SELECT {name}")[0][0]).replace("\n", "")
+
+    def columns(self) -> dict[str, list[ColumnInfo]]:
+        """Column lists of the watched tables, as they are now."""
+        found: dict[str, list[ColumnInfo]] = {}
+        with self.server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(COLUMN_INFO_SQL, (self.database, [*self.rows, *self.notices]))
+            for table, info in map(ColumnInfo.read, cursor.fetchall()):
+                found.setdefault(table, []).append(info)
+        return found
+
+    def stream(self, start: Position | None, *, gtid_set: str | None = "", **options: Any) -> BinlogStream:
+        """A stream with an own server id."""
+        options = {"connect": self.server.connect, "columns": self.columns(), "server_id": 4711, **options}
+        return BinlogStream(
+            flavour=self.flavour,
+            start=start,
+            gtid_set=gtid_set,
+            database=self.database,
+            rows=self.rows,
+            notices=self.notices,
+            **options,
+        )
+
+    def read(self, start: Position | None, end: Position | None = None, **options: Any) -> list[Item]:
+        """All items from `start` to `end`, or to where the binlog ends now."""
+        stream = self.stream(start, **options)
+        try:
+            return until(stream, end or self.end())
+        finally:
+            stream.close()
+
+    def changes(self, *statements: str, **options: Any) -> list[Item]:
+        """The items of what these statements, of one session, write."""
+        start = self.end()
+        self.execute(*statements)
+        return self.read(start, **options)
+
+
+def until(stream: BinlogStream, end: Position) -> list[Item]:
+    """Items up to `end`."""
+    items: list[Item] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not stream.format_ts or stream.position.order < end.order or items_left(stream, items):
+        found = stream.poll(1)
+        items += found
+        assert found or time.monotonic() < deadline, f"nothing more behind {stream.position}, the end is {end}"
+    return items
+
+
+def items_left(stream: BinlogStream, items: list[Item]) -> bool:
+    """Whether the last event had more items than one poll gives; they are appended."""
+    found = stream.poll(0.01)
+    items += found
+    return any(type(item) is not Alive for item in found)
+
+
+def of(kind: type, items: Sequence[Item]) -> list[Any]:
+    """The items of one kind."""
+    return [item for item in items if type(item) is kind]

@@ -1,0 +1,530 @@
+"""The binlog stream on real servers: order, positions, transactions, statements, and everything that must stop it."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.binlog import Alive, BinlogStream, Commit, Item, Notice, Partial, Rotated, Row, Statement
+from dev.stack import MariaDB, MySQL
+from passport.errors import Fatal, Gap, Retry
+from passport.version import Position
+from tests.integration.taps import Tap, of, until
+
+TABLES = (
+    "CREATE TABLE obs (obs_id INT PRIMARY KEY, void_reason INT, value_text TEXT)",
+    "CREATE TABLE person (person_id INT PRIMARY KEY, birthdate DATE)",
+    "CREATE TABLE unwatched (id INT PRIMARY KEY)",
+)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, MariaDB | MySQL]]:
+    flags = ["--local-infile=1"]
+    with (
+        MariaDB(tmp_path_factory.mktemp("m"), flags=flags) as mariadb,
+        MySQL(tmp_path_factory.mktemp("m"), flags=flags) as mysql,
+    ):
+        yield {"mariadb": mariadb, "mysql": mysql}
+
+
+@pytest.fixture(params=["mariadb", "mysql"])
+def tap(request: pytest.FixtureRequest, servers: dict[str, MariaDB | MySQL]) -> Tap:
+    return prepared(servers[request.param])
+
+
+@pytest.fixture
+def mariadb(servers: dict[str, MariaDB | MySQL]) -> Tap:
+    return prepared(servers["mariadb"])
+
+
+@pytest.fixture
+def mysql(servers: dict[str, MariaDB | MySQL]) -> Tap:
+    return prepared(servers["mysql"])
+
+
+@pytest.fixture(params=["mariadb", "mysql"])
+def own(request: pytest.FixtureRequest) -> Callable[..., Tap]:
+    """A tap on a server that the test may break."""
+    start = request.getfixturevalue(f"own_{request.param}")
+    return lambda **options: prepared(start(**options))
+
+
+def prepared(server: MariaDB | MySQL) -> Tap:
+    tap = Tap(server)
+    tap.execute(*TABLES)
+    return tap
+
+
+def insert(*numbers: int) -> str:
+    rows = ", ".join(f"({number}, 1, 'text {number}')" for number in numbers)
+    return f"INSERT INTO obs VALUES {rows}"
+
+
+def numbers(items: list[Item]) -> list[int]:
+    return [json.loads(row.after or row.before)["obs_id"] for row in of(Row, items)]
+
+
+def kinds(items: list[Item]) -> list[tuple[str, ...]]:
+    """What came, short."""
+    names = {Statement: lambda s: (s.kind, s.table), Notice: lambda n: ("notice", n.table, n.op)}
+    short = {Row: lambda r: ("row", r.op), Partial: lambda p: ("partial", p.op), Commit: lambda _: ("commit",)}
+    return [(names | short)[type(item)](item) for item in items if type(item) not in (Alive, Rotated)]  # type: ignore[operator]
+
+
+# --- rows, positions, transactions
+
+
+def test_a_transaction_in_commit_order_with_its_positions_and_gtid(tap: Tap) -> None:
+    before = tap.gtid_set()
+    start = tap.end()
+    tap.execute(
+        "BEGIN",
+        "INSERT INTO obs VALUES (1, 9, 'é\"')",
+        "INSERT INTO person VALUES (5, '2000-01-01')",
+        "INSERT INTO unwatched VALUES (1)",
+        "UPDATE obs SET value_text = NULL",
+        "DELETE FROM obs",
+        "COMMIT",
+    )
+    items = tap.read(start, gtid_set=before)
+    text = '{"obs_id":1,"value_text":"é\\""}'
+    nothing = '{"obs_id":1,"value_text":null}'
+    assert [row[:3] for row in of(Row, items)] == [("c", None, text), ("u", text, nothing), ("d", nothing, None)]
+    assert [item[:3] for item in of(Notice, items)] == [("person", "c", ({"person_id": 5},))]
+    [commit] = of(Commit, items)
+    assert items[-1] == commit
+    assert commit.at == tap.end()
+    assert commit.gtid_set == tap.gtid_set()
+    assert {item.gtid for item in items} == {commit.gtid}  # type: ignore[union-attr]
+    ends = [item.at.order for item in items]  # type: ignore[union-attr]
+    assert ends == sorted(set(ends))
+    assert all(abs(item.ts - time.time()) < 60 for item in items)  # type: ignore[union-attr]
+
+
+def test_a_notice_has_both_keys_when_they_differ(tap: Tap) -> None:
+    items = tap.changes("INSERT INTO person VALUES (1, NULL)", "UPDATE person SET person_id = 2")
+    assert [item.keys for item in of(Notice, items)] == [({"person_id": 1},), ({"person_id": 1}, {"person_id": 2})]
+
+
+def test_from_every_commit_on_the_rest_is_read_the_same(tap: Tap) -> None:
+    start = tap.end()
+    tap.execute(
+        insert(1), insert(2, 3), "UPDATE obs SET void_reason = 2", "BEGIN", insert(4), "DELETE FROM obs", "COMMIT"
+    )
+    whole = [item for item in tap.read(start) if type(item) in (Row, Notice)]
+    stream = tap.stream(start)
+    commits = of(Commit, [item for _ in range(20) for item in stream.poll(0.05)])
+    stream.close()
+    assert commits
+    for commit in commits:
+        tail = [item for item in whole if item.at.order > commit.at.order]  # type: ignore[union-attr]
+        assert [item for item in tap.read(commit.at) if type(item) in (Row, Notice)] == tail
+
+
+def test_rows_are_numbered_in_their_event(tap: Tap) -> None:
+    items = tap.changes(insert(1, 2, 3))
+    assert [row.ordinal for row in of(Row, items)] == [1, 2, 3]
+    assert len({row.at for row in of(Row, items)}) == 1
+
+
+def test_other_databases_and_helper_tables_say_nothing(tap: Tap) -> None:
+    items = tap.changes(
+        "DROP DATABASE IF EXISTS elsewhere",
+        "CREATE DATABASE elsewhere",
+        "CREATE TABLE elsewhere.obs (obs_id INT PRIMARY KEY)",
+        "INSERT INTO elsewhere.obs VALUES (1)",
+        "CREATE TABLE _obs_gho LIKE obs",
+        "INSERT INTO _obs_gho VALUES (1, 1, 'x')",
+        "DROP TABLE _obs_gho",
+        "DROP DATABASE elsewhere",
+    )
+    assert kinds(items) == [("commit",)]
+
+
+def test_a_table_swapped_in_by_rename_is_read_with_its_own_columns(tap: Tap) -> None:
+    start = tap.end()
+    tap.execute(
+        "CREATE TABLE _new (value_text VARCHAR(50), comments TEXT, obs_id BIGINT PRIMARY KEY)",
+        insert(1),
+        "RENAME TABLE obs TO _old, _new TO obs",
+        "INSERT INTO obs VALUES ('swapped', 'c', 2)",
+    )
+    items = tap.read(start)
+    assert kinds(items) == [
+        ("commit",),
+        ("row", "c"),
+        ("commit",),
+        ("ddl", "obs"),
+        ("commit",),
+        ("row", "c"),
+        ("commit",),
+    ]
+    assert of(Row, items)[1].after == '{"obs_id":2,"value_text":"swapped","comments":"c"}'
+
+
+def test_without_names_in_the_binlog_a_changed_table_needs_the_new_column_list(tap: Tap) -> None:
+    tap.execute("SET GLOBAL binlog_row_metadata = MINIMAL")
+    try:
+        start, old = tap.end(), tap.columns()
+        tap.execute(
+            insert(1), "ALTER TABLE obs ADD COLUMN comments VARCHAR(9) FIRST", "INSERT INTO obs VALUES ('c', 2, 1, 't')"
+        )
+        stream = tap.stream(start, columns=old)
+        items: list[Item] = []
+        while not of(Statement, items):
+            items += stream.poll(1)
+        assert type(items[-1]) is Statement
+        stream.relist(tap.columns())
+        items += until(stream, tap.end())
+        stream.close()
+        assert [row.after for row in of(Row, items)] == [
+            '{"obs_id":1,"value_text":"text 1"}',
+            '{"obs_id":2,"value_text":"t","comments":"c"}',
+        ]
+        with pytest.raises(Fatal, match="the column list of obs"):
+            tap.read(start, columns=old)
+    finally:
+        tap.execute("SET GLOBAL binlog_row_metadata = FULL")
+
+
+def test_a_large_transaction_is_streamed(tap: Tap) -> None:
+    tap.execute(insert(*range(1, 1001)))
+    start = tap.end()
+    tap.execute("INSERT INTO obs SELECT a.obs_id * 1000 + b.obs_id, 1, 'x' FROM obs a JOIN obs b ON b.obs_id <= 200")
+    stream, end = tap.stream(start), tap.end()
+    lengths, rows = [], 0
+    while stream.position.order < end.order or lengths[-1]:
+        items = stream.poll(1 if stream.position.order < end.order else 0.01)
+        lengths.append(len(items))
+        rows += len(of(Row, items))
+    stream.close()
+    assert rows == 200_000
+    assert max(lengths) <= 1_000
+
+
+def test_a_compressed_transaction_is_one_event_whose_rows_are_numbered_through(mysql: Tap) -> None:
+    mysql.execute(insert(*range(1, 1001)))
+    items = mysql.changes(
+        "SET SESSION binlog_transaction_compression = ON",
+        "BEGIN",
+        "INSERT INTO obs SELECT obs_id + 2000, 1, REPEAT('x', 2000) FROM obs",  # past what is decompressed at once
+        "DELETE FROM obs",
+        "COMMIT",
+    )
+    rows = of(Row, items)
+    assert [row.ordinal for row in rows] == list(range(1, 3001))
+    assert {row.at for row in rows} == {mysql.end()}
+
+
+# --- by GTID
+
+
+def test_resumed_by_gtid_it_gives_what_the_set_lacks(tap: Tap) -> None:
+    tap.execute(insert(1))
+    known, start = tap.gtid_set(), tap.end()
+    tap.execute(insert(2), "FLUSH BINARY LOGS", insert(3))
+    by_gtid = tap.read(None, gtid_set=known)
+    assert numbers(by_gtid) == [2, 3]
+    assert of(Row, by_gtid) == of(Row, tap.read(start))
+    assert of(Commit, by_gtid)[-1].gtid_set == tap.gtid_set()
+
+
+def test_the_set_goes_on_from_the_one_it_was_given(tap: Tap) -> None:
+    tap.execute("FLUSH BINARY LOGS", insert(1), insert(2))
+    known = tap.gtid_set()
+    tap.execute(insert(3))
+    assert of(Commit, tap.read(None, gtid_set=known))[-1].gtid_set == tap.gtid_set()
+
+
+def test_tagged_gtids(mysql: Tap) -> None:
+    known, start = mysql.gtid_set(), mysql.end()
+    mysql.execute("SET gtid_next = 'AUTOMATIC:shift_2'", insert(1), insert(2))
+    mysql.execute(insert(3))
+    items = mysql.read(start, gtid_set=known)
+    assert [row.gtid.split(":")[1:-1] for row in of(Row, items)] == [["shift_2"], ["shift_2"], []]
+    assert of(Commit, items)[-1].gtid_set == mysql.gtid_set()
+    [first, *_] = of(Row, items)
+    _, tag, number = first.gtid.split(":")
+    assert numbers(mysql.read(None, gtid_set=f"{known}:{tag}:{number}")) == [2, 3]
+    mysql.execute("FLUSH BINARY LOGS", insert(4))
+    assert of(Commit, mysql.read(start))[-1].gtid_set == mysql.gtid_set()  # from the file's own list
+
+
+def test_gtid_domains(mariadb: Tap) -> None:
+    known = mariadb.gtid_set()
+    start = mariadb.end()
+    mariadb.execute("SET SESSION gtid_domain_id = 7", insert(1))
+    mariadb.execute(insert(2))
+    items = mariadb.read(start, gtid_set=known)
+    assert [row.gtid[0] for row in of(Row, items)] == ["7", "0"]
+    assert sorted(of(Commit, items)[-1].gtid_set.split(",")) == sorted(mariadb.gtid_set().split(","))
+    assert numbers(mariadb.read(None, gtid_set=of(Row, items)[0].gtid + "," + known)) == [2]
+
+
+# --- statements
+
+
+@pytest.mark.parametrize(
+    ("statements", "expected"),
+    [
+        (["ALTER TABLE obs ADD COLUMN comments TEXT"], [("ddl", "obs"), ("commit",)]),
+        (["CREATE INDEX i ON obs (void_reason)"], [("ddl", "obs"), ("commit",)]),
+        (["DROP TABLE person, obs"], [("ddl", "person"), ("ddl", "obs"), ("commit",)]),
+        (["TRUNCATE TABLE person"], [("truncate", "person"), ("commit",)]),
+        (["TRUNCATE unwatched"], [("commit",)]),
+        (["CREATE TABLE visit SELECT 1 AS visit_id"], [("ddl", "visit"), ("notice", "visit", "c"), ("commit",)]),
+        (["CREATE TABLE copied SELECT * FROM obs", "CREATE VIEW v AS SELECT * FROM obs"], [("commit",)]),
+        (["ANALYZE TABLE obs", "CREATE TEMPORARY TABLE person_name (i INT)"], [("commit",)]),
+        (["DROP DATABASE openmrs", "CREATE DATABASE openmrs"], [("ddl", "*"), ("commit",)]),
+        (
+            ["SET SESSION binlog_format = STATEMENT", insert(1), "UPDATE obs SET void_reason = RAND()"],
+            [("statement_dml", "obs"), ("commit",), ("statement_dml", "obs"), ("commit",)],
+        ),
+        (["SET SESSION binlog_format = STATEMENT", "INSERT INTO unwatched VALUES (5)"], [("commit",)]),
+        (
+            ["BEGIN", insert(1), "SAVEPOINT a", insert(2), "ROLLBACK TO a", "DELETE FROM obs", "COMMIT"],
+            [("row", "c"), ("row", "d"), ("commit",)],
+        ),
+        (["BEGIN", insert(1), "ROLLBACK"], []),
+    ],
+    ids=lambda value: value[0][:40] if value and isinstance(value[0], str) else "",
+)
+def test_statements(tap: Tap, statements: list[str], expected: list[tuple[str, ...]]) -> None:
+    found = kinds(tap.changes(*statements))
+    # Polls may split a run of commits.
+    assert [kind for n, kind in enumerate(found) if kind != ("commit",) or kind != found[n - 1] or not n] == expected
+
+
+def test_load_data_in_statement_format(tap: Tap, tmp_path: Path) -> None:
+    file = tmp_path / "rows"
+    file.write_text("1\t1\ta\n")
+    start = tap.end()
+    with tap.server.connect(database=tap.database, local_infile=True) as connection, connection.cursor() as cursor:
+        cursor.execute("SET SESSION binlog_format = STATEMENT")
+        cursor.execute(f"LOAD DATA LOCAL INFILE '{file}' INTO TABLE obs")
+    assert ("statement_dml", "obs") in kinds(tap.read(start))
+
+
+def test_rows_of_a_logged_rollback_are_void(mariadb: Tap) -> None:
+    """A temporary table, which no rollback undoes, makes MariaDB log the whole transaction and its end."""
+    found = kinds(mariadb.changes("BEGIN", insert(1), "CREATE TEMPORARY TABLE t (i INT)", "ROLLBACK"))
+    assert found[:3] == [("row", "c"), ("rollback", "*"), ("commit",)]
+
+
+def test_compressed_statements(mariadb: Tap) -> None:
+    mariadb.execute("SET GLOBAL log_bin_compress = 1", "SET GLOBAL log_bin_compress_min_len = 10")
+    try:
+        found = kinds(mariadb.changes(f"ALTER TABLE obs ADD COLUMN comments TEXT /* {'x' * 500} */"))
+    finally:
+        mariadb.execute("SET GLOBAL log_bin_compress = 0")
+    assert found == [("ddl", "obs"), ("commit",)]
+
+
+@pytest.mark.parametrize("table", ["obs", "person"])
+def test_xa_on_a_watched_table_stops(tap: Tap, table: str) -> None:
+    values = "1, 1, 'x'" if table == "obs" else "1, NULL"
+    start = tap.end()
+    tap.execute(
+        "XA START 'a'", f"INSERT INTO {table} VALUES ({values})", "XA END 'a'", "XA PREPARE 'a'", "XA COMMIT 'a'"
+    )
+    with pytest.raises(Fatal, match="XA"):
+        tap.read(start)
+
+
+def test_xa_on_other_tables_does_not(tap: Tap) -> None:
+    found = tap.changes(
+        "XA START 'b'", "INSERT INTO unwatched VALUES (1)", "XA END 'b'", "XA PREPARE 'b'", "XA COMMIT 'b'"
+    )
+    assert set(kinds(found)) == {("commit",)}
+
+
+def test_partial_row_images_give_keys_to_read_again(tap: Tap) -> None:
+    tap.execute(insert(1, 2))
+    items = tap.changes(
+        "SET SESSION binlog_row_image = MINIMAL",
+        "UPDATE obs SET void_reason = 9 WHERE obs_id = 1",
+        "UPDATE obs SET obs_id = 5 WHERE obs_id = 1",
+        "DELETE FROM obs WHERE obs_id = 2",
+        "INSERT INTO obs (obs_id) VALUES (3)",
+        "INSERT INTO obs (obs_id, value_text) VALUES (4, 'x')",  # all that is wanted: a whole row
+        "SET SESSION binlog_row_image = NOBLOB",
+        "UPDATE obs SET void_reason = 10 WHERE obs_id = 5",
+    )
+    assert [(item.op, item.keys) for item in of(Partial, items)] == [
+        ("u", ({"obs_id": 1},)),
+        ("u", ({"obs_id": 1}, {"obs_id": 5})),
+        ("d", ({"obs_id": 2},)),
+        ("c", ({"obs_id": 3},)),
+        ("u", ({"obs_id": 5},)),
+    ]
+    assert [row.after for row in of(Row, items)] == ['{"obs_id":4,"value_text":"x"}']
+
+
+def test_partial_json_stops(mysql: Tap) -> None:
+    mysql.execute(
+        "ALTER TABLE obs ADD COLUMN j JSON", """INSERT INTO obs VALUES (1, 1, '', '{"a": "long enough to be cut"}')"""
+    )
+    start = mysql.end()
+    mysql.execute("SET SESSION binlog_row_value_options = PARTIAL_JSON", "UPDATE obs SET j = JSON_SET(j, '$.a', 'x')")
+    with pytest.raises(Fatal, match="partial JSON"):
+        mysql.read(start)
+
+
+def test_a_column_that_cannot_be_decoded_stops_only_when_it_is_wanted(mariadb: Tap) -> None:
+    mariadb.execute("ALTER TABLE obs ADD COLUMN void_note TEXT COMPRESSED, ADD COLUMN u UUID")
+    assert numbers(mariadb.changes("INSERT INTO obs VALUES (1, 1, 'x', REPEAT('y', 500), UUID())")) == [1]
+    mariadb.execute("ALTER TABLE obs ADD COLUMN comments TEXT COMPRESSED")
+    start = mariadb.end()
+    mariadb.execute("INSERT INTO obs (obs_id, comments) VALUES (2, 'z')")
+    with pytest.raises(Fatal, match="column comments cannot be decoded: type 140"):
+        mariadb.read(start)
+
+
+def test_a_start_inside_a_transaction_stops(tap: Tap) -> None:
+    rows = of(
+        Row,
+        tap.changes(f"INSERT INTO obs VALUES (1, 1, REPEAT('x', 9000)), (2, 1, REPEAT('y', 9000)), {insert(3)[23:]}"),
+    )
+    assert rows[0].at != rows[1].at  # two ROWS events, one TABLE_MAP
+    with pytest.raises(Fatal, match="without their TABLE_MAP"):
+        tap.read(rows[0].at)
+
+
+# --- files, and servers that go
+
+
+def test_a_clean_restart_and_a_crash_are_told_apart(own: Callable[..., Tap]) -> None:
+    tap = own()
+    start = tap.end()
+    tap.execute(insert(1))
+    tap.server.restart()
+    tap.execute(insert(2))
+    tap.server.kill()
+    tap.server.start()
+    tap.execute(insert(3), "FLUSH BINARY LOGS", insert(4))
+    items = tap.read(start)
+    assert numbers(items) == [1, 2, 3, 4]
+    assert [rotated.clean for rotated in of(Rotated, items)] == [True, False, True]
+    assert [rotated.at.pos for rotated in of(Rotated, items)] == [4, 4, 4]
+
+
+def test_a_position_that_is_gone_is_a_gap(own: Callable[..., Tap]) -> None:
+    tap = own()
+    start = tap.end()
+    tap.execute(insert(1), "FLUSH BINARY LOGS", insert(2))
+    end = tap.end()
+    tap.server.execute(f"PURGE BINARY LOGS TO '{end.file}'")
+    for gone in (start, Position(end.file, end.pos + 10_000), Position("binlog.000999", 4)):
+        with pytest.raises(Gap):
+            poll_on(tap.stream(gone), 10)
+
+
+def test_a_gtid_set_that_is_purged_or_unknown_is_a_gap(own: Callable[..., Tap]) -> None:
+    tap = own()
+    tap.execute(insert(1))
+    known = tap.gtid_set()
+    tap.execute(insert(2), "FLUSH BINARY LOGS", insert(3))
+    tap.server.execute(f"PURGE BINARY LOGS TO '{tap.end().file}'")
+    head, _, last = known.rpartition("-")
+    for gone in (known, f"{head}-{int(last) + 1000}"):
+        with pytest.raises(Gap):
+            poll_on(tap.stream(None, gtid_set=gone), 10)
+
+
+def test_an_idle_server_is_alive_and_a_frozen_one_is_noticed(own: Callable[..., Tap]) -> None:
+    tap = own()
+    stream = tap.stream(tap.end(), heartbeat_s=0.2, read_timeout_s=1)
+    began = time.monotonic()
+    alive = of(Alive, [item for _ in range(8) for item in stream.poll(0.2)])
+    assert time.monotonic() - began > 1  # heartbeats kept it up for longer than the read timeout
+    assert alive
+    assert alive[-1].at == tap.end()
+    tap.server.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(Retry, match="sent nothing"):
+            poll_on(stream, 30)
+        assert time.monotonic() - began < 10
+    finally:
+        tap.server.resume()
+        stream.close()
+    with pytest.raises(Retry, match="closed"):
+        stream.poll(0)
+
+
+def test_a_killed_connection_and_a_stopped_server_are_retries(own: Callable[..., Tap]) -> None:
+    tap = own()
+    start = tap.end()
+    for end_it in (lambda: kill_dump(tap), tap.server.stop):
+        stream = tap.stream(start, read_timeout_s=5)
+        stream.poll(0.5)
+        end_it()
+        with pytest.raises(Retry):
+            poll_on(stream, 10)
+    tap.server.start()
+
+
+def poll_on(stream: BinlogStream, for_s: float) -> None:
+    began = time.monotonic()
+    while time.monotonic() - began < for_s:
+        stream.poll(0.1)
+
+
+def kill_dump(tap: Tap) -> None:
+    dumps = [row[0] for row in tap.server.execute("SHOW PROCESSLIST") if "Dump" in row[4]]
+    assert len(dumps) == 1
+    tap.server.execute(f"KILL {dumps[0]}")
+
+
+def test_a_second_reader_of_the_same_id_ends_the_first_with_a_retry(own: Callable[..., Tap]) -> None:
+    tap = own()
+    first = tap.stream(tap.end())
+    first.poll(0.5)
+    second = tap.stream(tap.end())
+    with pytest.raises(Retry):
+        poll_on(first, 10)
+    second.close()
+
+
+def test_a_damaged_event_is_never_decoded(own: Callable[..., Tap]) -> None:
+    tap = own()
+    start = tap.end()
+    tap.execute("INSERT INTO obs VALUES (1, 1, 'MARKER')")
+    [file] = tap.server.folder.rglob(start.file)
+    data = file.read_bytes()
+    assert data.count(b"MARKER") >= 1
+    file.write_bytes(data.replace(b"MARKER", b"MURKER"))
+    with pytest.raises((Retry, Gap)):
+        tap.read(start)
+
+
+def test_wrong_password_is_named_without_the_servers_text(own: Callable[..., Tap]) -> None:
+    tap = own()
+    tap.server.execute("CREATE USER 'reader'@'%' IDENTIFIED BY 'right'", "GRANT SELECT ON openmrs.* TO 'reader'@'%'")
+    start = tap.end()
+    for password in ("wrong", "right"):  # the second may connect, but has no replication grant
+        options: dict[str, Any] = {"user": "reader", "password": password}
+        with pytest.raises(Fatal, match="access denied") as caught:
+            tap.read(start, columns={}, connect=lambda options=options: tap.server.connect(**options))
+        assert "reader" not in str(caught.value)
+
+
+@pytest.mark.long
+def test_positions_past_4_gib(own: Callable[..., Tap]) -> None:
+    """One transaction larger than 4 GiB, since a file is not changed inside one."""
+    tap = own(flags=["--max-allowed-packet=1G"])
+    tap.execute("CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)")
+    start = tap.end()
+    many = ["INSERT INTO big (b) VALUES (REPEAT('x', 500000000))"] * 9
+    tap.execute(insert(1), "BEGIN", *many, "COMMIT", insert(2), insert(3))
+    end = tap.end()
+    assert end.pos > 1 << 32
+    rows = of(Row, tap.read(start))
+    assert [row.at.pos > 1 << 32 for row in rows] == [False, True, True]
+    assert rows[-1].at.pos < end.pos < rows[-1].at.pos + 100
+    again = of(Row, tap.read(rows[1].at._replace(pos=rows[1].at.pos + 31)))  # behind the XID event
+    assert again == rows[2:]

@@ -1,0 +1,198 @@
+"""Beside a real stream: what no event told of is found and repaired, and a healthy pipeline publishes nothing."""
+
+import threading
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from cdc import reader
+from consumers import worker
+from dev import hospital as generator
+from dev.hospital import people, registration
+from passport.errors import Fatal, NotReady
+from passport.event import ChangeEvent
+from passport.settings import Destination, Settings
+from reconcile import caught_up, compare
+from reconcile.passport_db import opened
+from reconcile.verify import verify
+from tests.integration.published import HOSPITAL, read, settings_for
+from tests.servers import Address
+
+Mongo = Database[dict[str, Any]]
+COPY = "person_id, concept_id, encounter_id, obs_datetime, location_id, value_numeric, creator, date_created, status"
+
+
+class Way:
+    """A streamed hospital whose patients' rows are in MongoDB."""
+
+    def __init__(self, address: Address, settings: Settings, mongo: Mongo) -> None:
+        self.address, self.settings, self.mongo = address, settings, mongo
+
+    def bring(self) -> None:
+        """All that the binlog tells, to the destination."""
+        reader.run(HOSPITAL, self.settings, until_caught_up=True, stop=threading.Event())
+        worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
+
+    def compare(self) -> int:
+        with opened(self.settings, "passport") as passport:
+            return compare.Comparison(HOSPITAL, self.settings, passport, threading.Event()).run()
+
+    def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
+        return self.address.execute("SET foreign_key_checks = 0", *statements)
+
+    def unseen(self, *statements: str) -> None:
+        """Changes that the binlog doesn't have."""
+        self.execute("SET SESSION sql_log_bin = 0", *statements)
+
+    def events(self) -> list[ChangeEvent]:
+        return read(self.settings.kafka.bootstrap, self.settings.kafka.topic)
+
+    def notices(self) -> list[ChangeEvent]:
+        return [event for event in self.events() if event.kind == "notice" and event.source.origin == "compare"]
+
+    def matched(self) -> list[int]:
+        return [one["personId"] for one in self.mongo["people"].find({"patientId": {"$type": "string"}})]
+
+
+@pytest.fixture
+def way(
+    flavour_database: Address,
+    kafka_bootstrap: str,
+    topic: str,
+    mongo_url: str,
+    mongo_database: Mongo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Way:
+    """Everything brought over once."""
+    monkeypatch.setattr(caught_up, "PATIENCE_S", 2.0)
+    options = {"uri": mongo_url, "database": mongo_database.name, "link_key": "k" * 32}
+    given = settings_for(
+        flavour_database, kafka_bootstrap, topic, capture="binlog", national_id_type=people.NATIONAL_ID_TYPE
+    )
+    destination = {"passport": Destination(type="mongo", options=options)}
+    cdc = given.cdc.model_copy(update={"heartbeat_s": 0.2})
+    settings = given.model_copy(update={"destinations": destination, "cdc": cdc})
+    with flavour_database.connect() as connection:
+        generator.create(connection, seed=6, patients=60, visits=2)
+        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)[::2]])
+    there = Way(flavour_database, settings, mongo_database)
+    there.bring()
+    return there
+
+
+def test_a_healthy_pipeline_publishes_nothing(way: Way) -> None:
+    way.execute("UPDATE obs SET voided = 1 - voided WHERE obs_id % 7 = 0")
+    way.bring()
+    assert way.compare() == 0
+    assert not way.notices()
+    assert way.matched()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"INSERT INTO obs ({COPY}, uuid) SELECT {COPY}, UUID() FROM obs WHERE person_id = @person LIMIT 1",
+        "UPDATE obs SET voided = 1 WHERE person_id = @person AND voided = 0",
+        "DELETE FROM obs WHERE person_id = @person",
+        "UPDATE patient_identifier SET voided = 1 WHERE patient_id = @person",
+    ],
+)
+def test_what_the_binlog_does_not_have_is_repaired(way: Way, change: str) -> None:
+    (person, *_) = way.matched()
+    before = len(way.events())
+    way.unseen(f"SET @person = {person}", change)
+    way.bring()
+    seen = [event for event in way.events()[before:] if event.kind != "heartbeat"]
+    assert not seen  # invisible to the stream
+    assert not verify(way.settings, "passport").equal
+    assert way.compare() == 1
+    (notice,) = way.notices()
+    assert notice.source.table == "person"
+    assert notice.keys == ({"person_id": person},)
+    way.bring()
+    assert verify(way.settings, "passport").equal
+    assert way.compare() == 0
+
+
+def test_a_patient_whom_the_stream_never_told_of_is_found(way: Way) -> None:
+    unknown = way.execute("SELECT MAX(patient_id) + 1 FROM patient")[0][0]
+    (person, *_) = way.matched()
+    way.unseen(
+        f"INSERT INTO person (person_id, gender, creator, date_created, uuid) SELECT {unknown}, 'F', 1, NOW(), UUID()",
+        f"INSERT INTO patient (patient_id, creator, date_created) VALUES ({unknown}, 1, NOW())",
+        "INSERT INTO patient_identifier"
+        " (patient_id, identifier, identifier_type, preferred, creator, date_created, uuid)"
+        f" SELECT {unknown}, '1199980012345678', patient_identifier_type_id, 1, 1, NOW(), UUID()"
+        f" FROM patient_identifier_type WHERE uuid = '{people.NATIONAL_ID_TYPE}'",
+        f"INSERT INTO obs ({COPY}, uuid) SELECT {COPY.replace('person_id', str(unknown))}, UUID() FROM obs"
+        f" WHERE person_id = {person}",
+    )
+    registration.passport_patients(way.mongo, ["1199980012345678"])
+    way.bring()
+    assert way.mongo["observations"].count_documents({"personId": unknown}) == 0
+    assert way.compare() == 1
+    way.bring()
+    assert way.mongo["observations"].count_documents({"personId": unknown}) > 0
+    assert verify(way.settings, "passport").equal
+
+
+def test_rows_of_somebody_the_hospital_no_longer_has_go(way: Way) -> None:
+    (row,) = way.mongo["observations"].find({"deleted": False}).limit(1)
+    gone = row | {"_id": f"{HOSPITAL}/77777777", "obsId": 77777777, "personId": 66666666}
+    gone["row"] = row["row"] | {"obs_id": 77777777, "person_id": 66666666}
+    way.mongo["observations"].insert_one(gone)
+    assert way.compare() == 1
+    way.bring()
+    assert verify(way.settings, "passport").equal
+
+
+def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    way.execute("UPDATE obs SET voided = 1 - voided")
+    taken = caught_up.Mark.now
+
+    def bringing(*arguments: Any) -> caught_up.Mark:
+        mark = taken(*arguments)
+        way.bring()
+        return mark
+
+    monkeypatch.setattr(caught_up.Mark, "now", bringing)
+    assert way.compare() == 0
+    assert not way.notices()
+
+
+def test_a_destination_that_is_behind_is_not_judged(way: Way) -> None:
+    way.execute("UPDATE obs SET voided = 1 - voided")
+    with pytest.raises(NotReady, match="behind"):
+        way.compare()
+    assert not way.notices()
+
+
+def test_numbers_and_texts_at_their_limits_are_equal(way: Way) -> None:
+    (person, *_) = way.matched()
+    numbers = (
+        "1e22",
+        "-1e15",
+        "0.1",
+        "1e-7",
+        "-5e-324",
+        "1.7976931348623157e308",
+        "123456789.123456789",
+        "-0.0",
+        "3e-5",
+    )
+    texts = ("'#|~'", "'日本語 🙂'", "''", "'a''b\\\\c'", "REPEAT('é', 30000)", "'line\\nbreak'", "'  trailing  '")
+    into = f"INSERT INTO obs ({COPY.replace('value_numeric, ', '')}, value_numeric, value_text, uuid)"
+    columns = COPY.replace("value_numeric, ", "")
+    for value in [*(f"{number}, NULL" for number in numbers), *(f"NULL, {text}" for text in texts)]:
+        way.execute(f"{into} SELECT {columns}, {value}, UUID() FROM obs WHERE person_id = {person} LIMIT 1")
+    way.bring()
+    assert way.compare() == 0
+    assert verify(way.settings, "passport").equal
+
+
+def test_a_polled_hospital_is_not_compared_here(way: Way) -> None:
+    polled = way.settings.hospitals[HOSPITAL].model_copy(update={"capture": "polling"})
+    settings = way.settings.model_copy(update={"hospitals": {HOSPITAL: polled}})
+    with pytest.raises(Fatal, match="polling"):
+        compare.run(HOSPITAL, settings, "passport", once=True, stop=threading.Event())

@@ -1,0 +1,813 @@
+"""The Passport's MongoDB, on a real one."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect
+
+from consumers.sinks import KeyRange, Outcome, Progress
+from consumers.sinks.mongo import connect, people, store
+from consumers.sinks.mongo.sink import MongoSink
+from passport.errors import Fatal, NotReady, Retry
+from passport.observation import Author, Observation, Person
+from passport.settings import PlaceholderHospital
+from tests import observations as make
+from tests.observations import HOSPITAL, obs, patient, person, version
+from tests.passport_shapes import check
+from tests.servers import fresh_name
+
+Document = dict[str, Any]
+LINK_KEY = "only for tests, 32 characters up"
+CANARY = "canary-7f3a"
+
+
+class Passport:
+    """A database of its own, with sinks that write it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = MongoClient[Document](url, tz_aware=True)
+        self.db = self.client[fresh_name()]
+        self.sinks: list[MongoSink] = []
+
+    def sink(self, hospital: Document | None = None, **options: Any) -> MongoSink:
+        given_ = {"uri": self.url, "database": self.db.name, "link_key": LINK_KEY, **options}
+        settings = make.settings(given_, **(hospital or {}))
+        self.sinks.append(connect(given_, settings, settings.destinations["passport"]))
+        return self.sinks[-1]
+
+    def register(self, national_id: str = "1199080012345678") -> str:
+        return str(self.db.patients.insert_one(patient(national_id)).inserted_id)
+
+    def shown(self, patient_id: str | None = None) -> list[Document]:
+        query = {"patientId": patient_id} if patient_id else {"patientId": {"$ne": ""}}
+        return list(self.db.medicalrecords.find(query).sort("openmrsData.obsId", 1))
+
+    def details(self, patient_id: str | None = None) -> list[str]:
+        return [record["data"]["details"] for record in self.shown(patient_id)]
+
+    def state(self) -> Document:
+        """What must be the same whatever the way: rows, and records that are shown."""
+        rows = {row.pop("_id"): row for row in self.db.observations.find({}, {"related": 0})}
+        records = {one.pop("_id"): one for one in self.db.medicalrecords.find({"patientId": {"$ne": ""}}, {"rev": 0})}
+        return {"rows": rows, "records": records}
+
+    def everything(self) -> str:
+        return repr({name: list(self.db[name].find()) for name in self.db.list_collection_names()})
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+        self.client.drop_database(self.db.name)
+        self.client.close()
+
+
+@pytest.fixture
+def passport(mongo_url: str) -> Iterator[Passport]:
+    passport = Passport(mongo_url)
+    yield passport
+    if passport.db.medicalrecords.estimated_document_count():
+        check(passport.db)
+    passport.close()
+
+
+def diagnosis(at: int, first: int = 3) -> list[Observation]:
+    """A header, its diagnosis and its certainty: one record."""
+    return [
+        obs(first, at, make.VISIT_DIAGNOSES, make.NO_VALUE),
+        obs(first + 1, at, make.DIAGNOSIS, make.coded(make.MALARIA), row=2, obs_group_id=first),
+        obs(first + 2, at, make.CERTAINTY, make.coded(make.CONFIRMED), row=3, obs_group_id=first),
+    ]
+
+
+def eventually(condition: Callable[[], Any], within_s: float = 5) -> Any:
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.02)
+    return found
+
+
+def read_whole(sink: MongoSink, who: Person, rows: Sequence[Observation]) -> Outcome:
+    """As the worker does for a person that `wanted` names: rows at who's version, then what else there is goes."""
+    origin = [replace(row, person=who, version=who.version, origin="person") for row in rows]
+    return sink.write(origin).__iadd__(sink.retain(who, [row.obs_id for row in rows], who.version))
+
+
+# --- rows and records ---------------------------------------------------------------------------------------------
+
+
+def test_a_row_becomes_a_record_of_the_patient(passport: Passport) -> None:
+    patient_id = passport.register()
+    outcome = passport.sink().write([obs(1, 10)])
+    [record] = passport.shown(patient_id)
+    assert outcome == Outcome(stored=1)
+    assert record["data"]["result"] == "72 beats/min"
+    assert record["syncDate"] == record["createdAt"] == make.BORN + timedelta(minutes=1)
+    user = passport.db.users.find_one({"_id": ObjectId(record["createdBy"])})
+    assert user is not None
+    assert (user["name"], user["isActive"]) == ("Jane Smith", False)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_voided_row_is_hidden_whatever_the_order(passport: Passport, order: list[int], split: bool) -> None:
+    passport.register()
+    sink = passport.sink()
+    events = [obs(1, 10), obs(1, 20, voided=True)]
+    events = [events[index] for index in order]
+    for batch in [[event] for event in events] if split else [events]:
+        sink.write(batch)
+    assert passport.shown() == []
+    assert passport.db.observations.find_one({"_id": "kigali/1"}, {"row.voided": 1})["row"]["voided"] == 1
+
+
+def test_a_void_and_unvoid_brings_the_same_record_back(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    [before] = passport.shown()
+    sink.write([obs(1, 20, voided=True)])
+    tombstone = passport.db.medicalrecords.find_one({"_id": before["_id"]})
+    assert tombstone is not None
+    assert (tombstone["patientId"], tombstone["data"]) == ("", {})
+    assert tombstone["openmrsData"] == {"hospitalId": HOSPITAL, "obsUuid": "obs-1"}
+    sink.write([obs(1, 30)])
+    [after] = passport.shown()
+    assert {**after, "rev": 0} == {**before, "rev": 0}
+
+
+def test_a_purged_row_leaves_a_tombstone_without_its_values(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY))])
+    assert CANARY in passport.everything()
+    sink.write([obs(1, 20, make.CHIEF_COMPLAINT, make.text(CANARY), deleted=True)])
+    assert passport.shown() == []
+    assert CANARY not in passport.everything()
+    assert sink.write([obs(1, 15)]).stale == 1
+    assert passport.shown() == []
+
+
+def test_a_purge_of_a_row_never_seen_keeps_older_events_out(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    assert sink.write([obs(1, 20, deleted=True)]).stored == 1
+    assert sink.write([obs(1, 10)]).stale == 1
+    assert passport.shown() == []
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 2, 0], [2, 1, 0]])
+def test_a_group_is_one_record_whatever_comes_first(passport: Passport, order: list[int]) -> None:
+    passport.register()
+    sink = passport.sink()
+    rows = diagnosis(10)
+    for index in order:
+        sink.write([rows[index]])
+    [record] = passport.shown()
+    assert record["type"] == "condition"
+    assert (record["data"]["diagnosis"], record["data"]["status"]) == ("Malaria", "Confirmed")
+    assert record["openmrsData"]["memberUuids"] == ["obs-4", "obs-5"]
+
+
+def test_a_members_void_and_a_headers_purge(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write(diagnosis(10))
+    sink.write([replace(diagnosis(20)[2], row={**diagnosis(20)[2].row, "voided": 1})])
+    assert "status" not in passport.shown()[0]["data"]
+    header = passport.shown()[0]["_id"]
+    sink.write([obs(3, 30, make.VISIT_DIAGNOSES, make.NO_VALUE, deleted=True)])
+    [record] = passport.shown()
+    assert record["_id"] != header
+    assert record["openmrsData"]["obsId"] == 4
+
+
+def test_a_row_that_leaves_its_group_leaves_the_record(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write(diagnosis(10))
+    sink.write([obs(4, 20, make.DIAGNOSIS, make.coded(make.MALARIA), obs_group_id=None)])
+    [alone] = passport.shown()
+    assert alone["openmrsData"]["obsId"] == 4
+    assert "memberUuids" not in alone["openmrsData"]
+
+
+def test_an_edit_keeps_its_record(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    [before] = passport.shown()
+    sink.write([obs(9, 20, value=make.number(80), previous_version=1, uuid="edit")])
+    sink.write([obs(1, 21, voided=True)])
+    [after] = passport.shown()
+    assert after["data"]["details"] == "80"
+    assert [after[name] for name in ("_id", "createdAt", "syncDate")] == [
+        before[name] for name in ("_id", "createdAt", "syncDate")
+    ]
+    assert after["openmrsData"]["obsUuid"] == "edit"
+
+
+def test_obs_ids_of_two_hospitals_do_not_meet(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10), obs(1, 10, value=make.number(55), who=person(hospital="huye"))])
+    assert sorted(passport.details()) == ["55", "72"]
+
+
+def test_replays_change_nothing(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    batch = [obs(1, 10), obs(2, 11, make.CHIEF_COMPLAINT, make.text("cough")), *diagnosis(12), obs(1, 20, voided=True)]
+    assert sink.write(batch) == Outcome(stored=5, stale=1)
+    before = passport.everything()
+    assert sink.write(batch) == Outcome(unchanged=5, stale=1)
+    assert passport.sink().write(list(reversed(batch))) == Outcome(unchanged=5, stale=1)
+    assert passport.everything() == before
+
+
+def test_what_bson_cannot_hold_is_rejected_alone(passport: Passport) -> None:
+    passport.register()
+    huge = obs(2, 10, make.CHIEF_COMPLAINT, make.text("x" * 17_000_000))
+    header = obs(3, 10, make.VISIT_DIAGNOSES, make.NO_VALUE)
+    members = [obs(key, 10, make.DIAGNOSIS, make.text("y" * 5_000_000), obs_group_id=3) for key in (5, 6)]
+    odd = obs(4, 10, make.CHIEF_COMPLAINT, make.text("\ud800"))
+    outcome = passport.sink().write([obs(1, 10), huge, header, *members, odd])
+    assert sorted(outcome.rejected) == [("kigali/2", "too_large"), ("kigali/3", "too_large"), ("kigali/4", "invalid")]
+    assert passport.details() == ["72"]
+
+
+def test_a_document_that_a_validator_refuses_is_rejected_alone(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    passport.db.command("collMod", "observations", validator={"obsId": {"$ne": 2}})
+    passport.db.command("collMod", "medicalrecords", validator={"openmrsData.obsId": {"$ne": 3}})
+    outcome = sink.write([obs(1, 10), obs(2, 10), obs(3, 10)])
+    assert sorted(outcome.rejected) == [("kigali/2", "invalid"), ("kigali/3", "invalid")]
+    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [1]
+
+
+# --- whose rows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["ok", "none", "invalid", "ambiguous", "not_patient", "voided"])
+def test_nothing_is_stored_of_who_is_not_matched(passport: Passport, state: str) -> None:
+    sink = passport.sink()
+    who = person(4711, "1199080099999999" if state == "ok" else None, state=state)
+    row = obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY), who=who, author=Author(CANARY, "creator", "user/u"))
+    assert sink.write([row]) == Outcome(unmatched=1)
+    assert list(people.unmatched(passport.db, HOSPITAL)) == [(HOSPITAL, 4711, state)]
+    assert people.unmatched_counts(passport.db, HOSPITAL) == {state: 1}
+    everything = passport.everything()
+    assert CANARY not in everything
+    assert "1199080099999999" not in everything
+
+
+def test_a_registration_releases_what_waited(passport: Passport) -> None:
+    sink = passport.sink()
+    assert sink.write([obs(1, 10)]) == Outcome(unmatched=1)
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+    patient_id = passport.register()
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    read_whole(sink, person(at=30), [obs(1, 10), obs(2, 11)])
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+    assert len(passport.shown(patient_id)) == 2
+    assert sink.write([obs(3, 20)]).stale == 1, "what the person's reading had not, was gone by then"
+
+
+def test_a_registration_is_found_after_a_restart(passport: Passport) -> None:
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    sink.close()
+    passport.register()
+    again = passport.sink()
+    assert eventually(lambda: again.wanted(HOSPITAL, 10)) == [1]
+
+
+def test_a_corrected_identifier_releases_too(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10, who=person(national_id=None))])
+    assert sink.write([obs(2, 20, who=person(at=20))]) == Outcome(stored=1)
+    assert list(sink.wanted(HOSPITAL, 10)) == [1]
+    read_whole(sink, person(at=21), [obs(1, 10), obs(2, 20)])
+    assert len(passport.shown()) == 2
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
+def test_who_is_registered_again_while_the_hospital_is_quiet(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    read_whole(sink, person(at=30), [obs(1, 10)])
+    passport.db.patients.delete_one({})
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    read_whole(sink, person(at=30), [obs(1, 10)])
+    assert passport.db.observations.count_documents({}) == 0
+    assert passport.shown() == []
+    patient_id = passport.register()
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    read_whole(sink, person(at=30), [obs(1, 10)])
+    assert len(passport.shown(patient_id)) == 1
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
+def test_a_link_moves_to_another_patient(passport: Passport) -> None:
+    first, second = passport.register(), passport.register("1199080012340000")
+    sink = passport.sink()
+    sink.write([obs(1, 10), *diagnosis(11)])
+    assert len(passport.shown(first)) == 2
+    sink.write([obs(2, 20, who=person(national_id="1199080012340000", at=20))])
+    assert passport.shown(first) == []
+    assert len(passport.shown(second)) == 3
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
+def test_a_link_ends(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY)), *diagnosis(11)])
+    assert sink.write([obs(2, 20, who=person(national_id=None, at=20))]) == Outcome(unmatched=1)
+    assert passport.shown() == []
+    assert passport.db.observations.count_documents({}) == 0
+    assert CANARY not in passport.everything()
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
+def test_an_older_knowledge_of_a_person_does_not_win(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10, who=person(national_id=None, at=10))])
+    sink.write([obs(2, 20, who=person(at=20))])
+    assert sink.write([obs(3, 15, who=person(national_id=None, at=15))]).unmatched == 0
+    assert len(passport.shown()) == 2
+
+
+def test_a_merge_in_place_moves_the_row(passport: Passport) -> None:
+    winner, loser = passport.register(), passport.register("1199080012340000")
+    sink = passport.sink()
+    other = person(2, "1199080012340000")
+    sink.write([obs(1, 10), obs(2, 11, who=other)])
+    sink.write([obs(2, 20, who=person())])
+    assert passport.shown(loser) == []
+    assert [record["openmrsData"]["obsId"] for record in passport.shown(winner)] == [1, 2]
+
+
+def test_a_row_that_goes_to_an_unmatched_person_is_gone(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY)), obs(2, 11)])
+    moved = obs(1, 20, make.CHIEF_COMPLAINT, make.text(CANARY), who=person(2, None))
+    assert sink.write([moved]) == Outcome(unmatched=1)
+    assert CANARY not in passport.everything()
+    assert sink.write([obs(1, 10)]).stale == 1
+    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [2]
+
+
+def test_the_sweep_sees_what_the_stream_missed(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink(sweep_s=0.2)
+    sink.write([obs(1, 10)])
+    # A link that says otherwise than `patients`, without any event of `patients`.
+    passport.db.people.update_one({}, {"$set": {"patientId": str(ObjectId())}})
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+
+
+# --- scopes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_removes_what_it_has_not(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10), obs(2, 10), obs(3, 40), obs(11, 10)])
+    outcome = sink.retain(KeyRange(HOSPITAL, None, 10), [1], version(30, 0))
+    assert outcome.stored == 1
+    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [1, 3, 11]
+    again = sink.retain(KeyRange(HOSPITAL, None, 10), [1], version(30, 0))
+    assert (again.stored, again.unchanged) == (0, 1)
+    assert sink.retain(KeyRange(HOSPITAL, 10, None), [], version(30, 0)).stored == 1
+    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [1, 3]
+
+
+def test_a_person_read_whole_is_all_there_is(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10), obs(2, 10), obs(3, 40)])
+    read_whole(sink, person(at=30), [obs(1, 10)])
+    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [1, 3]
+    assert sink.write([obs(2, 20)]).stale == 1
+    # A row that had only left this person is another's by an event that is still to come.
+    passport.register("1199080012340000")
+    assert sink.write([obs(2, 20, who=person(2, "1199080012340000"))]).stored == 1
+
+
+# --- the Passport's own --------------------------------------------------------------------------------------------
+
+
+def edit(passport: Passport, **data: str) -> None:
+    change: Document = {f"data.{name}": value for name, value in data.items()}
+    passport.db.medicalrecords.update_one({}, {"$set": {**change, "lastEditedAt": datetime.now(UTC)}})
+
+
+def test_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    edit(passport, details="about 70")
+    sink.write([obs(1, 10)])
+    assert "pending" not in passport.shown()[0]["openmrsData"]
+    sink.write([obs(1, 20, value=make.number(99))])
+    [record] = passport.shown()
+    assert record["data"]["details"] == "about 70"
+    assert record["openmrsData"]["pending"]["details"] == "99"
+    assert store.conflicts(passport.db, HOSPITAL) == [(HOSPITAL, str(record["_id"]))]
+    sink.write([obs(1, 30)])
+    assert store.conflicts(passport.db, HOSPITAL) == []
+    sink.write([obs(1, 40, voided=True)])
+    assert passport.shown() == []
+    sink.write([obs(1, 50)])
+    assert passport.details() == ["72"]
+
+
+def test_the_passports_fields_are_left_alone(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    drug = make.coded(make.concept(30, "Artemether", cls="Drug"))
+    sink.write([obs(1, 10, make.DRUG_ORDER, drug)])
+    assert passport.shown()[0]["data"]["medicationStatus"] == "Active"
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    own = {"data.medicationStatus": "Past", "updatedAt": now, "editableBy": ["somebody"]}
+    passport.db.medicalrecords.update_one({}, {"$set": own})
+    before = passport.everything()
+    sink.write([obs(1, 10, make.DRUG_ORDER, drug)])
+    assert passport.everything() == before
+    sink.write([obs(1, 20, make.DRUG_ORDER, drug, comments="after meals")])
+    [record] = passport.shown()
+    assert record["data"]["notes"] == "after meals"
+    assert (record["data"]["medicationStatus"], record["updatedAt"], record["editableBy"]) == (
+        "Past",
+        now,
+        ["somebody"],
+    )
+
+
+def test_audit_tells_each_change_once_and_nothing_of_it(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    said = make.text(CANARY)
+    for batch in ([obs(1, 10)], [obs(1, 10)], [obs(1, 20, make.CHIEF_COMPLAINT, said)], [obs(1, 30, voided=True)]):
+        sink.write(batch)
+    entries = list(passport.db.auditlogs.find())
+    assert sorted(entry["action"] for entry in entries) == ["create", "delete", "update"]
+    assert not any(word in repr(entries) for word in (CANARY, "Pulse", "complaint", "Jane"))
+
+
+def test_the_passports_doctor_signs_before_a_placeholder(passport: Passport) -> None:
+    passport.register()
+    hospital, user = ObjectId(), ObjectId()
+    passport.db.hospitals.insert_one(
+        {"_id": hospital, "user": user, "name": "H", "address": "A", "contact": "C", "licenseNumber": "X1"}
+    )
+    doctor = {"licenseNumber": "D1", "specialization": "Cardiology", "openmrsProviderUuid": "provider-jane"}
+    passport.db.doctors.insert_one({"_id": ObjectId(), "user": user, "hospital": hospital, **doctor})
+    elsewhere = {**doctor, "_id": ObjectId("0" * 24), "user": ObjectId(), "hospital": ObjectId(), "licenseNumber": "D2"}
+    passport.db.doctors.insert_one(elsewhere)
+    passport.sink({"passport_hospital": str(hospital)}).write([obs(1, 10)])
+    assert passport.shown()[0]["createdBy"] == str(user)
+    assert passport.db.hospitals.count_documents({}) == 1
+    passport.db.doctors.delete_one({"_id": elsewhere["_id"]})
+    jane = {"email": "jane@hospital.rw", "name": "Jane", "password": f"$2b$10${'a' * 21}u{'a' * 31}", "role": "doctor"}
+    passport.db.users.insert_one({"_id": user, **jane})
+
+
+def test_a_configured_hospital_must_be_there(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink({"passport_hospital": "0" * 24})
+    with pytest.raises(Fatal, match=r"hospitals\.kigali\.passport_hospital"):
+        sink.write([obs(1, 10)])
+
+
+def test_an_author_gets_a_new_name_unless_somebody_took_the_placeholder_over(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink({"passport_hospital": PlaceholderHospital(licence="rw-77")})
+    sink.write([obs(1, 10)])
+    user = ObjectId(passport.shown()[0]["createdBy"])
+    sink.write([obs(1, 20, author=replace(make.JANE, name="Jane Mugisha"))])
+    assert passport.db.users.find_one({"_id": user})["name"] == "Jane Mugisha"
+    passport.db.users.update_one({"_id": user}, {"$set": {"email": "jane@hospital.rw", "name": "J. M."}})
+    passport.sink().write([obs(1, 30, author=make.JANE)])
+    assert passport.db.users.find_one({"_id": user})["name"] == "J. M."
+    assert passport.db.hospitals.find_one({})["licenseNumber"] == "RW-77"
+
+
+def test_medical_history_is_kept_only_when_asked_for(passport: Passport) -> None:
+    first, second = passport.register(), passport.register("1199080012340000")
+    passport.sink().write([obs(1, 10)])
+    assert passport.db.patients.find_one({"_id": ObjectId(first)})["medicalHistory"] == []
+    sink = passport.sink(link_medical_history=True)
+    sink.write([obs(1, 10)])
+    [record] = passport.shown()
+    assert passport.db.patients.find_one({"_id": ObjectId(first)})["medicalHistory"] == [record["_id"]]
+    sink.write([obs(2, 20, voided=True, who=person(national_id="1199080012340000", at=20))])
+    assert passport.db.patients.find_one({"_id": ObjectId(first)})["medicalHistory"] == []
+    assert passport.db.patients.find_one({"_id": ObjectId(second)})["medicalHistory"] == [record["_id"]]
+    sink.write([obs(1, 30, voided=True, who=person(national_id="1199080012340000", at=30))])
+    assert passport.db.patients.find_one({"_id": ObjectId(second)})["medicalHistory"] == []
+
+
+def test_progress_is_kept_and_its_version_never_falls(passport: Passport) -> None:
+    sink = passport.sink()
+    assert sink.progress(HOSPITAL) is None
+    sink.record(Progress(HOSPITAL, 100, version(50), 1_700_000_000_123))
+    sink.record(Progress(HOSPITAL, 40, version(20), 1_700_000_000_000))
+    assert passport.sink().progress(HOSPITAL) == Progress(HOSPITAL, 40, version(50), 1_700_000_000_000)
+    [status] = passport.db.syncstatus.find()
+    assert status["lastSyncTime"] == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+# --- whatever the way ---------------------------------------------------------------------------------------------
+
+
+def story() -> list[Observation]:
+    """Events of one hospital in their order: groups, edits, voids, purges, a merge, a moved member."""
+    other = person(2, "1199080012340000")
+    return [
+        obs(1, 10),
+        *diagnosis(11),
+        obs(6, 12, make.CHIEF_COMPLAINT, make.text("cough"), who=other),
+        obs(7, 13, make.UNKNOWN, make.text("blue")),
+        obs(8, 14, value=make.number(80), previous_version=1),
+        obs(1, 14, voided=True, row=2),
+        obs(5, 15, make.CERTAINTY, make.coded(make.CONFIRMED), voided=True, obs_group_id=3),
+        obs(6, 16, make.CHIEF_COMPLAINT, make.text("cough"), who=person()),
+        obs(4, 17, make.DIAGNOSIS, make.coded(make.MALARIA), obs_group_id=None),
+        obs(3, 18, make.VISIT_DIAGNOSES, make.NO_VALUE, deleted=True),
+        obs(9, 19, make.PANEL, make.NO_VALUE),
+        obs(10, 19, obs_group_id=9, row=2),
+        obs(7, 20, make.UNKNOWN, make.text("blue"), deleted=True),
+        obs(8, 21, value=make.number(81), previous_version=1, comments="again"),
+    ]
+
+
+@given(st.data())
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_any_order_with_repeats_ends_the_same(passport: Passport, data: st.DataObject) -> None:
+    events = story()
+    shuffled = data.draw(st.permutations(events + data.draw(st.lists(st.sampled_from(events), max_size=6))))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(shuffled) - 1), max_size=6)))
+    ends = []
+    for batches in ([events], [shuffled[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]):
+        empty(passport)
+        for batch in batches:
+            assert not passport.sinks[0].write(batch).rejected
+        ends.append(passport.state())
+    assert ends[0] == ends[1]
+    assert len(ends[0]["records"]) == 4
+
+
+def empty(passport: Passport) -> None:
+    if not passport.sinks:
+        passport.sink()
+    for name in ("observations", "medicalrecords", "people", "patients", "auditlogs"):
+        passport.db[name].delete_many({})
+    keys = {"1199080012345678": ObjectId("a" * 24), "1199080012340000": ObjectId("b" * 24)}
+    passport.db.patients.insert_many([patient(number) | {"_id": key} for number, key in keys.items()])
+
+
+class Failing:
+    """The sink's database, whose n-th write does not happen (or happens, and its answer is lost)."""
+
+    WRITES = frozenset({"bulk_write", "update_one", "delete_many", "find_one_and_update", "update_many", "insert_one"})
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pymongo.collection import Collection
+
+        self.left, self.after, self.failed = -1, False, 0
+        for name in self.WRITES:
+            monkeypatch.setattr(Collection, name, self._wrapped(getattr(Collection, name)))
+
+    def _wrapped(self, method: Any) -> Any:
+        def call(collection: Any, *args: Any, **options: Any) -> Any:
+            self.left -= threading.current_thread() is threading.main_thread()
+            if self.left != 0:
+                return method(collection, *args, **options)
+            self.left = -1
+            self.failed += 1
+            if self.after:
+                method(collection, *args, **options)
+            raise AutoReconnect("cut")
+
+        return call
+
+    def at(self, number: int, after: bool) -> None:
+        self.left, self.after = number, after
+
+
+def crash_batches() -> list[list[Observation]]:
+    """The story in pieces; its end moves person 1's link to another patient and ends person 2's."""
+    events = story()
+    moved, ended = person(national_id="1199080012349999", at=30), person(2, None, at=30)
+    return [events[:6], events[6:11], events[11:], [obs(20, 30, who=moved), obs(21, 30, who=ended)]]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_write_heals(passport: Passport, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    batches = crash_batches()
+    passport.sink()
+    third = {"_id": ObjectId("c" * 24)}
+
+    def run(sink: MongoSink) -> None:
+        for batch in batches:
+            sink.write(batch)
+        sink.retain(KeyRange(HOSPITAL, None, None), [4, 6, 8, 9, 10, 20], version(40, 0))
+
+    empty(passport)
+    passport.db.patients.insert_one(patient("1199080012349999") | third)
+    run(passport.sinks[0])
+    expected, audited = passport.state(), audit_trail(passport)
+    failing, number = Failing(monkeypatch), 0
+    while True:
+        number += 1
+        failing.at(-1, after)
+        empty(passport)
+        passport.db.patients.insert_one(patient("1199080012349999") | third)
+        failing.at(number, after)
+        fails = failing.failed
+        heal(lambda: run(passport.sinks[0]))
+        assert passport.state() == expected, f"write number {number}"
+        assert audit_trail(passport) == audited
+        if failing.failed == fails:
+            break
+    assert number > 15
+
+
+def audit_trail(passport: Passport) -> set[Any]:
+    return set(passport.db.auditlogs.distinct("_id"))
+
+
+def heal(run: Callable[[], None]) -> None:
+    try:
+        run()
+    except Retry:
+        run()
+
+
+# --- two writers ---------------------------------------------------------------------------------------------------
+
+
+def interposed(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, other: Callable[[], object]) -> list[int]:
+    """Lets `other` happen once just before the first call of target.name; the list tells how often it was called."""
+    calls: list[int] = []
+    method = getattr(target, name)
+
+    def call(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            other()
+        return method(*args, **options)
+
+    monkeypatch.setattr(target, name, call)
+    return calls
+
+
+def test_a_writer_that_has_seen_less_loses(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes just before it would insert the record of a row that was voided meanwhile."""
+    passport.register()
+    slow, quick = passport.sink(), passport.sink()
+    records = slow._of(HOSPITAL)
+    calls = interposed(monkeypatch, records, "_write", lambda: quick.write([obs(1, 20, voided=True)]))
+    slow.write([obs(1, 10)])
+    assert len(calls) == 2, "the first write must have failed"
+    assert passport.shown() == []
+
+
+def test_a_writer_that_has_seen_less_loses_an_update(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    passport.register()
+    slow, quick = passport.sink(), passport.sink()
+    slow.write([obs(1, 10)])
+    records = slow._of(HOSPITAL)
+    newer = [obs(1, 30, value=make.number(90))]
+    calls = interposed(monkeypatch, records, "_write", lambda: quick.write(newer))
+    slow.write([obs(1, 20, value=make.number(80))])
+    assert len(calls) == 2
+    assert passport.details() == ["90"]
+
+
+def test_a_member_that_gets_a_header_meanwhile_is_not_shown_alone(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passport.register()
+    slow, quick = passport.sink(), passport.sink()
+    header, member, _ = diagnosis(10)
+    calls = interposed(monkeypatch, slow._of(HOSPITAL), "_write", lambda: quick.write([header]))
+    slow.write([member])
+    assert len(calls) == 2
+    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [3]
+
+
+def test_a_link_that_ends_meanwhile_leaves_nothing(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    passport.register()
+    slow, quick = passport.sink(), passport.sink()
+    slow.write([obs(1, 10)])
+    ended = obs(3, 30, who=person(national_id=None, at=30))
+    interposed(monkeypatch, slow._rows, "apply", lambda: quick.write([ended]))
+    slow.write([obs(2, 20, make.CHIEF_COMPLAINT, make.text(CANARY))])
+    assert passport.shown() == []
+    assert CANARY not in passport.everything()
+
+
+def test_a_doctors_edit_meanwhile_is_seen(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    calls = interposed(monkeypatch, sink._of(HOSPITAL), "_write", lambda: edit(passport, details="about 70"))
+    sink.write([obs(1, 20, value=make.number(80))])
+    assert len(calls) == 2
+    assert passport.details() == ["about 70"]
+    assert passport.shown()[0]["openmrsData"]["pending"]["details"] == "80"
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_server_it_is_not_ready() -> None:
+    options = {"uri": f"mongodb://user:{CANARY}@127.0.0.1:1/?replicaSet=rs0", "link_key": LINK_KEY}
+    settings = make.settings(options)
+    with pytest.raises(NotReady) as failure:
+        connect(options, settings, settings.destinations["passport"])
+    assert CANARY not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"uri": "http://nonsense"}, {"link_key": CANARY[:9]}, {"uri": f"mongodb://{CANARY}:x:y/"}]
+)
+def test_wrong_options_are_named_and_not_quoted(wrong: dict[str, str]) -> None:
+    options = {"uri": "mongodb://127.0.0.1:1/", "link_key": LINK_KEY} | wrong
+    settings = make.settings(options)
+    with pytest.raises(Fatal, match="options") as failure:
+        connect(options, settings, settings.destinations["passport"])
+    assert CANARY[:9] not in str(failure.value)
+
+
+def test_it_goes_on_after_the_server_was_killed(own_mongo: Callable[..., Any]) -> None:
+    server = own_mongo()
+    passport = Passport(server.url)
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    server.kill()
+    with pytest.raises(Retry):
+        sink.write([obs(2, 20)])
+    with pytest.raises(NotReady):
+        sink.ready()
+    server.start()
+    eventually(lambda: heal(lambda: sink.write([obs(2, 20)])) or True, 20)
+    assert passport.details() == ["72", "72"]
+    late = person(5, "1199080012340000", at=20)
+    sink.write([obs(50, 20, who=late)])
+    passport.register("1199080012340000")
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [5], "registrations are followed again"
+    passport.close()
+
+
+def test_indexes_of_the_passport_with_other_options_are_left(passport: Passport) -> None:
+    passport.db.medicalrecords.create_index([("patientId", 1), ("type", 1)], name="mine")
+    passport.db.medicalrecords.create_index("removedAt", expireAfterSeconds=5, name="tombstones", sparse=True)
+    passport.sink(tombstone_ttl_days=2)
+    indexes = passport.db.medicalrecords.index_information()
+    assert "mine" in indexes
+    assert indexes["tombstones"]["expireAfterSeconds"] == 2 * 86_400
+
+
+def test_a_batch_takes_few_round_trips_whatever_its_size(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    rng = random.Random(7)
+    rows = [obs(number, 10 + number, value=make.number(rng.randrange(50, 120))) for number in range(1, 601)]
+    sink.write(rows[:1])
+    counts = [operations(passport, lambda part=part: sink.write(part)) for part in (rows[1:11], rows[11:600])]
+    assert counts[1] <= 16
+    assert counts[1] - counts[0] <= 4, "getMore for larger answers only"
+
+
+def operations(passport: Passport, act: Callable[[], Any]) -> int:
+    def total() -> int:
+        return int(passport.client.admin.command("serverStatus")["network"]["numRequests"])
+
+    time.sleep(0.05)
+    idle = -total() + total()
+    before = total()
+    act()
+    return total() - before - idle

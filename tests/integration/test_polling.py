@@ -1,0 +1,275 @@
+"""Polling against real servers: whatever happens to the rows, what is published folds to what the hospital holds."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from cdc.position import Positions
+from dev import hospital as generator
+from dev.stack import MariaDB, MySQL
+from passport.errors import Fatal
+from passport.event import ChangeEvent, Row
+from passport.settings import LoadBudget, Settings
+from passport.source import Source
+from passport.tables import OBS_COLUMNS
+from reconcile import polling, scan
+from tests.integration.published import HOSPITAL, folded, read, settings_for
+from tests.servers import Address
+
+COPIED = ", ".join(column for column in OBS_COLUMNS if column not in {"obs_id", "uuid", "value_boolean"})
+
+
+class Polled:
+    """A hospital that is polled once at each call; `events` are all that was ever published."""
+
+    def __init__(self, settings: Settings, address: Address) -> None:
+        self.settings = settings
+        self.address = address
+        self.events: list[ChangeEvent] = []
+
+    def poll(self) -> list[ChangeEvent]:
+        polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
+        new = read(self.settings.kafka.bootstrap, self.settings.kafka.topic, len(self.events))
+        self.events += new
+        return new
+
+    def equal(self) -> bool:
+        return folded(self.events) == self.truth()
+
+    def truth(self) -> dict[int, Row]:
+        source = Source(HOSPITAL, self.address.settings())
+        with source.read() as reading:
+            rows = {row["obs_id"]: row for row in reading.obs("obs_id > %s", (0,))}
+        source.close()
+        return rows
+
+    def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
+        return self.address.execute("SET foreign_key_checks = 0", *statements)
+
+    def insert(self, count: int, **changed: str) -> None:
+        """Copies of existing rows, in one transaction; `changed`: SQL of a column."""
+        columns = [changed.get(column, column) for column in COPIED.split(", ")]
+        select = f"SELECT {', '.join(columns)}, UUID() FROM obs WHERE obs_id <= {count}"
+        self.execute(f"INSERT INTO obs ({COPIED}, uuid) {select}")
+
+
+def rows_of(events: list[ChangeEvent]) -> set[int]:
+    return {event.row["obs_id"] for event in events if event.kind == "row"}
+
+
+def notices_of(events: list[ChangeEvent], table: str) -> list[dict[str, int]]:
+    return [key for event in events if event.kind == "notice" and event.source.table == table for key in event.keys]
+
+
+@pytest.fixture
+def polled(flavour_database: Address, kafka_bootstrap: str, topic: str) -> Polled:
+    """A small hospital, polled for the first time."""
+    with flavour_database.connect() as connection:
+        generator.create(connection, seed=3, patients=40, visits=2)
+    hospital = Polled(settings_for(flavour_database, kafka_bootstrap, topic), flavour_database)
+    hospital.poll()
+    assert hospital.equal()
+    return hospital
+
+
+def test_the_first_run_gives_every_row_in_ranges_that_leave_no_key_out(polled: Polled) -> None:
+    chunks = [event for event in polled.events if event.kind == "chunk"]
+    assert chunks[0].first is None
+    assert chunks[-1].to is None
+    assert all(before.to == after.first for before, after in itertools.pairwise(chunks))
+    assert {event.op for event in polled.events if event.kind == "row"} == {"r"}
+    assert {event.source.origin for event in polled.events} == {"poll"}
+    assert polled.events[-1].kind == "heartbeat"
+
+
+def test_a_quiet_hospital_gives_a_heartbeat_and_nothing_else(polled: Polled) -> None:
+    assert [event.kind for event in polled.poll()] == ["heartbeat"]
+
+
+def test_a_burst_of_40000_rows_in_one_second_arrives_whole(polled: Polled) -> None:
+    (least,) = polled.execute("SELECT COUNT(*) FROM obs")[0]
+    while least < 40_000:
+        polled.insert(min(least, 10_000), date_created="'2026-01-15 12:00:00'")
+        least += min(least, 10_000)
+    assert polled.execute("SELECT COUNT(*) FROM obs WHERE date_created = '2026-01-15 12:00:00'")[0][0] >= 30_000
+    polled.poll()
+    assert polled.equal()
+
+
+def test_a_late_commit_is_seen_though_two_runs_passed(polled: Polled) -> None:
+    with closing(polled.address.connect(autocommit=False)) as late, late.cursor() as cursor:
+        cursor.execute("SET SESSION transaction_isolation = 'READ-COMMITTED'")  # no locks on what it copies
+        cursor.execute(f"INSERT INTO obs ({COPIED}, uuid) SELECT {COPIED}, UUID() FROM obs WHERE obs_id = 1")
+        late_id = cursor.lastrowid
+        for _ in range(2):
+            polled.insert(3)
+            polled.poll()
+        assert late_id not in rows_of(polled.events)
+        late.commit()
+    assert late_id in rows_of(polled.poll())
+    assert polled.equal()
+
+
+@pytest.mark.parametrize("stamp", ["'1999-12-31 23:59:59'", "'2099-01-01 00:00:00'"])
+def test_a_row_with_a_stamp_long_ago_or_ahead_is_published_once(polled: Polled, stamp: str) -> None:
+    polled.insert(1, date_created=stamp)
+    (key,) = polled.execute("SELECT MAX(obs_id) FROM obs")[0]
+    assert rows_of(polled.poll()) == {key}
+    assert rows_of(polled.poll()) == set()
+    assert polled.equal()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE obs SET voided = 1, date_voided = '2020-01-01' WHERE obs_id IN (3, 4, 5)",
+        "UPDATE obs SET voided = 0, date_voided = NULL WHERE voided = 1",
+        "UPDATE obs SET value_text = CONCAT(COALESCE(value_text, ''), 'ü') WHERE obs_id = 7",
+        "UPDATE obs SET value_numeric = COALESCE(value_numeric, 0) + 1e-9 WHERE obs_id = 7",
+        "DELETE FROM obs WHERE obs_id IN (2, 9)",
+        "DELETE FROM obs ORDER BY obs_id DESC LIMIT 5",
+        "DELETE FROM obs",
+        "UPDATE obs SET obs_id = 100000 WHERE obs_id = 8",
+    ],
+)
+def test_whatever_happens_to_rows_in_place_is_seen(polled: Polled, change: str) -> None:
+    before = polled.truth()
+    polled.execute(change)
+    assert polled.truth() != before
+    polled.poll()
+    assert polled.equal()
+
+
+def test_rows_voided_at_once_do_not_cancel_out(polled: Polled) -> None:
+    for _ in range(2):
+        polled.execute("UPDATE obs SET voided = 1 - voided")
+        polled.poll()
+        assert polled.equal()
+
+
+def test_only_the_new_rows_of_the_last_range_are_published(polled: Polled) -> None:
+    polled.insert(5)
+    new = polled.poll()
+    assert len(rows_of(new)) == 5
+    assert not [event for event in new if event.kind == "chunk"]
+
+
+def test_a_removed_identifier_notifies_its_patient(polled: Polled) -> None:
+    (patient, key) = polled.execute("SELECT patient_id, patient_identifier_id FROM patient_identifier LIMIT 1")[0]
+    polled.execute(f"DELETE FROM patient_identifier WHERE patient_identifier_id = {key}")
+    keys = notices_of(polled.poll(), "patient_identifier")
+    assert patient in {key["patient_id"] for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "key"),
+    [
+        (
+            "concept_name",
+            "UPDATE concept_name SET name = CONCAT(name, '!') WHERE concept_name_id = 5",
+            "concept_name_id",
+        ),
+        ("person_name", "UPDATE person_name SET voided = 1 WHERE person_id = 5", "person_id"),
+        ("location", "UPDATE location SET name = 'Elsewhere' WHERE location_id = 1", "location_id"),
+        ("encounter_provider", "DELETE FROM encounter_provider WHERE encounter_id = 5", "encounter_id"),
+        ("patient", "DELETE FROM patient WHERE patient_id = 12", "patient_id"),
+        ("users", "UPDATE users SET retired = 1 WHERE user_id = 2", "user_id"),
+    ],
+)
+def test_a_change_around_the_rows_gives_a_notice_with_keys(polled: Polled, table: str, change: str, key: str) -> None:
+    changed = int(change.rpartition(" ")[2])
+    polled.execute(change)
+    new = polled.poll()
+    assert changed in {found.get(key) for found in notices_of(new, table)}
+    assert not rows_of(new)
+
+
+def test_a_password_changes_nothing_and_is_not_even_hashed(polled: Polled) -> None:
+    polled.execute("UPDATE users SET password = 'x', salt = 'y'")
+    assert [event.kind for event in polled.poll()] == ["heartbeat"]
+
+
+def test_a_run_that_breaks_off_comes_again_with_another_number(polled: Polled, monkeypatch: pytest.MonkeyPatch) -> None:
+    polled.execute("UPDATE obs SET comments = 'changed' WHERE obs_id IN (1, 2500)")
+    monkeypatch.setattr(polling.Polling, "_end", _power_cut)
+    with pytest.raises(ConnectionAbortedError):
+        polled.poll()
+    monkeypatch.undo()
+    new = polled.poll()
+    versions = {event.source.version for event in new if event.kind == "row"}
+    assert {1, 2500} & rows_of(new)
+    assert len(versions) == 2
+    assert polled.equal()
+    assert [event.kind for event in polled.poll()] == ["heartbeat"]
+
+
+def _power_cut(*_: object) -> None:
+    raise ConnectionAbortedError
+
+
+def test_a_large_table_is_walked_in_slices_and_new_rows_come_first(
+    flavour_database: Address, kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PAGE_ROWS", 500)
+    with flavour_database.connect() as connection:
+        generator.create(connection, seed=4, patients=40, visits=2)
+    budget = LoadBudget(rows_per_s=20_000, queries_per_s=10_000, chunk_rows=100)
+    settings = settings_for(flavour_database, kafka_bootstrap, topic, load_budget=budget, poll_interval_s=0.01)
+    polled = Polled(settings, flavour_database)
+    polled.poll()
+    assert polled.equal()
+    assert len({event.source.version for event in polled.events if event.kind == "row"}) >= 3
+    polled.execute("UPDATE obs SET voided = 1 - voided WHERE obs_id % 300 = 0")
+    polled.insert(10, date_created="UTC_TIMESTAMP() + INTERVAL 2 HOUR")
+    new = [event for event in polled.poll() if event.kind == "row"]
+    assert polled.equal()
+    first = {event.row["obs_id"] for event in new if event.source.version == new[0].source.version}
+    assert set(sorted(polled.truth())[-10:]) <= first
+
+
+def test_another_server_begins_a_new_epoch(polled: Polled, own_mariadb: Callable[..., MariaDB]) -> None:
+    first = Positions(polled.settings.kafka).load(HOSPITAL)
+    other = own_mariadb(flags=["--skip-log-bin", "--server-id=77"])
+    other.execute(f"CREATE DATABASE {polled.address.database}")
+    address = Address.parse("mariadb", other.url)._replace(database=polled.address.database)
+    with address.connect() as connection:
+        generator.create(connection, seed=9, patients=10, visits=1)
+    moved = Polled(settings_for(address, polled.settings.kafka.bootstrap, polled.settings.kafka.topic), address)
+    moved.events = polled.events
+    moved.poll()
+    second = Positions(polled.settings.kafka).load(HOSPITAL)
+    assert first is not None
+    assert second is not None
+    assert second.epoch > first.epoch
+    assert moved.equal()
+
+
+@pytest.mark.parametrize("flavour", ["own_mariadb", "own_mysql"])
+def test_select_alone_suffices_without_a_binlog(
+    flavour: str, request: pytest.FixtureRequest, kafka_bootstrap: str, topic: str
+) -> None:
+    server: MariaDB | MySQL = request.getfixturevalue(flavour)(flags=["--skip-log-bin"])
+    server.execute(
+        "CREATE DATABASE openmrs",
+        "CREATE USER poll@'127.0.0.1' IDENTIFIED BY 'secret'",
+        "GRANT SELECT ON openmrs.* TO poll@'127.0.0.1'",
+    )
+    address = Address.parse(flavour.removeprefix("own_"), server.url)._replace(database="openmrs")
+    with address.connect() as connection:
+        generator.create(connection, seed=5, patients=10, visits=1)
+    limited = address._replace(user="poll", password="secret")
+    polled = Polled(settings_for(limited, kafka_bootstrap, topic), address)
+    polled.poll()
+    polled.execute("UPDATE obs SET voided = 1 WHERE obs_id = 2")
+    polled.poll()
+    assert polled.equal()
+
+
+def test_a_hospital_of_the_stream_is_not_polled(flavour_database: Address, kafka_bootstrap: str, topic: str) -> None:
+    settings = settings_for(flavour_database, kafka_bootstrap, topic, capture="binlog")
+    with pytest.raises(Fatal, match="capture is binlog"):
+        polling.run(HOSPITAL, settings, once=True, stop=threading.Event())

@@ -1,0 +1,339 @@
+"""The reader against real servers: what it publishes equals the table, whatever is done to it."""
+
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from cdc.grants import grants
+from cdc.position import Positions, Saved
+from dev.hospital import create
+from dev.hospital.clinic import Clinic
+from dev.stack import MariaDB, MySQL
+from passport.errors import Fatal, NotReady
+from passport.event import ChangeEvent
+from passport.settings import Settings
+from tests import stream
+from tests.reader_process import catch_up, running, spawn
+from tests.servers import Address, fresh_name
+
+Server = MariaDB | MySQL
+PASSWORD = "choose-a-password"
+
+
+def hospital(server: Server, patients: int = 20) -> Address:
+    """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
+    server.execute("CREATE DATABASE openmrs")
+    create(server.connect(database="openmrs"), seed=1, patients=patients)
+    address = Address("mariadb" if isinstance(server, MariaDB) else "mysql", "127.0.0.1", server.port, "root", "")
+    address = address._replace(database="openmrs")
+    settings = stream.settings(address.settings(user="cdc"), "unused", "unused")
+    sql = grants("kigali", settings.hospitals["kigali"], address.flavour)  # type: ignore[arg-type]
+    server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
+    return address
+
+
+def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
+    return stream.settings(address.settings(user="cdc", password=PASSWORD), bootstrap, fresh_name(), **changes)
+
+
+@contextmanager
+def clinic(address: Address, *, seed: int = 7, rate: float | None = 50) -> Iterator[None]:
+    """Somebody works in the hospital."""
+    done = threading.Event()
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with address.connect(autocommit=False) as connection:
+                clinic = Clinic(connection, seed=seed, rate=rate)
+                while not done.is_set():
+                    clinic.step()
+        except BaseException as error:  # noqa: BLE001  # shown by the test
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def saved(settings: Settings) -> Saved:
+    positions = Positions(settings.kafka)
+    found = positions.load("kigali")
+    assert found is not None
+    return found
+
+
+def assert_equal(settings: Settings, address: Address) -> list[ChangeEvent]:
+    """What the records tell is what the table holds."""
+    events = stream.records(settings)
+    assert stream.Table.of(events).rows == stream.obs(address)
+    return events
+
+
+def in_source_order(events: list[ChangeEvent]) -> bool:
+    """First deliveries of the binlog's rows are in commit order, and the transactions' last rows are marked."""
+    versions = list(dict.fromkeys(event.source.version for event in stream.changes(events)))
+    return versions == sorted(versions)
+
+
+@contextmanager
+def eventually(what: Callable[[], bool], within_s: float = 20) -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+def log(folder: Path) -> str:
+    """What a reader's process has said so far."""
+    file = folder / "reader.log"
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.fixture(params=["mariadb-full", "mariadb-defaults", "mysql-full", "mysql-minimal"])
+def any_server(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Server:
+    """Both flavours, with and without column names in the binlog."""
+    flavour, metadata = request.param.split("-")
+    value = {"full": "FULL", "defaults": "NO_LOG", "minimal": "MINIMAL"}[metadata]
+    make = own_mariadb if flavour == "mariadb" else own_mysql
+    started: Server = make(flags=[f"--binlog-row-metadata={value}"])
+    return started
+
+
+def test_first_start_and_stream_equal_the_table(any_server: Server, kafka_bootstrap: str) -> None:
+    address = hospital(any_server)
+    settings = reading(address, kafka_bootstrap)
+    with clinic(address, rate=None), clinic(address, seed=8, rate=None), running(settings):
+        time.sleep(4)
+    any_server.execute("UPDATE openmrs.users SET username = 'x' WHERE user_id = 1")
+    catch_up(settings)
+    events = assert_equal(settings, address)
+    assert in_source_order(events)
+    origins = {event.source.origin for event in events if event.kind == "row"}
+    assert origins == {"binlog", "snapshot"}
+    assert {event.kind for event in events} == {"row", "notice", "chunk", "heartbeat"}
+    assert [event.keys for event in events if event.source.table == "users"]
+    rows = list(stream.changes(events))
+    for event, following in itertools.pairwise(rows):
+        assert event.last == (event.transaction != following.transaction)
+    assert rows[-1].last
+
+
+def test_killed_at_random_moments_it_loses_nothing(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
+    address = hospital(own_mariadb())
+    settings = reading(address, kafka_bootstrap, load_budget={"rows_per_s": 600, "chunk_rows": 50})
+    rng = Random(11)
+    killed = 0
+    with clinic(address, rate=15):
+        for _ in range(10):
+            process = spawn(settings, tmp_path)
+            time.sleep(rng.uniform(0.8, 2.5))
+            assert process.poll() is None
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+    catch_up(settings)
+    events = assert_equal(settings, address)
+    assert killed == 10
+    assert in_source_order(events)
+    versions = [event.source.version for event in stream.changes(events)]
+    assert len(versions) > 200
+    assert len({event.source.version[:10] for event in events}) == 1, "one epoch: it went on, and never began again"
+
+
+def test_a_second_reader_waits_and_takes_over(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
+    address = hospital(own_mariadb())
+    settings = reading(address, kafka_bootstrap)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    first = spawn(settings, folders[0])
+    with eventually(lambda: "reading the binlog" in log(folders[0])):
+        pass
+    second = spawn(settings, folders[1])
+    with eventually(lambda: "another reader holds the lease" in log(folders[1])):
+        pass
+    assert "reading the binlog" not in log(folders[1])
+    first.kill()
+    first.wait()
+    with eventually(lambda: "reading the binlog" in log(folders[1]), within_s=10):
+        pass
+    with clinic(address):
+        time.sleep(1)
+    second.terminate()
+    assert second.wait(10) == 0
+    catch_up(settings)
+    assert_equal(settings, address)
+
+
+def test_sigterm_saves_what_was_published(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
+    address = hospital(own_mariadb())
+    settings = reading(address, kafka_bootstrap, cdc={"checkpoint_s": 60, "heartbeat_s": 60})
+    catch_up(settings)
+    process = spawn(settings, tmp_path)
+    with clinic(address):
+        with eventually(lambda: len([*stream.changes(stream.records(settings))]) > 20):
+            pass
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(20) == 0
+    assert time.monotonic() - began < 10
+    before = len(stream.records(settings))
+    catch_up(settings)
+    events = assert_equal(settings, address)
+    repeated = [event.source.version for event in stream.changes(events)]
+    assert before < len(events)
+    assert len(repeated) == len(set(repeated)), "nothing twice after an orderly stop"
+
+
+def test_reset_while_it_runs_and_the_server_is_idle(any_server: Server, kafka_bootstrap: str) -> None:
+    address = hospital(any_server)
+    settings = reading(address, kafka_bootstrap)
+    catch_up(settings)
+    epoch = saved(settings).epoch
+    statement = "RESET MASTER" if address.flavour == "mariadb" else "RESET BINARY LOGS AND GTIDS"
+    with running(settings):
+        time.sleep(1)
+        with eventually(lambda: saved(settings).epoch > epoch, within_s=10):
+            any_server.execute(statement)
+        with clinic(address):
+            time.sleep(1)
+    catch_up(settings)
+    assert saved(settings).snapshot.state == "done"  # type: ignore[union-attr]
+    assert_equal(settings, address)
+
+
+def test_reset_while_it_is_down_and_the_binlog_has_grown_past_the_position(
+    any_server: Server, kafka_bootstrap: str
+) -> None:
+    address = hospital(any_server)
+    settings = reading(address, kafka_bootstrap)
+    catch_up(settings)
+    before = saved(settings)
+    any_server.execute("RESET MASTER" if address.flavour == "mariadb" else "RESET BINARY LOGS AND GTIDS")
+    any_server.execute(
+        "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id) FROM openmrs.obs) o)"
+    )
+    any_server.execute("CREATE TABLE openmrs.filler (f LONGBLOB)")
+    any_server.execute(f"INSERT INTO openmrs.filler VALUES (REPEAT('x', {before.position.pos}))")
+    files = {row[0]: row[1] for row in any_server.execute("SHOW BINARY LOGS")}
+    assert files[before.position.file] > before.position.pos, "the old position exists in the new binlog too"
+    catch_up(settings)
+    assert saved(settings).epoch > before.epoch
+    assert_equal(settings, address)
+
+
+def test_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str) -> None:
+    address = hospital(any_server)
+    settings = reading(address, kafka_bootstrap)
+    catch_up(settings)
+    before = saved(settings)
+    with clinic(address):
+        time.sleep(1)
+    any_server.execute(
+        "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id) FROM openmrs.obs) o)"
+    )
+    any_server.execute("FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
+    last = [row[0] for row in any_server.execute("SHOW BINARY LOGS")][-1]
+    # The server keeps a file for as long as it believes that somebody reads it.
+    with eventually(lambda: before.position.file not in [row[0] for row in any_server.execute("SHOW BINARY LOGS")]):
+        while len(any_server.execute(f"PURGE BINARY LOGS TO '{last}'", "SHOW BINARY LOGS")) > 1:
+            time.sleep(0.2)
+    catch_up(settings)
+    assert saved(settings).epoch > before.epoch
+    assert_equal(settings, address)
+
+
+def test_another_server_answers_at_the_same_address(own_mariadb: Any, kafka_bootstrap: str) -> None:
+    first, second = own_mariadb(server_id=101), own_mariadb(server_id=102)
+    settings = reading(hospital(first), kafka_bootstrap)
+    catch_up(settings)
+    address = hospital(second, patients=5)
+    changed = settings.hospitals["kigali"].model_copy(update={"mysql": address.settings(user="cdc", password=PASSWORD)})
+    moved = settings.model_copy(update={"hospitals": {"kigali": changed}})
+    before = saved(settings)
+    catch_up(moved)
+    assert saved(moved).epoch > before.epoch
+    assert saved(moved).server != before.server
+    assert_equal(moved, address)
+
+
+def test_a_wrong_password_stops_it_and_says_so(own_mariadb: Any, kafka_bootstrap: str) -> None:
+    settings = reading(hospital(own_mariadb(), patients=2), kafka_bootstrap)
+    mysql = settings.hospitals["kigali"].mysql.model_copy(update={"user": "nobody"})
+    changed = settings.hospitals["kigali"].model_copy(update={"mysql": mysql})
+    with pytest.raises(Fatal, match="kigali") as caught:
+        catch_up(settings.model_copy(update={"hospitals": {"kigali": changed}}))
+    assert "1045" in caught.value.message
+    assert "mysql.user" in caught.value.hint
+
+
+@pytest.mark.parametrize("right", ["REPLICATION SLAVE", "BINLOG MONITOR", "SELECT"])
+def test_a_missing_grant_stops_it_and_says_so(own_mariadb: Any, kafka_bootstrap: str, right: str) -> None:
+    server = own_mariadb()
+    settings = reading(hospital(server, patients=2), kafka_bootstrap)
+    place = "openmrs.obs" if right == "SELECT" else "*.*"
+    server.execute(f"REVOKE {right} ON {place} FROM cdc@'%'")
+    with pytest.raises((Fatal, NotReady), match="kigali") as caught:
+        catch_up(settings)
+    assert "grants" in caught.value.hint or "check" in caught.value.hint
+
+
+def test_without_a_binlog_it_stops_and_says_so(own_mariadb: Any, kafka_bootstrap: str) -> None:
+    server = own_mariadb(flags=["--skip-log-bin"])
+    settings = reading(hospital(server, patients=2), kafka_bootstrap)
+    with pytest.raises(Fatal, match=r"kigali.*log_bin"):
+        catch_up(settings)
+
+
+def test_a_polling_hospital_is_not_read(kafka_bootstrap: str, mysql_database: Address) -> None:
+    settings = reading(mysql_database, kafka_bootstrap, hospital={"capture": "polling"})
+    with pytest.raises(Fatal) as caught:
+        catch_up(settings)
+    assert "passport reconcile" in caught.value.hint
+
+
+def test_kafka_away_and_back(own_mariadb: Any, own_kafka: Any) -> None:
+    address, kafka = hospital(own_mariadb()), own_kafka()
+    settings = reading(address, kafka.url)
+    catch_up(settings)
+    with clinic(address), running(settings):
+        time.sleep(1)
+        kafka.kill()
+        time.sleep(3)
+        assert kafka.pid is None
+        kafka.start()
+        time.sleep(2)
+    catch_up(settings)
+    events = assert_equal(settings, address)
+    assert in_source_order(events)
+
+
+def test_the_database_away_and_back(any_server: Server, kafka_bootstrap: str) -> None:
+    address = hospital(any_server)
+    settings = reading(address, kafka_bootstrap)
+    with running(settings):
+        for seed in range(3):
+            with clinic(address, seed=seed):
+                time.sleep(1)
+            pid = any_server.pid
+            any_server.kill()
+            any_server.start()
+            assert any_server.pid != pid
+    catch_up(settings)
+    events = assert_equal(settings, address)
+    assert in_source_order(events)

@@ -1,0 +1,258 @@
+"""Verifying finds what is missing, extra and different, and calls nothing else a difference."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from consumers import worker
+from dev import hospital as generator
+from dev.hospital import people, registration
+from passport.errors import Fatal, NotReady
+from passport.settings import Destination, Settings
+from reconcile import caught_up, polling
+from reconcile.report import Report
+from reconcile.verify import verify
+from tests.integration.published import HOSPITAL, settings_for
+from tests.servers import Address
+
+Mongo = Database[dict[str, Any]]
+
+
+class Way:
+    """A polled hospital whose patients' rows are in MongoDB."""
+
+    def __init__(self, address: Address, settings: Settings, mongo: Mongo) -> None:
+        self.address, self.settings, self.mongo = address, settings, mongo
+
+    def bring(self) -> None:
+        """All changes to the destination."""
+        polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
+        worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
+
+    def verify(self) -> Report:
+        return verify(self.settings, "passport")
+
+    def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
+        return self.address.execute("SET foreign_key_checks = 0", *statements)
+
+
+@pytest.fixture
+def settings(
+    mysql_database: Address, kafka_bootstrap: str, topic: str, mongo_url: str, mongo_database: Mongo
+) -> Settings:
+    options = {"uri": mongo_url, "database": mongo_database.name, "link_key": "k" * 32}
+    given = settings_for(mysql_database, kafka_bootstrap, topic, national_id_type=people.NATIONAL_ID_TYPE)
+    return given.model_copy(update={"destinations": {"passport": Destination(type="mongo", options=options)}})
+
+
+@pytest.fixture
+def way(mysql_database: Address, mongo_database: Mongo, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Way:
+    """Everything brought over once."""
+    monkeypatch.setattr(caught_up, "PATIENCE_S", 2.0)
+    with mysql_database.connect() as connection:
+        generator.create(connection, seed=6, patients=60, visits=2)
+        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)[::2]])
+    there = Way(mysql_database, settings, mongo_database)
+    there.bring()
+    return there
+
+
+def keys(report: Report, kind: str) -> list[str]:
+    return report.keys[kind]  # type: ignore[index]
+
+
+def test_equal_ends_are_equal_and_nothing_is_written(way: Way) -> None:
+    way.mongo.command("profile", 2)
+    report = way.verify()
+    way.mongo.command("profile", 0)
+    written = way.mongo["system.profile"].count_documents({"op": {"$in": ["insert", "update", "remove"]}})
+    assert report.equal, report
+    assert report.rows > 100
+    assert report.records > 50
+    assert report.matched > 10
+    assert report.rows == way.mongo["observations"].count_documents({"deleted": False})
+    assert report.records == way.mongo["medicalrecords"].count_documents({"patientId": {"$ne": ""}})
+    assert written == 0
+
+
+def test_a_second_look_is_not_needed_when_nothing_differs(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unexpected(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(caught_up.Mark, "now", unexpected)
+    assert way.verify().equal
+
+
+Tamper = Callable[[Mongo], str]
+
+
+def _mirror_row_gone(mongo: Mongo) -> str:
+    row = mongo["observations"].find_one_and_delete({"deleted": False, "row.voided": 1})
+    assert row
+    return f"observations/{row['_id']}"
+
+
+def _mirror_row_changed(mongo: Mongo) -> str:
+    row = mongo["observations"].find_one_and_update({"deleted": False}, {"$set": {"row.comments": "changed"}})
+    assert row
+    return f"observations/{row['_id']}"
+
+
+def _mirror_row_extra(mongo: Mongo) -> str:
+    row = mongo["observations"].find_one({"deleted": False})
+    assert row
+    extra = row | {"_id": f"{HOSPITAL}/99999999", "obsId": 99999999, "personId": 88888888}
+    mongo["observations"].insert_one(extra)
+    return f"observations/{extra['_id']}"
+
+
+def _record_changed(mongo: Mongo) -> str:
+    record = mongo["medicalrecords"].find_one_and_update(
+        {"patientId": {"$ne": ""}}, {"$set": {"data.details": "changed"}}
+    )
+    assert record
+    return f"medicalrecords/{record['_id']}"
+
+
+def _record_gone(mongo: Mongo) -> str:
+    record = mongo["medicalrecords"].find_one_and_delete({"patientId": {"$ne": ""}})
+    assert record
+    return f"medicalrecords/{record['_id']}"
+
+
+def _record_of_somebody_else(mongo: Mongo) -> str:
+    record = mongo["medicalrecords"].find_one({"patientId": {"$ne": ""}})
+    assert record
+    del record["_id"]
+    patient = mongo["patients"].insert_one({"nationalId": "0000000000000000"}).inserted_id
+    return f"medicalrecords/{mongo['medicalrecords'].insert_one(record | {'patientId': str(patient)}).inserted_id}"
+
+
+def _record_twice(mongo: Mongo) -> str:
+    record = mongo["medicalrecords"].find_one({"patientId": {"$ne": ""}})
+    assert record
+    del record["_id"]
+    return f"medicalrecords/{mongo['medicalrecords'].insert_one(record).inserted_id}"
+
+
+def _link_wrong(mongo: Mongo) -> str:
+    one, other = mongo["people"].find({"patientId": {"$type": "string"}}).limit(2)
+    mongo["people"].update_one({"_id": one["_id"]}, {"$set": {"patientId": other["patientId"]}})
+    return f"people/{one['_id']}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "tamper"),
+    [
+        ("missing", _mirror_row_gone),
+        ("different", _mirror_row_changed),
+        ("extra", _mirror_row_extra),
+        ("different", _record_changed),
+        ("missing", _record_gone),
+        ("extra", _record_of_somebody_else),
+        ("extra", _record_twice),
+        ("different", _link_wrong),
+    ],
+)
+def test_one_wrong_document_is_found_and_nothing_else(way: Way, kind: str, tamper: Tamper) -> None:
+    key = tamper(way.mongo)
+    report = way.verify()
+    assert not report.equal
+    assert report.missing + report.extra + report.different == 1
+    assert keys(report, kind) == [key]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE concept_name SET name = CONCAT(name, ' (new)')",
+        "UPDATE person_name SET family_name = 'Somebody'",
+        "UPDATE obs SET value_numeric = value_numeric + 1 WHERE value_numeric IS NOT NULL AND voided = 0",
+        "DELETE FROM patient_identifier",
+    ],
+)
+def test_what_is_not_published_yet_differs_and_the_remedy_is_named(way: Way, change: str) -> None:
+    way.execute(change)
+    report = way.verify()
+    assert not report.equal
+    assert report.hospitals[HOSPITAL].behind
+    assert f"passport reconcile --hospital {HOSPITAL} --once" in report.hospitals[HOSPITAL].hint
+    way.bring()
+    assert way.verify().equal or change.startswith("DELETE")  # then there is nothing left to compare
+
+
+def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    way.execute("UPDATE obs SET voided = 1 - voided")
+    taken = caught_up.Mark.now
+
+    def bringing(*arguments: Any) -> caught_up.Mark:
+        mark = taken(*arguments)
+        way.bring()
+        return mark
+
+    monkeypatch.setattr(caught_up.Mark, "now", bringing)
+    report = way.verify()
+    assert report.equal
+    assert not report.hospitals[HOSPITAL].behind
+
+
+def test_what_the_passport_owns_is_no_difference(way: Way) -> None:
+    seen = {"updatedAt": datetime.now(UTC), "data.medicationStatus": "Past", "editableBy": ["x"], "tempOTP": "1"}
+    edit = {"lastEditedAt": datetime.now(UTC), "data.notes": "a doctor's own words"}
+    way.mongo["medicalrecords"].update_many({"patientId": {"$ne": ""}}, {"$set": seen})
+    way.mongo["medicalrecords"].update_one({"patientId": {"$ne": ""}}, {"$set": edit})
+    assert way.verify().equal
+
+
+def test_a_doctors_own_records_are_not_looked_at(way: Way) -> None:
+    (record,) = way.mongo["medicalrecords"].find({"patientId": {"$ne": ""}}).limit(1)
+    del record["_id"], record["openmrsData"]
+    way.mongo["medicalrecords"].insert_one(record)
+    assert way.verify().equal
+
+
+def test_nothing_compared_is_not_equal(way: Way) -> None:
+    way.execute("DELETE FROM obs")
+    way.bring()
+    report = way.verify()
+    assert (report.rows, report.missing, report.extra, report.different) == (0, 0, 0, 0)
+    assert not report.equal
+
+
+def test_values_are_in_no_report(way: Way) -> None:
+    _mirror_row_changed(way.mongo)
+    _record_gone(way.mongo)
+    words = str(way.verify().as_json())
+    names = [name for (name,) in way.execute("SELECT family_name FROM person_name WHERE family_name IS NOT NULL")]
+    identifiers = [one for (one,) in way.execute("SELECT identifier FROM patient_identifier")]
+    assert names
+    assert identifiers
+    assert not [word for word in [*names, *identifiers] if len(word) > 5 and word in words]
+
+
+def test_a_hospital_that_was_never_captured_is_not_ready(settings: Settings, mysql_database: Address) -> None:
+    with mysql_database.connect() as connection:
+        generator.create(connection, seed=1, patients=5, visits=1)
+    report = verify(settings, "passport")
+    assert not report.equal
+
+
+def test_a_destination_of_another_type_cannot_be_verified(settings: Settings) -> None:
+    other = settings.model_copy(update={"destinations": {"lines": Destination(type="jsonl")}})
+    with pytest.raises(Fatal, match="can't be compared"):
+        verify(other, "lines")
+
+
+def test_what_differs_in_a_hospital_without_positions_names_the_command(
+    settings: Settings, mysql_database: Address, mongo_database: Mongo
+) -> None:
+    with mysql_database.connect() as connection:
+        generator.create(connection, seed=1, patients=20, visits=1)
+        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)])
+    polling.Positions.ensure(settings)
+    with pytest.raises(NotReady, match="nothing of it has been captured"):
+        verify(settings, "passport")

@@ -1,0 +1,315 @@
+"""The consumer between real servers: hospital, Kafka, a file."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from prometheus_client import REGISTRY
+
+from consumers import dead_letters, worker
+from consumers.sinks.jsonl import JsonLines
+from dev.hospital import Clinic
+from dev.stack import MariaDB, MySQL
+from passport.errors import Fatal
+from passport.event import ChangeEvent, EventSource
+from passport.settings import Settings
+from tests.integration import consuming
+from tests.integration.consuming import Server, assert_equal, consume, delivered, hospital, read, running, settings
+
+Own = Callable[..., Server]
+
+
+@pytest.fixture
+def kigali(own_mariadb: Own) -> Server:
+    server = own_mariadb()
+    hospital(server)
+    return server
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 30) -> float:
+    """Seconds it took."""
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds, what
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("kind", [MariaDB, MySQL])
+def test_a_working_clinic_arrives_whole(own: Own, kind: type[Server], kafka_bootstrap: str, tmp_path: Path) -> None:
+    server = own(kind)
+    hospital(server)
+    given = settings({"kigali": server}, kafka_bootstrap, path := tmp_path / "out")
+    for seed in (1, 2):  # the second time starts in the middle of everything
+        with running(given), server.connect(database="openmrs", autocommit=False) as connection:
+            done = Clinic(connection, seed=seed).run(5, rate=30)
+    assert done.total() > 20
+    consume(given)
+    found = assert_equal(given, path)
+    assert any(one["origin"] == "reread" for one in found.rows.values())
+    assert any(one["origin"] == "person" for one in found.rows.values())
+
+
+def test_the_whole_topic_again_changes_nothing(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    with kigali.connect(database="openmrs", autocommit=False) as connection:
+        Clinic(connection, seed=5).run(2)
+    read(given)
+    consume(given)
+    before = assert_equal(given, path)
+    path.with_name("out.progress.json").unlink()
+    consume(given)
+    after = assert_equal(given, path)
+    assert after.lines >= 2 * before.lines > 0
+    assert {key: one["version"] for key, one in after.rows.items()} == {
+        key: one["version"] for key, one in before.rows.items()
+    }
+
+
+CHANGES = {
+    "concept renamed": "UPDATE concept_name SET name = CONCAT(name, ' renamed')",
+    "concept name voided": "UPDATE concept_name SET voided = 1 WHERE locale_preferred = 0",
+    "class renamed": "UPDATE concept_class SET name = CONCAT(name, ' renamed')",
+    "datatype renamed": "UPDATE concept_datatype SET name = CONCAT(name, ' renamed') WHERE name = 'Boolean'",
+    "units changed": "UPDATE concept_numeric SET units = 'stone'",
+    "mapping changed": "UPDATE concept_reference_term SET code = CONCAT(code, '-9')",
+    "mapping taken away": "DELETE FROM concept_reference_map",
+    "source renamed": "UPDATE concept_reference_source SET name = CONCAT(name, ' renamed')",
+    "drug renamed": "UPDATE drug SET name = CONCAT(name, ' renamed')",
+    "location renamed": "UPDATE location SET name = CONCAT(name, ' renamed')",
+    "encounter moved": "UPDATE encounter SET encounter_datetime = encounter_datetime - INTERVAL 1 DAY",
+    "encounter type renamed": "UPDATE encounter_type SET name = CONCAT(name, ' 2')",
+    "visit type renamed": "UPDATE visit_type SET name = CONCAT(name, ' renamed')",
+    "visit moved": "UPDATE visit SET location_id = 2, uuid = REVERSE(uuid)",
+    "encounters without visit": "UPDATE encounter SET visit_id = NULL",
+    "provider of encounters voided": "UPDATE encounter_provider SET voided = 1",
+    "provider retired": "UPDATE provider SET retired = 1, uuid = REVERSE(uuid)",
+    "orderer changed": "UPDATE orders SET orderer = (SELECT MAX(provider_id) FROM provider)",
+    "staff renamed": "UPDATE person_name SET family_name = CONCAT(family_name, ' II')",
+    "staff without names": "UPDATE person_name SET voided = 1",
+    "user is another person": "UPDATE users SET person_id = 1",
+}
+
+
+def test_every_kind_of_notice_reaches_its_obs(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    consume(given)
+    before = assert_equal(given, path)
+    for what, sql in CHANGES.items():
+        assert kigali.execute("USE openmrs", sql, "SELECT 1"), what
+        read(given)
+        consume(given)
+        after = assert_equal(given, path)
+        assert after.live != before.live, f"{what}: nothing to see"
+        before = after
+
+
+def produce(given: Settings, partition: int, *values: bytes | None) -> None:
+    producer = KafkaProducer(bootstrap_servers=given.kafka.bootstrap)
+    for value in values:
+        producer.send(given.kafka.topic, key=b"somebody", value=value, partition=partition).get(10)
+    producer.close()
+
+
+def test_poison_is_parked_and_the_rest_goes_on(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    secret = "1199080099999999"
+    source = EventSource("kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog")
+    foreign = EventSource("butare", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog")
+    row = {"obs_id": 1, "person_id": secret}
+    produce(
+        given,
+        0,
+        b"{" + secret.encode(),
+        None,
+        json.dumps({"v": 99, "kind": "row", "secret": secret}).encode(),
+        ChangeEvent("row", source, 1, "c", None, row, "t").encode(),
+        ChangeEvent("heartbeat", foreign, 1).encode(),
+    )
+    kigali.execute("USE openmrs", "UPDATE obs SET comments = 'after the poison' WHERE obs_id = 3")
+    read(given)
+    consume(given)
+    found = assert_equal(given, path)
+    assert found.rows["kigali", 3]["row"]["comments"] == "after the poison"
+    letters = dead_letters.listed(given)
+    assert [letter.reason for letter in letters] == [
+        "malformed",
+        "malformed",
+        "unknown_version",
+        "malformed",
+        "unknown_hospital",
+    ]
+    assert all(letter.hospital == "kigali" and secret not in letter.id + letter.reason for letter in letters)
+    assert [(letter.destination, letter.partition) for letter in letters] == [("file", 0)] * 5
+    consume(given)
+    assert len(dead_letters.listed(given)) == 5
+
+
+def test_a_frozen_hospital_waits_alone(own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path) -> None:
+    servers = {"kigali": own_mariadb(), "butare": own_mariadb()}
+    for seed, server in enumerate(servers.values()):
+        hospital(server, seed=seed, patients=5)
+    given = settings(servers, kafka_bootstrap, path := tmp_path / "out")
+    with running(given):
+        until(lambda: path.exists() and len(delivered(path).rows) > 0, "nothing came")
+        consume_until_equal(given, path)
+        frozen, working = servers["kigali"], servers["butare"]
+        frozen.execute("USE openmrs", "UPDATE location SET name = CONCAT(name, ' 2')")
+        frozen.pause()
+        until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1, "not paused")
+        for comment in ("one", "two", "three"):
+            working.execute("USE openmrs", f"UPDATE obs SET comments = '{comment}' WHERE obs_id = 3")
+            took = until(lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment, "butare waits")  # noqa: B023
+            assert took < 5
+        assert metric("passport_consumer_paused", hospital="butare", destination="file") == 0
+        frozen.resume()
+        until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 0, "still paused")
+        consume_until_equal(given, path)
+
+
+def consume_until_equal(given: Settings, path: Path, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            assert_equal(given, path)
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def test_a_hospital_that_refuses_stops_alone_and_says_why(
+    own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    servers = {"kigali": own_mariadb(), "butare": own_mariadb()}
+    for seed, server in enumerate(servers.values()):
+        hospital(server, seed=seed, patients=3)
+    given = settings(servers, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    wrong = given.hospitals["kigali"].model_copy(update={"national_id_type": "no-such-type"})
+    broken = given.model_copy(update={"hospitals": {**given.hospitals, "kigali": wrong}})
+    with running(broken, "butare"):
+        until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1, "not paused")
+        until(lambda: path.exists() and len(delivered(path).rows) > 0, "butare waits")
+        consume_until_equal_one(given, path, "butare")
+    assert {key[0] for key in delivered(path).rows} == {"butare"}
+    with pytest.raises(Fatal, match="no patient identifier type 'no-such-type'") as stopped:
+        consume(broken)
+    assert "National ID" in str(stopped.value)
+    consume(given)
+    assert_equal(given, path)
+
+
+def consume_until_equal_one(given: Settings, path: Path, name: str) -> None:
+    until(lambda: delivered(path).live.keys() == consuming.at_the_source(given, name).keys(), f"{name} isn't whole")
+
+
+def test_the_lower_of_both_offsets_is_where_it_starts(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    consume(given)
+    kept = {one: one.read_bytes() for one in (path, path.with_name("out.progress.json"))}
+    kigali.execute("USE openmrs", "UPDATE obs SET comments = 'written, then lost' WHERE obs_id = 3")
+    read(given)
+    consume(given)
+    for one, content in kept.items():  # the destination is restored from a backup
+        one.write_bytes(content)
+    consume(given)
+    found = assert_equal(given, path)
+    assert found.rows["kigali", 3]["row"]["comments"] == "written, then lost"
+
+
+def test_a_gap_in_the_topic_is_said(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    consume(given)
+    offset = json.loads(path.with_name("out.progress.json").read_text())["kigali"]["offset"]
+    kigali.execute("USE openmrs", "UPDATE obs SET comments = 'lost' WHERE obs_id = 3")
+    read(given)
+    kigali.execute("USE openmrs", "UPDATE obs SET comments = 'kept' WHERE obs_id = 4")
+    read(given)
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    admin.delete_records({TopicPartition(given.kafka.topic, 0): offset + 1})
+    admin.close()
+    capsys.readouterr()
+    consume(given)
+    said = capsys.readouterr().out
+    assert "gap in the topic" in said
+    assert "passport backfill --hospital kigali" in said
+    assert delivered(path).rows["kigali", 4]["row"]["comments"] == "kept"
+
+
+def identifiers(server: Server) -> list[tuple[int, str]]:
+    """Two patients in state ok, and their ids."""
+    rows: Any = server.execute(
+        "USE openmrs",
+        "SELECT i.patient_id, MIN(i.identifier) FROM patient_identifier i JOIN patient_identifier_type t"
+        " ON t.patient_identifier_type_id = i.identifier_type JOIN patient p ON p.patient_id = i.patient_id"
+        f" JOIN obs o ON o.person_id = i.patient_id WHERE t.uuid = '{consuming.NATIONAL_ID_TYPE}' AND i.voided = 0"
+        " AND p.voided = 0 AND i.identifier REGEXP '^[0-9]{16}$' GROUP BY i.patient_id HAVING COUNT(DISTINCT i.identifier) = 1",
+    )
+    return list(rows)
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["while it runs", "while it is down"])
+def test_ids_that_two_patients_share(kigali: Server, kafka_bootstrap: str, tmp_path: Path, *, watched: bool) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    consume(given)
+    good = [one for one in identifiers(kigali) if delivered(path).states["kigali", one[0]] == "ok"]
+    (first, shared), (second, own_id) = good[0], good[1]
+
+    def states() -> list[str]:
+        found = delivered(path).states
+        return [found["kigali", first], found["kigali", second]]
+
+    def change(identifier: str) -> None:
+        sql = f"UPDATE patient_identifier SET identifier = '{identifier}' WHERE patient_id = {second} AND identifier IN ('{shared}', '{own_id}')"
+        if watched:
+            with running(given):
+                kigali.execute("USE openmrs", sql)
+                time.sleep(2)
+        else:
+            kigali.execute("USE openmrs", sql)
+        read(given)
+        consume(given)
+        assert_equal(given, path)
+
+    assert states() == ["ok", "ok"]
+    change(f"{shared[:4]}-{shared[4:]}")
+    assert states() == ["ambiguous", "ambiguous"]
+    change(own_id)
+    assert states() == ["ok", "ok"]
+
+
+def test_a_destination_with_wrong_options_names_them(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    given = settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "out")
+    wrong = given.destinations["file"].model_copy(update={"options": {"pth": "/tmp/secret-value"}})
+    broken = given.model_copy(update={"destinations": {"file": wrong}})
+    with pytest.raises(Fatal, match=r"path: missing") as stopped:
+        worker.connected("file", broken)
+    assert "secret-value" not in str(stopped.value)
+    with pytest.raises(Fatal, match="there is no destination 'mongo', only: file"):
+        worker.connected("mongo", given)
+
+
+def test_the_sink_is_the_one_of_the_settings(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    sink = worker.connected("file", settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "a" / "out"))
+    assert isinstance(sink, JsonLines)
+    assert (tmp_path / "a" / "out").exists()
+    sink.close()

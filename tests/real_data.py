@@ -1,0 +1,38 @@
+"""A real OpenMRS database and 300 synthetic patients: where they are, and loading them with ordinary INSERTs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Address
+
+NATIONAL_ID_TYPE = "6f4ac1d2-7c35-4f0b-9c1e-2b8f0a1d1001"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def folder() -> Path:
+    """PASSPORT_REAL_DATA, or beside the checkout. Without it the test fails in CI and is skipped elsewhere."""
+    found = Path(os.environ.get("PASSPORT_REAL_DATA", BESIDE))
+    if (found / "load.py").exists():
+        return found
+    reason = f"no real data in {found}: set PASSPORT_REAL_DATA to the folder of load.py"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def start_loading(server: Address, database: str, *options: str) -> "subprocess.Popen[str]":
+    """load.py as a process: ``--small``, ``--big``, ``--only-static``, ``--only-obs``, ``--tx-rows N``."""
+    where = ["--host", server.host, "--port", str(server.port), "--user", server.user, "--password", server.password]
+    command = [sys.executable, str(folder() / "load.py"), *where, "--database", database, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def load(server: Address, database: str, *options: str) -> None:
+    """The same, to its end."""
+    process = start_loading(server, database, *options)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said

@@ -1,0 +1,101 @@
+"""What a destination makes of a hospital's partition: newest version wins, and chunks take away what is gone."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+from passport import source
+from passport.event import ChangeEvent, Row
+from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
+from tests.servers import Address
+
+
+def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Settings:
+    """One hospital called `kigali`, topics of its own."""
+    hospital = Hospital(
+        name="Kigali",
+        partition=changes.pop("partition", 0),
+        timezone="Africa/Kigali",
+        national_id_type="00000000-0000-0000-0000-000000000001",
+        load_budget=LoadBudget(**{"chunk_rows": 200, **changes.pop("load_budget", {})}),
+        mysql=mysql,
+        **changes.pop("hospital", {}),
+    )
+    kafka = Kafka(
+        bootstrap=bootstrap, topic=name, positions_topic=f"{name}.positions", dead_letters_topic=f"{name}.dead"
+    )
+    cdc = {"heartbeat_s": 0.5, "checkpoint_s": 0.1, "reconnect_max_s": 1, **changes.pop("cdc", {})}
+    return Settings(hospitals={"kigali": hospital}, kafka=kafka, destinations={}, cdc=cdc, **changes)
+
+
+def records(settings_: Settings, partition: int = 0) -> list[ChangeEvent]:
+    """All records of the partition, in order."""
+    place = TopicPartition(settings_.kafka.topic, partition)
+    consumer = KafkaConsumer(bootstrap_servers=settings_.kafka.bootstrap, enable_auto_commit=False)
+    consumer.assign([place])
+    end = consumer.end_offsets([place])[place]
+    found: list[ChangeEvent] = []
+    consumer.seek_to_beginning(place)
+    while consumer.position(place) < end:
+        for record in consumer.poll(1_000).get(place, ()):
+            event = ChangeEvent.parse(record.value)
+            assert record.key == event.source.hospital.encode()
+            assert record.headers == [("ce_type", event.kind.encode())]
+            found.append(event)
+    consumer.close()
+    return found
+
+
+@dataclass
+class Table:
+    """obs as the records tell it."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    versions: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[ChangeEvent]) -> "Table":
+        table = cls()
+        for event in events:
+            table.apply(event)
+        return table
+
+    def apply(self, event: ChangeEvent) -> None:
+        version = event.source.version
+        if event.kind == "row":
+            for image, row in ((event.before, None), (event.after, event.after)):
+                if image is not None:
+                    self._set(image["obs_id"], row, version)
+        elif event.kind == "chunk":
+            present = set(event.keys)
+            for key in [key for key in self.rows if _within(key, event) and key not in present]:
+                self._set(key, None, version)
+
+    def _set(self, key: int, row: Row | None, version: str) -> None:
+        if version < self.versions.get(key, ""):
+            return
+        self.versions[key] = version
+        if row is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = row
+
+
+def _within(key: int, event: ChangeEvent) -> bool:
+    return (event.first is None or key > event.first) and (event.to is None or key <= event.to)
+
+
+def obs(database: Address) -> dict[int, Row]:
+    """The table itself, by key."""
+    reader = source.Source("kigali", database.settings())
+    with reader.read() as reading:
+        rows = {row["obs_id"]: row for row in reading.obs("1 = 1")}
+    reader.close()
+    return rows
+
+
+def changes(events: Iterable[ChangeEvent]) -> Iterator[ChangeEvent]:
+    """Rows that the binlog gave."""
+    return (event for event in events if event.kind == "row" and event.source.origin == "binlog")

@@ -1,0 +1,218 @@
+"""Values, authors, places and instants, one rule of docs/reference/records.md after the other."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.enrich import EncounterFacts, Known, Provider, Staff, User, check, enrich, instant, number_text
+from passport.errors import Reject
+from passport.event import Row
+from passport.observation import Author, Concept, Encounter, Observation, Person, Place
+from passport.tables import OBS_COLUMNS
+
+PERSON = Person("kigali", 7, "p-7", "ok", "1199080012345678", "v")
+ANSWER = Concept(90, "c-90", "Malaria", "N/A", "Diagnosis", None, ("CIEL:116128",))
+
+
+def a_row(**columns: Any) -> Row:
+    row: Row = dict.fromkeys(OBS_COLUMNS)
+    row |= {"obs_id": 1, "person_id": 7, "concept_id": 5, "creator": 3, "voided": 0, "uuid": "o-1", "status": "FINAL"}
+    return row | {"obs_datetime": "2025-11-06T10:30:00", "date_created": "2025-11-06T11:00:00"} | columns
+
+
+def known(datatype: str = "Numeric", **facts: Any) -> Known:
+    question = Concept(5, "c-5", "Question", datatype, "Test", "kg", ())
+    whole = Known("kigali", "Africa/Kigali", persons={7: PERSON}, concepts={5: question, 90: ANSWER})
+    for name, value in facts.items():
+        setattr(whole, name, value)
+    return whole
+
+
+def enriched(row: Row, facts: Known) -> Observation:
+    check(row)
+    return enrich(row, "v1", facts, deleted=False, origin="stream")
+
+
+def text(row: Row, facts: Known) -> tuple[str, str]:
+    value = enriched(row, facts).value
+    return value.kind, value.text
+
+
+@pytest.mark.parametrize(
+    ("datatype", "columns", "expected"),
+    [
+        ("Numeric", {"value_numeric": 37.0}, ("numeric", "37")),
+        ("Numeric", {"value_numeric": 36.6}, ("numeric", "36.6")),
+        ("Numeric", {"value_numeric": 20.0, "value_modifier": "<"}, ("numeric", "<20")),
+        ("Numeric", {"value_numeric": 1e22}, ("numeric", "1e+22")),
+        ("Coded", {"value_coded": 90}, ("coded", "Malaria")),
+        ("Boolean", {"value_coded": 90}, ("boolean", "Malaria")),
+        ("Coded", {"value_coded": 90, "value_coded_name_id": 4}, ("coded", "Paludisme")),
+        ("Coded", {"value_coded": 90, "value_coded_name_id": 5}, ("coded", "Malaria")),
+        ("Coded", {"value_coded": 90, "value_coded_name_id": 6}, ("coded", "Malaria")),
+        ("Coded", {"value_coded": 91}, ("coded", "Concept 91")),
+        ("Coded", {"value_coded": 90, "value_drug": 2}, ("drug", "Coartem 20/120")),
+        ("Coded", {"value_coded": 90, "value_drug": 9}, ("coded", "Malaria")),
+        ("Date", {"value_datetime": "2025-11-06T00:00:00"}, ("date", "2025-11-06")),
+        ("Time", {"value_datetime": "1970-01-01T10:30:00"}, ("time", "10:30:00")),
+        ("Datetime", {"value_datetime": "2025-11-06T10:30:00"}, ("datetime", "2025-11-06 10:30:00")),
+        ("Boolean", {"value_boolean": 1}, ("boolean", "Yes")),
+        ("Boolean", {"value_boolean": 0}, ("boolean", "No")),
+        ("Complex", {"value_complex": "x-ray.png|1234.dat"}, ("complex", "x-ray.png")),
+        ("Text", {"value_text": "fell | from a bicycle"}, ("text", "fell | from a bicycle")),
+        ("Text", {"value_text": ""}, ("text", "")),
+        ("N/A", {}, ("none", "")),
+        ("Numeric", {"value_numeric": 1.0, "value_text": "one", "value_coded": 90}, ("coded", "Malaria")),
+        ("Numeric", {"value_numeric": 1.0, "value_text": "one"}, ("numeric", "1")),
+    ],
+)
+def test_value_text(datatype: str, columns: dict[str, Any], expected: tuple[str, str]) -> None:
+    facts = known(datatype, coded_names={4: "Paludisme", 5: None}, drugs={2: "Coartem 20/120", 3: None})
+    assert text(a_row(**columns), facts) == expected
+
+
+def test_value_keeps_what_it_was_made_of() -> None:
+    number = enriched(a_row(value_numeric=20.5, value_modifier=">"), known()).value
+    assert (number.number, number.modifier, number.concept) == (20.5, ">", None)
+    coded = enriched(a_row(value_coded=90), known("Coded")).value
+    assert coded.concept == ANSWER
+    drug = enriched(a_row(value_coded=90, value_drug=2), known("Coded", drugs={2: "Coartem"})).value
+    assert drug.concept == ANSWER
+    date = enriched(a_row(value_datetime="2025-11-06T10:30:00"), known("Datetime")).value
+    assert date.at == datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_number_text_loses_nothing(number: float) -> None:
+    assert float(number_text(number)) == number
+    assert not number_text(number).endswith(".0")
+
+
+STAFF = {
+    "providers": {
+        1: Provider("pr-1", 11, "Column One"),
+        2: Provider("pr-2", None, "Column Two"),
+        3: Provider("pr-3", 13, None),
+    },
+    "staff": {
+        11: Staff("Ada Uwase", "pr-1"),
+        13: Staff(None, "pr-3"),
+        14: Staff("Jean Bosco", None),
+        15: Staff("Eve K", "pr-9"),
+    },
+    "users": {3: User("u-3", 14), 4: User("u-4", 15), 5: User("u-5", 13), 6: User("u-6", None)},
+    "orderers": {70: 2, 71: 3},
+}
+
+
+def encounter(*providers: int, location: int | None = None, visit_location: int | None = None) -> EncounterFacts:
+    one = Encounter(50, "e-50", "Consultation", "2025-11-06T10:00:00", datetime(2025, 11, 6, 8, tzinfo=UTC), "v", "OPD")
+    return EncounterFacts(one, 60, location, visit_location, providers)
+
+
+@pytest.mark.parametrize(
+    ("providers", "columns", "expected"),
+    [
+        ((1, 2), {}, Author("Ada Uwase", "encounter_provider", "pr-1")),
+        ((2, 1), {}, Author("Column Two", "encounter_provider", "pr-2")),
+        ((3, 1), {}, Author("Ada Uwase", "encounter_provider", "pr-1")),
+        ((3,), {"order_id": 70}, Author("Column Two", "orderer", "pr-2")),
+        ((99,), {"order_id": 71}, Author("Jean Bosco", "creator", "user/u-3")),
+        ((), {"creator": 4}, Author("Eve K", "creator", "pr-9")),
+        ((), {"creator": 5}, Author("OpenMRS", "none", None)),
+        ((), {"creator": 6}, Author("OpenMRS", "none", None)),
+        ((), {"creator": 999}, Author("OpenMRS", "none", None)),
+    ],
+)
+def test_author(providers: tuple[int, ...], columns: dict[str, Any], expected: Author) -> None:
+    facts = known(encounters={50: encounter(*providers)}, **STAFF)
+    assert enriched(a_row(encounter_id=50, **columns), facts).author == expected
+
+
+def test_author_without_an_encounter_is_not_that_of_another_row() -> None:
+    facts = known(encounters={50: encounter(1)}, **STAFF)
+    assert enriched(a_row(encounter_id=50), facts).author.name == "Ada Uwase"
+    assert enriched(a_row(), facts).author.name == "Jean Bosco"
+
+
+@pytest.mark.parametrize(
+    ("own", "encounters", "visits", "expected"),
+    [(1, 2, 3, 1), (None, 2, 3, 2), (None, None, 3, 3), (None, None, None, None)],
+)
+def test_place(own: int | None, encounters: int | None, visits: int | None, expected: int | None) -> None:
+    places = {one: Place(one, f"l-{one}", f"Ward {one}") for one in (1, 2, 3)}
+    facts = known(encounters={50: encounter(location=encounters, visit_location=visits)}, places=places)
+    found = enriched(a_row(encounter_id=50, location_id=own), facts).place
+    assert (found.location_id if found else None) == expected
+
+
+def test_deleted_row_has_its_person_only() -> None:
+    gone = enrich(a_row(value_numeric=1.0), "v1", known(), deleted=True, origin="stream")
+    assert (gone.deleted, gone.person, gone.concept, gone.value.kind) == (True, PERSON, None, "none")
+    assert gone.at == datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("written", "zone", "expected"),
+    [
+        ("2025-11-06T10:30:00", "Africa/Kigali", "2025-11-06T08:30:00+00:00"),
+        ("2025-11-06T10:30:00", "America/New_York", "2025-11-06T15:30:00+00:00"),
+        ("2025-11-02T01:30:00", "America/New_York", "2025-11-02T05:30:00+00:00"),  # twice: the first one
+        ("2025-03-09T02:30:00", "America/New_York", "2025-03-09T07:30:00+00:00"),  # skipped: the offset before
+        ("1927-01-01T00:00:00", "UTC", "1927-01-01T00:00:00+00:00"),
+        ("2025-11-06T10:30:00.5", "UTC", "2025-11-06T10:30:00.500000+00:00"),
+        ("0000-00-00T00:00:00", "UTC", None),
+        ("2015-02-30T00:00:00", "UTC", None),
+        ("0001-01-01T00:00:00", "Africa/Kigali", None),
+        ("9999-12-31T23:59:59", "America/New_York", None),
+    ],
+)
+def test_instant(written: str, zone: str, expected: str | None) -> None:
+    found = instant(written, zone)
+    assert (found.isoformat() if found else None) == expected
+
+
+@given(
+    st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2037, 1, 1)),
+    st.sampled_from(["Africa/Kigali", "America/New_York", "Europe/London", "Asia/Kathmandu", "Australia/Lord_Howe"]),
+)
+def test_instant_reads_back_as_written_or_was_skipped(written: datetime, zone: str) -> None:
+    found = instant(written.isoformat(), zone)
+    assert found is not None
+    back = found.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    assert back == written or timedelta(0) < back - written <= timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"uuid": None},
+        {"person_id": "7"},
+        {"voided": None},
+        {"value_numeric": "1"},
+        {"value_coded": True},
+        {"value_text": 5},
+    ],
+)
+def test_check_names_the_column_and_not_the_value(columns: dict[str, Any]) -> None:
+    with pytest.raises(Reject) as rejected:
+        check(a_row(**columns))
+    assert str(rejected.value) == f"malformed: column {next(iter(columns))}"
+
+
+def test_check_takes_rows_of_openmrs_without_optional_columns() -> None:
+    row = a_row()
+    for name in (
+        "value_boolean",
+        "value_complex",
+        "previous_version",
+        "status",
+        "interpretation",
+        "form_namespace_and_path",
+    ):
+        del row[name]
+    assert enriched(row, known()).value.kind == "none"
