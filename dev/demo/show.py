@@ -14,9 +14,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from consumers.worker import connected
 from dev.demo.latency import Latency
 from dev.demo.site import FOLDER, Site, roles, site
 from dev.hospital import Clinic, passport_patients, registrable
+from passport.cli.status import collect
+from passport.configuration import load
 from passport.errors import Fatal
 
 PATIENTS, SECONDS, RATE = 300, 20, 20
@@ -52,10 +55,12 @@ class Demo:
         self.site, self.console, self.stop, self.seed = site, console, stop, seed
         self.latency = Latency(site.passport)
         self.actions: dict[str, int] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._looks = 0
 
     def course(self, *, once: bool) -> int:
         late = self._register()
-        with closing(self.latency), roles(self.site) as processes, self._table():
+        with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
             self._caught_up(processes)
             before = self._records()
             with self._clinics(RATE):
@@ -125,22 +130,35 @@ class Demo:
 
     def _caught_up(self, processes: "dict[str, subprocess.Popen[bytes]]") -> None:
         """Waits until every hospital is read and applied; Fatal when a role has ended."""
-        quiet = 0
-        while quiet < 3 and not self.stop.wait(0.3):
+        quiet, seen = 0, self._looks
+        while quiet < 2 and not self.stop.wait(0.1):
             for name, process in processes.items():
                 if process.poll() is not None:
                     log = FOLDER / f"{name.replace(' ', '-')}.log"
                     raise Fatal(f"the demo's `{name}` ended with code {process.returncode}", hint=f"tail {log}")
-            rows = self._status()
-            done = all(row["snapshot"] == "done" and row["lag_records"] == 0 and row["behind"] is False for row in rows)
-            quiet = quiet + 1 if done else 0
+            if self._looks > seen:
+                seen = self._looks
+                quiet = quiet + 1 if all(map(_is_done, self._rows)) else 0
 
-    def _status(self) -> list[dict[str, Any]]:
-        from passport.cli.status import collect
-        from passport.configuration import load
-
+    @contextmanager
+    def _followed(self) -> Iterator[None]:
+        """`passport status` once a second, in a thread of its own."""
         settings, _ = load(self.site.config)
-        return collect(settings, "passport")
+        ended = threading.Event()
+
+        def look() -> None:
+            with closing(connected("passport", settings)) as sink:
+                while not ended.wait(1 if self._looks else 0):
+                    self._rows = collect(settings, sink)
+                    self._looks += 1
+
+        thread = threading.Thread(target=look, name="status")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     @contextmanager
     def _table(self) -> Iterator[None]:
@@ -165,7 +183,7 @@ class Demo:
         table = Table(title="openmrs-passport")
         for heading in ("hospital", "state", "captured", "stored", "people matched", "unmatched", "lag", "p50", "p99"):
             table.add_column(heading, justify="left" if heading in ("hospital", "state") else "right")
-        for row in self._status():
+        for row in self._rows:
             table.add_row(
                 row["hospital"],
                 row["state"],
@@ -215,8 +233,12 @@ class Demo:
     def _go_on(self) -> None:
         self.console.print(f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}")
         self.latency = Latency(self.site.passport)
-        with closing(self.latency), roles(self.site), self._table(), self._clinics(2):
+        with self._followed(), closing(self.latency), roles(self.site), self._table(), self._clinics(2):
             self.stop.wait()
+
+
+def _is_done(row: dict[str, Any]) -> bool:
+    return row["snapshot"] == "done" and row["lag_records"] == 0 and row["behind"] is False
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:

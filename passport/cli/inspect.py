@@ -107,17 +107,20 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
 ) -> None:
     """How far each hospital is: read, published, applied, matched."""
+    from consumers.worker import connected
+
     session: Session = context.obj
     name, _ = session.destination(destination)
-    while True:
-        rows = collect(session.settings, name)
-        if as_json:
-            session.print_json(rows)
-        else:
-            session.console.print(_status_table(rows))
-        if not watch:
-            return
-        time.sleep(2)
+    with closing(connected(name, session.settings)) as sink:
+        while True:
+            rows = collect(session.settings, sink)
+            if as_json:
+                session.print_json(rows)
+            else:
+                session.console.print(_status_table(rows))
+            if not watch:
+                return
+            time.sleep(2)
 
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:

@@ -9,16 +9,14 @@ from passport.settings import Settings
 from passport.source import connect, end_of_binlog
 
 
-def collect(settings: Settings, destination: str) -> list[dict[str, Any]]:
-    """One dict a hospital: what ``status --json`` prints. NotReady when Kafka or the destination is away."""
+def collect(settings: Settings, sink: Any) -> list[dict[str, Any]]:
+    """One dict a hospital: what ``status --json`` prints. NotReady when Kafka or `sink` is away."""
     from cdc import broker
     from cdc.position import Positions
-    from consumers.worker import connected
 
     ends = broker.offsets(settings.kafka, settings.kafka.topic)
     positions = Positions(settings.kafka).all()
-    with closing(connected(destination, settings)) as sink:
-        return [_hospital(settings, name, positions.get(name), ends, sink) for name in settings.hospitals]
+    return [_hospital(settings, name, positions.get(name), ends, sink) for name in settings.hospitals]
 
 
 def _hospital(settings: Settings, name: str, saved: Any, ends: dict[int, tuple[int, int]], sink: Any) -> dict[str, Any]:
