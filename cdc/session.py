@@ -16,10 +16,11 @@ from cdc.lease import Lease, server_id
 from cdc.position import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob, read_obs
+from cdc.table_map import ColumnsChanged
 from cdc.transaction import Transaction
 from passport import metrics
 from passport import source as server
-from passport.errors import Gap, Retry
+from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
 from passport.source import Source, Waypoint
 from passport.version import Position
@@ -46,6 +47,7 @@ class Session:
         self._positions = positions
         self._saved = saved
         self._columns = saved.columns
+        self._columns_as_of = saved.position
         self._cursor = saved.snapshot or Snapshot()
         self._again = False  # a snapshot is due when the transaction ends
         self._published_ts = 0
@@ -94,10 +96,17 @@ class Session:
         self._publisher.close()
 
     def _read(self, timeout_s: float) -> bool:
-        items = self._stream.poll(timeout_s)
+        try:
+            items = self._stream.poll(timeout_s)
+        except ColumnsChanged as error:
+            raise self._healed(error) from None
         self._verify()
+        before = self._published_ts
         for item in items:
             self._handlers[type(item)](item)
+        if self._published_ts != before:
+            metrics.LAST_EVENT.labels(self._id).set(self._published_ts / 1000)
+            metrics.CDC_LAG.labels(self._id).set(max(0.0, time.time() - self._published_ts / 1000))
         return bool(items)
 
     # --- what the binlog says
@@ -110,8 +119,6 @@ class Session:
             self._reread(keys)
         if commit.ts:
             self._published_ts = commit.ts * 1000
-            metrics.LAST_EVENT.labels(self._id).set(commit.ts)
-            metrics.CDC_LAG.labels(self._id).set(max(0.0, time.time() - commit.ts))
         self._mark(commit.at, commit.gtid_set)
         self._renew_snapshot()
 
@@ -131,6 +138,7 @@ class Session:
             self._transaction.roll_back()
         if statement.kind == "ddl":
             self._columns = self._read_columns()
+            self._columns_as_of = self._lease.end().position
             self._stream.relist(self._columns)
         metrics.SKIPPED.labels(self._id, statement.kind).inc()
         self._request_snapshot(f"{statement.kind} on {statement.table}", statement.at)
@@ -282,6 +290,15 @@ class Session:
     def _job(self) -> SnapshotJob:
         budget = self._hospital.load_budget
         return SnapshotJob(self._source, self._publisher, self._envelopes, budget, self._cursor)
+
+    def _healed(self, error: ColumnsChanged) -> Fatal:
+        """A list that was read after a DDL may be that of a later DDL: rows in between can't be decoded any more."""
+        if self._read_to.order >= self._columns_as_of.order and self._read_columns() == self._columns:
+            return error
+        return Gap(
+            f"hospital {self._id}: rows were written with columns that are no more ({error.message})",
+            hint="nothing to do: a new epoch and a snapshot follow by themselves",
+        )
 
     def _read_columns(self) -> Any:
         try:

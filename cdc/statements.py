@@ -38,7 +38,7 @@ class Statements:
 
     def classify(self, database: bytes, text: bytes) -> Found:
         """`database`: the session's default one."""
-        head = _TRANSACTION.get(text.strip().rstrip(b";").upper())
+        head = _TRANSACTION.get(text.strip(b"; \t\r\n").upper())
         if head:
             return Found(head)
         sql = _NOISE.sub(b" ", text).strip()

@@ -246,8 +246,12 @@ def completed(found: Sequence[Column], listed: Sequence[ColumnInfo] | None, tabl
     return [_filled(column, by_name.get(column.name)) for column in found]
 
 
-def _mismatch(table: str, why: str) -> Fatal:
-    return Fatal(
+class ColumnsChanged(Fatal):
+    """Rows without column names, and a column list that is older or newer than they are."""
+
+
+def _mismatch(table: str, why: str) -> ColumnsChanged:
+    return ColumnsChanged(
         f"binlog: the column list of {table} is not the one its rows were written with: {why}",
         hint="SET GLOBAL binlog_row_metadata = 'FULL' at the source, then `passport backfill` this hospital",
     )

@@ -20,6 +20,7 @@ class Transaction:
         self._start = start
         self._held: Row | None = None
         self._notices: list[Notice] = []
+        self._count = {op: metrics.EVENTS.labels(hospital, "obs", op).inc for op in "cud"}
         self.partial: list[int] = []
         self.is_open = False
 
@@ -67,7 +68,7 @@ class Transaction:
             last=last,
         )
         self._publisher.send("row", value)
-        metrics.EVENTS.labels(self._hospital, "obs", row.op).inc()
+        self._count[row.op]()
         for notice in self._notices:
             self._notify(notice)
         self._notices = []

@@ -31,6 +31,7 @@ from reconcile.stamp import Stamp
 
 EVERY_S = 3_600.0  # from one pass to the next
 ROUNDS = 3
+SETTLE_S = 2.0
 PERSONS = 500
 CACHE_TTL_S = 3_600.0
 
@@ -98,6 +99,7 @@ class Comparison:
         for _ in range(ROUNDS):
             if not suspects:
                 break
+            self._stop.wait(SETTLE_S)  # who has just registered in the Passport is known to the destination then
             mark = Mark.now(self._settings, self._id, self._source)
             if not mark.reached(lambda: self._passport.progress(self._id)):
                 raise NotReady(

@@ -146,20 +146,20 @@ class Polling:
 
     def _look(self, reading: Reading) -> None:
         hospital, known, started = self._hospital, self._known, time.monotonic()
-        now_ms = clock_ms(reading)
+        since = self._wall(known.run_ms // 1000 - OVERLAP_S)
+        known.begin(clock_ms(reading))
         self._begun = False
-        stamp = self._stamp(self._saved.run + 1, now_ms)
-        pace = Pace(hospital.load_budget, self._stop)
+        stamp = self._stamp(self._saved.run + 1)
+        pace = Pace(hospital.load_budget, self._stop, self._lease.keep)
         tables = [*scan.noticed(reading, hospital.mysql.database), scan.obs(self._source.columns())]
         walk = Walk(reading, tables, known, pace, width=hospital.load_budget.chunk_rows)
         budget = hospital.load_budget.rows_per_s * hospital.poll_interval_s
-        for change in walk.changes(budget, self._wall(known.since_s - OVERLAP_S)):
-            self._lease.keep()
+        for change in walk.changes(budget, since):
             if self._stop.is_set():
                 raise Retry(f"hospital {self._id}: stopped within a run, which comes again")
             self._publish(reading, change, stamp, pace)
-        known.since_s = now_ms // 1000
-        self._end(now_ms)
+        known.end()
+        self._end()
         log.info("polled", hospital=self._id, run=self._saved.run, duration_s=round(time.monotonic() - started, 3))
 
     def _publish(self, reading: Reading, change: Change, stamp: Stamp, pace: Pace) -> None:
@@ -190,21 +190,22 @@ class Polling:
             self._save(replace(self._saved, run=number, position=_place(number, ended=False)))
             self._begun = True
 
-    def _end(self, now_ms: int) -> None:
-        self._send(iter([self._stamp(self._saved.run, now_ms).heartbeat()]))
+    def _end(self) -> None:
+        self._send(iter([self._stamp(self._saved.run).heartbeat()]))
         self._publisher.flush()
         if self._begun:
             place = _place(self._saved.run, ended=True)
             self._save(replace(self._saved, position=place, state=self._known.encode()))
-        metrics.LAST_EVENT.labels(self._id).set(now_ms / 1000)
+        metrics.LAST_EVENT.labels(self._id).set(self._known.through_ms / 1000)
 
     def _save(self, saved: Saved) -> None:
         self._saved = replace(saved, ts_ms=int(time.time() * 1000))
         self._positions.save(self._saved)
 
-    def _stamp(self, number: int, now_ms: int) -> Stamp:
+    def _stamp(self, number: int) -> Stamp:
+        """Dated by what is surely published: when a row has changed nobody knows."""
         version = poll_version(self._saved.epoch, number)
-        return Stamp(self._id, self._hospital, self._saved.server, version, "poll", now_ms)
+        return Stamp(self._id, self._hospital, self._saved.server, version, "poll", self._known.through_ms)
 
     def _wall(self, unix_s: int) -> str:
         zone = ZoneInfo(self._hospital.timezone)

@@ -76,13 +76,12 @@ def _noticed(name: str, columns: list[ColumnInfo]) -> Table:
     return Table(name, OWNERS.get(name, keys[0]), keys, hashes.sql(known))
 
 
-def page(reading: Reading, table: Table, width: int, after: int) -> Page:
-    """The next page of whole ranges after key `after`."""
+def page(reading: Reading, table: Table, width: int, after: int, rows: int) -> Page:
+    """The next page of whole ranges after key `after`, of about `rows` keys."""
     start = _next_key(reading, table, after)
     if start is None:
         return Page({}, after, after, -1, last=True)
-    ranges = max(1, PAGE_ROWS // width)
-    to = (start // width + ranges) * width - 1
+    to = (start // width + max(1, rows // width)) * width - 1
     found = reading.rows(
         f"SELECT {table.key} DIV {width} AS number, COUNT(*) AS counted, {table.hash} AS digest,"  # noqa: S608
         f" MAX({table.key}) AS top"
@@ -109,12 +108,12 @@ def digest(reading: Reading, table: Table, after: int, to: int) -> Digest:
     return Digest(int(found["counted"]), int(found["digest"]))
 
 
-def recent(reading: Reading, ranges: Ranges, after: int, since: str) -> set[int]:
-    """Ranges of obs, among the next SCAN_ROWS keys, with a row created or voided at or after the wall time `since`."""
+def recent(reading: Reading, ranges: Ranges, after: int, to: int, since: str) -> set[int]:
+    """Ranges of obs, among the keys in (after, to], with a row created or voided at or after the wall time `since`."""
     found = reading.rows(
         f"SELECT DISTINCT obs_id DIV {ranges.width} AS number FROM obs WHERE obs_id > %s AND obs_id <= %s"  # noqa: S608
         " AND (date_created >= %s OR date_voided >= %s)",
-        (after, after + SCAN_ROWS, since, since),
+        (after, to, since, since),
     )
     return {int(row["number"]) for row in found}
 

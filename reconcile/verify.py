@@ -4,6 +4,7 @@ By person, in batches of which each is read at one snapshot of the hospital, wit
 looked at again when the destination has applied a position taken after the read: what is on its way is no difference.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from reconcile.passport_db import PassportDb
 from reconcile.report import Compared, Differences, Report
 
 ROUNDS = 3
+SETTLE_S = 2.0
 PERSONS = 500  # of a batch, and
 ROWS = 5_000  # of obs, one person at least
 EVERYONE = 2**62
@@ -102,7 +104,8 @@ class _Verifier:
         return self._compared, total
 
     def _caught_up(self) -> bool:
-        """Waits for the destination to be where the hospital is now."""
+        """Waits for the destination to be where the hospital is now, and to hear of who has just registered."""
+        time.sleep(SETTLE_S)
         mark = Mark.now(self._settings, self._id, self._source)
         self._compared.behind = not mark.reached(lambda: self._passport.progress(self._id))
         self._compared.hint = mark.hint if self._compared.behind else ""
@@ -113,7 +116,7 @@ class _Verifier:
         shown, linked = self._passport.shown_to(self._id), self._passport.linked(self._id)
         found: ByPerson = {}
         with self._source.read(ANY_SNAPSHOT) as reading:
-            of = int(reading.rows("SELECT COUNT(DISTINCT person_id) AS persons FROM obs")[0]["persons"])
+            of = int(reading.rows("SELECT COUNT(*) AS persons FROM patient")[0]["persons"])
         for after, to, person_ids in self._batches():
             also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
             for ids in _parts(sorted({*person_ids, *also})):

@@ -7,7 +7,7 @@ from typing import Any
 from passport.source import Reading
 from reconcile import scan
 from reconcile.hashes import Digest
-from reconcile.pacing import FETCHED, HASHED, SCANNED, Pace
+from reconcile.pacing import HASHED, SCANNED, Pace
 from reconcile.ranges import Ranges
 from reconcile.scan import Page, Table
 
@@ -15,6 +15,7 @@ MOST_RANGES = {"obs": 2_048}
 MOST_RANGES_AROUND = 256
 FIRST_WIDTH_AROUND = 64
 EVERYTHING = 2**62
+_PLAIN = ("complete", "run_ms", "round_ms", "through_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +30,22 @@ class Change:
 
 @dataclass(slots=True)
 class Known:
-    """What polling remembers. `cursor`: table and key up to which the walk is; `complete`: it has been round once;
-    `since_s`: the source's clock at the last run's start, Unix seconds.
+    """What polling remembers. `cursor`: table and key up to which the walk is; `complete`: it has been round once.
+
+    The source's clock in Unix ms: `run_ms` when the last run began, `round_ms` when the walk set out, `through_ms` when
+    the last one that came round had: every change before that is published.
     """
 
     tables: dict[str, Ranges] = field(default_factory=dict)
     cursor: tuple[str, int] | None = None
     complete: bool = False
-    since_s: int = 0
+    run_ms: int = 0
+    round_ms: int = 0
+    through_ms: int = 0
 
     def encode(self) -> dict[str, Any]:
         tables = {name: ranges.encode() for name, ranges in self.tables.items()}
-        return {"tables": tables, "cursor": self.cursor, "complete": self.complete, "since_s": self.since_s}
+        return {**{name: getattr(self, name) for name in _PLAIN}, "tables": tables, "cursor": self.cursor}
 
     @classmethod
     def decode(cls, saved: dict[str, Any]) -> "Known":
@@ -49,11 +54,22 @@ class Known:
             return cls()
         tables = {name: Ranges.decode(ranges) for name, ranges in saved["tables"].items()}
         cursor = (saved["cursor"][0], saved["cursor"][1]) if saved["cursor"] else None
-        return cls(tables, cursor, saved["complete"], saved["since_s"])
+        return cls(tables, cursor, **{name: saved[name] for name in _PLAIN})
 
     @property
     def rows(self) -> int:
         return sum(ranges.rows for ranges in self.tables.values())
+
+    def begin(self, now_ms: int) -> None:
+        """A run begins."""
+        self.run_ms = now_ms
+        if self.cursor is None:
+            self.round_ms = now_ms
+
+    def end(self) -> None:
+        """It has ended; where the walk is, `cursor` tells."""
+        if self.cursor is None:
+            self.through_ms = self.round_ms
 
 
 class Walk:
@@ -100,7 +116,8 @@ class Walk:
         return self._known.tables.setdefault(table.name, Ranges(width))
 
     def _page(self, table: Table, ranges: Ranges, after: int) -> Page:
-        page = scan.page(self._reading, table, ranges.width, after)
+        rows = self._pace.rows(HASHED, scan.PAGE_ROWS)
+        page = scan.page(self._reading, table, ranges.width, after, rows)
         self._pace.spend(page.rows * HASHED)
         return page
 
@@ -152,9 +169,10 @@ class Walk:
         table = self._tables[-1]
         ranges = self._ranges(table)
         suspects: set[int] = set()
-        for after in range(-1, ranges.top + 1, scan.SCAN_ROWS):
-            suspects |= scan.recent(self._reading, ranges, after, since)
-            self._pace.spend(scan.SCAN_ROWS * SCANNED * FETCHED)
+        rows = self._pace.rows(SCANNED, scan.SCAN_ROWS)
+        for after in range(-1, ranges.top + 1, rows):
+            suspects |= scan.recent(self._reading, ranges, after, after + rows, since)
+            self._pace.spend(rows * SCANNED)
         for number in sorted(suspects - {ranges.number(ranges.top)}):
             digest = scan.digest(self._reading, table, ranges.before(number), ranges.before(number + 1))
             self._pace.spend(digest.rows * HASHED)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
@@ -147,3 +148,7 @@ def own_kafka(own: Callable[..., Kafka]) -> Callable[..., Kafka]:
 def own_mongo(own: Callable[..., Mongo]) -> Callable[..., Mongo]:
     """``own_mongo()``: a replica set of one to be broken."""
     return lambda **options: own(Mongo, **options)
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")

@@ -94,7 +94,9 @@ class JsonLines:
             os.statvfs(self._path)
 
     def close(self) -> None:
-        os.close(self._file)
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def _append(self, lines: Iterable[str]) -> None:
         data = memoryview("".join(line + "\n" for line in lines).encode())

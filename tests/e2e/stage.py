@@ -192,12 +192,14 @@ class Stage:
         return operations["inserted"], self.db["observations"].estimated_document_count()
 
     def fingerprint(self) -> dict[str, str]:
-        """A hash of every document, by collection/_id; bookkeeping left out."""
+        """A hash of every field, by collection/_id/field; bookkeeping left out."""
         found = {}
         for name in self.db.list_collection_names():
             if name not in BOOKKEEPING:
                 for document in self.db[name].find():
-                    found[f"{name}/{document['_id']}"] = hashlib.sha256(bson.encode(document)).hexdigest()
+                    for field_name, value in document.items():
+                        digest = hashlib.sha256(bson.encode({"": value})).hexdigest()
+                        found[f"{name}/{document['_id']}/{field_name}"] = digest
         return found
 
     def said(self) -> str:

@@ -87,7 +87,7 @@ def test_no_output_holds_anything_of_a_patient(stage: Stage) -> None:
         secrets += canaries(connection)
     broken(stage)
     stage.wait_equal(90)
-    assert stage.db["observations"].count_documents({"row.value_text": {"$in": secrets}}) > CANARIES, "they travelled"
+    assert stage.db["observations"].count_documents({"row.value_text": {"$in": secrets}}) > 10, "they travelled"
     with kigali.connect() as connection:
         secrets += private(connection)
 

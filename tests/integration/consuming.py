@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Delivered:
     lines: int
     states: dict[tuple[str, int], str]  # of persons, by their newest version
 
-    @property
+    @cached_property
     def live(self) -> dict[tuple[str, int], Enriched]:
         """Rows that are there, without what says how and when they came; the person as last said."""
         return {key: plain(one) for key, one in self.rows.items() if not one["deleted"]}

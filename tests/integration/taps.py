@@ -89,10 +89,12 @@ class Tap:
 def until(stream: BinlogStream, end: Position) -> list[Item]:
     """Items up to `end`."""
     items: list[Item] = []
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, reached = time.monotonic() + PATIENCE_S, stream.position
     while not stream.format_ts or stream.position.order < end.order or items_left(stream, items):
         found = stream.poll(1)
         items += found
+        if stream.position != reached:
+            deadline, reached = time.monotonic() + PATIENCE_S, stream.position
         assert found or time.monotonic() < deadline, f"nothing more behind {stream.position}, the end is {end}"
     return items
 

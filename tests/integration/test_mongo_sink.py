@@ -4,8 +4,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
 from consumers.sinks import KeyRange, Outcome, Progress
-from consumers.sinks.mongo import connect, people, store
+from consumers.sinks.mongo import connect, reports
 from consumers.sinks.mongo.sink import MongoSink
 from passport.errors import Fatal, NotReady, Retry
 from passport.observation import Author, Observation, Person
@@ -130,7 +132,7 @@ def test_a_voided_row_is_hidden_whatever_the_order(passport: Passport, order: li
     for batch in [[event] for event in events] if split else [events]:
         sink.write(batch)
     assert passport.shown() == []
-    assert passport.db.observations.find_one({"_id": "kigali/1"}, {"row.voided": 1})["row"]["voided"] == 1
+    assert one(passport.db.observations, "kigali/1")["row"]["voided"] == 1
 
 
 def test_a_void_and_unvoid_brings_the_same_record_back(passport: Passport) -> None:
@@ -267,8 +269,8 @@ def test_nothing_is_stored_of_who_is_not_matched(passport: Passport, state: str)
     who = person(4711, "1199080099999999" if state == "ok" else None, state=state)
     row = obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY), who=who, author=Author(CANARY, "creator", "user/u"))
     assert sink.write([row]) == Outcome(unmatched=1)
-    assert list(people.unmatched(passport.db, HOSPITAL)) == [(HOSPITAL, 4711, state)]
-    assert people.unmatched_counts(passport.db, HOSPITAL) == {state: 1}
+    assert list(reports.unmatched(passport.db, HOSPITAL)) == [(HOSPITAL, 4711, state)]
+    assert reports.unmatched_counts(passport.db, HOSPITAL) == {state: 1}
     everything = passport.everything()
     assert CANARY not in everything
     assert "1199080099999999" not in everything
@@ -383,6 +385,31 @@ def test_the_sweep_sees_what_the_stream_missed(passport: Passport) -> None:
     assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
 
 
+def test_ambiguous_people_are_asked_for_once_a_start(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10, who=person(national_id=None, state="ambiguous"))])
+    again = passport.sink()
+    assert eventually(lambda: again.wanted(HOSPITAL, 10)) == [1]
+    assert read_whole(again, person(at=20), [obs(1, 10)]).stored == 1
+    assert list(again.wanted(HOSPITAL, 10)) == []
+
+
+def test_rows_of_a_writer_that_died_after_the_link_ended_are_swept(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    row = passport.db.observations.find_one({})
+    assert row is not None
+    sink.write([obs(2, 20, who=person(national_id=None, at=20))])
+    passport.db.observations.insert_one(row)
+    again = passport.sink()
+    assert eventually(lambda: again.wanted(HOSPITAL, 10)) == [1]
+    again.retain(person(national_id=None, at=30), [1, 2], version(30, 0))
+    assert passport.db.observations.count_documents({}) == 0
+    assert list(again.wanted(HOSPITAL, 10)) == []
+
+
 # --- scopes -------------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +441,11 @@ def test_a_person_read_whole_is_all_there_is(passport: Passport) -> None:
 # --- the Passport's own --------------------------------------------------------------------------------------------
 
 
+def one(collection: Any, key: Any = None) -> Document:
+    found: Document = collection.find_one({"_id": key} if key else {})
+    return found
+
+
 def edit(passport: Passport, **data: str) -> None:
     change: Document = {f"data.{name}": value for name, value in data.items()}
     passport.db.medicalrecords.update_one({}, {"$set": {**change, "lastEditedAt": datetime.now(UTC)}})
@@ -430,9 +462,9 @@ def test_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(passport: 
     [record] = passport.shown()
     assert record["data"]["details"] == "about 70"
     assert record["openmrsData"]["pending"]["details"] == "99"
-    assert store.conflicts(passport.db, HOSPITAL) == [(HOSPITAL, str(record["_id"]))]
+    assert list(reports.conflicts(passport.db, HOSPITAL)) == [(HOSPITAL, str(record["_id"]))]
     sink.write([obs(1, 30)])
-    assert store.conflicts(passport.db, HOSPITAL) == []
+    assert list(reports.conflicts(passport.db, HOSPITAL)) == []
     sink.write([obs(1, 40, voided=True)])
     assert passport.shown() == []
     sink.write([obs(1, 50)])
@@ -503,26 +535,26 @@ def test_an_author_gets_a_new_name_unless_somebody_took_the_placeholder_over(pas
     sink.write([obs(1, 10)])
     user = ObjectId(passport.shown()[0]["createdBy"])
     sink.write([obs(1, 20, author=replace(make.JANE, name="Jane Mugisha"))])
-    assert passport.db.users.find_one({"_id": user})["name"] == "Jane Mugisha"
+    assert one(passport.db.users, user)["name"] == "Jane Mugisha"
     passport.db.users.update_one({"_id": user}, {"$set": {"email": "jane@hospital.rw", "name": "J. M."}})
     passport.sink().write([obs(1, 30, author=make.JANE)])
-    assert passport.db.users.find_one({"_id": user})["name"] == "J. M."
-    assert passport.db.hospitals.find_one({})["licenseNumber"] == "RW-77"
+    assert one(passport.db.users, user)["name"] == "J. M."
+    assert one(passport.db.hospitals)["licenseNumber"] == "RW-77"
 
 
 def test_medical_history_is_kept_only_when_asked_for(passport: Passport) -> None:
     first, second = passport.register(), passport.register("1199080012340000")
     passport.sink().write([obs(1, 10)])
-    assert passport.db.patients.find_one({"_id": ObjectId(first)})["medicalHistory"] == []
+    assert one(passport.db.patients, ObjectId(first))["medicalHistory"] == []
     sink = passport.sink(link_medical_history=True)
     sink.write([obs(1, 10)])
     [record] = passport.shown()
-    assert passport.db.patients.find_one({"_id": ObjectId(first)})["medicalHistory"] == [record["_id"]]
+    assert one(passport.db.patients, ObjectId(first))["medicalHistory"] == [record["_id"]]
     sink.write([obs(2, 20, voided=True, who=person(national_id="1199080012340000", at=20))])
-    assert passport.db.patients.find_one({"_id": ObjectId(first)})["medicalHistory"] == []
-    assert passport.db.patients.find_one({"_id": ObjectId(second)})["medicalHistory"] == [record["_id"]]
+    assert one(passport.db.patients, ObjectId(first))["medicalHistory"] == []
+    assert one(passport.db.patients, ObjectId(second))["medicalHistory"] == [record["_id"]]
     sink.write([obs(1, 30, voided=True, who=person(national_id="1199080012340000", at=30))])
-    assert passport.db.patients.find_one({"_id": ObjectId(second)})["medicalHistory"] == []
+    assert one(passport.db.patients, ObjectId(second))["medicalHistory"] == []
 
 
 def test_progress_is_kept_and_its_version_never_falls(passport: Passport) -> None:
@@ -657,7 +689,7 @@ def audit_trail(passport: Passport) -> set[Any]:
     return set(passport.db.auditlogs.distinct("_id"))
 
 
-def heal(run: Callable[[], None]) -> None:
+def heal(run: Callable[[], object]) -> None:
     try:
         run()
     except Retry:
@@ -717,6 +749,38 @@ def test_a_member_that_gets_a_header_meanwhile_is_not_shown_alone(
     assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [3]
 
 
+def test_two_writers_at_once_end_as_one_does(passport: Passport) -> None:
+    """Both replay everything, in pieces of their own and out of step; the links of both persons change on the way."""
+    moved, ended = person(national_id="1199080012349999", at=30), person(2, None, at=30)
+    events = [*story(), obs(20, 30, who=moved), obs(21, 30, who=ended), obs(22, 31, who=moved)]
+    empty(passport)
+    third = passport.register("1199080012349999")
+    passport.sinks[0].write(events)
+    expected = passport.state()
+    assert {record["patientId"] for record in expected["records"].values()} == {third}
+    for seed in range(12):
+        empty(passport)
+        passport.db.patients.insert_one(patient("1199080012349999") | {"_id": ObjectId(third)})
+        together([partial(replay, passport, events, seed * 2 + writer) for writer in range(2)])
+        assert passport.state() == expected, f"seed {seed}"
+
+
+def replay(passport: Passport, events: list[Observation], seed: int) -> None:
+    rng, sink = random.Random(seed), passport.sink()
+    start = 0
+    while start < len(events):
+        size = rng.randint(1, 6)
+        sink.write(events[start : start + size])
+        start += size
+    sink.close()
+
+
+def together(acts: Sequence[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor(len(acts)) as threads:
+        for future in [threads.submit(act) for act in acts]:
+            future.result()
+
+
 def test_a_link_that_ends_meanwhile_leaves_nothing(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
     passport.register()
     slow, quick = passport.sink(), passport.sink()
@@ -761,6 +825,14 @@ def test_wrong_options_are_named_and_not_quoted(wrong: dict[str, str]) -> None:
     assert CANARY[:9] not in str(failure.value)
 
 
+def ready(sink: MongoSink) -> bool:
+    try:
+        sink.ready()
+    except NotReady:
+        return False
+    return True
+
+
 def test_it_goes_on_after_the_server_was_killed(own_mongo: Callable[..., Any]) -> None:
     server = own_mongo()
     passport = Passport(server.url)
@@ -773,7 +845,8 @@ def test_it_goes_on_after_the_server_was_killed(own_mongo: Callable[..., Any]) -
     with pytest.raises(NotReady):
         sink.ready()
     server.start()
-    eventually(lambda: heal(lambda: sink.write([obs(2, 20)])) or True, 20)
+    eventually(lambda: ready(sink), 20)
+    sink.write([obs(2, 20)])
     assert passport.details() == ["72", "72"]
     late = person(5, "1199080012340000", at=20)
     sink.write([obs(50, 20, who=late)])
@@ -797,9 +870,9 @@ def test_a_batch_takes_few_round_trips_whatever_its_size(passport: Passport) -> 
     rng = random.Random(7)
     rows = [obs(number, 10 + number, value=make.number(rng.randrange(50, 120))) for number in range(1, 601)]
     sink.write(rows[:1])
-    counts = [operations(passport, lambda part=part: sink.write(part)) for part in (rows[1:11], rows[11:600])]
+    counts = [operations(passport, partial(sink.write, part)) for part in (rows[1:11], rows[11:600])]
     assert counts[1] <= 16
-    assert counts[1] - counts[0] <= 4, "getMore for larger answers only"
+    assert counts[1] - counts[0] <= 2, "larger answers may come in pieces"
 
 
 def operations(passport: Passport, act: Callable[[], Any]) -> int:

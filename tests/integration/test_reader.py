@@ -2,107 +2,30 @@
 
 import itertools
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
-from cdc.grants import grants
-from cdc.position import Positions, Saved
-from dev.hospital import create
-from dev.hospital.clinic import Clinic
-from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal, NotReady
-from passport.event import ChangeEvent
-from passport.settings import Settings
 from tests import stream
+from tests.hospitals import (
+    PASSWORD,
+    Server,
+    assert_equal,
+    clinic,
+    eventually,
+    hospital,
+    in_source_order,
+    log,
+    reading,
+    saved,
+)
 from tests.reader_process import catch_up, running, spawn
-from tests.servers import Address, fresh_name
-
-Server = MariaDB | MySQL
-PASSWORD = "choose-a-password"
-
-
-def hospital(server: Server, patients: int = 20) -> Address:
-    """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
-    server.execute("CREATE DATABASE openmrs")
-    create(server.connect(database="openmrs"), seed=1, patients=patients)
-    address = Address("mariadb" if isinstance(server, MariaDB) else "mysql", "127.0.0.1", server.port, "root", "")
-    address = address._replace(database="openmrs")
-    settings = stream.settings(address.settings(user="cdc"), "unused", "unused")
-    sql = grants("kigali", settings.hospitals["kigali"], address.flavour)  # type: ignore[arg-type]
-    server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
-    return address
-
-
-def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
-    return stream.settings(address.settings(user="cdc", password=PASSWORD), bootstrap, fresh_name(), **changes)
-
-
-@contextmanager
-def clinic(address: Address, *, seed: int = 7, rate: float | None = 50) -> Iterator[None]:
-    """Somebody works in the hospital."""
-    done = threading.Event()
-    raised: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with address.connect(autocommit=False) as connection:
-                clinic = Clinic(connection, seed=seed, rate=rate)
-                while not done.is_set():
-                    clinic.step()
-        except BaseException as error:  # noqa: BLE001  # shown by the test
-            raised.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-    if raised:
-        raise raised[0]
-
-
-def saved(settings: Settings) -> Saved:
-    positions = Positions(settings.kafka)
-    found = positions.load("kigali")
-    assert found is not None
-    return found
-
-
-def assert_equal(settings: Settings, address: Address) -> list[ChangeEvent]:
-    """What the records tell is what the table holds."""
-    events = stream.records(settings)
-    assert stream.Table.of(events).rows == stream.obs(address)
-    return events
-
-
-def in_source_order(events: list[ChangeEvent]) -> bool:
-    """First deliveries of the binlog's rows are in commit order, and the transactions' last rows are marked."""
-    versions = list(dict.fromkeys(event.source.version for event in stream.changes(events)))
-    return versions == sorted(versions)
-
-
-@contextmanager
-def eventually(what: Callable[[], bool], within_s: float = 20) -> Iterator[None]:
-    yield
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
-
-
-def log(folder: Path) -> str:
-    """What a reader's process has said so far."""
-    file = folder / "reader.log"
-    return file.read_text() if file.exists() else ""
+from tests.servers import Address
 
 
 @pytest.fixture(params=["mariadb-full", "mariadb-defaults", "mysql-full", "mysql-minimal"])
@@ -337,3 +260,71 @@ def test_the_database_away_and_back(any_server: Server, kafka_bootstrap: str) ->
     catch_up(settings)
     events = assert_equal(settings, address)
     assert in_source_order(events)
+
+
+def test_a_reader_that_stood_still_gives_way(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
+    address = hospital(own_mariadb())
+    settings = reading(address, kafka_bootstrap)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    first = spawn(settings, folders[0])
+    with eventually(lambda: "reading the binlog" in log(folders[0])):
+        pass
+    first.send_signal(signal.SIGSTOP)
+    second = spawn(settings, folders[1])
+    with clinic(address):
+        with eventually(lambda: "reading the binlog" in log(folders[1]), within_s=40):
+            pass
+        first.send_signal(signal.SIGCONT)
+        with eventually(lambda: "another reader holds the lease" in log(folders[0])):
+            pass
+        time.sleep(1)
+    for process in (first, second):
+        process.terminate()
+        assert process.wait(20) == 0
+    catch_up(settings)
+    assert_equal(settings, address)
+
+
+def test_a_server_that_stands_still_is_left_and_come_back_to(own_mariadb: Any, kafka_bootstrap: str) -> None:
+    server = own_mariadb()
+    address = hospital(server)
+    fast = address.settings(user="cdc", password=PASSWORD, read_timeout_s=2, connect_timeout_s=1)
+    settings = stream.settings(fast, kafka_bootstrap, fresh_name())
+    with running(settings):
+        time.sleep(1)
+        before = sample("passport_cdc_disconnects_total")
+        server.pause()
+        with eventually(lambda: sample("passport_cdc_disconnects_total") > before):
+            pass
+        server.resume()
+        with clinic(address), eventually(lambda: sample("passport_cdc_connected") == 1):
+            time.sleep(1)
+    catch_up(settings)
+    assert in_source_order(assert_equal(settings, address))
+
+
+def sample(name: str) -> float:
+    return REGISTRY.get_sample_value(name, {"hospital": "kigali"}) or 0
+
+
+def test_a_command_does_not_wait_for_a_kafka_that_is_away(own_mariadb: Any, own_kafka: Any) -> None:
+    address, kafka = hospital(own_mariadb(), patients=2), own_kafka()
+    settings = reading(address, kafka.url)
+    kafka.kill()
+    with pytest.raises(NotReady, match="Kafka"):
+        catch_up(settings)
+
+
+def test_files_rotate_while_it_reads(own_mariadb: Any, kafka_bootstrap: str) -> None:
+    server = own_mariadb(flags=["--max-binlog-size=65536"])
+    address = hospital(server)
+    settings = reading(address, kafka_bootstrap)
+    with clinic(address), running(settings):
+        time.sleep(3)
+    catch_up(settings)
+    events = assert_equal(settings, address)
+    assert len({event.source.file for event in stream.changes(events)}) > 3
+    assert in_source_order(events)
+    assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]

@@ -44,17 +44,13 @@ def test_an_id_that_another_holds_is_ambiguous() -> None:
     assert stated(7, facts((ID, False)), holders) == ("ambiguous", None)
 
 
-@pytest.mark.parametrize(
-    "typed", ["1-1990-8001234-5-678", " 1199080012345678", "1199080012345678\t", "ID1199080012345678"]
-)
+@pytest.mark.parametrize("typed", ["1-1990-8001234-5-678", " 1199080012345678\t", "ID 1199080012345678"])
 def test_digits_as_typed(typed: str) -> None:
-    assert digits(typed) == digits(digits(typed)).lstrip()
-    assert digits("1-1990-8") == "119908"
-    assert set(digits(typed)) <= set("0123456789")
+    assert digits(typed) == "1199080012345678"
 
 
 def test_digits_of_other_scripts_are_none() -> None:
-    assert digits("١٢٣४५६12") == "12"
+    assert digits("\u0661\u0662\u0967\u09e712") == "12"
 
 
 def test_leading_zeros_count() -> None:

@@ -19,7 +19,9 @@ SAVED = Saved(
     epoch=1_700_000_001,
     position=Position("binlog.000009", 4_300_000_000),
     gtid_set="0-7-99",
-    columns={"obs": [ColumnInfo("obs_id", "int", "int(11)"), ColumnInfo("value_text", "text", "text", "utf8mb4", 65535)]},
+    columns={
+        "obs": [ColumnInfo("obs_id", "int", "int(11)"), ColumnInfo("value_text", "text", "text", "utf8mb4", 65535)]
+    },
     snapshot=Snapshot(2, "running", 4_000),
     ts_ms=1_700_000_000_123,
 )

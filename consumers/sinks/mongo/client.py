@@ -14,6 +14,7 @@ from passport.errors import Fatal, NotReady, PassportError, Retry, reduced
 Document = dict[str, Any]
 Mongo = Database[Document]
 
+ALL = 10_000  # answers of a find in its first reply, where the default is 101 and a second round trip
 DUPLICATE = 11000
 REFUSED = {2: "invalid", 121: "invalid", 10334: "too_large", 17280: "too_large", 17419: "too_large"}
 _DENIED = {13, 18, 8000}
@@ -27,6 +28,7 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("patientId", ASCENDING)], partialFilterExpression={"patientId": _TEXT}),
         IndexModel([("hospital", ASCENDING)], name="pending", partialFilterExpression={"pending": _TEXT}),
         IndexModel([("hospital", ASCENDING), ("state", ASCENDING)]),
+        IndexModel([("ended", ASCENDING)], partialFilterExpression={"ended": True}),
     ],
     "observations": [
         IndexModel([("hospital", ASCENDING), ("obsId", ASCENDING)]),
@@ -89,16 +91,18 @@ def ensure_indexes(database: Mongo, tombstone_ttl_days: int) -> None:
     ttl = IndexModel([("removedAt", ASCENDING)], name="tombstones", sparse=True, expireAfterSeconds=seconds)
     with border():
         for name, indexes in INDEXES.items():
-            for index in indexes:
-                _create(database[name], index)
-        if not _create(database.medicalrecords, ttl):
+            if not _create(database[name], indexes):
+                for index in indexes:
+                    _create(database[name], [index])
+        if not _create(database.medicalrecords, [ttl]):
             change = {"name": "tombstones", "expireAfterSeconds": seconds}
             database.command("collMod", "medicalrecords", index=change)
 
 
-def _create(collection: Collection[Document], index: IndexModel) -> bool:
+def _create(collection: Collection[Document], indexes: list[IndexModel]) -> bool:
+    """False when there are others on the same keys or of the same name."""
     try:
-        collection.create_indexes([index])
+        collection.create_indexes(indexes)
     except OperationFailure as error:
         if error.code not in _OTHER_INDEX:
             raise

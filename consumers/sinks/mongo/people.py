@@ -2,18 +2,19 @@
 
 ``{_id: "<hospital>/<person_id>", hospital, personId, state, idHash, patientId, version, floor, rev}`` and, while
 something is still to be done, ``pending``: ``read`` (read the person whole at the hospital), ``move`` (all records
-to another patient) or ``remove`` (rows and records go). The newest version wins, by compare-and-swap on `rev`.
+to another patient) or ``remove`` (rows and records go). ``ended``: was matched once, is not now. The newest version
+wins, by compare-and-swap on `rev`.
 """
 
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from pymongo import InsertOne, ReturnDocument, UpdateOne
 
-from consumers.sinks.mongo.client import Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
 from passport.errors import Retry
 from passport.observation import Person
 
@@ -55,7 +56,10 @@ class People:
     def links(self, keys: Iterable[str]) -> dict[str, Link]:
         """As they are now, by person key."""
         with border():
-            return {found["_id"]: Link.of(found) for found in self._people.find({"_id": {"$in": list(keys)}})}
+            return {
+                found["_id"]: Link.of(found)
+                for found in self._people.find({"_id": {"$in": list(keys)}}, batch_size=ALL)
+            }
 
     def evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
         """The links of `persons` (by key), brought up to date with what the hospital and the Passport say; and the
@@ -92,7 +96,7 @@ class People:
 
     def _known(self, persons: Iterable[str]) -> dict[str, Document]:
         with border():
-            return {found["_id"]: found for found in self._people.find({"_id": {"$in": list(persons)}})}
+            return {found["_id"]: found for found in self._people.find({"_id": {"$in": list(persons)}}, batch_size=ALL)}
 
     def _registered(self, persons: Iterable[Person]) -> dict[str, str]:
         """patients._id by national id."""
@@ -100,14 +104,14 @@ class People:
         if not ids:
             return {}
         with border():
-            found = self._patients.find({"nationalId": {"$in": ids}}, {"nationalId": 1})
+            found = self._patients.find({"nationalId": {"$in": ids}}, {"nationalId": 1}, batch_size=ALL)
             return {patient["nationalId"]: str(patient["_id"]) for patient in found}
 
     def _change(self, person: Person, known: Document | None, patients: Mapping[str, str]) -> Any:
         national_id = person.national_id if person.state == "ok" else None
         patient = patients.get(national_id) if national_id is not None else None
         id_hash = hashed(self._key, national_id) if national_id is not None else None
-        told = {"state": person.state, "idHash": id_hash, "patientId": patient}
+        told: Document = {"state": person.state, "idHash": id_hash, "patientId": patient}
         if known is None:
             who = {"_id": person.key, "hospital": person.hospital, "personId": person.person_id}
             return InsertOne(who | told | {"version": person.version, "floor": "", "rev": 1})
@@ -115,6 +119,7 @@ class People:
             return None
         pending = _pending(known, patient)
         told |= {"version": person.version} | ({"pending": pending} if pending else {})
+        told |= {"ended": patient is None} if known["patientId"] != patient else {}
         return UpdateOne({"_id": person.key, "rev": known["rev"]}, {"$set": told, "$inc": {"rev": 1}})
 
 
@@ -126,21 +131,3 @@ def _pending(known: Document, patient: str | None) -> str | None:
     if patient is None:
         return "remove"
     return "move" if before is not None and pending in (None, "move") else "read"
-
-
-def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
-    """(hospital, person_id, state) of people whose rows are not kept; state ``ok``: not registered in the Passport."""
-    query = {"hospital": hospital, "patientId": None}
-    with border():
-        for found in database.people.find(query, {"personId": 1, "state": 1}).sort("_id", 1):
-            yield hospital, found["personId"], found["state"]
-
-
-def unmatched_counts(database: Mongo, hospital: str) -> dict[str, int]:
-    """People whose rows are not kept, by state."""
-    stages: list[Document] = [
-        {"$match": {"hospital": hospital, "patientId": None}},
-        {"$group": {"_id": "$state", "people": {"$sum": 1}}},
-    ]
-    with border():
-        return {found["_id"]: found["people"] for found in database.people.aggregate(stages)}

@@ -58,7 +58,8 @@ class Signers:
         if not keys:
             return
         ours = {identity("user", self._id, key): key for key in keys}
-        query = {"openmrsProviderUuid": {"$in": list(keys)}, "hospital": self.hospital, "user": {"$nin": list(ours)}}
+        others = {"$nin": list(ours), "$type": "objectId"}
+        query = {"openmrsProviderUuid": {"$in": list(keys)}, "hospital": self.hospital, "user": others}
         with border():
             linked = list(self._db.doctors.find(query, {"user": 1, "openmrsProviderUuid": 1}).sort("_id", -1))
             users = list(self._db.users.find({"_id": {"$in": list(ours)}}, {"name": 1, "email": 1}))

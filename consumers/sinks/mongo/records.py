@@ -3,10 +3,10 @@
 The words (live, parent, first version, anchor) and every field are those of docs/reference/records.md.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -81,6 +81,7 @@ def unmapped(documents: Iterable[Document], mapping: Mapping) -> list[Document]:
     return _sorted_out({document["obsId"]: document for document in documents}, mapping).unmapped
 
 
+@lru_cache(16_384)
 def record_id(hospital_id: str, uuid: str) -> ObjectId:
     """Of the record whose anchor's first version has this uuid."""
     return ObjectId(sha256(f"{hospital_id}/{uuid}".encode()).digest()[:12])
@@ -166,28 +167,8 @@ def _subject(row: Document) -> Subject:
 
 def _live(rows: dict[int, Document]) -> dict[int, Document]:
     standing = {obs_id: row for obs_id, row in rows.items() if not row["deleted"] and not row["row"]["voided"]}
-    heirs: dict[int, list[int]] = defaultdict(list)
-    for obs_id, row in standing.items():
-        previous = row["row"].get("previous_version")
-        if previous in standing and previous != obs_id:
-            heirs[previous].append(obs_id)
-    if not heirs:
-        return standing
-    replaced = _replaced(heirs)
+    replaced = {row["row"].get("previous_version") for row in standing.values()}
     return {obs_id: row for obs_id, row in standing.items() if obs_id not in replaced}
-
-
-def _replaced(heirs: dict[int, list[int]]) -> set[int]:
-    """Rows with a live heir. Rows that name each other in a circle replace nothing."""
-    replaced: set[int] = set()
-    undecided = set(heirs)
-    while undecided:
-        decided = {old for old in undecided if undecided.isdisjoint(heirs[old])}
-        if not decided:
-            break
-        replaced |= {old for old in decided if not replaced.issuperset(heirs[old])}
-        undecided -= decided
-    return replaced
 
 
 def _first_version(row: Document, rows: dict[int, Document]) -> Document:

@@ -50,6 +50,7 @@ class Registrations:
     def __init__(self, database: Mongo, link_key: bytes, sweep_s: float) -> None:
         self._people = database.people
         self._patients = database.patients
+        self._rows = database.observations
         self._key = link_key
         self._sweep_s = sweep_s
         self._stop = threading.Event()
@@ -75,8 +76,10 @@ class Registrations:
             return self._sweep()
 
     def _run(self) -> None:
+        asked = False
         while not self._stop.is_set():
             try:
+                asked = asked or self._ask_for_ambiguous()
                 self._follow()
             except (PyMongoError, Fatal) as error:
                 reason = error if isinstance(error, Fatal) else classified(error)
@@ -85,6 +88,10 @@ class Registrations:
                     return
                 log.warning("registrations interrupted", reason=str(reason).splitlines()[0])
                 self._stop.wait(AGAIN_S)
+            except Exception as error:  # noqa: BLE001  # a thread's end is seen by nobody: `check` tells it
+                hint = "start again; if it ends so again, this is a mistake of ours"
+                self._fatal = Fatal(f"the watch on registrations ended ({type(error).__name__})", hint=hint)
+                return
 
     def _follow(self) -> None:
         # The stream is opened before the sweep: what registers in between is seen by one of them.
@@ -99,7 +106,8 @@ class Registrations:
                     self._concerned(event)
 
     def _sweep(self) -> int:
-        return sum(map(self._mark, self._missed())) + sum(map(self._mark, self._outdated()))
+        read = sum(self._mark(ids, "read") for found in (self._missed(), self._outdated()) for ids in found)
+        return read + sum(self._mark(ids, "remove") for ids in self._left_over())
 
     def _concerned(self, event: Any) -> None:
         patient = str(event["documentKey"]["_id"])
@@ -124,16 +132,31 @@ class Registrations:
         """Matched people whose patient is gone or has another id."""
         people = self._people.find({"patientId": {"$type": "string"}}, {"idHash": 1, "patientId": 1})
         for page in _pages(people):
-            ids = [ObjectId(person["patientId"]) for person in page]
+            ids = [ObjectId(person["patientId"]) for person in page if ObjectId.is_valid(person["patientId"])]
             found = self._patients.find({"_id": {"$in": ids}}, {"nationalId": 1})
             hashes = {str(patient["_id"]): self._hash(patient.get("nationalId")) for patient in found}
             yield [person["_id"] for person in page if hashes.get(person["patientId"]) != person["idHash"]]
 
-    def _mark(self, ids: Iterable[str]) -> int:
-        if not (marked := list(ids)):
+    def _ask_for_ambiguous(self) -> bool:
+        """Once a start: the other holder of their id may have given it up while nobody looked."""
+        for page in _pages(self._people.find({"state": "ambiguous"}, {"_id": 1})):
+            self._mark([person["_id"] for person in page], "read")
+        return True
+
+    def _left_over(self) -> Iterator[list[str]]:
+        """People whose link has ended, with rows: of a writer that had not seen it, and died before it did."""
+        for page in _pages(self._people.find({"ended": True}, {"hospital": 1, "personId": 1})):
+            yield [
+                person["_id"]
+                for person in page
+                if self._rows.find_one({"hospital": person["hospital"], "personId": person["personId"]}, {"_id": 1})
+            ]
+
+    def _mark(self, ids: list[str], pending: str) -> int:
+        if not ids:
             return 0
-        query = {"_id": {"$in": marked}, "pending": {"$exists": False}}
-        return self._people.update_many(query, {"$set": {"pending": "read"}, "$inc": {"rev": 1}}).modified_count
+        query = {"_id": {"$in": ids}, "pending": {"$exists": False}}
+        return self._people.update_many(query, {"$set": {"pending": pending}, "$inc": {"rev": 1}}).modified_count
 
     def _hash(self, national_id: Any) -> str | None:
         return hashed(self._key, national_id) if isinstance(national_id, str) else None

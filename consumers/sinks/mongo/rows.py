@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pymongo import InsertOne, ReplaceOne
 
-from consumers.sinks.mongo.client import Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
 from passport.errors import Retry
 
 TRIES = 20
@@ -25,11 +25,17 @@ class Head(NamedTuple):
     digest: str
     related: tuple[str, ...]
 
+    @classmethod
+    def of(cls, document: Document) -> "Head":
+        return cls(document["version"], document["digest"], tuple(document.get("related", ())))
+
 
 @dataclass(slots=True)
 class Applied:
-    """_ids by what became of them. `kept`: the stored and the unchanged, as they are now in the mirror."""
+    """_ids by what became of them. `kept`: the stored and the unchanged, as they are now in the mirror; `heads`: theirs
+    and their neighbours', to begin with."""
 
+    heads: dict[str, Head] = field(default_factory=dict)
     kept: dict[str, Document] = field(default_factory=dict)
     stored: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
@@ -53,6 +59,7 @@ class Rows:
             if not left:
                 return result
             heads = self.component(left)
+            result.heads |= heads
             changing = [key for key, document in left.items() if _changes(document, heads.get(key))]
             if changing and heads:
                 reserve(changing)
@@ -92,6 +99,7 @@ class Rows:
             else:
                 result.stored.add(key)
                 result.kept[key] = document
+                result.heads[key] = Head.of(document)
         return again
 
     def component(self, seeds: Iterable[str]) -> dict[str, Head]:
@@ -110,18 +118,18 @@ class Rows:
 
     def documents(self, keys: Iterable[str]) -> dict[str, Document]:
         with border():
-            return {found["_id"]: found for found in self._rows.find({"_id": {"$in": list(keys)}})}
+            return {found["_id"]: found for found in self._rows.find({"_id": {"$in": list(keys)}}, batch_size=ALL)}
 
     def present(self, query: Document) -> dict[int, str]:
         """_id by obs_id of the rows that `query` finds."""
         with border():
-            return {found["obsId"]: found["_id"] for found in self._rows.find(query, {"obsId": 1})}
+            return {found["obsId"]: found["_id"] for found in self._rows.find(query, {"obsId": 1}, batch_size=ALL)}
 
     def versions(self, hospital: str, person_id: int) -> dict[str, str]:
         """Version by _id of a person's rows."""
         query = {"hospital": hospital, "personId": person_id}
         with border():
-            return {found["_id"]: found["version"] for found in self._rows.find(query, {"version": 1})}
+            return {found["_id"]: found["version"] for found in self._rows.find(query, {"version": 1}, batch_size=ALL)}
 
     def remove(self, hospital: str, person_id: int, up_to: str) -> None:
         """A person's rows go, but for those newer than the version `up_to`: they have been stored since."""
@@ -131,10 +139,7 @@ class Rows:
     def _heads(self, query: Document) -> dict[str, Head]:
         fields = {"version": 1, "digest": 1, "related": 1}
         with border():
-            return {
-                found["_id"]: Head(found["version"], found["digest"], tuple(found.get("related", ())))
-                for found in self._rows.find(query, fields)
-            }
+            return {found["_id"]: Head.of(found) for found in self._rows.find(query, fields, batch_size=ALL)}
 
 
 def _changes(document: Document, head: Head | None) -> bool:

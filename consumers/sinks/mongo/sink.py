@@ -8,9 +8,9 @@ from functools import partial
 from pymongo import MongoClient
 
 from consumers.sinks import KeyRange, Outcome, Progress, Scope
-from consumers.sinks.mongo import history, mirror
+from consumers.sinks.mongo import history, mirror, reports
 from consumers.sinks.mongo.client import Document, Mongo, border
-from consumers.sinks.mongo.people import Link, People, unmatched
+from consumers.sinks.mongo.people import Link, People
 from consumers.sinks.mongo.registrations import Registrations
 from consumers.sinks.mongo.rows import SLICE, Applied, Rows
 from consumers.sinks.mongo.rules import Mapping as Rules
@@ -90,7 +90,7 @@ class MongoSink:
 
     def unmatched(self, hospital: str) -> Iterator[tuple[str, int, str]]:
         """(hospital, person_id, state) of people whose rows are not kept."""
-        return unmatched(self._db, hospital)
+        return reports.unmatched(self._db, hospital)
 
     def ready(self) -> None:
         self._registrations.check()
@@ -125,7 +125,7 @@ class MongoSink:
         return outcome
 
     def _project(self, hospital: str, applied: Applied, links: Mapping[str, Link], outcome: Outcome) -> None:
-        refreshed = self._of(hospital).refresh(applied.kept, links)
+        refreshed = self._of(hospital).refresh(applied.kept, links, applied)
         outcome.rejected += list((applied.refused | refreshed.refused).items())
         for link in self._people.links(refreshed.unlinked).values():
             # Stored by a writer that did not know yet that the person's link has ended: this one, perhaps.
@@ -147,7 +147,7 @@ class MongoSink:
         owned = self._rows.versions(link.hospital, link.person_id)
         keys = list(owned)
         for start in range(0, len(keys), SLICE):
-            self._of(link.hospital).refresh(dict.fromkeys(keys[start : start + SLICE]))
+            self._of(link.hospital).refresh(keys[start : start + SLICE], {})
         if link.patient_id is None and owned:
             self._rows.remove(link.hospital, link.person_id, max(owned.values()))
 

@@ -6,7 +6,7 @@ puts a claim (an empty tombstone) where it is missing: an insert by a writer tha
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,12 +16,12 @@ from pymongo import InsertOne
 
 from consumers.sinks.mongo import audit, changes
 from consumers.sinks.mongo.changes import Change
-from consumers.sinks.mongo.client import Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
 from consumers.sinks.mongo.mirror import MAX_BYTES
 from consumers.sinks.mongo.people import Link, People
 from consumers.sinks.mongo.placeholders import Signers
 from consumers.sinks.mongo.records import NO_AUTHOR, Projected, projected, record_id
-from consumers.sinks.mongo.rows import Head, Rows
+from consumers.sinks.mongo.rows import Applied, Head, Rows
 from consumers.sinks.mongo.rules import Mapping as Rules
 from passport.errors import Retry
 from passport.settings import Hospital
@@ -69,24 +69,26 @@ class Records:
         self._history = history
         self.signers = Signers(database, hospital_id, hospital)
 
-    def refresh(self, seeds: Mapping[str, Document | None], links: Mapping[str, Link] | None = None) -> Refreshed:
-        """Makes the records of the rows `seeds` (by _id; with the document where it is at hand), and of all rows
-        connected with them, what they should be."""
-        known = {key: document for key, document in seeds.items() if document is not None}
-        patients = {key: link.patient_id for key, link in (links or {}).items()}
+    def refresh(self, seeds: Collection[str], links: Mapping[str, Link], known: Applied | None = None) -> Refreshed:
+        """Makes the records of the rows `seeds` (_ids), and of all rows connected with them, what they should be.
+
+        `links` and `known` are what the caller has just read: where they are not true any more, nothing is written.
+        """
         result = Refreshed()
-        for _ in range(TRIES if seeds else 0):
-            seen = self._see(seeds, known, patients)
+        if not seeds:
+            return result
+        documents = known.kept if known is not None else {}
+        heads = known.heads if known is not None and not known.stale else self._rows.component(seeds)
+        patients = {key: link.patient_id for key, link in links.items()}
+        for _ in range(TRIES):
+            seen = self._see(heads, documents, patients)
             if self._settle(seeds, seen, result):
                 result.unlinked = {key for key, patient in seen.patients.items() if patient is None}
                 return result
-            known, patients = seen.documents, {}
-        if seeds:
-            raise Retry(f"hospital {self._id}: records changed all the time")
-        return result
+            heads, documents, patients = self._rows.component(seeds), seen.documents, {}
+        raise Retry(f"hospital {self._id}: records changed all the time")
 
-    def _see(self, seeds: Iterable[str], known: Mapping[str, Document], patients: Mapping[str, str | None]) -> _Seen:
-        heads = self._rows.component(seeds)
+    def _see(self, heads: dict[str, Head], known: Mapping[str, Document], patients: Mapping[str, str | None]) -> _Seen:
         documents = {key: known[key] for key, head in heads.items() if key in known and _same(known[key], head)}
         if missing := heads.keys() - documents.keys():
             documents |= self._rows.documents(missing)
@@ -110,7 +112,8 @@ class Records:
         target, authors = self._project(seen)
         ids = {record_id(self._id, document["row"]["uuid"]) for document in seen.documents.values()} | target.keys()
         with border():
-            records = {found["_id"]: found for found in self._db.medicalrecords.find({"_id": {"$in": list(ids)}})}
+            cursor = self._db.medicalrecords.find({"_id": {"$in": list(ids)}}, batch_size=ALL)
+            records = {found["_id"]: found for found in cursor}
         if not self._still(seeds, seen):
             return False
         due = self._due(ids, records, target, result)
@@ -156,7 +159,7 @@ class Records:
         if not wanted:
             return
         with border():
-            found = self._db.medicalrecords.find({"_id": {"$in": list(wanted)}}, {"_id": 1})
+            found = self._db.medicalrecords.find({"_id": {"$in": list(wanted)}}, {"_id": 1}, batch_size=ALL)
             missing = wanted.keys() - {record["_id"] for record in found}
         uuids = {key: wanted[key].document["openmrsData"]["obsUuid"] for key in missing}
         claims = [changes.claim(key, self._id, uuid, _now()) for key, uuid in uuids.items()]
@@ -191,13 +194,6 @@ class Records:
         return "duplicate" not in failed.values() and matched + sum(index in failed for index in updates) == len(
             updates
         )
-
-
-def conflicts(database: Mongo, hospital_id: str) -> list[tuple[str, str]]:
-    """(hospital, record id) of records that a person has edited and the hospital has newer values for."""
-    query = {"openmrsData.hospitalId": hospital_id, "openmrsData.pending": {"$exists": True}}
-    with border():
-        return [(hospital_id, str(found["_id"])) for found in database.medicalrecords.find(query, {"_id": 1})]
 
 
 def _same(document: Document, head: Head) -> bool:

@@ -1,0 +1,98 @@
+"""A hospital at a real server, the settings that read it, and what must be true of what was read."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cdc.grants import grants
+from cdc.position import Positions, Saved
+from dev.hospital import create
+from dev.hospital.clinic import Clinic
+from dev.stack import MariaDB, MySQL
+from passport.event import ChangeEvent
+from passport.settings import Settings
+from tests import stream
+from tests.servers import Address, fresh_name
+
+Server = MariaDB | MySQL
+PASSWORD = "choose-a-password"
+
+
+def hospital(server: Server, patients: int = 20) -> Address:
+    """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
+    server.execute("CREATE DATABASE openmrs")
+    create(server.connect(database="openmrs"), seed=1, patients=patients)
+    address = Address("mariadb" if isinstance(server, MariaDB) else "mysql", "127.0.0.1", server.port, "root", "")
+    address = address._replace(database="openmrs")
+    settings = stream.settings(address.settings(user="cdc"), "unused", "unused")
+    sql = grants("kigali", settings.hospitals["kigali"], address.flavour)  # type: ignore[arg-type]
+    server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
+    return address
+
+
+def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
+    return stream.settings(address.settings(user="cdc", password=PASSWORD), bootstrap, fresh_name(), **changes)
+
+
+@contextmanager
+def clinic(address: Address, *, seed: int = 7, rate: float | None = 50) -> Iterator[None]:
+    """Somebody works in the hospital."""
+    done = threading.Event()
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with address.connect(autocommit=False) as connection:
+                clinic = Clinic(connection, seed=seed, rate=rate)
+                while not done.is_set():
+                    clinic.step()
+        except BaseException as error:  # noqa: BLE001  # shown by the test
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def saved(settings: Settings) -> Saved:
+    positions = Positions(settings.kafka)
+    found = positions.load("kigali")
+    assert found is not None
+    return found
+
+
+def assert_equal(settings: Settings, address: Address) -> list[ChangeEvent]:
+    """What the records tell is what the table holds."""
+    events = stream.records(settings)
+    assert stream.Table.of(events).rows == stream.obs(address)
+    return events
+
+
+def in_source_order(events: list[ChangeEvent]) -> bool:
+    """First deliveries of the binlog's rows are in commit order, and the transactions' last rows are marked."""
+    versions = list(dict.fromkeys(event.source.version for event in stream.changes(events)))
+    return versions == sorted(versions)
+
+
+@contextmanager
+def eventually(what: Callable[[], bool], within_s: float = 20) -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + within_s
+    while not what():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.1)
+
+
+def log(folder: Path) -> str:
+    """What a reader's process has said so far."""
+    file = folder / "reader.log"
+    return file.read_text() if file.exists() else ""

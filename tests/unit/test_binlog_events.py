@@ -1,0 +1,327 @@
+"""Events -> items, with events built here: what no real server can be made to send at will."""
+
+import json
+import struct
+import zlib
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.changes import Alive, Commit, Rotated, Row
+from cdc.compressed import inflated
+from cdc.events import EventDecoder
+from cdc.gtids import MariadbState, MysqlSet
+from cdc.jsonb import json_text
+from cdc.packets import Framing
+from cdc.statements import Statements
+from passport.errors import Fatal, Gap, Retry
+from passport.version import Position
+
+FILE = "binlog.000007"
+SERVER = 3
+FORMAT, ROTATE, STOP, XID, TABLE_MAP, WRITE, GTID, HEARTBEAT, INCIDENT = 15, 4, 3, 16, 19, 23, 162, 27, 26
+TABLE = bytes(5) + b"\x01\1\0\7openmrs\0\3obs\0" + b"\1\3" + b"\0" + b"\0" + b"\4\7\6obs_id"
+
+
+class Server:
+    """Writes events as a server would."""
+
+    def __init__(self, pos: int = 4, *, checksums: bool = True) -> None:
+        self.pos = pos
+        self.checksums = checksums
+        self.seq = 0
+
+    def event(
+        self, kind: int, body: bytes = b"", *, log_pos: int | None = None, ts: int = 1000, flags: int = 0
+    ) -> bytes:
+        size = 19 + len(body) + 4 * self.checksums
+        if log_pos is None:
+            self.pos += size
+            log_pos = self.pos & 0xFFFFFFFF
+        event = struct.pack("<IBIIIH", ts, kind, SERVER, size, log_pos, flags) + body
+        return event + struct.pack("<I", zlib.crc32(event)) if self.checksums else event
+
+    def file(self, name: str = FILE) -> list[bytes]:
+        rotate = self.event(ROTATE, struct.pack("<Q", self.pos) + name.encode(), log_pos=0, ts=0, flags=0x20)
+        algorithm = bytes([self.checksums]) + bytes(0 if self.checksums else 4)
+        return [rotate, self.event(FORMAT, bytes(57) + bytes(40) + algorithm, log_pos=0, ts=77)]
+
+    def transaction(self, *numbers: int, **options: Any) -> list[bytes]:
+        self.seq += 1
+        rows = b"\1\1" + b"".join(b"\0" + struct.pack("<i", number) for number in numbers)
+        return [
+            self.event(GTID, struct.pack("<QIB", self.seq, 0, 0) + bytes(6), **options),
+            self.event(TABLE_MAP, TABLE, **options),
+            self.event(WRITE, TABLE[:6] + b"\1\0" + rows, **options),
+            self.event(XID, bytes(8), **options),
+        ]
+
+
+def decoder(**options: Any) -> EventDecoder:
+    defaults: dict[str, Any] = {
+        "flavour": "mariadb",
+        "database": "openmrs",
+        "rows": {"obs": ("obs_id",)},
+        "gtid_set": "",
+    }
+    return EventDecoder(**{**defaults, "notices": {}, "listed": {}, "charsets": {}, **options})
+
+
+def items(read: EventDecoder, events: Iterable[bytes]) -> list[Any]:
+    return [item for event in events for item in read.read(event)]
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_a_transaction(checksums: bool) -> None:
+    server = Server(checksums=checksums)
+    row_a, row_b, commit = items(decoder(), [*server.file(), *server.transaction(1, 2)])
+    assert row_a == Row("c", None, '{"obs_id":1}', row_a.at, 1, 1000, "0-3-1")
+    assert row_b == Row("c", None, '{"obs_id":2}', row_a.at, 2, 1000, "0-3-1")
+    assert commit == Commit(Position(FILE, server.pos), "0-3-1", 1000, "0-3-1")
+
+
+def test_positions_go_on_past_4_gib() -> None:
+    start = (1 << 32) - 100
+    server = Server(start)
+    read = decoder()
+    found = items(read, [*server.file(), *server.transaction(1), *server.transaction(2)])
+    assert server.pos > 1 << 32
+    assert found[-1].at == Position(FILE, server.pos)
+    assert [row.at.pos > 1 << 32 for row in found if type(row) is Row] == [True, True]
+
+
+def test_events_without_a_position_are_counted() -> None:
+    server = Server()
+    events = server.file()
+    server.seq = 1
+    body = [
+        server.event(kind, data) for kind, data in ((GTID, struct.pack("<QIB", 1, 0, 0) + bytes(6)), (XID, bytes(8)))
+    ]
+    bare = [event[:13] + bytes(4) + event[17:-4] for event in body]
+    assert items(decoder(), [*events, *(event + struct.pack("<I", zlib.crc32(event)) for event in bare)]) == [
+        Commit(Position(FILE, server.pos), "0-3-1", 1000, "0-3-1")
+    ]
+
+
+def test_a_start_past_4_gib_passes_over_what_is_known() -> None:
+    server = Server()
+    events = [*server.file(), *server.transaction(1)]
+    known = Position(FILE, server.pos)
+    events += server.transaction(2)
+    found = items(decoder(start=known, skip=True), events)
+    assert [row.after for row in found if type(row) is Row] == ['{"obs_id":2}']
+
+
+def test_table_ids_are_forgotten_with_their_file() -> None:
+    server = Server()
+    read = decoder()
+    items(read, [*server.file(), *server.transaction(1), server.event(STOP)])
+    server.pos = 4
+    assert items(read, server.file("binlog.000008")) == [Rotated(Position("binlog.000008", 4), clean=True)]
+    rows_only = server.transaction(2)
+    del rows_only[1]
+    with pytest.raises(Fatal, match="without their TABLE_MAP"):
+        items(read, rows_only)
+
+
+def test_a_file_without_an_end_is_a_crash_and_its_open_transaction_void() -> None:
+    server = Server()
+    read = decoder()
+    items(read, [*server.file(), *server.transaction(1)[:-1]])
+    rollback, rotated = items(read, server.file("binlog.000008"))
+    assert (rollback.kind, rollback.table) == ("rollback", "*")
+    assert not rotated.clean
+
+
+def test_alive_only_between_transactions() -> None:
+    server = Server()
+    read = decoder()
+    heartbeat = server.event(HEARTBEAT, FILE.encode(), log_pos=5, ts=0)
+    assert items(read, [*server.file(), heartbeat]) == [Alive(Position(FILE, 4))]
+    first, *others = server.transaction(1)
+    assert items(read, [first, heartbeat]) == []
+    assert type(items(read, others)[-1]) is Commit
+    assert items(read, [heartbeat]) == [Alive(Position(FILE, server.pos))]
+
+
+@given(st.integers(0, 3), st.data())
+def test_any_damaged_byte_is_noticed(which: int, data: st.DataObject) -> None:
+    server = Server()
+    events = [*server.file(), *server.transaction(1)]
+    at = data.draw(st.integers(0, len(events[2 + which]) - 1))
+    bad = bytearray(events[2 + which])
+    bad[at] ^= data.draw(st.integers(1, 255))
+    events[2 + which] = bytes(bad)
+    with pytest.raises((Retry, Fatal)):
+        items(decoder(), events)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 6, 8, 12, 20, 21, 22, 43, 172, 255])
+def test_an_unknown_event_stops_unless_it_says_that_it_may_be_ignored(kind: int) -> None:
+    server = Server()
+    with pytest.raises(Fatal, match=f"event type {kind} is not known"):
+        items(decoder(), [*server.file(), server.event(kind, bytes(20))])
+    assert items(decoder(), [*server.file(), server.event(kind, bytes(20), flags=0x80)]) == []
+
+
+def test_an_incident_stops() -> None:
+    server = Server()
+    with pytest.raises(Fatal, match="INCIDENT"):
+        items(decoder(), [*server.file(), server.event(INCIDENT, b"\1\0\0")])
+
+
+def test_a_dummy_rows_event_is_passed_over() -> None:
+    server = Server()
+    assert items(decoder(), [*server.file(), server.event(WRITE, b"\xff\xff\xff\0\0\0\1\0")]) == []
+
+
+# --- framing
+
+
+def packets(*events: bytes) -> bytes:
+    out = b""
+    for event in events:
+        body = b"\0" + event
+        while True:
+            part, body = body[:0xFFFFFF], body[0xFFFFFF:]
+            out += len(part).to_bytes(3, "little") + b"\0" + part
+            if len(part) < 0xFFFFFF:
+                break
+    return out
+
+
+@given(st.lists(st.binary(min_size=19, max_size=60), max_size=8), st.lists(st.integers(0, 500), max_size=12))
+def test_events_are_the_same_however_the_bytes_arrive(events: list[bytes], cuts: list[int]) -> None:
+    data = packets(*events)
+    edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+    framing = Framing()
+    found = [event for a, b in pairwise(edges) for event in framing.feed(data[a:b])]
+    assert found == events
+
+
+@pytest.mark.parametrize("size", [0xFFFFFF - 2, 0xFFFFFF - 1, 0xFFFFFF, 2 * 0xFFFFFF - 1])
+def test_an_event_in_several_packets(size: int) -> None:
+    large, small = b"x" * size, b"y" * 30
+    data = packets(large, small)
+    framing = Framing()
+    found = [event for at in range(0, len(data), 5_000_000) for event in framing.feed(data[at : at + 5_000_000])]
+    assert found == [large, small]
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        (1236, "Could not find first log file name in binary log index file", Gap),
+        (1236, "log event entry exceeded max_allowed_packet; Increase max_allowed_packet", Fatal),
+        (1236, "A replica with the same server_uuid/server_id as this replica has connected", Retry),
+        (4052, "A slave with the same server_id", Retry),
+        (1045, "Access denied for user 'x'", Fatal),
+        (1053, "Server shutdown in progress", Retry),
+    ],
+)
+def test_server_errors_are_named_without_their_text(code: int, text: str, expected: type[Exception]) -> None:
+    packet = b"\xff" + struct.pack("<H", code) + b"#HY000" + text.encode()
+    with pytest.raises(expected) as caught:
+        Framing().feed(len(packet).to_bytes(3, "little") + b"\0" + packet)
+    assert type(caught.value) is expected
+    assert str(code) in str(caught.value)
+    assert text[:20] not in str(caught.value)
+
+
+def test_the_end_of_a_stream_is_a_retry() -> None:
+    with pytest.raises(Retry, match="ended the stream"):
+        Framing().feed(b"\5\0\0\0\xfe\0\0\2\0")
+
+
+# --- GTIDs
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "z_9"]), st.integers(1, 12)), max_size=40))
+def test_a_set_has_what_was_added_and_survives_both_its_forms(added: list[tuple[str, int]]) -> None:
+    uuid = "9059a689-e708-11f1-b658-02fc00000001"
+    executed = MysqlSet()
+    for tag, number in added:
+        executed.advance(f"{uuid}:{tag}:{number}" if tag else f"{uuid}:{number}")
+        str(executed)
+    wanted = []
+    for tag in sorted({tag for tag, _ in added}):
+        numbers = sorted({number for other, number in added if other == tag})
+        starts = [n for n in numbers if n - 1 not in numbers]
+        ends = [n for n in numbers if n + 1 not in numbers]
+        ranges = [f"{a}-{b}" if b > a else f"{a}" for a, b in zip(starts, ends, strict=True)]
+        wanted += [tag, *ranges] if tag else ranges
+    text = ":".join([uuid, *wanted]) if added else ""
+    assert str(executed) == text
+    assert str(MysqlSet(text.upper().replace(":", ":\n"))) == text
+    assert str(MysqlSet.unpack(executed.packed())) == text
+
+
+def test_mariadb_keeps_the_last_of_each_domain() -> None:
+    state = MariadbState("7-1-9, 0-1-5")
+    assert str(state) == "0-1-5,7-1-9"
+    state.advance("0-2-6")
+    assert str(state) == "0-2-6,7-1-9"
+
+
+# --- statements
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("alter table `obs` add x int", ("ddl", ("obs",))),
+        ("ALTER TABLE openmrs . `obs` ADD x INT", ("ddl", ("obs",))),
+        ("ALTER TABLE elsewhere.obs ADD x INT", ("ddl", ())),
+        ("ALTER TABLE x ADD FOREIGN KEY (a) REFERENCES obs (obs_id)", ("ddl", ())),
+        ("/* pt */ RENAME TABLE obs TO _obs_old, _obs_new TO obs -- swap", ("ddl", ("obs",))),
+        ("CREATE TABLE obs_archive LIKE obs", ("ddl", ())),
+        ("CREATE OR REPLACE TABLE IF NOT EXISTS obs (obs_id INT)", ("ddl", ("obs",))),
+        ("CREATE UNIQUE INDEX i ON obs (uuid)", ("ddl", ("obs",))),
+        ("DROP TABLE `obs` /* generated by server */", ("ddl", ("obs",))),
+        ("DROP DATABASE openmrs", ("ddl", ("*",))),
+        ("DROP DATABASE openmrs2", ("ddl", ())),
+        ("CREATE DATABASE openmrs", ("ddl", ())),
+        ("TRUNCATE obs", ("truncate", ("obs",))),
+        ("UPDATE obs SET a = 'person'", ("statement_dml", ("obs",))),
+        ("UPDATE other SET note = 'obs', b = \"it's\" # obs", ("statement_dml", ())),
+        ("/*!50003 INSERT */ INTO obs VALUES (1)", ("statement_dml", ("obs",))),
+        ("with x as (select 1) delete from OBS", ("statement_dml", ("obs",))),
+        ("DROP TEMPORARY TABLE obs", ("other", ())),
+        ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `obs`", ("other", ())),
+        ("CREATE TRIGGER t AFTER INSERT ON obs FOR EACH ROW SET @a = 1", ("other", ())),
+        ("GRANT SELECT ON obs TO x", ("other", ())),
+        ("SAVEPOINT obs", ("other", ())),
+        ("COMMIT", ("commit", ())),
+        ("rollback ;", ("rollback", ())),
+        ("ROLLBACK TO `a`", ("other", ())),
+        ("XA START X'61',X'',1", ("xa", ())),
+        ("XA COMMIT X'61',X'',1", ("xa_done", ())),
+    ],
+)
+def test_statement(text: str, expected: tuple[str, tuple[str, ...]]) -> None:
+    found = Statements("openmrs", {"obs", "person"}).classify(b"openmrs", text.encode())
+    assert (found.kind, found.tables) == expected
+
+
+# --- compression, JSON
+
+
+def test_inflated() -> None:
+    data = b"text" * 100
+    assert inflated(b"\x82\1\x90" + zlib.compress(data)) == data
+    for bad in (b"\x92\1\x90" + zlib.compress(data), b"\x82\1\x91" + zlib.compress(data)):
+        with pytest.raises(ValueError, match="compress"):
+            inflated(bad)
+
+
+def test_binary_json() -> None:
+    # {"a": [1, "é"]} as MySQL stores it
+    array = struct.pack("<HHBHBH", 2, 13, 5, 1, 12, 10) + b"\2\xc3\xa9"
+    document = struct.pack("<HHHHBH", 1, 12 + len(array), 11, 1, 2, 12) + b"a" + array
+    assert json.loads(json_text(b"\0" + document)) == {"a": [1, "é"]}
+    with pytest.raises(ValueError, match="JSON"):
+        json_text(b"\0" + document[:9])

@@ -1,0 +1,79 @@
+"""The envelope: what is documented is what is written, and what is written is read back."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from passport.errors import Reject
+from passport.event import ChangeEvent, RowEnvelope
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text(encoding="utf-8")
+EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+
+def compact(body: object) -> bytes:
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def test_the_page_has_every_kind() -> None:
+    assert [example["kind"] for example in EXAMPLES] == ["row", "notice", "chunk", "heartbeat"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: str(example["kind"]))
+def test_documented_events_are_read_and_written_as_they_stand(example: object) -> None:
+    assert ChangeEvent.parse(compact(example)).encode() == compact(example)
+
+
+def test_the_fast_way_writes_the_same_bytes() -> None:
+    event = ChangeEvent.parse(compact(EXAMPLES[0]))
+    source = event.source
+    envelope = RowEnvelope(
+        hospital=source.hospital,
+        timezone=source.timezone,
+        db=source.db,
+        table=source.table,
+        server=source.server,
+        origin=source.origin,
+    )
+    written = envelope(
+        "u",
+        compact(event.before).decode(),
+        compact(event.after).decode(),
+        file=source.file,
+        pos=source.pos,
+        row=source.row,
+        gtid=source.gtid,
+        ts_ms=source.ts_ms,
+        version=source.version,
+        transaction=str(event.transaction),
+        last=event.last,
+        now_ms=event.ts_ms,
+    )
+    assert written == event.encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "malformed"),
+        (b"", "malformed"),
+        (b"{", "malformed"),
+        (b"[1]", "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b'{"v":2}', "unknown_version"),
+        (b"[" * 100_000, "malformed"),
+        (compact(EXAMPLES[0] | {"op": "x"}), "malformed"),
+        (compact(EXAMPLES[0] | {"kind": "other"}), "malformed"),
+        (compact(EXAMPLES[0] | {"after": {"obs_id": "canary"}}), "malformed"),
+        (compact(EXAMPLES[0] | {"source": {"hospital": "canary"}}), "malformed"),
+        (compact(EXAMPLES[1] | {"keys": 7}), "malformed"),
+        (compact(EXAMPLES[2] | {"keys": ["canary"]}), "malformed"),
+    ],
+)
+def test_what_is_no_event_is_rejected_without_being_quoted(value: bytes | None, reason: str) -> None:
+    with pytest.raises(Reject) as raised:
+        ChangeEvent.parse(value)
+    assert raised.value.reason == reason
+    assert "canary" not in str(raised.value)

@@ -1,0 +1,197 @@
+"""The pure parts of reconciling: hashes, ranges, differences, the report and the load budget."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from passport.settings import LoadBudget
+from passport.values import ColumnInfo
+from reconcile import differing, hashes, walk
+from reconcile.hashes import Digest
+from reconcile.pacing import Pace
+from reconcile.ranges import Ranges
+from reconcile.report import KEPT, Compared, Differences, Report
+from reconcile.stamp import KEYS_OF_A_NOTICE, Stamp
+from tests.integration.published import settings_for
+from tests.servers import Address
+
+COLUMNS = [
+    ColumnInfo("obs_id", "int", "int(11)"),
+    ColumnInfo("value_text", "text", "text", "utf8mb4"),
+    ColumnInfo("comments", "varchar", "varchar(255)", "utf8mb4"),
+    ColumnInfo("value_numeric", "double", "double"),
+    ColumnInfo("obs_datetime", "datetime", "datetime"),
+]
+TEXT = st.none() | st.text(alphabet="a1#:~'", max_size=4)
+ROW = st.fixed_dictionaries({"obs_id": st.integers(0, 9), "value_text": TEXT, "comments": TEXT})
+
+
+@given(st.lists(ROW, max_size=6), st.randoms())
+def test_a_digest_does_not_depend_on_the_order(rows: list[dict[str, Any]], random: Any) -> None:
+    shuffled = random.sample(rows, len(rows))
+    assert hashes.digest(rows, COLUMNS) == hashes.digest(shuffled, COLUMNS)
+
+
+@given(st.lists(ROW, max_size=6), st.integers(0, 6))
+def test_digests_of_parts_add_up(rows: list[dict[str, Any]], at: int) -> None:
+    assert hashes.digest(rows[:at], COLUMNS) | hashes.digest(rows[at:], COLUMNS) == hashes.digest(rows, COLUMNS)
+
+
+@given(ROW, ROW)
+def test_different_rows_have_different_digests(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (hashes.digest([one], COLUMNS) == hashes.digest([other], COLUMNS)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (37.0, "37"),
+        (36.6, "36.6"),
+        (-1.5, "-1.5"),
+        (1e14, "100000000000000"),
+        (1e15, "1e15"),
+        (1.5e300, "1.5e300"),
+        (0.001, "0.001"),
+        (0.30000000000000004, "0.30000000000000004"),
+        (123456789.125, "123456789.125"),
+        (5e-324, "0." + "0" * 323 + "5"),
+    ],
+)
+def test_a_double_reads_as_the_servers_write_it(value: float, text: str) -> None:
+    assert hashes.double_text(value) == text
+
+
+DIGESTS = st.dictionaries(
+    st.integers(0, 200), st.builds(Digest, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1)), max_size=30
+)
+
+
+@given(DIGESTS, st.integers(1, 10_000), st.integers(-1, 2**31))
+def test_ranges_survive_being_saved(digests: dict[int, Digest], width: int, top: int) -> None:
+    ranges = Ranges(width, top, digests)
+    assert Ranges.decode(ranges.encode()) == ranges
+
+
+@given(st.dictionaries(st.integers(0, 5_000), ROW, max_size=60), st.integers(1, 20))
+def test_wider_ranges_hold_what_the_narrow_ones_held(rows: dict[int, dict[str, Any]], most: int) -> None:
+    def ranged(width: int) -> dict[int, Digest]:
+        found: dict[int, Digest] = {}
+        for key, row in rows.items():
+            found[key // width] = found.get(key // width, Digest()) | hashes.digest([row], COLUMNS)
+        return found
+
+    ranges = Ranges(10, -1, ranged(10))
+    ranges.limit(most)
+    assert len(ranges.digests) <= most
+    assert ranges.digests == ranged(ranges.width)
+
+
+def test_what_polling_knows_survives_being_saved() -> None:
+    ranges = {"obs": Ranges(100, 7, {0: Digest(2, 3)})}
+    known = walk.Known(ranges, ("visit", 63), complete=True, run_ms=5, round_ms=4, through_ms=3)
+    assert walk.Known.decode(known.encode()) == known
+    assert walk.Known.decode({}) == walk.Known()
+
+
+def test_all_is_published_up_to_where_the_last_whole_round_set_out() -> None:
+    known = walk.Known()
+    known.begin(1_000)
+    known.cursor = ("obs", 5)
+    known.end()
+    assert known.through_ms == 0
+    known.begin(2_000)
+    known.cursor = None
+    known.end()
+    assert known.through_ms == 1_000
+    known.begin(3_000)
+    known.end()
+    assert known.through_ms == 3_000
+
+
+RECORD = {
+    "patientId": "p",
+    "type": "medication",
+    "createdBy": "u",
+    "data": {"name": "Quinine"},
+    "openmrsData": {"obsId": 1},
+}
+SYNCED = datetime(2026, 1, 1, tzinfo=UTC)
+EDITED = {"syncDate": SYNCED, "lastEditedAt": SYNCED + timedelta(hours=1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"updatedAt": SYNCED, "editableBy": ["x"], "rev": 9, "tempOTP": "1"}, True),
+        ({"data": {"name": "Quinine", "medicationStatus": "Past"}}, True),
+        ({"data": {"name": "Aspirin"}}, False),
+        ({"data": {}}, False),
+        ({"patientId": "q"}, False),
+        ({"createdBy": "v"}, False),
+        ({"openmrsData": {"obsId": 2}}, False),
+        ({"type": "test"}, False),
+        ({"data": {"name": "Aspirin"}, **EDITED}, True),
+        ({"patientId": "q", **EDITED}, False),
+        ({"data": {"name": "A"}, "openmrsData": {"obsId": 1, "pending": {"name": "Quinine"}}, **EDITED}, True),
+        ({"data": {"name": "A"}, "openmrsData": {"obsId": 1, "pending": {"name": "old"}}, **EDITED}, False),
+    ],
+)
+def test_what_makes_a_record_differ(change: dict[str, Any], same: bool) -> None:
+    assert differing.same(RECORD, RECORD | change) is same
+
+
+def test_a_tombstone_counts_as_not_there() -> None:
+    key, other = ObjectId(), ObjectId()
+    found = differing.records({key: RECORD}, {key: RECORD | {"patientId": ""}, other: {"patientId": ""}})
+    assert found.counts == {"missing": 1, "extra": 0, "different": 0}
+    rows = differing.rows({"k/1": {"row": {}}}, {"k/1": {"row": {}, "deleted": True}})
+    assert rows.counts == {"missing": 1, "extra": 0, "different": 0}
+
+
+def test_nothing_compared_is_not_equal() -> None:
+    report = Report()
+    report.add("kigali", Compared(persons=3), Differences())
+    assert not report.equal
+    assert "nothing was compared" in report.as_text()
+    report.add("huye", Compared(persons=3, matched=1, rows=1), Differences())
+    assert report.equal
+
+
+def test_a_report_keeps_numbers_whole_and_keys_few() -> None:
+    report = Report()
+    for number in range(30):
+        found = Differences()
+        found.add("extra", (f"observations/h{number}/{key}" for key in range(50)))
+        report.add(f"h{number}", Compared(rows=1), found)
+    assert report.extra == 1_500
+    assert len(report.keys["extra"]) == KEPT
+    assert not report.equal
+
+
+def test_a_pace_keeps_to_the_budget_and_stops_at_once() -> None:
+    pace = Pace(LoadBudget(rows_per_s=1_000, queries_per_s=1_000), threading.Event())
+    started = time.monotonic()
+    for _ in range(4):
+        pace.spend(50)
+    assert 0.15 <= time.monotonic() - started < 1
+    stopped = threading.Event()
+    stopped.set()
+    Pace(LoadBudget(rows_per_s=1, queries_per_s=1), stopped).spend(1_000)
+    assert time.monotonic() - started < 2
+
+
+def test_many_keys_make_several_notices() -> None:
+    address = Address("mariadb", "127.0.0.1", 3306, "root", "", "openmrs")
+    hospital = settings_for(address, "127.0.0.1:9092", "t").hospitals["kigali"]
+    stamp = Stamp("kigali", hospital, "mariadb-1", "0" * 47, "poll", 1)
+    notices = list(stamp.notices("visit", [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]))
+    assert [len(notice.keys) for notice in notices] == [KEYS_OF_A_NOTICE, 1]
