@@ -115,7 +115,6 @@ class SnapshotJob:
             self._ended = True
             return
         self._chunk = None
-        state = "done" if chunk.to is None else "running"
-        self.cursor = replace(self.cursor, state=state, next_key=chunk.to)
+        self.cursor = replace(self.cursor, state="done" if chunk.to is None else "running", next_key=chunk.to)
         if self.done:
             log.info("snapshot done", hospital=self._source.hospital, rows=self.rows, number=self.cursor.number)

@@ -205,7 +205,7 @@ class SourceChecks:
     def _identifier_type(self) -> Check:
         wanted = self._hospital.national_id_type
         types = self._rows_or_none("SELECT uuid, name FROM patient_identifier_type WHERE retired = 0 ORDER BY name")
-        found = dict(types)
+        found: dict[str, str] = dict(types)
         if wanted in found:
             return Check("national_id_type", True, f"{wanted} is {found[wanted]!r}")
         choice = "\n".join(f"{uuid}  # {name}" for uuid, name in found.items())

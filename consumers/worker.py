@@ -234,8 +234,13 @@ class Worker:
         return start
 
     def _restart(self, number: int) -> None:
-        """The next offset is not in the topic."""
-        if number in self._partitions:
+        """The next offset is not in the topic; or an offset before the last `seek` was not."""
+        partition = self._partitions.get(number)
+        if partition is not None:
+            first, end = self._subscription.bounds([number])[number]
+            if first <= partition.next <= end:
+                self._subscription.seek(number, partition.next)
+                return
             self._partitions.pop(number).close()
         if number in self._hospitals:
             self._start(number)

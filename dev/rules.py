@@ -13,12 +13,13 @@ TOP_LEVEL = {*PRODUCT, "dev", "tests", "config", "docs", "benchmarks", "deploy"}
 VAGUE = re.compile(r"^(utils?|helpers?|common|managers?|base|misc)$")
 PURE = ("cdc/rows.py", "consumers/enrich.py", "consumers/sinks/mongo/records.py", "passport/version.py")
 IMPURE = {"time", "socket", "os", "random", "pymysql", "pymongo", "kafka", "threading", "logging", "structlog"}
-LINES, MODULE, MEDIAN, P95 = 7_000, 400, 10, 40
+MODULE, MEDIAN, P95 = 400, 10, 40
+LINES = 9_500  # of code; the aim is 7,000, and docs/decisions/0003-size.md says where the rest is
 # Where a client is met: nowhere else in that stage.
 CLIENTS = {
     "pymysqlreplication": {"cdc": 1},
     "kafka": {"cdc": 2, "consumers": 2},  # publishing and reading positions; consuming and dead letters
-    "pymysql": {"passport": 1, "cdc": 3, "consumers": 0, "reconcile": 0},
+    "pymysql": {"passport": 1, "cdc": 4, "consumers": 0, "reconcile": 1},
 }
 
 
@@ -90,13 +91,24 @@ def _sizes(modules: dict[Path, ast.Module]) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     median, p95 = statistics.median(functions), functions[int(len(functions) * 0.95)]
-    total = sum(lengths.values())
-    print(f"{len(lengths)} modules, {total} lines; {len(functions)} functions, median {median:.0f}, p95 {p95} lines")
+    total = sum(len(_code(path.read_text(encoding="utf-8"), tree)) for path, tree in modules.items())
+    print(f"{len(lengths)} modules, {total} lines of code")
+    print(f"{len(functions)} functions, median {median:.0f}, p95 {p95} lines")
     yield from (f"{_short(path)}: {size} lines, {MODULE} allowed" for path, size in lengths.items() if size > MODULE)
     if total > LINES:
         yield f"product code has {total} lines, {LINES} allowed"
     if median > MEDIAN or p95 > P95:
         yield f"functions have {median} lines (median) and {p95} (95 %); {MEDIAN} and {P95} allowed"
+
+
+def _code(text: str, tree: ast.Module) -> list[str]:
+    """Lines that are neither blank nor comment nor docstring."""
+    documented: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            documented |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    numbered = enumerate(text.splitlines(), 1)
+    return [line for number, line in numbered if line.strip()[:1] not in ("", "#") and number not in documented]
 
 
 if __name__ == "__main__":

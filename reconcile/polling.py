@@ -172,7 +172,9 @@ class Polling:
         after, to = -1 if change.after is None else change.after, 2**62 if change.to is None else change.to
         rows = reading.obs("obs_id > %s AND obs_id <= %s ORDER BY obs_id", (after, to))
         pace.spend(len(rows) * FETCHED)
-        self._send(stamp.rows(rows))
+        for value in stamp.rows(rows):
+            self._publisher.send("row", value)
+        metrics.EVENTS.labels(self._id, "obs", "r").inc(len(rows))
         if change.whole:
             self._publisher.flush()
             self._send(iter([stamp.chunk(change.after, change.to, [row["obs_id"] for row in rows])]))

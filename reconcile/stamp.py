@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from passport.event import ChangeEvent, EventSource, Origin, Row
+from passport.event import ChangeEvent, EventSource, Origin, Row, RowEnvelope
 from passport.settings import Hospital
+from passport.values import row_text
 
 KEYS_OF_A_NOTICE = 500
 
@@ -25,11 +26,31 @@ class Stamp:
     pos: int = 0
     gtid: str = ""
 
-    def rows(self, rows: Sequence[Row]) -> Iterator[ChangeEvent]:
-        """As read; the last one ends the transaction."""
+    def rows(self, rows: Sequence[Row]) -> Iterator[bytes]:
+        """Row events, encoded, of rows as read; the last one ends the transaction."""
+        envelope = RowEnvelope(
+            hospital=self.hospital_id,
+            timezone=self.hospital.timezone,
+            db=self.hospital.mysql.database,
+            table="obs",
+            server=self.server,
+            origin=self.origin,
+        )
+        now_ms = int(time.time() * 1000)
         for index, row in enumerate(rows, 1):
-            yield self._event(
-                "row", "obs", op="r", after=row, transaction=f"{self.origin}:{self.version}", last=index == len(rows)
+            yield envelope(
+                "r",
+                None,
+                row_text(row.keys(), row.values()),
+                file=self.file,
+                pos=self.pos,
+                row=0,
+                gtid=self.gtid,
+                ts_ms=self.ts_ms,
+                version=self.version,
+                transaction=f"{self.origin}:{self.version}",
+                last=index == len(rows),
+                now_ms=now_ms,
             )
 
     def chunk(self, first: int | None, to: int | None, keys: Sequence[int]) -> ChangeEvent:

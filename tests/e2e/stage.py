@@ -16,7 +16,7 @@ import yaml
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from dev.stack import Kafka, MariaDB, Mongo
+from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from passport.errors import Fatal
 from tests import passport_shapes
 from tests.e2e.roles import Role, run
@@ -41,31 +41,36 @@ class Hospital:
     provider_roles: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
-    server: MariaDB | None = None
+    kind: type[MariaDB] | type[MySQL] = MariaDB
+    server: MariaDB | MySQL | None = None
 
     @property
     def name(self) -> str:
         return f"{self.key.capitalize()} District Hospital"
 
     @property
-    def mariadb(self) -> MariaDB:
+    def sql(self) -> MariaDB | MySQL:
         assert self.server is not None
         return self.server
 
     @property
+    def flavour(self) -> str:
+        return "mariadb" if self.kind is MariaDB else "mysql"
+
+    @property
     def address(self) -> Address:
-        return Address.parse("mariadb", self.mariadb.url)
+        return Address.parse(self.flavour, self.sql.url)
 
     def connect(self, **options: Any) -> "pymysql.Connection[Any]":
         """As root, to OpenMRS' database."""
-        return self.mariadb.connect(database="openmrs", **options)
+        return self.sql.connect(database="openmrs", **options)
 
     def for_oracle(self) -> dict[str, Any]:
         names = ("key", "name", "timezone", "locales", "provider_roles", "national_id_type")
         return {**{name: getattr(self, name) for name in names}, "link_key": LINK_KEY}
 
     def as_settings(self) -> dict[str, Any]:
-        mysql = {"host": "127.0.0.1", "port": self.mariadb.port, "user": "passport", "password": PASSWORD}
+        mysql = {"host": "127.0.0.1", "port": self.sql.port, "user": "passport", "password": PASSWORD}
         return {
             "name": self.name,
             "partition": self.partition,
@@ -92,15 +97,15 @@ class Stage:
 
     def start_servers(self) -> None:
         for hospital in self.hospitals.values():
-            hospital.server = MariaDB(self.folder / hospital.key, flags=tuple(hospital.flags))
-        servers = [self.kafka, self.mongo, *(hospital.mariadb for hospital in self.hospitals.values())]
+            hospital.server = hospital.kind(self.folder / hospital.key, flags=tuple(hospital.flags))
+        servers = [self.kafka, self.mongo, *(hospital.sql for hospital in self.hospitals.values())]
         with ThreadPoolExecutor(len(servers)) as pool:
             try:
                 list(pool.map(lambda server: server.start(), servers))
             except Fatal as error:
                 unavailable(str(error))
         for hospital in self.hospitals.values():
-            hospital.mariadb.execute("CREATE DATABASE openmrs CHARACTER SET utf8mb4")
+            hospital.sql.execute("CREATE DATABASE openmrs CHARACTER SET utf8mb4")
         self.client: MongoClient[dict[str, Any]] = self._clients.enter_context(
             MongoClient(self.mongo.url, tz_aware=True)
         )
@@ -126,14 +131,12 @@ class Stage:
     def grant(self) -> None:
         """Each hospital's account, made by the SQL that `passport grants` prints for its DBA."""
         for hospital in self.hospitals.values():
-            found = self.run("grants", "--hospital", hospital.key)
+            found = self.run("grants", "--hospital", hospital.key, "--flavour", hospital.flavour)
             assert found.returncode == 0, found.stderr
-            hospital.mariadb.execute(
-                *(line for line in found.stdout.splitlines() if line and not line.startswith("--"))
-            )
-            accounts = hospital.mariadb.execute("SELECT User, Host FROM mysql.user WHERE User = 'passport'")
+            hospital.sql.execute(*(line for line in found.stdout.splitlines() if line and not line.startswith("--")))
+            accounts = hospital.sql.execute("SELECT User, Host FROM mysql.user WHERE User = 'passport'")
             for user, host in accounts:
-                hospital.mariadb.execute(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{PASSWORD}'")
+                hospital.sql.execute(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{PASSWORD}'")
             assert accounts, found.stdout
 
     def role(self, *words: str, **variables: str) -> Role:

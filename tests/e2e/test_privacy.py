@@ -113,7 +113,7 @@ def control(outputs: dict[str, str], secrets: list[str]) -> None:
 
 def broken(stage: Stage) -> None:
     """MongoDB and the hospital's server die and come back: what is said then is logged too."""
-    for server in (stage.mongo, stage.hospitals["kigali"].mariadb):
+    for server in (stage.mongo, stage.hospitals["kigali"].sql):
         before = server.pid
         server.kill()
         time.sleep(1)

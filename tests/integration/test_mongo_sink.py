@@ -792,6 +792,18 @@ def test_a_link_that_ends_meanwhile_leaves_nothing(passport: Passport, monkeypat
     assert CANARY not in passport.everything()
 
 
+def test_a_link_that_ends_before_the_first_record(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow writer has its rows in the mirror, and is about to insert a record that nobody has seen."""
+    passport.register()
+    slow, quick = passport.sink(), passport.sink()
+    ended = obs(3, 30, who=person(national_id=None, at=30))
+    calls = interposed(monkeypatch, slow._of(HOSPITAL), "_write", lambda: quick.write([ended]))
+    slow.write([obs(2, 20, make.CHIEF_COMPLAINT, make.text(CANARY))])
+    assert calls
+    assert passport.shown() == []
+    assert CANARY not in passport.everything()
+
+
 def test_a_doctors_edit_meanwhile_is_seen(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
     passport.register()
     sink = passport.sink()

@@ -25,7 +25,7 @@ from tests.hospitals import (
     saved,
 )
 from tests.reader_process import catch_up, running, spawn
-from tests.servers import Address
+from tests.servers import Address, fresh_name
 
 
 @pytest.fixture(params=["mariadb-full", "mariadb-defaults", "mysql-full", "mysql-minimal"])
@@ -64,14 +64,18 @@ def test_killed_at_random_moments_it_loses_nothing(own_mariadb: Any, kafka_boots
     killed = 0
     with clinic(address, rate=15):
         for _ in range(10):
+            begun = log(tmp_path).count("lease taken")
             process = spawn(settings, tmp_path)
-            time.sleep(rng.uniform(0.8, 2.5))
+            with eventually(lambda begun=begun: log(tmp_path).count("lease taken") > begun):  # type: ignore[misc]
+                pass
+            time.sleep(rng.uniform(0, 2))
             assert process.poll() is None
             process.kill()
             killed += process.wait() == -signal.SIGKILL
     catch_up(settings)
     events = assert_equal(settings, address)
     assert killed == 10
+    assert log(tmp_path).count("reading the binlog") > 5
     assert in_source_order(events)
     versions = [event.source.version for event in stream.changes(events)]
     assert len(versions) > 200

@@ -10,6 +10,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passport.event import ChangeEvent
 from passport.settings import LoadBudget
 from passport.values import ColumnInfo
 from reconcile import differing, hashes, walk
@@ -189,9 +190,22 @@ def test_a_pace_keeps_to_the_budget_and_stops_at_once() -> None:
     assert time.monotonic() - started < 2
 
 
-def test_many_keys_make_several_notices() -> None:
+def stamp() -> Stamp:
     address = Address("mariadb", "127.0.0.1", 3306, "root", "", "openmrs")
     hospital = settings_for(address, "127.0.0.1:9092", "t").hospitals["kigali"]
-    stamp = Stamp("kigali", hospital, "mariadb-1", "0" * 47, "poll", 1)
-    notices = list(stamp.notices("visit", [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]))
+    return Stamp("kigali", hospital, "mariadb-1", "0" * 47, "poll", 1)
+
+
+def test_rows_are_events_like_all_others() -> None:
+    rows = [{"obs_id": key, "value_text": "ü", "value_numeric": 36.6, "voided": 0} for key in (1, 2)]
+    events = [ChangeEvent.parse(value) for value in stamp().rows(rows)]
+    assert [event.after for event in events] == rows
+    assert [event.last for event in events] == [False, True]
+    assert {(event.kind, event.op, event.source.origin, event.source.ts_ms) for event in events} == {
+        ("row", "r", "poll", 1)
+    }
+
+
+def test_many_keys_make_several_notices() -> None:
+    notices = list(stamp().notices("visit", [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]))
     assert [len(notice.keys) for notice in notices] == [KEYS_OF_A_NOTICE, 1]

@@ -3,7 +3,7 @@
 Guard in two steps that any MongoDB takes: read what is there, then write only where that is still so.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from passport.errors import Retry
 TRIES = 20
 LEVELS = 200  # of groups in groups and edits of edits; more is a circle grown out of hand
 SLICE = 2_000
-Reserve = Callable[[Sequence[str]], None]
+Reserve = Callable[[Collection[str]], None]
 
 
 class Head(NamedTuple):
@@ -58,11 +58,11 @@ class Rows:
         for _ in range(TRIES):
             if not left:
                 return result
-            heads = self.component(left)
+            heads = self.component(_named(left.values()))
             result.heads |= heads
             changing = [key for key, document in left.items() if _changes(document, heads.get(key))]
             if changing and heads:
-                reserve(changing)
+                reserve(_named(left[key] for key in changing))
             left = self._once(left, heads, result)
         raise Retry("observations: rows changed all the time")
 
@@ -140,6 +140,11 @@ class Rows:
         fields = {"version": 1, "digest": 1, "related": 1}
         with border():
             return {found["_id"]: Head.of(found) for found in self._rows.find(query, fields, batch_size=ALL)}
+
+
+def _named(documents: Iterable[Document]) -> set[str]:
+    """The documents' _ids, and those that they name: they need not be in the mirror yet."""
+    return {key for document in documents for key in (document["_id"], *document.get("related", ()))}
 
 
 def _changes(document: Document, head: Head | None) -> bool:

@@ -102,7 +102,7 @@ class Records:
         links = self._people.links(keys)
         return {key: links[key].patient_id if key in links else None for key in keys}
 
-    def reserve(self, keys: Sequence[str]) -> None:
+    def reserve(self, keys: Collection[str]) -> None:
         """Puts claims where a record of the rows `keys`, or of rows connected with them, is missing as they are now."""
         documents = self._rows.documents(self._rows.component(keys))
         self._claim(self._showing(documents.values()))
