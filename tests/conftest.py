@@ -149,6 +149,7 @@ def own_mongo(own: Callable[..., Mongo]) -> Callable[..., Mongo]:
     """``own_mongo()``: a replica set of one to be broken."""
     return lambda **options: own(Mongo, **options)
 
+
 # A busy machine is no failure.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")

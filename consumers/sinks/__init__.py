@@ -1,8 +1,8 @@
 """Destinations: one module or package each, named by a destination's `type` in the settings.
 
-A destination is a module with ``Options`` (a pydantic model), ``ORDER`` ("newest-wins": keeps one state a row, guarded by
-version; "append-only": every delivery is added, its reader takes the highest version) and
-``connect(options, settings, destination) -> Sink``.
+A destination is a module with ``Options`` (a pydantic model), ``connect(options, settings, destination) -> Sink`` and
+``ORDER``: "newest-wins" keeps one state a row, guarded by its version; "append-only" adds every delivery, and its reader
+takes the highest version.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Applied up to: `offset` = the next offset to read; `version` = the highest version seen; `at_ms` = source time."""
+    """Applied up to: `offset` = the next offset to read; `version` = the highest seen; `at_ms` = source time."""
 
     hospital: str
     offset: int
@@ -66,7 +66,7 @@ class Sink(Protocol):
         """Stores a batch, newest version of each row winning, whatever the order. A row may occur several times."""
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
-        """What else the scope holds at or below `version` than obs_ids `keys` is gone. A Person is complete at `version`."""
+        """What else the scope holds at or below `version` than obs_ids `keys` is gone: the scope is complete then."""
 
     def wanted(self, hospital: str, limit: int) -> Sequence[int]:
         """person_ids that the destination wants read whole (registered since, link changed, repair pending).

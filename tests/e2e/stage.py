@@ -159,17 +159,19 @@ class Stage:
 
     # -- what came of it
 
-    def compare(self) -> Comparison:
+    def compare(self, *only: str) -> Comparison:
+        """With the oracle; `only` these hospitals, or all."""
+        hospitals = [one for key, one in self.hospitals.items() if not only or key in only]
         with contextlib.ExitStack() as stack:
-            connections = {key: stack.enter_context(one.connect()) for key, one in self.hospitals.items()}
-            found = compare(connections, self.db, [one.for_oracle() for one in self.hospitals.values()])
+            connections = {one.key: stack.enter_context(one.connect()) for one in hospitals}
+            found = compare(connections, self.db, [one.for_oracle() for one in hospitals])
         try:
             passport_shapes.check(self.db)
         except AssertionError as faults:
             found.differences += str(faults).splitlines()
         return found
 
-    def wait_equal(self, deadline_s: float) -> Comparison:
+    def wait_equal(self, deadline_s: float, *only: str) -> Comparison:
         """Until MongoDB equals the oracle; nobody may write at the hospitals. AssertionError with the differences."""
         end = time.monotonic() + deadline_s
         while True:
@@ -177,7 +179,7 @@ class Stage:
             for role in self.roles:
                 if role.process is not None:
                     role.require_running()
-            found = self.compare()
+            found = self.compare(*only)
             if not found.differences or time.monotonic() > end:
                 return found.require_equal()
             time.sleep(1)

@@ -20,7 +20,7 @@ WRONG = "wr0ng-but-secret-too"
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """kigali is in order; huye has no binlog, and nobody of it is registered."""
+    """kigali is in order; huye has no binlog, and no reader."""
     hospitals = (
         Hospital("kigali", 0, generator.NATIONAL_ID_TYPE),
         Hospital("huye", 1, generator.NATIONAL_ID_TYPE, flags=("--skip-log-bin",)),
@@ -157,7 +157,7 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
     consumer = stage.role("consume", "--destination", "passport")
     with stage.hospitals["kigali"].connect() as connection:
         generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
-    until(lambda: stage.db["observations"].find_one(), 60, "the snapshot arrived")
+    until(stage.db["observations"].find_one, 60, "the snapshot arrived")
 
     producer = KafkaProducer(bootstrap_servers=stage.kafka.url)
     for value in (b'{"v": 1, "kind": "row", ' + WRONG.encode(), b'{"v": 99}', None):
@@ -166,7 +166,7 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
     until(lambda: len(parked(stage)) >= 3, 30, "three records are parked")
     with stage.hospitals["kigali"].connect() as connection:
         generator.Clinic(connection, seed=1).run(3, rate=10)
-    stage.wait_equal(60)
+    stage.wait_equal(60, "kigali")
     assert sorted(parked(stage)) == ["malformed", "malformed", "unknown_version"]
     assert WRONG not in stage.said()
     reader.stop()
