@@ -13,7 +13,7 @@ demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; D
 
 test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
 	$(RUN) pytest tests/unit
-	$(RUN) pytest tests/integration tests/e2e -m "not long"
+	$(RUN) pytest tests/integration tests/e2e -m "not long" -n 3 --dist loadgroup
 
 test-long: setup ## the tests that take minutes
 	$(RUN) pytest tests -m long --timeout 3600

@@ -87,6 +87,7 @@ class Session:
             self._save(at_most_every_s=self._cdc.checkpoint_s)
             self._beat()
             if until_caught_up and self._caught_up():
+                self._tell_position(self._read_to)
                 break
         self._drain()
 
@@ -193,8 +194,14 @@ class Session:
         if self._read_to.order >= end.position.order:
             self._published_ts = end.ts_ms
             metrics.CDC_LAG.labels(self._id).set(0)
-        if self._published_ts and not self._transaction.is_open:
-            self._publisher.send("heartbeat", self._envelopes.heartbeat(self._at, self._gtid, self._published_ts))
+        if self._published_ts:
+            self._tell_position(self._at)
+
+    def _tell_position(self, at: Position) -> None:
+        """So that whoever waits for a destination to reach this position sees it arrive, also when nothing follows."""
+        if not self._transaction.is_open:
+            value = self._envelopes.heartbeat(at, self._gtid, self._published_ts or now_ms())
+            self._publisher.send("heartbeat", value)
 
     # --- positions
 

@@ -1,7 +1,7 @@
 """Kafka, as this stage meets it: the group's partitions, their records and offsets, and the dead letters' topic."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -23,6 +23,10 @@ _NOT_OURS_ANY_MORE = (
     kafka_errors.UnknownMemberIdError,
     kafka_errors.IllegalStateError,
 )
+
+
+# The group may be rearranged at any moment: then `assigned` changes, and everything starts anew.
+_TAKEN_AWAY = (ValueError, KeyError, kafka_errors.IllegalStateError)
 
 
 class Record(NamedTuple):
@@ -81,14 +85,16 @@ class Subscription:
         return int(self._consumer.group_metadata().generation_id), partitions
 
     def seek(self, partition: int, offset: int) -> None:
-        with remedied(self._kafka):
+        with suppress(*_TAKEN_AWAY):
             self._consumer.seek(self._place(partition), offset)
 
     def pause(self, partition: int) -> None:
-        self._consumer.pause(self._place(partition))
+        with suppress(*_TAKEN_AWAY):
+            self._consumer.pause(self._place(partition))
 
     def resume(self, partition: int) -> None:
-        self._consumer.resume(self._place(partition))
+        with suppress(*_TAKEN_AWAY):
+            self._consumer.resume(self._place(partition))
 
     def committed(self, partition: int) -> int | None:
         with remedied(self._kafka):
@@ -107,8 +113,10 @@ class Subscription:
 
     def high(self, partition: int) -> int | None:
         """The offset after the last, as the broker said with the last records."""
-        found = self._consumer.highwater(self._place(partition))
-        return None if found is None else int(found)
+        with suppress(*_TAKEN_AWAY):
+            found = self._consumer.highwater(self._place(partition))
+            return None if found is None else int(found)
+        return None
 
     def commit(self, offsets: Mapping[int, int]) -> bool:
         """False when the partitions went to another member meanwhile: it starts where the last commit was."""

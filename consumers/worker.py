@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from consumers import sinks
 from consumers.apply import Applier
-from consumers.broker import OutOfRange, Subscription
+from consumers.broker import OutOfRange, Record, Subscription
 from consumers.dead_letters import Letters
 from consumers.partition import Partition
 from consumers.sinks import Progress, Sink
@@ -86,27 +86,28 @@ class Worker:
             while not stop.is_set():
                 try:
                     self._round(stop)
+                    health.working(f"consumer {self._destination}")
+                    if self._until_caught_up and self._caught_up():
+                        return
                 except Retry as error:
-                    log.warning("kafka away", destination=self._destination, reason=type(error).__name__)
-                    health.failing("kafka", "it doesn't answer")
+                    log.warning("consumer waits", destination=self._destination, cause=_cause(error))
+                    health.failing(f"consumer {self._destination}", _cause(error))
                     stop.wait(error.after)
-                    continue
-                if self._until_caught_up and self._caught_up():
-                    return
         finally:
             self._close()
 
     def _round(self, stop: threading.Event) -> None:
+        lost: list[int] = []
+        polled: dict[int, list[Record]] = {}
         try:
-            polled = self._subscription.poll(0 if any(map(self._busy, self._partitions.values())) else IDLE_S)
+            polled = self._subscription.poll(0 if any(map(self._busy, self._mine())) else IDLE_S)
         except OutOfRange as gap:
-            for number in gap.partitions:
-                self._restart(number)
-            return
-        health.working("kafka")
+            lost = gap.partitions
         if self._subscription.assigned() != self._assigned:
             self._assign(*self._subscription.assigned())
             return
+        for number in lost:
+            self._restart(number)
         for number, records in polled.items():
             if number in self._partitions:
                 self._partitions[number].receive(records)

@@ -1,7 +1,7 @@
 """Destinations: one module or package each, named by a destination's `type` in the settings.
 
 A destination is a module with ``Options`` (a pydantic model), ``connect(options, settings, destination) -> Sink`` and
-``ORDER``: "newest-wins" keeps one state a row, guarded by its version; "append-only" adds every delivery, and its reader
+``ORDER``: "newest-wins" keeps one state a row, guarded by version; "append-only" adds every delivery, and its reader
 takes the highest version.
 """
 

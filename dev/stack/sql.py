@@ -78,10 +78,23 @@ class SqlServer(Server):
         template = self.template()
         if not self.data.exists():
             copy(template, self.data)
+        self._temporary.mkdir(exist_ok=True)
+
+    @property
+    def _temporary(self) -> Path:
+        """Its own: a server that starts deletes what it takes for leftovers of a dead one."""
+        return self.folder / "tmp"
 
     def options(self) -> list[str]:
-        own = (f"--datadir={self.data}", f"--port={self.port}", f"--server-id={self.server_id}")
-        return [*COMMON, *own, *self.defaults, *(FAST if self.fast else DURABLE), *self.flags]
+        own = (f"--datadir={self.data}", f"--tmpdir={self._temporary}", f"--port={self.port}")
+        return [
+            *COMMON,
+            *own,
+            f"--server-id={self.server_id}",
+            *self.defaults,
+            *(FAST if self.fast else DURABLE),
+            *self.flags,
+        ]
 
     def connect(self, database: str | None = None, **options: Any) -> "pymysql.Connection[Any]":
         """A connection of root; autocommit unless `options` say otherwise."""

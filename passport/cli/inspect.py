@@ -70,7 +70,12 @@ def _destination_checks(settings: Settings, name: str) -> list[Check]:
         return [Check(what, False, error.message, error.hint)]
     except PassportError as error:
         return [Check(what, False, str(error))]
-    return [Check(what, True, f"type {settings.destinations[name].type}, can be written")]
+    found = settings.destinations[name]
+    checks = [Check(what, True, f"type {found.type}, can be written")]
+    if found.type == "mongo" and len(str(found.options.get("link_key", ""))) < 16:
+        remedy = f"set destinations.{name}.options.link_key to 16 or more random characters before people are stored"
+        checks.append(Check(what, None, "link_key is short: ids hashed with it can be guessed", remedy))
+    return checks
 
 
 def _print_checks(console: Console, checks: list[Check]) -> None:

@@ -8,12 +8,35 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from passport import log, metrics
 from passport.configuration import BadSettings, load
+from passport.errors import Fatal, listed
 from passport.health import serve
 from passport.settings import Destination, Hospital, Settings
+
+
+def _check_options(settings: Settings, file: Path | None) -> None:
+    """BadSettings when a destination's options are not what its module takes; no value is shown."""
+    from consumers import sinks
+
+    problems: list[str] = []
+    for name, destination in settings.destinations.items():
+        try:
+            sinks.module(destination.type).Options.model_validate(destination.options)
+        except Fatal as error:
+            problems.append(f"destinations.{name}: {error.message}")
+        except ValidationError as error:
+            for one in error.errors(include_url=False, include_input=False, include_context=False):
+                where = ".".join(map(str, ("destinations", name, "options", *one["loc"])))
+                problems.append(f"{where}: {one['msg']}")
+    if problems:
+        raise BadSettings(
+            f"these settings can't be used:\n{listed(problems)}",
+            hint=f"correct them in {file}; config/local.example.yaml shows each",
+        )
 
 
 class Session:
@@ -27,6 +50,7 @@ class Session:
     @cached_property
     def settings(self) -> Settings:
         settings, unknown = load(self.file)
+        _check_options(settings, self.file)
         for name in unknown:
             print(f"passport: {name} is not a setting and was left out; passport config schema", file=sys.stderr)  # noqa: T201
         log.configure(settings.logs)

@@ -1,7 +1,6 @@
-"""40,000 obs in one polling interval: none is lost, by polling or by binlog."""
+"""40,000 obs in one polling interval: none is lost, by polling (each is a record) or by binlog (the mirror keeps each)."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -37,20 +36,18 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
 
 
-def burst(hospital: Hospital) -> None:
-    """Vitals of registered patients, in one transaction: all with the same second, as an import writes them."""
-    with hospital.connect(autocommit=False) as connection, connection.cursor() as cursor:
+def burst(hospital: Hospital, concept: str, column: str) -> None:
+    """One INSERT of obs of registered patients: all with the same second, as an import writes them."""
+    with hospital.connect() as connection, connection.cursor() as cursor:
         people = [person for person, _ in generator.registrable(connection)]
-        cursor.execute("SELECT concept_id FROM concept JOIN concept_datatype d ON d.concept_datatype_id = datatype_id"
-                       " WHERE d.name = 'Numeric' ORDER BY concept_id LIMIT 1")  # fmt: skip
-        concept = cursor.fetchone()[0]
-        rows = [(people[n % len(people)], concept, n % 97, str(uuid.uuid4())) for n in range(BURST)]
-        cursor.executemany(
-            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
-            " VALUES (%s, %s, NOW(), %s, 1, NOW(), 0, %s)",
-            rows,
+        person = f"ELT(1 + MOD(seq, {len(people)}), {', '.join(map(str, people))})"
+        cursor.execute(
+            f"INSERT INTO obs (person_id, concept_id, obs_datetime, {column}, creator, date_created, voided, uuid)"
+            f" SELECT {person}, (SELECT MIN(concept_id) FROM concept_name WHERE name = %s),"
+            f" NOW(), MOD(seq, 97), 1, NOW(), 0, UUID() FROM seq_1_to_{BURST}",
+            [concept],
         )
-        connection.commit()
+        assert cursor.rowcount == BURST
 
 
 def mirrored(stage: Stage, key: str) -> int:
@@ -70,12 +67,13 @@ def test_a_burst_of_40_000_loses_none(stage: Stage) -> None:
     assert min(before.values()) > 0
 
     began = time.monotonic()
-    for hospital in stage.hospitals.values():
-        burst(hospital)
+    burst(stage.hospitals["huye"], "Pulse", "value_numeric")
+    burst(stage.hospitals["kigali"], "Ward remark", "value_text")
     inserted = time.monotonic() - began
     for key in stage.hospitals:
         until(partial(full, stage, key, before[key] + BURST), 120, f"{BURST} rows of {key}")
         print(f"{key}: all there {time.monotonic() - began:.1f} s after the first insert (inserting: {inserted:.1f} s)")
     found = stage.wait_equal(90)
     assert {key: mirrored(stage, key) - before[key] for key in stage.hospitals} == dict.fromkeys(stage.hospitals, BURST)
-    assert found.records >= 2 * BURST
+    assert found.records >= BURST
+    assert found.unmapped >= BURST, "no rule knows remarks: they are kept, and counted"

@@ -1,9 +1,11 @@
 """The consumer between real servers: hospital, Kafka, a file."""
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Settings
+from tests import consumer_process
 from tests.integration import consuming
 from tests.integration.consuming import (
     Delivered,
@@ -122,7 +125,9 @@ CHANGES = {
 }
 
 
-def test_every_kind_of_notice_reaches_its_obs(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_every_kind_of_notice_reaches_its_obs(own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path) -> None:
+    kigali = own_mariadb()
+    hospital(kigali, patients=4)
     given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
     read(given)
     consume(given)
@@ -302,6 +307,37 @@ def test_ids_that_two_patients_share(kigali: Server, kafka_bootstrap: str, tmp_p
     assert states() == ["ambiguous", "ambiguous"]
     change(own_id)
     assert states() == ["ok", "ok"]
+
+
+def test_killed_and_rearranged_it_loses_nothing(own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path) -> None:
+    servers = {"kigali": own_mariadb(), "butare": own_mariadb()}
+    for seed, server in enumerate(servers.values()):
+        hospital(server, seed=seed, patients=5)
+    given = settings(servers, kafka_bootstrap, path := tmp_path / "out")
+    chance, killed = Random(7), 0
+    workers = [consumer_process.spawn(given, "file", tmp_path) for _ in range(2)]
+    try:
+        with running(given, consumer=False):
+            for turn in range(8):
+                for seed, server in enumerate(servers.values()):
+                    with server.connect(database="openmrs", autocommit=False) as connection:
+                        Clinic(connection, seed=10 * turn + seed).run(1, rate=20)
+                victim = chance.randrange(2)
+                assert workers[victim].poll() is None, (tmp_path / "consumer.log").read_text()[-2000:]
+                workers[victim].send_signal(signal.SIGKILL)
+                killed += workers[victim].wait() == -signal.SIGKILL
+                time.sleep(chance.random())
+                workers[victim] = consumer_process.spawn(given, "file", tmp_path)
+    finally:
+        for process in workers:
+            process.terminate()
+    # The newest one may not have its handler yet.
+    assert {process.wait(20) for process in workers} <= {0, -signal.SIGTERM}
+    assert killed == 8
+    read(given)
+    consume(given)
+    found = assert_equal(given, path)
+    assert len(found.rows) > 300
 
 
 def test_a_destination_with_wrong_options_names_them(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Options(Model):
 
     uri: SecretStr
     database: str = "passport"
-    link_key: SecretStr = Field(min_length=16)
+    link_key: SecretStr = Field(min_length=1)
     link_medical_history: bool = False
     tombstone_ttl_days: int = Field(30, ge=1, le=3650)
     sweep_s: float = Field(300, gt=0)

@@ -197,7 +197,7 @@ class MongoSink:
         if link.patient_id is not None:
             query = {"hospital": person.hospital, "personId": person.person_id, "version": {"$lte": version}}
             outcome = self._gone(person.hospital, query, keys, None)
-        if link.pending is not None:
+        if link.pending is not None or link.patient_id is None:
             self._redo(link)
         if version >= link.floor:
             # With the `rev` from before all this: a change since then leaves `pending`, and all this comes again.
