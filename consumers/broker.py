@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from passport.errors import Fatal, NotReady, Retry, reduced
@@ -47,14 +47,26 @@ class OutOfRange(Exception):  # noqa: N818  # a state, not a failure of this pro
         self.partitions = list(partitions)
 
 
-class Subscription:
-    """A member of a consumer group on one topic. Offsets are set with `seek` and `commit` only."""
+class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Counts assignments; runs in the client's own thread, so it does nothing else."""
 
-    def __init__(self, kafka: Kafka, group: str, max_records: int) -> None:
+    count = 0
+
+    def on_partitions_revoked(self, revoked: object) -> None:
+        """What is still in work is finished: versions absorb that another member has it too."""
+
+    def on_partitions_assigned(self, assigned: object) -> None:
+        self.count += 1
+
+
+class Subscription:
+    """A member of a consumer group on one topic. Offsets are set with `seek` and `commit` only. NotReady, Fatal."""
+
+    def __init__(self, kafka: Kafka, group: str, max_records: int, *, metadata_max_age_s: float = 30) -> None:
         self._kafka = kafka
+        self._assignments = _Assignments()
         with remedied(kafka):
             self._consumer = KafkaConsumer(
-                kafka.topic,
                 **client_options(kafka),
                 group_id=group,
                 enable_auto_commit=False,
@@ -63,14 +75,20 @@ class Subscription:
                 max_partition_fetch_bytes=4 * 1024 * 1024,
                 session_timeout_ms=10_000,
                 heartbeat_interval_ms=2_000,
-                metadata_max_age_ms=30_000,  # a new hospital's partition is noticed
+                max_poll_interval_ms=120_000,
+                metadata_max_age_ms=int(metadata_max_age_s * 1000),  # a new hospital's partition is noticed
                 metrics_enabled=False,
             )
+            if not self._consumer.partitions_for_topic(kafka.topic):
+                self._consumer.close(autocommit=False)
+                raise NotReady(f"topic {kafka.topic} isn't there yet", hint="passport cdc run --hospital ... makes it")
+            self._consumer.subscribe([kafka.topic], listener=self._assignments)
 
     def poll(self, timeout_s: float) -> dict[int, list[Record]]:
         """What came, by partition. Raises OutOfRange, NotReady, Fatal."""
         try:
             with remedied(self._kafka):
+                self._remember_join()
                 polled = self._consumer.poll(int(timeout_s * 1000))
         except kafka_errors.NoOffsetForPartitionError:
             return {}  # just assigned: `seek` follows
@@ -80,9 +98,17 @@ class Subscription:
         return {place.partition: [_record(one) for one in records] for place, records in polled.items()}
 
     def assigned(self) -> tuple[int, frozenset[int]]:
-        """The group's generation, which changes with every rearrangement, and this member's partitions."""
-        partitions = frozenset(place.partition for place in self._consumer.assignment())
-        return int(self._consumer.group_metadata().generation_id), partitions
+        """How many assignments there were, and the partitions of the last one."""
+        return self._assignments.count, frozenset(place.partition for place in self._consumer.assignment())
+
+    def _remember_join(self) -> None:
+        """kafka-python 3.0.12 forgets a join that its leader began for added partitions, if `poll` times out in it.
+
+        The member would wait for ever, silently. Asked again, it takes up the join in flight.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001
+        if coordinator.rejoining and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
     def seek(self, partition: int, offset: int) -> None:
         with suppress(*_TAKEN_AWAY):

@@ -14,6 +14,7 @@ pauses its partition, which goes back to `next`, and no other; what is wrong wit
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import structlog
 from pydantic import ValidationError
@@ -38,12 +39,20 @@ log = structlog.get_logger()
 
 
 def run(destination_name: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event) -> None:
-    """Works until `stop`, or until all that its partitions hold at that moment is applied. Raises Fatal, NotReady."""
-    sink = connected(destination_name, settings)
-    try:
-        Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(stop)
-    finally:
-        sink.close()
+    """Works until `stop`, or until all that its partitions hold at that moment is applied.
+
+    Raises Fatal; with `until_caught_up` also NotReady, when Kafka or the destination isn't there at the start.
+    """
+    while not stop.is_set():
+        try:
+            with closing(connected(destination_name, settings)) as sink:
+                Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(stop)
+                return
+        except Retry as error:
+            if until_caught_up:
+                raise
+            log.warning("consumer waits", destination=destination_name, cause=_cause(error), after_s=error.after)
+            stop.wait(error.after)
 
 
 def connected(destination_name: str, settings: Settings) -> Sink:

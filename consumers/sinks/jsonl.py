@@ -88,16 +88,6 @@ class JsonLines:
         with _remedied(self._path), self._path.open("rb") as lines:
             return {"stored": sum(line.startswith(ours) for line in lines), "matched": 0, "unmatched": 0}
 
-    def counts(self, hospital: str) -> Mapping[str, int]:
-        """Rows that were not deleted when they were last delivered; reads the whole file."""
-        newest: dict[int, tuple[str, bool]] = {}
-        with _remedied(self._path), self._path.open("rb") as lines:
-            for one in (json.loads(line).get("observation") for line in lines):
-                if one and one["hospital"] == hospital:
-                    obs_id = one["row"]["obs_id"]
-                    newest[obs_id] = max(newest.get(obs_id, ("", False)), (one["version"], one["deleted"]))
-        return {"stored": sum(not deleted for _, deleted in newest.values()), "matched": 0, "unmatched": 0}
-
     def ready(self) -> None:
         with _remedied(self._path):
             os.fstat(self._file)

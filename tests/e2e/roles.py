@@ -52,7 +52,8 @@ class Role:
         assert self.process is None
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command(self.config, *self.words),
+                # It dies with the tests, however they end.
+                ["setpriv", "--pdeathsig", "KILL", "--", *command(self.config, *self.words)],
                 cwd=REPOSITORY,
                 env=environment(self.extra),
                 stdout=log,

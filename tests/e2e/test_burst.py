@@ -1,4 +1,4 @@
-"""40,000 obs in one polling interval: none is lost, by polling (each is a record) or by binlog (the mirror keeps each)."""
+"""40,000 obs in one polling interval: none is lost, by polling (each a record) or by binlog (each in the mirror)."""
 
 import time
 from collections.abc import Iterator

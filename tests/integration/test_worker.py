@@ -77,6 +77,7 @@ def test_a_working_clinic_arrives_whole(own: Own, kind: type[Server], kafka_boot
         with running(given), server.connect(database="openmrs", autocommit=False) as connection:
             done = Clinic(connection, seed=seed).run(5, rate=30)
     assert done.total() > 20
+    read(given)
     consume(given)
     found = assert_equal(given, path)
     assert any(one["origin"] == "reread" for one in found.rows.values())
