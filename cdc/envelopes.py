@@ -58,11 +58,6 @@ class Envelopes:
         for row in rows:
             yield self._as_read("r", None, row_text(row.keys(), row.values()), at, ts_ms)
 
-    def gone(self, keys: Iterable[int], at: Position, ts_ms: int) -> Iterator[bytes]:
-        """Rows that a SELECT did not find at `at`: only their keys are known."""
-        for key in keys:
-            yield self._as_read("d", row_text(("obs_id",), (key,)), None, at, ts_ms)
-
     def _as_read(self, op: Op, before: str | None, after: str | None, at: Position, ts_ms: int) -> bytes:
         return self._read(
             op,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
+from pymysqlreplication.constants import BINLOG
+
 from cdc import table_map
 from cdc.changes import Alive, Commit, Item, Key, Notice, Partial, Rotated, Row, Statement
 from cdc.compressed import inflated, inner_events
@@ -26,7 +28,6 @@ Flavour = Literal["mariadb", "mysql"]
 _HEADER = struct.Struct("<IBIIIH").unpack_from  # seconds, type, server id, size, end position, flags
 _CRC = struct.Struct("<I").unpack_from
 _ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
-_ROTATE, _FORMAT = 4, 15
 _BODY = 19  # where the part behind the header begins
 _ROWS_V1 = _BODY + 8
 _DUMMY = b"\xff\xff\xff\0\0\0"
@@ -87,14 +88,31 @@ class EventDecoder:
 
     def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[Item]]]:
         handlers: dict[int, Callable[[bytes], Iterable[Item]]] = dict.fromkeys(_WITHOUT_MEANING, lambda _: ())
-        for version, first in ((1, 23), (2, 30), (1, 166), (2, 169)):
+        firsts = ((1, BINLOG.WRITE_ROWS_EVENT_V1), (2, BINLOG.WRITE_ROWS_EVENT_V2), (1, 166), (2, 169))
+        for version, first in firsts:
             for offset, op in enumerate("cud"):
                 handlers[first + offset] = self._rows_handler(op, version, compressed=first > 100)
-        handlers |= {2: self._query, 165: self._compressed_query, 18: self._load_query}
-        handlers |= {3: self._ended, _ROTATE: self._ended, 16: self._xid, 19: self._table_map, 26: self._incident}
-        handlers |= {27: self._heartbeat, 41: self._heartbeat, 33: self._mysql_gtid, 34: self._anonymous}
-        handlers |= {35: self._previous_gtids, 38: self._xa_prepare, 39: self._partial_json, 40: self._payload}
-        return handlers | {42: self._tagged_gtid, 162: self._mariadb_gtid, 163: self._gtid_list}
+        return handlers | {
+            BINLOG.QUERY_EVENT: self._query,
+            BINLOG.EXECUTE_LOAD_QUERY_EVENT: self._load_query,
+            BINLOG.STOP_EVENT: self._ended,
+            BINLOG.ROTATE_EVENT: self._ended,
+            BINLOG.XID_EVENT: self._xid,
+            BINLOG.TABLE_MAP_EVENT: self._table_map,
+            BINLOG.INCIDENT_EVENT: self._incident,
+            BINLOG.HEARTBEAT_LOG_EVENT: self._heartbeat,
+            _HEARTBEAT_V2: self._heartbeat,
+            BINLOG.GTID_LOG_EVENT: self._mysql_gtid,
+            BINLOG.ANONYMOUS_GTID_LOG_EVENT: self._anonymous,
+            BINLOG.PREVIOUS_GTIDS_LOG_EVENT: self._previous_gtids,
+            BINLOG.XA_PREPARE_EVENT: self._xa_prepare,
+            BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
+            _PAYLOAD: self._payload,
+            _TAGGED_GTID: self._tagged_gtid,
+            BINLOG.MARIADB_GTID_EVENT: self._mariadb_gtid,
+            BINLOG.MARIADB_GTID_GTID_LIST_EVENT: self._gtid_list,
+            _COMPRESSED_QUERY: self._compressed_query,
+        }
 
     # --- one event
 
@@ -387,7 +405,10 @@ def _keys(before: Key | None, after: Key | None) -> tuple[Key, ...]:
     return tuple(key for key in (before, after) if key)
 
 
-_HEARTBEATS = frozenset({27, 41})
+_FORMAT, _ROTATE = BINLOG.FORMAT_DESCRIPTION_EVENT, BINLOG.ROTATE_EVENT
+# What the library does not know: MySQL's newer events, MariaDB's compressed ones (rows: 166 to 171).
+_PAYLOAD, _HEARTBEAT_V2, _TAGGED_GTID, _COMPRESSED_QUERY = 40, 41, 42, 165
+_HEARTBEATS = frozenset({BINLOG.HEARTBEAT_LOG_EVENT, _HEARTBEAT_V2})
 # INTVAR, APPEND_BLOCK, DELETE_FILE, RAND, USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY, TRANSACTION_CONTEXT,
 # VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: no rows, no transaction's end.
 _WITHOUT_MEANING = (5, 9, 11, 13, 14, 17, 28, 29, 36, 37, 160, 161, 164)

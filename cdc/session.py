@@ -168,8 +168,10 @@ class Session:
             marks = ", ".join(["%s"] * len(wanted))
             rows, at, ts_ms = read_obs(self._source, f"obs_id IN ({marks})", wanted, self._waypoint())
             missing = {*wanted} - {row["obs_id"] for row in rows}
-            for value in (*self._envelopes.read(rows, at, ts_ms), *self._envelopes.gone(missing, at, ts_ms)):
+            for value in self._envelopes.read(rows, at, ts_ms):
                 self._publisher.send("row", value)
+            for key in missing:  # gone since; nothing but the key is known
+                self._publisher.send("chunk", self._envelopes.chunk(key - 1, key, (), at, ts_ms))
 
     # --- beside the stream
 

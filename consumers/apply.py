@@ -99,7 +99,7 @@ class Applier:
         scope = KeyRange(partition.hospital_id, event.first, event.to)
         self._count(partition, self._sink.retain(scope, event.keys, event.source.version))
         partition.lookups.clear()
-        partition.in_snapshot = event.to is not None
+        partition.in_snapshot = partition.in_snapshot and event.to is not None
 
     def _write(self, partition: Partition, observations: Sequence[Observation], items: Sequence[Item] = ()) -> Outcome:
         """Writes; parks what the destination can't take: the record it came with, or the row as read."""

@@ -34,18 +34,6 @@ class Way:
         reader.run(HOSPITAL, self.settings, until_caught_up=True, stop=threading.Event())
         worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
 
-    def beat(self) -> None:
-        """The same by a reader that goes on for a second: it says how far it is though nothing happens."""
-        stop = threading.Event()
-        running = threading.Thread(
-            target=reader.run, args=(HOSPITAL, self.settings), kwargs={"until_caught_up": False, "stop": stop}
-        )
-        running.start()
-        stop.wait(1.5)
-        stop.set()
-        running.join()
-        worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
-
     def compare(self) -> int:
         with opened(self.settings, "passport") as passport:
             return compare.Comparison(HOSPITAL, self.settings, passport, threading.Event()).run()
@@ -172,7 +160,7 @@ def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.Monke
 
     def bringing(*arguments: Any) -> caught_up.Mark:
         mark = taken(*arguments)
-        way.beat()
+        way.bring()
         return mark
 
     monkeypatch.setattr(caught_up.Mark, "now", bringing)
