@@ -116,6 +116,8 @@ class Lookups:
     def evict(self, notice: ChangeEvent) -> None:
         """Forgets what a notice says has changed, unless it was read at the notice's position or later."""
         source = notice.source
+        if not notice.keys:  # the whole table: a snapshot follows, and reads with what is true then
+            self.clear(identities=True)
         comparable = source.file and source.version[:10] == self.newest[:10]
         before = Position(source.file, source.pos).order if comparable else None
         for key in notice.keys:
