@@ -1,6 +1,5 @@
 """The demo's course: snapshot, a clinic at work, one patient before and after, verify."""
 
-import json
 import signal
 import subprocess
 import threading
@@ -181,7 +180,7 @@ class Demo:
 
     def _drawn(self) -> Table:
         table = Table(title="openmrs-passport")
-        for heading in ("hospital", "state", "captured", "stored", "people matched", "unmatched", "lag", "p50", "p99"):
+        for heading in ("hospital", "state", "captured", "stored", "matched", "unmatched", "lag", "p50", "p99"):
             table.add_column(heading, justify="left" if heading in ("hospital", "state") else "right")
         for row in self._rows:
             table.add_row(
@@ -214,21 +213,15 @@ class Demo:
         late_id = str((self.site.passport["patients"].find_one({"nationalId": late}) or {})["_id"])
         changes.pop(late_id, None)
         if changes:
-            _, patient = max((len(rows), one) for one, rows in changes.items())
+            _, patient = max((sum(old != "-" for _, old, _ in rows), one) for one, rows in changes.items())
             self.console.print(_told("One patient before and after", changes[patient]))
         count = len(after.get(late_id, {}))
         self.console.print(f"A patient who registered late: 0 records before, {count} after.")
 
     def _verify(self) -> int:
-        """`passport verify`, as an operator runs it."""
+        """`passport verify`, as an operator runs it: 0 only if people, rows and records were compared, and equal."""
         self.console.print("[dim]passport verify")
-        code = subprocess.run(self.site.command("verify"), check=False).returncode
-        answer = subprocess.run(self.site.command("verify", "--json"), check=False, capture_output=True).stdout
-        report = json.loads(answer) if answer else {}
-        if not (report.get("matched") and report.get("records")):
-            self.console.print("[red]nothing was compared")
-            return code or 1
-        return code
+        return subprocess.run(self.site.command("verify"), check=False).returncode
 
     def _go_on(self) -> None:
         self.console.print(f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}")
