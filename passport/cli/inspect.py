@@ -162,29 +162,13 @@ def verify(
             session.settings,
             name,
             hospitals=hospitals,
-            progress=lambda name, done: bar.update(task, completed=done, description=f"people of {name}"),
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
     if as_json:
         session.print_json(report.as_json())
     else:
-        _print_report(session.console, report)
+        session.console.print(report.as_text(), highlight=False, soft_wrap=True)
     return 0 if report.equal else 1
-
-
-def _print_report(console: Console, report: Any) -> None:
-    table = Table("hospital", "people matched", "rows", "records", "missing", "extra", "different")
-    for name, one in report.hospitals.items():
-        numbers = (one.matched, one.rows, one.records, one.missing, one.extra, one.different)
-        table.add_row(name, *(f"{number:,}" for number in numbers))
-    console.print(table)
-    for kind, keys in report.keys.items():
-        for key in keys:
-            console.print(f"{kind}: {key}", highlight=False)
-    for name, one in report.hospitals.items():
-        if one.behind:
-            console.print(f"{name}: not everything has been applied yet. {one.hint}", highlight=False)
-    nothing = "" if report.rows else " (nothing was compared)"
-    console.print("[green]equal" if report.equal else f"[red]not equal{nothing}")
 
 
 def health(context: typer.Context) -> int:
