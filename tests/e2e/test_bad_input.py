@@ -116,7 +116,7 @@ def test_mongodb_away(altered: Any) -> None:
         "link_key": "x" * 32,
     }
     config = altered(destinations={"passport": {"type": "mongo", "options": options}})
-    require(run(config, "consume"), NOT_READY, "MongoDB")
+    require(run(config, "consume", "--until-caught-up"), NOT_READY, "MongoDB")
     require(run(config, "check"), FAILED, "MongoDB")
     require(run(config, "verify"), NOT_READY, "MongoDB")
 

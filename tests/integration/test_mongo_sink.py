@@ -826,9 +826,7 @@ def test_without_a_server_it_is_not_ready() -> None:
     assert CANARY not in str(failure.value)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"uri": "http://nonsense"}, {"link_key": ""}, {"uri": f"mongodb://{CANARY}:x:y/"}]
-)
+@pytest.mark.parametrize("wrong", [{"uri": "http://nonsense"}, {"link_key": ""}, {"uri": f"mongodb://{CANARY}:x:y/"}])
 def test_wrong_options_are_named_and_not_quoted(wrong: dict[str, str]) -> None:
     options = {"uri": "mongodb://127.0.0.1:1/", "link_key": LINK_KEY} | wrong
     settings = make.settings(options)
