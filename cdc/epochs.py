@@ -41,7 +41,8 @@ def start(hospital_id: str, hospital: Hospital, positions: Positions, source: So
         raise server.classified(error, hospital_id, hospital.mysql) from None
     positions.save(fresh)
     say = log.info if saved is None else log.error
-    say("new epoch, snapshot follows", hospital=hospital_id, reason=why, epoch=fresh.epoch, pos=str(fresh.position))
+    file, pos = fresh.position
+    say("new epoch, snapshot follows", hospital=hospital_id, reason=why, epoch=fresh.epoch, file=file, pos=pos)
     return Start(fresh, True)
 
 

@@ -7,13 +7,13 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from pymysqlreplication.constants import BINLOG
 
 from cdc import table_map
-from cdc.changes import Alive, Commit, Item, Key, Notice, Partial, Rotated, Row, Statement
+from cdc.changes import Alive, Commit, Item, Partial, Rotated, Statement, keys_of, notice_of, row_of
 from cdc.compressed import inflated, inner_events
 from cdc.gtids import MariadbState, MysqlSet
 from cdc.rows import Table
@@ -184,7 +184,7 @@ class EventDecoder:
         return () if self._in_group else (Alive(self._at()),)
 
     def _incident(self, _: bytes) -> Iterable[Item]:
-        raise self._fatal("the server lost changes (INCIDENT event)", "`passport backfill` this hospital")
+        raise self._fatal("the server lost changes (INCIDENT event)", "passport backfill --hospital HOSPITAL")
 
     # --- transactions
 
@@ -348,7 +348,7 @@ class EventDecoder:
     def _unmapped(self, event: bytes) -> Iterable[Item]:
         if event[19:25] == _DUMMY:  # ends a statement that changed nothing
             return ()
-        raise self._fatal("rows without their TABLE_MAP", "start at a transaction's end: `passport backfill`")
+        raise self._fatal("rows without their TABLE_MAP", "report this; then: passport backfill --hospital HOSPITAL")
 
     def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
         bitmaps = 2 if op == "u" else 1
@@ -359,15 +359,15 @@ class EventDecoder:
         if self._xa:
             raise self._fatal(
                 f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
-                "don't change OpenMRS tables by XA transactions; then `passport backfill` this hospital",
+                "don't change OpenMRS tables by XA transactions; then: passport backfill --hospital HOSPITAL",
             )
         self._rows_in_group = True
-        place, ts, gtid, make = self._at(), self._ts, self._gtid, _make_row if watch.is_row else _make_notice
+        place, ts, gtid, make = self._at(), self._ts, self._gtid, row_of if watch.is_row else notice_of
         try:
             for before, after, partial in watch.decoder.rows(op, event, at):
                 self._ordinal += 1
                 if partial:
-                    yield Partial(op, _keys(before, after), place, self._ordinal, ts, gtid)
+                    yield Partial(op, keys_of(before, after), place, self._ordinal, ts, gtid)
                 else:
                     yield make(watch.table, op, before, after, place, self._ordinal, ts, gtid)
         except _UNREADABLE as error:
@@ -387,22 +387,6 @@ class EventDecoder:
                 yield from handler(inner) if handler else self._unknown(kind, flags)
         except _UNREADABLE as error:
             raise self._fatal("a compressed transaction is not understood", "report the server's version") from error
-
-
-def _make_row(_: str, op: str, before: Any, after: Any, at: Position, ordinal: int, ts: int, gtid: str) -> Row:
-    return Row(op, before, after, at, ordinal, ts, gtid)
-
-
-def _make_notice(
-    table: str, op: str, before: Any, after: Any, at: Position, ordinal: int, ts: int, gtid: str
-) -> Notice:
-    return Notice(table, op, _keys(before, after), at, ordinal, ts, gtid)
-
-
-def _keys(before: Key | None, after: Key | None) -> tuple[Key, ...]:
-    if before == after:
-        after = None
-    return tuple(key for key in (before, after) if key)
 
 
 _FORMAT, _ROTATE = BINLOG.FORMAT_DESCRIPTION_EVENT, BINLOG.ROTATE_EVENT

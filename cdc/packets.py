@@ -67,7 +67,10 @@ def error_of(code: int, text: str) -> PassportError:
     if code == _SAME_ID or "same server_uuid/server_id" in text or "same server_id" in text:
         return Retry(f"binlog: error {code}: another replica reads with this server_id", after=10.0)
     if code in _DENIED:
-        return Fatal(f"binlog: error {code}: access denied", hint="`passport grants` prints the SQL for the source")
+        return Fatal(
+            f"binlog: error {code}: access denied",
+            hint="passport grants --hospital HOSPITAL   # the SQL that the hospital's DBA runs",
+        )
     if code == 1236 and "max_allowed_packet" in text:
         return Fatal(
             "binlog: error 1236: an event is larger than the source's max_allowed_packet",
@@ -76,6 +79,6 @@ def error_of(code: int, text: str) -> PassportError:
     if code in _GONE:
         return Gap(
             f"binlog: error {code}: the source no longer has this position or GTID set",
-            hint="`passport backfill` this hospital",
+            hint="nothing to do: a new epoch and a snapshot follow by themselves",
         )
     return Retry(f"binlog: error {code}")

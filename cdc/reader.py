@@ -33,7 +33,8 @@ def run(hospital_id: str, settings: Settings, *, until_caught_up: bool, stop: th
         log.error("reader stopped", hospital=hospital_id, reason=error.message)
         if hospital_id in error.message:
             raise
-        raise Fatal(f"hospital {hospital_id}: {error.message}", hint=error.hint) from None
+        hint = error.hint.replace("HOSPITAL", hospital_id)  # decoding doesn't know whose events it reads
+        raise Fatal(f"hospital {hospital_id}: {error.message}", hint=hint) from None
     finally:
         reader.close()
 
@@ -109,8 +110,9 @@ class Reader:
         metrics.DISCONNECTS.labels(self._id).inc()
         longest = min(self._settings.cdc.reconnect_max_s, 0.25 * 2.0 ** min(failures, 10))
         after_s = max(error.after if failures > 1 else 0.0, longest) * random.uniform(0.5, 1)
+        reason, *hint = str(error).splitlines()
         log.warning(
-            "reader interrupted", hospital=self._id, reason=str(error).splitlines()[0], duration_s=round(after_s, 2)
+            "reader interrupted", hospital=self._id, reason=reason, hint="".join(hint), after_s=round(after_s, 2)
         )
         self._close_connections()
         self._stop.wait(after_s)

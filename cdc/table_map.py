@@ -253,7 +253,7 @@ class ColumnsChanged(Fatal):
 def _mismatch(table: str, why: str) -> ColumnsChanged:
     return ColumnsChanged(
         f"binlog: the column list of {table} is not the one its rows were written with: {why}",
-        hint="SET GLOBAL binlog_row_metadata = 'FULL' at the source, then `passport backfill` this hospital",
+        hint="SET GLOBAL binlog_row_metadata = 'FULL' at the source, then: passport backfill --hospital HOSPITAL",
     )
 
 

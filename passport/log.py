@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from typing import Any
 
 import structlog
@@ -15,11 +16,12 @@ KEYS = frozenset({
     "event", "level", "timestamp", "logger", "hospital", "partition", "topic", "offset", "destination", "role",
     "table", "kind", "op", "reason", "cause", "file", "pos", "gtid", "epoch", "version", "run", "rows", "records",
     "persons", "chunk", "first", "to", "keys", "count", "state", "position", "duration_s", "after_s", "lag_s",
-    "server", "missing", "extra", "different", "repaired", "command", "hint", "port", "signal", "attempt", "hidden",
-    "error",
+    "server", "number", "missing", "extra", "different", "repaired", "command", "hint", "port", "signal", "attempt",
+    "hidden", "error",
 })
 # fmt: on
 # Clients that would write what they send: their own words stay below WARNING whatever our level is.
+QUIET_S = 10.0
 LOUD = ("kafka", "pymongo", "pymysqlreplication", "asyncio", "urllib3")
 
 
@@ -40,11 +42,13 @@ def configure(settings: Logs) -> None:
         cache_logger_on_first_use=True,
     )
     _clients(settings.level, shared, renderer)
+    sys.unraisablehook = threading.excepthook = _tidying
 
 
 def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
     """The clients' own records: their logger, level and place, never their message, which may quote values."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Seldom())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_place, *shared],
@@ -56,6 +60,26 @@ def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
     root.setLevel(logging.WARNING)
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.ERROR if level != "DEBUG" else logging.WARNING)
+
+
+class _Seldom(logging.Filter):
+    """Lets a client's message from one place through once in QUIET_S: they repeat themselves while a server is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place = record.pathname, record.lineno
+        if record.created - self._last.get(place, -QUIET_S) < QUIET_S:
+            return False
+        self._last[place] = record.created
+        return True
+
+
+def _tidying(args: Any) -> None:
+    """An error where nobody can catch it (a destructor, a thread of a client): its type, never its text."""
+    structlog.get_logger().warning("error while tidying up", error=getattr(args.exc_type, "__name__", ""))
 
 
 def _place(_: Any, __: str, event: EventDict) -> EventDict:

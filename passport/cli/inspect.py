@@ -3,7 +3,7 @@
 import json
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -56,7 +56,8 @@ def check(context: typer.Context, hospital: SomeHospital = None, as_json: JsonOp
 def _hospital_checks(settings: Settings, name: str) -> list[Check]:
     from cdc import preflight
 
-    return preflight.checks(name, settings.hospitals[name], settings.kafka)
+    found = preflight.checks(name, settings.hospitals[name], settings.kafka)
+    return [replace(check, name=f"{name}: {check.name}") for check in found]
 
 
 def _destination_checks(settings: Settings, name: str) -> list[Check]:

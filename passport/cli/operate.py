@@ -5,21 +5,50 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from passport.cli.inspect import JsonOption, SomeHospital
-from passport.cli.roles import DestinationOption
+from passport.cli.roles import DestinationOption, HospitalOption
 from passport.cli.session import Session
 from passport.errors import Fatal
 
+COLUMNS = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+
 
 def register(app: typer.Typer) -> None:
+    app.command()(backfill)
     app.command()(demo)
     letters = typer.Typer(no_args_is_help=True, help="Records that could not be carried.")
     app.add_typer(letters, name="dead-letters")
     letters.command("list")(letters_list)
     letters.command("show")(letters_show)
     letters.command("retry")(letters_retry)
+
+
+def backfill(
+    context: typer.Context,
+    hospital: HospitalOption,
+    from_key: Annotated[int | None, typer.Option("--from-key", help="First obs_id.")] = None,
+    to_key: Annotated[int | None, typer.Option("--to-key", help="Last obs_id.")] = None,
+) -> None:
+    """Read a hospital's obs once more into the topic, while its reader goes on."""
+    from cdc import backfill as filling
+
+    session: Session = context.obj
+    session.hospital(hospital)
+    with Progress(*COLUMNS, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"obs of {hospital}", total=None)
+        rows = filling.run(
+            hospital,
+            session.settings,
+            first=from_key,
+            to=to_key,
+            stop=session.role(),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    session.console.print(f"{rows:,} rows read", highlight=False)
 
 
 def letters_list(
