@@ -186,7 +186,9 @@ def _dump(
         pos = start.pos if start.pos < _PAST_32_BITS else _FIRST  # the command has 32 bits: skipped up to it later
         command, body = COM_BINLOG_DUMP, struct.pack("<IHI", pos, 0, server_id) + start.file.encode()
     elif gtid_set is None:
-        raise Fatal("binlog: neither a position nor a GTID set to start at", hint="passport backfill --hospital HOSPITAL")
+        raise Fatal(
+            "binlog: neither a position nor a GTID set to start at", hint="passport backfill --hospital HOSPITAL"
+        )
     elif flavour == "mariadb":
         sql = "SET @slave_connect_state = %s, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0"
         _query(connection, sql, gtid_set)
