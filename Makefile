@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 RUN := uv run --no-sync
+# Files, the slow ones first, over three workers: these tests wait for servers more than they work.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder -p no:randomly
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(HOME)/.local/bin:$(CURDIR)/.stack/uv/bin:$(PATH)
 
@@ -13,7 +15,7 @@ demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; D
 
 test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
 	$(RUN) pytest tests/unit
-	$(RUN) pytest tests/integration tests/e2e -m "not long" -n 3 --dist loadgroup
+	$(RUN) pytest tests/e2e tests/integration -m "not long" $(SPREAD)
 
 test-long: setup ## the tests that take minutes
 	$(RUN) pytest tests -m long --timeout 3600

@@ -57,6 +57,7 @@ def test_first_start_and_stream_equal_the_table(any_server: Server, kafka_bootst
     assert rows[-1].last
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_loses_nothing(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
     address = hospital(own_mariadb())
     settings = reading(address, kafka_bootstrap, load_budget={"rows_per_s": 600, "chunk_rows": 50})
