@@ -4,6 +4,7 @@ SHELL := bash
 RUN := uv run --no-sync
 # Files, the slow ones first, over three workers: these tests wait for servers more than they work.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder -p no:randomly
+SLOW := tests/e2e $(addprefix tests/integration/test_,worker.py polling.py reader.py compare.py verify.py snapshot.py)
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(HOME)/.local/bin:$(CURDIR)/.stack/uv/bin:$(PATH)
 
@@ -15,7 +16,7 @@ demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; D
 
 test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
 	$(RUN) pytest tests/unit
-	$(RUN) pytest tests/e2e tests/integration -m "not long" $(SPREAD)
+	$(RUN) pytest $(SLOW) tests/integration -m "not long" $(SPREAD)
 
 test-long: setup ## the tests that take minutes
 	$(RUN) pytest tests -m long --timeout 3600

@@ -213,7 +213,7 @@ class Demo:
         late_id = str((self.site.passport["patients"].find_one({"nationalId": late}) or {})["_id"])
         changes.pop(late_id, None)
         if changes:
-            _, patient = max((sum(old != "-" for _, old, _ in rows), one) for one, rows in changes.items())
+            _, patient = max((_tellable(rows), one) for one, rows in changes.items())
             self.console.print(_told("One patient before and after", changes[patient]))
         count = len(after.get(late_id, {}))
         self.console.print(f"A patient who registered late: 0 records before, {count} after.")
@@ -241,6 +241,11 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, s
         if old != new:
             rows.append((key, old, new))
     return rows
+
+
+def _tellable(rows: list[tuple[str, str, str]]) -> tuple[int, int]:
+    """Somebody whose records were corrected, not only added or taken away."""
+    return sum("-" not in (old, new) for _, old, new in rows), -len(rows)
 
 
 def _line(record: dict[str, Any] | None) -> str:
