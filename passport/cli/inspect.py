@@ -116,7 +116,7 @@ def status(
     from consumers.worker import connected
 
     session: Session = context.obj
-    name, _ = session.destination(destination)
+    name, _ = session.destination(destination, "mongo")
     with closing(connected(name, session.settings)) as sink:
         while True:
             rows = collect(session.settings, sink)
@@ -153,7 +153,7 @@ def verify(
     from reconcile import verify as verifying
 
     session: Session = context.obj
-    name, _ = session.destination(destination)
+    name, _ = session.destination(destination, "mongo")
     if hospital:
         session.hospital(hospital)
     hospitals = [hospital] if hospital else None
@@ -208,7 +208,7 @@ def unmatched_list(context: typer.Context, destination: DestinationOption = None
     from consumers.worker import connected
 
     session: Session = context.obj
-    name, found = session.destination(destination)
+    name, found = session.destination(destination, "mongo")
     with closing(connected(name, session.settings)) as sink:
         if not hasattr(sink, "unmatched"):
             raise Fatal(

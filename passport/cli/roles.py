@@ -52,5 +52,5 @@ def reconcile(
     if session.hospital(hospital).capture == "polling":
         polling.run(hospital, session.settings, once=once, stop=session.role())
     else:
-        name, _ = session.destination(destination)
+        name, _ = session.destination(destination, "mongo")
         compare.run(hospital, session.settings, name, once=once, stop=session.role())

@@ -63,11 +63,12 @@ class Session:
             raise BadSettings(f"hospital {name!r} is not in the settings (set: {known})", hint="passport config show")
         return self.settings.hospitals[name]
 
-    def destination(self, name: str | None) -> tuple[str, Destination]:
-        """The destination of that name; the only one when no name is given."""
+    def destination(self, name: str | None, type_: str = "") -> tuple[str, Destination]:
+        """The destination of that name; without a name the only one, or the only one of `type_`."""
         known = self.settings.destinations
-        if name is None and len(known) == 1:
-            name = next(iter(known))
+        fitting = [one for one, found in known.items() if found.type == type_] or list(known)
+        if name is None and len(fitting) == 1:
+            name = fitting[0]
         if name is None or name not in known:
             names = ", ".join(sorted(known)) or "none"
             said = f"destination {name!r} is not in the settings" if name else "which destination?"

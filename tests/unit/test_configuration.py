@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from passport import configuration
+from passport.cli.session import Session
 from passport.configuration import BadSettings, load, shown
 from passport.settings import Destination, Hospital, Settings
 
@@ -132,3 +133,11 @@ def test_every_setting_is_in_the_commented_files() -> None:
     written = (configuration.packaged("default.yaml").read_text() + EXAMPLE.read_text()).split()
     for name in every_field(Settings) | every_field(Hospital) | every_field(Destination):
         assert f"{name}:" in written, name
+
+
+def test_what_looks_at_the_passport_finds_it_beside_other_destinations() -> None:
+    session = Session(EXAMPLE)
+    assert session.destination(None, "mongo")[0] == "passport"
+    assert session.destination("lines", "mongo")[0] == "lines"
+    with pytest.raises(BadSettings, match="which destination"):
+        session.destination(None)
