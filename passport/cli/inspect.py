@@ -76,7 +76,19 @@ def _destination_checks(settings: Settings, name: str) -> list[Check]:
     if found.type == "mongo" and len(str(found.options.get("link_key", ""))) < 16:
         remedy = f"set destinations.{name}.options.link_key to 16 or more random characters before people are stored"
         checks.append(Check(what, None, "link_key is short: ids hashed with it can be guessed", remedy))
-    return checks
+    return checks + ([_former_sync(settings, name)] if found.type == "mongo" else [])
+
+
+def _former_sync(settings: Settings, name: str) -> Check:
+    """Whether something of the documented sync would be shown beside ours."""
+    from consumers.sinks import mongo
+    from consumers.sinks.mongo import cutover
+
+    with mongo.opened(settings, name) as (database, _):
+        records, doctors = cutover.count(database)
+    what, left = f"destination {name}: former sync", records or doctors
+    detail = f"{records:,} records and {doctors:,} doctors of it" if left else "nothing of it is left"
+    return Check(what, not left, detail, "passport cut-over list, then adopt" if left else "")
 
 
 def _print_checks(console: Console, checks: list[Check]) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,10 @@ class Filled:
     consumer: Role
     first: Comparison
     waiting: dict[int, str]
+
+    @property
+    def unmapped(self) -> int:
+        return self.first.unmapped
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,25 @@ def test_mongodb_holds_what_the_oracle_expects(filled: Filled) -> None:
     with filled.stage.hospitals["kigali"].connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM obs")
         assert cursor.fetchone() == (OBS,)
+
+
+def test_row_35_diagnoses_are_conditions_and_vitals_are_tests_with_units(filled: Filled) -> None:
+    """An English substring, as documented, made conditions of none of these 16, and of 32 certainties and ranks."""
+    records = filled.stage.db["medicalrecords"]
+    dump = {"openmrsData.hospitalId": "kigali", "openmrsData.personId": {"$in": [7, 8]}, "patientId": {"$ne": ""}}
+    conditions = list(records.find({**dump, "type": "condition"}))
+    assert len(conditions) == 16
+    assert Counter(one["data"]["status"] for one in conditions) == {"Presumed diagnosis": 13, "Confirmed diagnosis": 3}
+    assert all(one["openmrsData"]["conceptId"] == 159947 for one in conditions)
+    tests = [one["data"] for one in records.find({**dump, "type": "test"})]
+    assert len(tests) == 96
+    units = {one["testName"]: one["result"].partition(" ")[2] for one in tests}
+    assert units.pop("Respiratory rate") == "", "concept_numeric has none"
+    assert set(units.values()) == {"mmHg", "beats/min", "DEG C", "kg", "cm", "%"}
+    unmapped = filled.stage.run("unmapped", "list", "--json")
+    found = [one for one in json.loads(unmapped.stdout) if one["hospital"] == "kigali"]
+    assert sum(one["obs"] for one in found) == filled.unmapped > 100
+    assert {one["concept"] for one in found} == {"Patient reported current tuberculosis treatment"}
 
 
 def test_the_same_obs_id_in_two_hospitals_is_two_records(filled: Filled) -> None:

@@ -19,7 +19,8 @@ from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
 from consumers.sinks import KeyRange, Outcome, Progress
-from consumers.sinks.mongo import connect, reports
+from consumers.sinks.mongo import conflicts, connect, reports
+from consumers.sinks.mongo.rules import load
 from consumers.sinks.mongo.sink import MongoSink
 from passport.errors import Fatal, NotReady, Retry
 from passport.observation import Author, Observation, Person
@@ -135,7 +136,7 @@ def test_a_voided_row_is_hidden_whatever_the_order(passport: Passport, order: li
     assert one(passport.db.observations, "kigali/1")["row"]["voided"] == 1
 
 
-def test_a_void_and_unvoid_brings_the_same_record_back(passport: Passport) -> None:
+def test_row_42_a_voided_record_is_found_by_no_reader_and_comes_back_as_the_same(passport: Passport) -> None:
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
@@ -451,7 +452,7 @@ def edit(passport: Passport, **data: str) -> None:
     passport.db.medicalrecords.update_one({}, {"$set": {**change, "lastEditedAt": datetime.now(UTC)}})
 
 
-def test_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(passport: Passport) -> None:
+def test_row_43_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(passport: Passport) -> None:
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
@@ -462,13 +463,88 @@ def test_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(passport: 
     [record] = passport.shown()
     assert record["data"]["details"] == "about 70"
     assert record["openmrsData"]["pending"]["details"] == "99"
-    assert list(reports.conflicts(passport.db, HOSPITAL)) == [(HOSPITAL, str(record["_id"]))]
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    assert (conflict.id, conflict.fields) == (str(record["_id"]), ("details", "result"))
+    assert conflict.theirs == {"details": "99", "result": "99 beats/min"}
     sink.write([obs(1, 30)])
-    assert list(reports.conflicts(passport.db, HOSPITAL)) == []
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
     sink.write([obs(1, 40, voided=True)])
     assert passport.shown() == []
     sink.write([obs(1, 50)])
     assert passport.details() == ["72"]
+
+
+def in_conflict(passport: Passport) -> MongoSink:
+    """A doctor says about 70, the hospital has said 99 since."""
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    edit(passport, details="about 70")
+    sink.write([obs(1, 20, value=make.number(99))])
+    return sink
+
+
+def resolve(passport: Passport, keep: Any) -> None:
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    conflicts.resolve(passport.db, make.settings({}).hospitals[HOSPITAL], conflict.id, keep)
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+    with pytest.raises(Fatal, match="no conflict"):
+        conflicts.one(passport.db, conflict.id)
+
+
+def test_a_conflict_resolved_for_the_passport_comes_back_only_with_newer_values(passport: Passport) -> None:
+    sink = in_conflict(passport)
+    resolve(passport, "passport")
+    assert passport.details() == ["about 70"]
+    read_whole(sink, person(at=25), [obs(1, 20, value=make.number(99))])
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+    sink.write([obs(1, 30, value=make.number(98))])
+    assert passport.details() == ["about 70"]
+    assert [one.theirs["details"] for one in conflicts.listed(passport.db, HOSPITAL)] == ["98"]
+
+
+def test_a_conflict_resolved_for_the_hospital_follows_it_again(passport: Passport) -> None:
+    sink = in_conflict(passport)
+    audited = passport.db.auditlogs.count_documents({})
+    resolve(passport, "hospital")
+    assert passport.details() == ["99"]
+    assert passport.db.auditlogs.count_documents({}) == audited + 1
+    assert list(sink.wanted(HOSPITAL, 10)) == [1], "its type may have changed too: it is projected anew"
+    read_whole(sink, person(at=25), [obs(1, 20, value=make.number(99))])
+    sink.write([obs(1, 30, value=make.number(98))])
+    assert passport.details() == ["98"]
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+
+
+def test_an_edit_that_comes_while_a_conflict_is_resolved_wins(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_conflict(passport)
+    again = partial(edit, passport, details="71 exactly")
+    interposed(monkeypatch, conflicts.audit, "tell", again)
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    with pytest.raises(Retry):
+        conflicts.resolve(passport.db, make.settings({}).hospitals[HOSPITAL], conflict.id, "hospital")
+    assert passport.details() == ["71 exactly"]
+
+
+def test_unmapped_concepts_are_listed_with_a_rule_that_shows_them(passport: Passport, tmp_path: Any) -> None:
+    passport.register()
+    sink = passport.sink()
+    stage = make.concept(40, "WHO stage", "CIEL:5356", datatype="Coded")
+    peril = make.concept(41, "Peril", datatype="Coded")
+    answers = [make.coded(make.concept(50, "Stage 1")), make.coded(make.concept(51, "Stage 2"))]
+    sink.write([obs(1, 10, stage, answers[0]), obs(2, 10, stage, answers[1]), obs(3, 10, make.UNKNOWN, make.text("x"))])
+    sink.write([obs(4, 10, peril, make.coded(make.concept(52, "Rash", cls="Symptom")), voided=True), obs(5, 10)])
+    found = reports.unmapped_concepts(passport.db, HOSPITAL, load())
+    assert [(one.concept["name"], one.obs) for one in found] == [("WHO stage", 2), ("Favourite colour", 1)]
+    assert [one.rule for one in found] == [
+        '- {"type": "test", "mappings": ["CIEL:5356"]}',
+        '- {"type": "visit", "names": ["Favourite colour"]}',
+    ]
+    file = tmp_path / "mapping.yaml"
+    file.write_text("version: 1\nrules:\n" + "\n".join(one.rule for one in found))
+    assert reports.unmapped_concepts(passport.db, HOSPITAL, load(file))[0].concept["name"] == "Pulse"
 
 
 def test_the_passports_fields_are_left_alone(passport: Passport) -> None:
@@ -655,7 +731,7 @@ def crash_batches() -> list[list[Observation]]:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_crash_at_any_write_heals(passport: Passport, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+def test_row_41_a_crash_at_any_write_heals(passport: Passport, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
     batches = crash_batches()
     passport.sink()
     third = {"_id": ObjectId("c" * 24)}

@@ -32,7 +32,7 @@ class Rulebook:
         found: str | None = self._once(
             "kind", row, lambda fit: next((rule["type"] for rule in self.rules if fit(rule)), None)
         )
-        return found
+        return None if found == "none" else found
 
     def role(self, group: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
         """``value``, or the first part that the row fits as a member of the group."""
@@ -53,8 +53,9 @@ class Rulebook:
 def fits(question: Concept, answer: Concept | None, matcher: Matcher) -> bool:
     """All fields given must fit, each by one of its entries."""
     name = question.name.casefold()
-    holds: dict[str, Callable[[list[str]], bool]] = {
-        "mappings": lambda wanted: not question.mappings.isdisjoint(wanted),
+    holds: dict[str, Callable[[list[str]], Any]] = {
+        "mappings": lambda wanted: any(one in question.mappings or one == ciel(question) for one in wanted),
+        "values": lambda wanted: answer is not None and (set(wanted) & answer.mappings or ciel(answer) in wanted),
         "classes": lambda wanted: question.concept_class in wanted,
         "datatypes": lambda wanted: question.datatype in wanted,
         "names": lambda wanted: name in [one.casefold() for one in wanted],
@@ -62,3 +63,9 @@ def fits(question: Concept, answer: Concept | None, matcher: Matcher) -> bool:
         "value_classes": lambda wanted: answer is not None and answer.concept_class in wanted,
     }
     return all(holds[field](matcher[field]) for field in holds if field in matcher)
+
+
+def ciel(concept: Concept) -> str:
+    """What a uuid of the CIEL dictionary says: its code, filled up with As to 36 letters."""
+    code = concept.uuid.rstrip("A")
+    return f"CIEL:{code}" if len(concept.uuid) == 36 and code.isascii() and code.isdigit() and len(code) < 36 else ""

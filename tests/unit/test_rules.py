@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from consumers.sinks.mongo.rules import Mapping, Matcher, Subject, load, parse
+from consumers.sinks.mongo.rules import Mapping, Matcher, Subject, codes, load, parse
 from passport.errors import Fatal
 
 
@@ -24,6 +24,7 @@ def subject(name: str = "Pulse", **fields: Any) -> Subject:
         ({"words": ["lab", "test"]}, {"name": "Rapid TEST result"}),
         ({"words": ["blood test"]}, {"name": "A blood test"}),
         ({"value_classes": ["Drug"]}, {"value_class": "Drug"}),
+        ({"values": ["CIEL:1107"]}, {"value_mappings": ("CIEL:1107", "PIH:1107")}),
         ({"classes": ["Test"], "datatypes": ["Numeric"]}, {}),
     ],
 )
@@ -40,6 +41,7 @@ def test_fits(matcher: dict[str, list[str]], fits: dict[str, Any]) -> None:
         ({"words": ["test"]}, {"name": "Testosterone"}),
         ({"words": ["test"]}, {"name": "Contest test_2"}),
         ({"value_classes": ["Drug"]}, {"value_class": None}),
+        ({"values": ["CIEL:1107"]}, {"mappings": ("CIEL:1107",)}),
         ({"classes": ["Test"], "datatypes": ["Coded"]}, {}),
     ],
 )
@@ -61,12 +63,30 @@ def default() -> Mapping:
         (subject(), "test"),
         (subject("Weight", concept_class="Finding"), "test"),
         (subject("Drug allergies", concept_class="Finding", datatype="Text"), "medication"),
+        (subject("Diagnosis certainty", concept_class="Finding", datatype="Coded"), None),
+        (subject("Certitude", concept_class="Finding", datatype="Coded", mappings=("CIEL:159394",)), None),
+        (subject("Tests ordered", concept_class="Question", datatype="Coded"), "test"),
+        (subject("TB", concept_class="Question", datatype="Coded", mappings=("CIEL:1270",)), "medication"),
+        (subject("TB", datatype="Coded", mappings=("CIEL:1270",), value_mappings=("CIEL:1107",)), None),
         (subject("Drugstore", concept_class="Misc", datatype="Text"), None),
     ],
 )
 def test_the_default_mapping(default: Mapping, asked: Subject, type_: str | None) -> None:
     assert default.sense(asked).alone == type_
     assert default.sense(asked) is default.sense(asked)
+
+
+@pytest.mark.parametrize(
+    ("uuid", "added"),
+    [
+        ("1271" + "A" * 32, ("CIEL:1271",)),
+        ("1271" + "A" * 31, ()),
+        ("A" * 36, ()),
+        ("89d1ca16-c2cc-11de-8d13-0010c6dffd0f", ()),
+    ],
+)
+def test_a_uuid_of_the_ciel_dictionary_is_a_mapping(uuid: str, added: tuple[str, ...]) -> None:
+    assert codes(uuid, ["LOINC:1"]) == ("LOINC:1", *added)
 
 
 def test_groups_of_the_default_mapping(default: Mapping) -> None:

@@ -1,12 +1,15 @@
 """The Patient Passport's MongoDB: links of people, a mirror of their rows, and the records that the Passport shows."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError
 
-from consumers.sinks.mongo.client import connected, ensure_indexes
+from consumers.sinks.mongo.client import Mongo, connected, ensure_indexes
 from consumers.sinks.mongo.people import People
 from consumers.sinks.mongo.registrations import Registrations
+from consumers.sinks.mongo.rules import Mapping as Rules
 from consumers.sinks.mongo.rules import load
 from consumers.sinks.mongo.sink import MongoSink
 from passport.errors import Fatal
@@ -56,3 +59,15 @@ def connect(given: dict[str, Any], settings: Settings, destination: Destination)
     people = People(database, wanted.key)
     history = wanted.link_medical_history
     return MongoSink(client, database, settings, rules, people, registrations, link_medical_history=history)
+
+
+@contextmanager
+def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, Rules]]:
+    """A destination's database and mapping, for commands that look at it. Fatal when it isn't a mongo one; NotReady."""
+    known = settings.destinations[destination]
+    if known.type != "mongo":
+        raise Fatal(f"destination {destination} of type {known.type} has no records", hint="passport config show")
+    wanted, rules = options(known.options), load(known.mapping)
+    client, database = connected(wanted.uri.get_secret_value(), wanted.database)
+    with closing(client):
+        yield database, rules

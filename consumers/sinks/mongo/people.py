@@ -45,6 +45,14 @@ def hashed(link_key: bytes, national_id: str) -> str:
     return hmac.new(link_key, national_id.encode(), sha256).hexdigest()
 
 
+def ask_for(database: Mongo, keys: Iterable[str], pending: str = "read") -> int:
+    """Marks people, by key, unless something is pending already; how many."""
+    query = {"_id": {"$in": list(keys)}, "pending": {"$exists": False}}
+    with border():
+        found = database.people.update_many(query, {"$set": {"pending": pending}, "$inc": {"rev": 1}})
+    return found.modified_count
+
+
 class People:
     """The links of all hospitals."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from consumers.sinks.mongo.rules import Group, Mapping, RecordType, Sense, Subject
+from consumers.sinks.mongo.rules import Group, Mapping, RecordType, Sense, Subject, codes
 
 Document = dict[str, Any]
 CreatedBy = Callable[[Document], str]
@@ -160,8 +160,9 @@ def _subject(row: Document) -> Subject:
         concept.get("name") or "",
         concept.get("class") or "",
         concept.get("datatype") or "",
-        tuple(concept.get("mappings") or ()),
+        codes(concept.get("uuid") or "", concept.get("mappings") or ()),
         answer["class"] if answer else None,
+        codes(answer["uuid"], answer["mappings"]) if answer else (),
     )
 
 

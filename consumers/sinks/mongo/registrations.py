@@ -15,7 +15,7 @@ from bson import ObjectId
 from pymongo.errors import PyMongoError
 
 from consumers.sinks.mongo.client import Document, Mongo, border, classified
-from consumers.sinks.mongo.people import hashed
+from consumers.sinks.mongo.people import ask_for, hashed
 from passport.errors import Fatal
 
 PAGE = 1_000
@@ -48,6 +48,7 @@ class Registrations:
     """A thread of its own from `start` to `stop`; any number of processes may run one."""
 
     def __init__(self, database: Mongo, link_key: bytes, sweep_s: float) -> None:
+        self._db = database
         self._people = database.people
         self._patients = database.patients
         self._rows = database.observations
@@ -106,8 +107,8 @@ class Registrations:
                     self._concerned(event)
 
     def _sweep(self) -> int:
-        read = sum(self._mark(ids, "read") for found in (self._missed(), self._outdated()) for ids in found)
-        return read + sum(self._mark(ids, "remove") for ids in self._left_over())
+        read = sum(ask_for(self._db, ids) for found in (self._missed(), self._outdated()) for ids in found)
+        return read + sum(ask_for(self._db, ids, "remove") for ids in self._left_over())
 
     def _concerned(self, event: Any) -> None:
         patient = str(event["documentKey"]["_id"])
@@ -140,7 +141,7 @@ class Registrations:
     def _ask_for_ambiguous(self) -> bool:
         """Once a start: the other holder of their id may have given it up while nobody looked."""
         for page in _pages(self._people.find({"state": "ambiguous"}, {"_id": 1})):
-            self._mark([person["_id"] for person in page], "read")
+            ask_for(self._db, [person["_id"] for person in page])
         return True
 
     def _left_over(self) -> Iterator[list[str]]:
@@ -151,12 +152,6 @@ class Registrations:
                 for person in page
                 if self._rows.find_one({"hospital": person["hospital"], "personId": person["personId"]}, {"_id": 1})
             ]
-
-    def _mark(self, ids: list[str], pending: str) -> int:
-        if not ids:
-            return 0
-        query = {"_id": {"$in": ids}, "pending": {"$exists": False}}
-        return self._people.update_many(query, {"$set": {"pending": pending}, "$inc": {"rev": 1}}).modified_count
 
     def _hash(self, national_id: Any) -> str | None:
         return hashed(self._key, national_id) if isinstance(national_id, str) else None

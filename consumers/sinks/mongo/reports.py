@@ -1,12 +1,14 @@
 """What operators ask of the Passport's database: read-only."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from consumers.sinks.mongo.client import Document, Mongo, border
 from consumers.sinks.mongo.records import unmapped
-from consumers.sinks.mongo.rules import Mapping
+from consumers.sinks.mongo.rules import Mapping, codes
 
 
 def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
@@ -27,20 +29,49 @@ def unmatched_counts(database: Mongo, hospital: str) -> dict[str, int]:
         return {found["_id"]: found["people"] for found in database.people.aggregate(stages)}
 
 
-def conflicts(database: Mongo, hospital: str) -> Iterator[tuple[str, str]]:
-    """(hospital, record id) of records that a person has edited and the hospital has newer values for."""
-    query = {"openmrsData.hospitalId": hospital, "openmrsData.pending": {"$exists": True}}
-    with border():
-        for found in database.medicalrecords.find(query, {"_id": 1}):
-            yield hospital, str(found["_id"])
+@dataclass(slots=True)
+class Unmapped:
+    """Live obs with a value that are in no record, of one concept. `answers`: by class of the coded answer."""
+
+    concept: Document
+    obs: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rule(self) -> str:
+        """A line for the `rules` of mapping.yaml that would show them; its type is a guess to be looked at."""
+        known = codes(self.concept.get("uuid", ""), self.concept.get("mappings", ()))
+        ciel = [code for code in known if code.startswith("CIEL:")] or list(known[:1])
+        by = {"mappings": ciel[:1]} if ciel else {"names": [self.concept.get("name", "")]}
+        return f"- {json.dumps({'type': self._type(), **by}, ensure_ascii=False)}"
+
+    def _type(self) -> str:
+        answer = next(iter(self.answers.most_common(1)), ("", 0))[0]
+        fitting = _BY_CLASS.get(answer) or _BY_CLASS.get(self.concept.get("class", ""))
+        return fitting or _BY_DATATYPE.get(self.concept.get("datatype", ""), "test")
 
 
-def unmapped_counts(database: Mongo, hospital: str, mapping: Mapping) -> Counter[tuple[str, str]]:
-    """Live rows with a value that are in no record, by their concept's (uuid, name). Reads the whole mirror."""
-    counts: Counter[tuple[str, str]] = Counter()
+_BY_CLASS = {
+    "Diagnosis": "condition",
+    "Symptom": "condition",
+    "Symptom/Finding": "condition",
+    "Drug": "medication",
+    "MedSet": "medication",
+    "Test": "test",
+    "LabSet": "test",
+}
+_BY_DATATYPE = {"Text": "visit", "Date": "visit", "Datetime": "visit", "Complex": "visit"}
+
+
+def unmapped_concepts(database: Mongo, hospital: str, mapping: Mapping) -> list[Unmapped]:
+    """By concept, most obs first. Reads the whole mirror of the hospital."""
+    found: dict[str, Unmapped] = {}
     with border():
         rows = database.observations.find({"hospital": hospital}).sort([("hospital", 1), ("personId", 1)])
         for _, documents in groupby(rows, key=lambda row: int(row["personId"])):
-            concepts = (row["concept"] or {} for row in unmapped(documents, mapping))
-            counts.update((concept.get("uuid", ""), concept.get("name", "")) for concept in concepts)
-    return counts
+            for row in unmapped(documents, mapping):
+                concept = row["concept"] or {}
+                one = found.setdefault(concept.get("uuid", ""), Unmapped(concept))
+                one.obs += 1
+                one.answers.update([answer["class"]] if (answer := row["value"].get("concept")) else ())
+    return sorted(found.values(), key=lambda one: -one.obs)

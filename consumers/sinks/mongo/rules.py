@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping as Map
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,13 +18,14 @@ RecordType = Literal["condition", "medication", "test", "visit"]
 
 
 class Subject(NamedTuple):
-    """What matchers look at: an obs' concept and the class of its coded answer."""
+    """What matchers look at: an obs' concept, and the class and the mappings of its coded answer."""
 
     name: str
     concept_class: str
     datatype: str
     mappings: tuple[str, ...]
     value_class: str | None
+    value_mappings: tuple[str, ...] = ()
 
 
 class Matcher(BaseModel):
@@ -37,6 +39,7 @@ class Matcher(BaseModel):
     names: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     value_classes: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _says_something(self) -> "Matcher":
@@ -60,11 +63,18 @@ class Matcher(BaseModel):
             and (not self.names or subject.name.casefold() in self._names)
             and (not self.words or bool(self._words.search(subject.name)))
             and (not self.value_classes or subject.value_class in self.value_classes)
+            and (not self.values or not set(self.values).isdisjoint(subject.value_mappings))
         )
 
 
 class Rule(Matcher):
-    type: RecordType
+    """Type ``none``: what fits makes no record, and no later rule is asked."""
+
+    type: RecordType | Literal["none"]
+
+    @property
+    def makes(self) -> RecordType | None:
+        return None if self.type == "none" else self.type
 
 
 class Group(BaseModel):
@@ -120,7 +130,7 @@ class Mapping:
                 self._senses.clear()
             found = self._senses[subject] = Sense(
                 next((group for group in self.groups if group.header.fits(subject)), None),
-                next((rule.type for rule in self.rules if rule.fits(subject)), None),
+                next((rule.makes for rule in self.rules if rule.fits(subject)), None),
                 subject.concept_class in self.panel_classes,
             )
         return found
@@ -131,6 +141,17 @@ class Mapping:
         if group.value.fits(subject):
             return "value"
         return next((name for name, part in group.parts.items() if part.fits(subject)), None)
+
+
+def codes(uuid: str, mappings: Sequence[str]) -> tuple[str, ...]:
+    """A concept's mappings, and ``CIEL:<code>`` for a uuid of that dictionary: the code, then As, 36 in all."""
+    return (*mappings, *_ciel(uuid))
+
+
+@lru_cache(16_384)
+def _ciel(uuid: str) -> tuple[str, ...]:
+    found = re.fullmatch(r"([0-9]+)A+", uuid) if len(uuid) == 36 else None
+    return (f"CIEL:{found[1]}",) if found else ()
 
 
 def load(path: str | Path | None = None) -> Mapping:

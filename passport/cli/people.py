@@ -1,0 +1,176 @@
+"""Commands for what a person has to decide: conflicts, concepts without a rule, records of the former sync."""
+
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from passport.cli.inspect import JsonOption, SomeHospital
+from passport.cli.roles import DestinationOption
+from passport.cli.session import Session
+
+RecordArgument = Annotated[str, typer.Argument(help="Its id, from `conflicts list`.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="The values too, which are a patient's.")]
+
+
+def register(app: typer.Typer) -> None:
+    conflicts = typer.Typer(
+        no_args_is_help=True, help="Records edited in the Passport that the hospital has changed since."
+    )
+    app.add_typer(conflicts, name="conflicts")
+    conflicts.command("list")(conflicts_list)
+    conflicts.command("show")(conflicts_show)
+    conflicts.command("resolve")(conflicts_resolve)
+    unmapped = typer.Typer(no_args_is_help=True, help="Observations that no rule of mapping.yaml shows.")
+    app.add_typer(unmapped, name="unmapped")
+    unmapped.command("list")(unmapped_list)
+    cut_over = typer.Typer(no_args_is_help=True, help="What the former sync wrote: shown once, or gone.")
+    app.add_typer(cut_over, name="cut-over")
+    cut_over.command("list")(cut_over_list)
+    cut_over.command("adopt")(cut_over_adopt)
+    cut_over.command("remove")(cut_over_remove)
+
+
+def conflicts_list(
+    context: typer.Context,
+    destination: DestinationOption = None,
+    hospital: SomeHospital = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Records that wait for a decision: which, and which fields differ, never what they say."""
+    from consumers.sinks.mongo import conflicts
+
+    session: Session = context.obj
+    with _passport(session, destination) as (database, _):
+        found = [one for name in _hospitals(session, hospital) for one in conflicts.listed(database, name)]
+    names = ("id", "hospital", "type", "edited_at", "fields")
+    _show(session, [{name: getattr(one, name) for name in names} for one in found], names, as_json=as_json)
+
+
+def conflicts_show(
+    context: typer.Context, record: RecordArgument, destination: DestinationOption = None, reveal: Reveal = False
+) -> None:
+    """One of them."""
+    from consumers.sinks.mongo import conflicts
+
+    session: Session = context.obj
+    with _passport(session, destination) as (database, _):
+        shown = asdict(conflicts.one(database, record))
+    if not reveal:
+        shown = {name: value for name, value in shown.items() if name not in ("ours", "theirs")}
+    session.print_json(shown)
+
+
+def conflicts_resolve(
+    context: typer.Context,
+    record: RecordArgument,
+    keep: Annotated[str, typer.Option("--keep", help="`passport` (the person's edit) or `hospital`.")],
+    destination: DestinationOption = None,
+) -> None:
+    """Keep the edit, until the hospital says something else again; or follow the hospital from now on."""
+    from consumers.sinks.mongo import conflicts
+
+    session: Session = context.obj
+    if keep not in ("passport", "hospital"):
+        raise typer.BadParameter("hospital, or passport", param_hint="--keep")
+    with _passport(session, destination) as (database, _):
+        name = conflicts.one(database, record).hospital
+        conflicts.resolve(database, session.hospital(name), record, "passport" if keep == "passport" else "hospital")
+    session.console.print(f"{record}: as the {keep} says", highlight=False)
+
+
+def unmapped_list(
+    context: typer.Context,
+    destination: DestinationOption = None,
+    hospital: SomeHospital = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Concepts whose observations are in no record, with a rule that would show them: copy it, look at its type."""
+    from consumers.sinks.mongo import reports
+
+    session: Session = context.obj
+    rows: list[dict[str, Any]] = []
+    with _passport(session, destination) as (database, rules):
+        for name in _hospitals(session, hospital):
+            for one in reports.unmapped_concepts(database, name, rules):
+                known = one.concept
+                told = {"concept": known.get("name"), "class": known.get("class"), "datatype": known.get("datatype")}
+                rows.append({"hospital": name, "obs": one.obs, **told, "rule": one.rule})
+    _show(session, rows, ("hospital", "obs", "concept", "class", "datatype", "rule"), as_json=as_json)
+
+
+def cut_over_list(context: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False) -> None:
+    """What the former sync left in the Passport, and what would become of it."""
+    from consumers.sinks.mongo import cutover
+
+    session: Session = context.obj
+    with _passport(session, destination) as (database, _):
+        found = cutover.Former(database, session.settings, _key(session, destination)).found()
+    names = ("kind", "id", "hospital", "obs_id", "becomes")
+    _show(session, [{name: getattr(one, name) for name in names} for one in found], names, as_json=as_json)
+
+
+def cut_over_adopt(context: typer.Context, destination: DestinationOption = None) -> None:
+    """Records of live observations become ours, with what people edited in them; what is wrong or gone goes."""
+    from consumers.sinks.mongo import cutover
+
+    session: Session = context.obj
+    with _passport(session, destination) as (database, _):
+        done = cutover.Former(database, session.settings, _key(session, destination)).adopt()
+    _tell(session, done)
+
+
+def cut_over_remove(
+    context: typer.Context,
+    records: Annotated[
+        list[str] | None, typer.Argument(help="Their ids; without: all that nothing else decides.")
+    ] = None,
+    destination: DestinationOption = None,
+) -> None:
+    """What belongs to no observation, or to one of several hospitals, goes."""
+    from consumers.sinks.mongo import cutover
+
+    session: Session = context.obj
+    with _passport(session, destination) as (database, _):
+        done = cutover.Former(database, session.settings, _key(session, destination)).remove(records)
+    _tell(session, done)
+
+
+def _tell(session: Session, done: dict[str, int]) -> None:
+    said = ", ".join(f"{count:,} {what}" for what, count in done.items() if count) or "nothing to do"
+    session.console.print(said, highlight=False)
+
+
+def _passport(session: Session, destination: str | None) -> AbstractContextManager[tuple[Any, Any]]:
+    """Database and mapping."""
+    from consumers.sinks import mongo
+
+    name, _ = session.destination(destination, "mongo")
+    return mongo.opened(session.settings, name)
+
+
+def _key(session: Session, destination: str | None) -> bytes:
+    from consumers.sinks import mongo
+
+    return mongo.options(session.destination(destination, "mongo")[1].options).key
+
+
+def _hospitals(session: Session, only: str | None) -> list[str]:
+    if only is not None:
+        session.hospital(only)
+    return [only] if only is not None else list(session.settings.hospitals)
+
+
+def _show(session: Session, rows: list[dict[str, Any]], names: tuple[str, ...], *, as_json: bool) -> None:
+    if as_json:
+        session.print_json(rows)
+        return
+    table = Table(*names)
+    for row in rows:
+        values = (row[name] for name in names)
+        table.add_row(
+            *(", ".join(one) if isinstance(one, tuple) else "" if one is None else str(one) for one in values)
+        )
+    session.console.print(table)
