@@ -23,5 +23,5 @@ fi
 stamp=.venv/.locked
 if [ ! -e "$stamp" ] || [ uv.lock -nt "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   say "installing the locked Python dependencies into .venv"
-  uv sync --locked --quiet --group dev && touch "$stamp"
+  uv sync --locked --quiet --group dev --all-extras && touch "$stamp"
 fi

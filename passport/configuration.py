@@ -60,7 +60,6 @@ def shown(settings: Settings) -> Tree:
     tree: Tree = settings.model_dump(mode="json")
     for destination in tree["destinations"].values():
         destination["options"] = {name: _masked(name, value) for name, value in destination["options"].items()}
-    tree["portal"] = {name: _masked(name, value) for name, value in tree["portal"].items()}
     return tree
 
 

@@ -1,5 +1,6 @@
 """Every setting, its type, bounds and default; passport.configuration reads them."""
 
+import re
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -117,6 +118,34 @@ class Health(Model):
     port: int = Field(0, ge=0, le=65535)
 
 
+class Operators(Model):
+    """`password_hash` (bcrypt) null: there is no operators' page. `sample_s`: how often its numbers are asked."""
+
+    password_hash: SecretStr | None = None
+    sample_s: float = Field(10, ge=1)
+
+    @field_validator("password_hash")
+    @classmethod
+    def _bcrypt(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", value.get_secret_value()):
+            raise ValueError("not a bcrypt hash: `passport portal --hash-password` prints one")
+        return value
+
+
+class Portal(Model):
+    """`uri` null: that of the destination; `jwt_secret`: the Passport's JWT_SECRET, which signs its sessions."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    uri: SecretStr | None = None
+    jwt_secret: SecretStr | None = Field(None, min_length=32)
+    session_hours: float = Field(8, gt=0, le=720)
+    https: bool = True
+    trusted_proxies: tuple[str, ...] = ()
+    max_streams: int = Field(2_000, ge=1)
+    operators: Operators = Operators()
+
+
 class Settings(Model):
     hospitals: dict[str, Hospital]
     kafka: Kafka
@@ -125,7 +154,7 @@ class Settings(Model):
     cdc: Cdc = Cdc()
     logs: Logs = Logs()
     health: Health = Health()
-    portal: dict[str, Any] = Field(default_factory=dict)
+    portal: Portal = Portal()
 
     @model_validator(mode="after")
     def _own_partitions(self) -> "Settings":

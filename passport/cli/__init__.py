@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from passport.cli import inspect, operate, people, roles
+from passport.cli import inspect, operate, people, portal, roles
 from passport.cli.session import Session
 from passport.configuration import BadSettings
 from passport.errors import Fatal, NotReady, PassportError, Retry, reduced
@@ -29,6 +29,7 @@ roles.register(app)
 inspect.register(app)
 operate.register(app)
 people.register(app)
+portal.register(app)
 
 
 @app.callback()

@@ -15,7 +15,7 @@ from rich.table import Table
 from passport.check import Check
 from passport.cli.roles import DestinationOption, HospitalOption
 from passport.cli.session import Session
-from passport.cli.status import collect
+from passport.cli.status import Reading, collect
 from passport.configuration import shown
 from passport.errors import Fatal, NotReady, PassportError
 from passport.settings import Settings
@@ -128,14 +128,18 @@ def status(
     from consumers.worker import connected
 
     session: Session = context.obj
-    name, _ = session.destination(destination, "mongo")
-    with closing(connected(name, session.settings)) as sink:
+    name, found = session.destination(destination, "mongo")
+    reads = Reading if found.type == "mongo" else lambda settings, name: connected(name, settings)
+    with closing(reads(session.settings, name)) as sink:
         while True:
             rows = collect(session.settings, sink)
             if as_json:
                 session.print_json(rows)
             else:
                 session.console.print(_status_table(rows))
+                for row in rows:
+                    for one in row["problems"]:
+                        session.console.print(f"{row['hospital']}: {one['what']} -> {one['command']}", highlight=False)
             if not watch:
                 return
             time.sleep(2)

@@ -1,25 +1,83 @@
-"""How far each hospital is: read, published, applied, matched."""
+"""How far each hospital is: read, published, applied, matched; what is wrong, and what repairs it."""
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
+
+from pydantic import SecretStr
 
 from passport.errors import PassportError
 from passport.settings import Settings
 from passport.source import connect, end_of_binlog
 
+Row = dict[str, Any]
 
-def collect(settings: Settings, sink: Any) -> list[dict[str, Any]]:
+
+def collect(settings: Settings, sink: Any) -> list[Row]:
     """One dict a hospital: what ``status --json`` prints. NotReady when Kafka or `sink` is away."""
     from cdc import broker
     from cdc.position import Positions
 
     ends = broker.offsets(settings.kafka, settings.kafka.topic)
     positions = Positions(settings.kafka).all()
-    return [_hospital(settings, name, positions.get(name), ends, sink) for name in settings.hospitals]
+    rows = [_hospital(settings, name, positions.get(name), ends, sink) for name in settings.hospitals]
+    return [row | {"problems": list(problems(row))} for row in rows]
 
 
-def _hospital(settings: Settings, name: str, saved: Any, ends: dict[int, tuple[int, int]], sink: Any) -> dict[str, Any]:
+class Reading:
+    """The Passport's database for `collect`, without writing to it; `close` it. Fatal, NotReady.
+
+    What has to be counted is counted again after `kept_s`.
+    """
+
+    def __init__(
+        self, settings: Settings, destination: str, *, uri: SecretStr | None = None, kept_s: float = 1
+    ) -> None:
+        from consumers.sinks.mongo import options
+        from consumers.sinks.mongo.client import connected
+        from consumers.sinks.mongo.reports import Reports
+
+        given = options(settings.destinations[destination].options)
+        self._settings, self._destination = settings, destination
+        self.uri = (uri or given.uri).get_secret_value()
+        self.database = given.database
+        self._client, found = connected(self.uri, self.database)
+        self._reports = Reports(found)
+        self._kept_s = kept_s
+        self._kept: tuple[float, dict[str, Row]] = (0, {})
+        self.progress = self._reports.progress
+
+    def collect(self) -> list[Row]:
+        return collect(self._settings, self)
+
+    def counts(self, hospital: str) -> Row:
+        if time.monotonic() - self._kept[0] > self._kept_s:
+            self._kept = time.monotonic(), self._counted()
+        return self._kept[1][hospital]
+
+    def _counted(self) -> dict[str, Row]:
+        from consumers import dead_letters
+
+        letters: dict[str, Counter[str]] = {name: Counter() for name in self._settings.hospitals}
+        for one in dead_letters.listed(self._settings, destination=self._destination):
+            letters.setdefault(one.hospital, Counter())[one.reason] += 1
+        return {
+            name: {
+                **self._reports.counts(name),
+                "unmatched_by": self._reports.unmatched_by(name),
+                "dead_letters": dict(letters[name]),
+                "verified": self._reports.verified(name),
+            }
+            for name in self._settings.hospitals
+        }
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _hospital(settings: Settings, name: str, saved: Any, ends: dict[int, tuple[int, int]], sink: Any) -> Row:
     hospital = settings.hospitals[name]
     first, end = ends.get(hospital.partition, (0, 0))
     progress = sink.progress(name)
@@ -28,6 +86,7 @@ def _hospital(settings: Settings, name: str, saved: Any, ends: dict[int, tuple[i
         "hospital": name,
         "state": _state(hospital.capture, saved),
         "snapshot": saved.snapshot.state if saved and saved.snapshot else None,
+        "snapshot_key": saved.snapshot.next_key if saved and saved.snapshot else None,
         "epoch": saved.epoch if saved else None,
         "position": f"{saved.position.file}:{saved.position.pos}" if saved else None,
         "behind": _behind(settings, name, saved),
@@ -57,3 +116,25 @@ def _behind(settings: Settings, name: str, saved: Any) -> bool | None:
     except PassportError:
         return None
     return end is not None and end.order > saved.position.order
+
+
+def problems(row: Row) -> Iterator[dict[str, str]]:
+    """``{"what", "command"}`` for each thing that somebody should do something about. Pure."""
+    name = row["hospital"]
+    for wrong, what, command in (
+        (row["state"] == "never started", "its reader has never run", f"passport cdc run --hospital {name}"),
+        (row["behind"] is None and row["state"] in ("streaming", "snapshot"), "its server does not answer", _CHECK),
+        (row["last_event_s"] is not None and row["last_event_s"] > 300, "nothing has come for five minutes", _CHECK),
+        (row["lag_records"] > 10_000, "the consumer is far behind: start one more", "passport consume"),
+        (bool(row.get("dead_letters")), "records could not be carried", "passport dead-letters list --hospital {}"),
+        (_wrong(row.get("verified")), "the last verify found differences", "passport reconcile --hospital {} --once"),
+    ):
+        if wrong:
+            yield {"what": what, "command": command.format(name)}
+
+
+_CHECK = "passport check --hospital {}"
+
+
+def _wrong(verified: Row | None) -> bool:
+    return verified is not None and not verified["equal"]

@@ -38,6 +38,7 @@ INDEXES: dict[str, list[IndexModel]] = {
     "medicalrecords": [
         IndexModel([("patientId", ASCENDING), ("type", ASCENDING)]),
         IndexModel([("patientId", ASCENDING), ("createdAt", DESCENDING)]),
+        IndexModel([("patientId", ASCENDING), ("data.date", DESCENDING), ("_id", DESCENDING)], name="timeline"),
         IndexModel([("createdBy", ASCENDING)]),
         IndexModel([("syncDate", ASCENDING)]),
         IndexModel([("openmrsData.obsId", ASCENDING)], sparse=True),

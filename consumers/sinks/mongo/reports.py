@@ -1,4 +1,4 @@
-"""What operators ask of the Passport's database: read-only."""
+"""What operators ask of the Passport's database."""
 
 import json
 from collections import Counter
@@ -6,9 +6,49 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from consumers.sinks import Progress
 from consumers.sinks.mongo.client import Document, Mongo, border
 from consumers.sinks.mongo.records import unmapped
 from consumers.sinks.mongo.rules import Mapping, codes
+
+
+class Reports:
+    """A hospital's numbers. Needs no more than to read."""
+
+    def __init__(self, database: Mongo) -> None:
+        self._db = database
+
+    def progress(self, hospital: str) -> Progress | None:
+        with border():
+            found = self._db.progress.find_one({"_id": hospital})
+        return Progress(hospital, found["offset"], found["version"], found["at_ms"]) if found else None
+
+    def counts(self, hospital: str) -> dict[str, int]:
+        """`stored` rows, `matched` and `unmatched` people, `conflicts`."""
+        ours = {"hospital": hospital}
+        with border():
+            return {
+                "stored": self._db.observations.count_documents(ours | {"deleted": False}),
+                "matched": self._db.people.count_documents(ours | {"patientId": {"$ne": None}}),
+                "unmatched": self._db.people.count_documents(ours | {"patientId": None}),
+                "conflicts": self._db.medicalrecords.count_documents(_conflicting(hospital)),
+            }
+
+    def unmatched_by(self, hospital: str) -> dict[str, int]:
+        """People who are not matched, by state."""
+        return unmatched_counts(self._db, hospital)
+
+    def verified(self, hospital: str) -> Document | None:
+        """What the last whole verify found: ``{at, equal, ...}``."""
+        with border():
+            found = self._db.progress.find_one({"_id": hospital}, {"verified": 1}) or {}
+        return found.get("verified")
+
+
+def note_verify(database: Mongo, hospital: str, verified: Document) -> None:
+    """Keeps what a whole verify of the hospital found: the only thing that is written here."""
+    with border():
+        database.progress.update_one({"_id": hospital}, {"$set": {"verified": verified}})
 
 
 def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
@@ -27,6 +67,10 @@ def unmatched_counts(database: Mongo, hospital: str) -> dict[str, int]:
     ]
     with border():
         return {found["_id"]: found["people"] for found in database.people.aggregate(stages)}
+
+
+def _conflicting(hospital: str) -> Document:
+    return {"openmrsData.hospitalId": hospital, "openmrsData.pending": {"$exists": True}}
 
 
 @dataclass(slots=True)

@@ -40,6 +40,7 @@ class MongoSink:
         self._rules = rules
         self._people = people
         self._rows = Rows(database)
+        self._reports = reports.Reports(database)
         self._registrations = registrations
         self._history = partial(history.link, database) if link_medical_history else None
         self._records: dict[str, Records] = {}
@@ -63,11 +64,7 @@ class MongoSink:
         return self._people.wanted(hospital, limit)
 
     def progress(self, hospital: str) -> Progress | None:
-        with border():
-            found = self._db.progress.find_one({"_id": hospital})
-        if found is None:
-            return None
-        return Progress(hospital, found["offset"], found["version"], found["at_ms"])
+        return self._reports.progress(hospital)
 
     def record(self, progress: Progress) -> None:
         told = {"$set": {"offset": progress.offset, "at_ms": progress.at_ms}, "$max": {"version": progress.version}}
@@ -80,13 +77,7 @@ class MongoSink:
             self._db.progress.update_one({"_id": progress.hospital}, told, upsert=True)
 
     def counts(self, hospital: str) -> Mapping[str, int]:
-        ours = {"hospital": hospital}
-        with border():
-            return {
-                "stored": self._db.observations.count_documents(ours | {"deleted": False}),
-                "matched": self._db.people.count_documents(ours | {"patientId": {"$ne": None}}),
-                "unmatched": self._db.people.count_documents(ours | {"patientId": None}),
-            }
+        return self._reports.counts(hospital)
 
     def unmatched(self, hospital: str) -> Iterator[tuple[str, int, str]]:
         """(hospital, person_id, state) of people whose rows are not kept."""

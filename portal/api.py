@@ -1,0 +1,160 @@
+"""``GET /api/patients/me``: the signed-in patient's profile and records, as JSON."""
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, date, datetime
+from hashlib import blake2b
+from typing import Annotated, Any
+
+from bson import ObjectId
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.exceptions import HTTPException
+
+from portal.passport_db import Document, Patient, Place, RecordType, Wanted
+from portal.signed_in import TheCaller, ThePortal, TheWords
+from portal.view import item
+from portal.words import Words, utc
+
+router = APIRouter()
+
+
+class Find(BaseModel):
+    """Which records."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    type: RecordType | None = Field(None, description="Only records of this type.")
+    since: date | None = Field(None, alias="from", description="Only of this day and later.")
+    until: date | None = Field(None, alias="to", description="Only of this day and earlier.")
+    limit: int = Field(50, ge=1, le=200, description="At most so many records.")
+    cursor: str | None = Field(None, max_length=200, description="`next` of the answer before.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Find":
+        if self.since and self.until and self.since > self.until:
+            raise ValueError("`from` is after `to`")
+        return self
+
+
+class Profile(BaseModel):
+    name: str
+    nationalId: str  # noqa: N815  # the Passport's own names
+    dateOfBirth: date | None  # noqa: N815
+    gender: str | None
+    bloodType: str | None  # noqa: N815
+    allergies: list[str]
+
+
+class HospitalAsOf(BaseModel):
+    name: str
+    asOf: datetime | None = Field(description="Everything up to then is here; to the minute.")  # noqa: N815
+
+
+class Record(BaseModel):
+    id: str
+    type: RecordType
+    date: str | None = Field(description="When it happened: the hospital's wall time, without a zone.")
+    summary: str = Field(description="One sentence, in the language of Accept-Language (en, fr).")
+    data: dict[str, Any] = Field(description="As the Passport keeps it.")
+    createdBy: str = Field(description="The author's name.")  # noqa: N815
+    hospital: str | None
+    location: str | None
+    interpretation: str | None = Field(description="HL7's, of a test result: NORMAL, HIGH, CRITICALLY_LOW ...")
+    createdAt: datetime  # noqa: N815
+
+
+class Me(BaseModel):
+    patient: Profile
+    hospitals: list[HospitalAsOf]
+    records: list[Record] = Field(description="Newest first.")
+    next: str | None = Field(description="`cursor` of the next page; null on the last one.")
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    304: {"description": "Nothing has changed since the answer of that ETag"},
+    400: {"description": "The cursor is none of ours"},
+    401: {"description": "No valid session"},
+    503: {"description": "The Passport's database is away; Retry-After says when to come again"},
+}
+
+
+@router.get("/api/patients/me", response_model=Me, responses=_ERRORS, tags=["patient"])
+def me(
+    request: Request, find: Annotated[Find, Query()], caller: TheCaller, here: ThePortal, words: TheWords
+) -> Response:
+    """Your own profile and records. There is no parameter that names a patient: the session does."""
+    wanted = Wanted(find.type, find.since, find.until)
+    found, following = page(here.db.records, caller.patient.id, wanted, find.cursor, find.limit)
+    answer = Me(
+        patient=_profile(caller.patient),
+        hospitals=[
+            HospitalAsOf(name=one.name, asOf=one.at and one.at.replace(second=0, microsecond=0))
+            for one in here.db.as_of(caller.patient.id)
+        ],
+        records=[_record(one, words) for one in found],
+        next=following,
+    )
+    return _tagged(answer.model_dump_json().encode(), request.headers.get("if-none-match", ""))
+
+
+def page(
+    records: Any, patient_id: str, wanted: Wanted, cursor: str | None, limit: int
+) -> tuple[list[Document], str | None]:
+    """`limit` records and the cursor of those that follow. 400 when `cursor` is none of ours."""
+    found = records(patient_id, wanted, place(cursor) if cursor else None, limit + 1)
+    return found[:limit], cursor_after(found[limit - 1]) if len(found) > limit else None
+
+
+def cursor_after(record: Document) -> str:
+    written = json.dumps([record["data"].get("date"), str(record["_id"])], separators=(",", ":"))
+    return urlsafe_b64encode(written.encode()).decode().rstrip("=")
+
+
+def place(cursor: str) -> Place:
+    try:
+        day, key = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not isinstance(day, str | None) or not isinstance(key, str) or not ObjectId.is_valid(key):
+            raise ValueError("not written by cursor_after")
+    except (ValueError, TypeError, RecursionError):
+        raise HTTPException(400, "the cursor is none of ours") from None
+    return day, ObjectId(key)
+
+
+def _profile(patient: Patient) -> Profile:
+    profile = patient.profile
+    born = profile.get("dateOfBirth")
+    return Profile(
+        name=patient.user["name"],
+        nationalId=profile["nationalId"],
+        dateOfBirth=born.date() if born else None,
+        gender=profile.get("gender"),
+        bloodType=profile.get("bloodType"),
+        allergies=profile.get("allergies") or [],
+    )
+
+
+def _record(record: Document, words: Words) -> Record:
+    origin, data = record.get("openmrsData") or {}, record["data"]
+    shown = item(record, words)
+    return Record(
+        id=shown.id,
+        type=record["type"],
+        date=data.get("date"),
+        summary=shown.sentence,
+        data=data,
+        createdBy=shown.who,
+        hospital=data.get("hospital"),
+        location=origin.get("locationName"),
+        interpretation=origin.get("interpretation"),
+        createdAt=utc(record["createdAt"]).astimezone(UTC),
+    )
+
+
+def _tagged(body: bytes, known: str) -> Response:
+    """304 where the caller has this very answer."""
+    tag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie, Accept-Language"}
+    if known.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)

@@ -1,0 +1,90 @@
+"""The portal's process: one uvicorn worker."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from passport.errors import Fatal, reduced
+from passport.settings import Hospital, Portal
+from portal.app import create
+from portal.board import Collect
+
+log = structlog.get_logger()
+
+
+def run(
+    settings: Portal,
+    hospitals: Mapping[str, Hospital],
+    uri: str,
+    database: str,
+    collect: Collect,
+    stop: threading.Event,
+) -> None:
+    """Serves until `stop`. Fatal when a setting can't be used or the port is taken."""
+    with connected(uri) as client, listening(settings.host, settings.port) as at:
+        app = create(settings, hospitals, client[database], collect)
+        log.info("portal listens", server=settings.host, port=at.getsockname()[1])
+        serve(app, settings, at, stop)
+
+
+def connected(uri: str) -> MongoClient[dict[str, Any]]:
+    """A client that waits shortly: a page would rather say that it is away. Fatal when the address is none."""
+    try:
+        return MongoClient(
+            uri,
+            appname="openmrs-passport portal",
+            serverSelectionTimeoutMS=3_000,
+            connectTimeoutMS=3_000,
+            socketTimeoutMS=30_000,
+            tz_aware=True,
+        )
+    except (PyMongoError, ValueError) as error:
+        raise Fatal(f"portal.uri is not usable ({reduced(error)})", hint="passport config show") from None
+
+
+def listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=2_048)
+    except OSError as error:
+        hint = "set portal.port to a free one, or end what listens there"
+        raise Fatal(f"the portal can't listen on {host}:{port} ({reduced(error)})", hint=hint) from None
+
+
+def serve(app: FastAPI, settings: Portal, at: socket.socket, stop: threading.Event) -> None:
+    """Until `stop`; open streams are ended first."""
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_graceful_shutdown=3,
+    )
+    server = _Server(config)
+
+    def end() -> None:
+        stop.wait()
+        app.state.portal.live.stop()
+        server.should_exit = True
+
+    threading.Thread(target=end, name="stop", daemon=True).start()
+    try:
+        server.run(sockets=[at])
+    finally:
+        stop.set()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the command's business."""
+
+    def capture_signals(self) -> "contextlib.AbstractContextManager[None]":  # type: ignore[override]
+        return contextlib.nullcontext()

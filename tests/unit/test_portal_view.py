@@ -1,0 +1,164 @@
+"""What a record says to a reader: words, dates, flags, charts."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import pytest
+
+from portal import chart
+from portal.board import Sample, rates
+from portal.sessions import Throttle, fits
+from portal.view import by_visit, item, series
+from portal.words import LANGUAGES, Words, catalogue, chosen
+
+ROOT = Path(__file__).parents[2] / "portal"
+EN, FR = Words("en"), Words("fr")
+
+
+def record(type_: str = "test", origin: dict[str, Any] | None = None, **data: Any) -> dict[str, Any]:
+    return {"_id": "r", "type": type_, "data": data, "openmrsData": origin or {}, "author": "A. Author"}
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("", "en"),
+        ("fr", "fr"),
+        ("fr-CA,en;q=0.9", "fr"),
+        ("en-GB,fr;q=0.9", "en"),
+        ("rw,fr;q=0.8,en;q=0.5", "fr"),
+        ("de", "en"),
+        ("fr;q=0", "en"),
+        ("fr;q=x", "en"),
+        (",;q=,=" * 50, "en"),
+    ],
+)
+def test_the_browsers_language(header: str, language: str) -> None:
+    assert chosen(header) == language
+
+
+def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
+    for key, texts in catalogue().items():
+        assert set(texts) == set(LANGUAGES), key
+        blanks = {
+            language: {name for _, name, _, _ in Formatter().parse(text) if name} for language, text in texts.items()
+        }
+        assert len(set(map(frozenset, blanks.values()))) == 1, key
+
+
+def test_every_text_that_is_asked_for_exists_and_every_text_is_asked_for() -> None:
+    sources = "\n".join(path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("templates/*.html")])
+    asked = set(re.findall(r"(?:words|self|said|_WORDS)\(\"(\w+)\"", sources))
+    asked |= set(re.findall(r"(?:words|self|said|_WORDS)\('(\w+)'", sources))
+    begun = set(re.findall(r"words\(f?\"(\w+_)[\"{]", sources)) | {"error_", "flag_", "label_"}
+    begun |= {key for key in asked if key.endswith("_")}
+    asked |= {"nothing_between", "nothing"}  # chosen in the template
+    assert asked - begun <= set(catalogue())
+    unused = {key for key in catalogue() if key not in asked and not key.startswith(tuple(begun))}
+    assert not unused
+
+
+@pytest.mark.parametrize(
+    ("written", "en", "fr", "time"),
+    [
+        ("2025-11-06T10:30:00", "6 November 2025", "6 novembre 2025", "10:30"),
+        ("2025-08-01", "1 August 2025", "1er août 2025", ""),
+        ("2025-08-01T00:00:00", "1 August 2025", "1er août 2025", ""),
+        ("2025-11-06T10:30:00.000Z", "6 November 2025", "6 novembre 2025", "10:30"),
+        ("last week", "last week", "last week", ""),
+        (None, "No date", "Sans date", ""),
+    ],
+)
+def test_dates(written: str | None, en: str, fr: str, time: str) -> None:
+    assert (EN.day(written), FR.day(written), EN.time(written)) == (en, fr, time)
+
+
+def test_an_instant_is_told_in_the_hospitals_zone() -> None:
+    assert EN.moment(datetime(2025, 11, 6, 22, 30, tzinfo=UTC), "Africa/Kigali") == "7 November 2025, 00:30"
+    assert FR.moment(datetime.now(UTC), "Africa/Kigali").startswith("aujourd’hui, ")
+
+
+@pytest.mark.parametrize(
+    ("result", "en", "fr"),
+    [
+        ("37.2 DEG C", "37.2 °C", "37,2 °C"),
+        ("5.1 10^3/uL", "5.1 ×10³/µL", "5,1 ×10³/µL"),
+        ("Positive", "Positive", "Positive"),
+        ("<5 mg", "<5 mg", "<5 mg"),
+    ],
+)
+def test_units(result: str, en: str, fr: str) -> None:
+    assert (EN.quantity(result), FR.quantity(result)) == (en, fr)
+
+
+@pytest.mark.parametrize(
+    ("interpretation", "status", "flag", "level"),
+    [
+        ("CRITICALLY_HIGH", "Critical", "much higher than usual", "serious"),
+        ("LOW", "Abnormal", "lower than usual", "watch"),
+        ("NORMAL", "Normal", "in the usual range", "calm"),
+        ("RESISTANT", "Abnormal", "outside the usual range", "watch"),
+        (None, "Critical", "far outside the usual range", "serious"),
+        (None, None, "", "watch"),
+    ],
+)
+def test_flags(interpretation: str | None, status: str | None, flag: str, level: str) -> None:
+    origin = {"interpretation": interpretation} if interpretation else {}
+    shown = item(record(origin=origin, testName="Sodium", result="140 mmol/L", testStatus=status), EN)
+    assert (shown.flag, shown.level) == (flag, level)
+
+
+@pytest.mark.parametrize("type_", ["condition", "medication", "test", "visit", "image"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_record_of_which_next_to_nothing_is_known_can_be_read(type_: str, language: str) -> None:
+    words = Words(language)
+    shown = item({"_id": "r", "type": type_, "data": {}}, words)
+    assert shown.title == words(f"type_{type_}")
+    assert shown.who == words("unknown_author")
+
+
+def test_only_numbers_in_the_latest_units_are_drawn() -> None:
+    results = [("2025-05-01", "71 kg"), ("2025-04-01", "70.5 kg"), ("2025-03-01", "refused"), ("2025-02-01", "155 lb")]
+    found = [item(record(testName="Weight", result=result, date=day), EN) for day, result in results]
+    (weight,) = series(found, EN)
+    assert weight.chart is not None
+    assert len(weight.chart.points) == 2
+    assert weight.chart.label == "Weight: 2 results from 1 April 2025 to 1 May 2025, between 70.5 kg and 71 kg"
+    assert series(found[2:3], EN)[0].chart is None
+
+
+def test_a_chart_stays_in_its_frame() -> None:
+    at = datetime(2025, 1, 1)  # noqa: DTZ001  # wall time
+    for values in ([(at, 1.0), (at, 1.0)], [(at, -5.0), (at.replace(year=2024), 1e11)]):
+        drawn = chart.drawn(values, first="", last="", low="", high="", label="")
+        assert all(0 <= x <= chart.WIDTH and 0 <= y <= chart.HEIGHT for x, y in drawn.points)
+    assert chart.line([0, 0]).endswith(f",{chart.HEIGHT - chart.EDGE}.0"), "nothing is at the bottom"
+
+
+def test_what_was_written_in_one_encounter_is_one_visit() -> None:
+    origins = [{"hospitalId": "a", "encounterUuid": "e"}, {"hospitalId": "b", "encounterUuid": "e"}] * 2 + [{}]
+    found = [item(record(origin=origin) | {"_id": str(n)}, EN) for n, origin in enumerate(origins)]
+    assert [len(one) for one in by_visit(found)] == [2, 2, 1]
+
+
+def test_rates_of_a_topic_that_began_anew_are_not_below_zero() -> None:
+    assert rates([Sample(0, 10, 0), Sample(10, 110, 0), Sample(20, 5, 0)]) == [10.0, 0.0]
+
+
+def test_a_password_of_nobody_fits_nothing() -> None:
+    assert not fits("nobody has this one", None)
+    assert not fits("x", "not a hash")
+
+
+def test_the_throttle_lets_go_after_the_wait_and_forgets_whom_it_must() -> None:
+    throttle = Throttle(free=2, longest_s=60, size=3)
+    assert [throttle.attempt("a") for _ in range(2)] == [0, 0]
+    assert throttle.attempt("a") > 0
+    assert throttle.attempt("b") == 0
+    throttle.right("b")
+    for other in "cde":
+        throttle.attempt(other)
+    assert len(throttle._wrong) == 3
