@@ -122,7 +122,8 @@ class BinlogStream:
         read = self._decoder.read
         while True:
             for event in self._wire.events(max(0.0, self._deadline - time.monotonic())):
-                yield from read(event)
+                if items := read(event):
+                    yield from items
             yield None
 
     def relist(self, columns: Mapping[str, Sequence[ColumnInfo]]) -> None:

@@ -1,6 +1,6 @@
 """What the binlog says, decoded: rows, notices, transaction ends, and what a reader must know besides."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from passport.version import Position
 
@@ -81,14 +81,6 @@ class Rotated(NamedTuple):
 
 
 Item = Row | Notice | Partial | Commit | Statement | Alive | Rotated
-
-
-def row_of(_: str, op: str, before: Any, after: Any, at: Position, ordinal: int, ts: int, gtid: str) -> Row:
-    return Row(op, before, after, at, ordinal, ts, gtid)
-
-
-def notice_of(table: str, op: str, before: Any, after: Any, at: Position, ordinal: int, ts: int, gtid: str) -> Notice:
-    return Notice(table, op, keys_of(before, after), at, ordinal, ts, gtid)
 
 
 def keys_of(before: Key | None, after: Key | None) -> tuple[Key, ...]:

@@ -157,7 +157,7 @@ def _date_text(raw: bytes) -> str:
 
 def _datetime2(column: t.Column) -> Layout:
     if column.size == 0:
-        return Layout("5s", text='"{{D[I({0},"big")>>17&4194303]}}T{{T[I({0},"big")&131071]}}"')
+        return Layout("5s", text='"{{D[(w:=I({0},"big"))>>17&4194303]}}T{{T[w&131071]}}"')
     fsp, size = column.size, _fraction_bytes(column.size)
 
     def text(raw: bytes) -> str:

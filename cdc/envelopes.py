@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from cdc.changes import Row as Change
 from passport.event import ChangeEvent, EventSource, Op, Origin, Row, RowEnvelope
 from passport.settings import Hospital
 from passport.values import row_text
-from passport.version import Position, prefix, read_version
+from passport.version import Position, prefix
 
 
 class Envelopes:
@@ -20,59 +21,26 @@ class Envelopes:
         self._hospital = hospital
         self._stream = self._envelope("binlog")
         self._read = self._envelope("snapshot")
-        self._prefix: tuple[Position | None, str] = (None, "")
+        self._at: Position | None = None
 
-    def row(  # one call a row: no object in between
-        self,
-        op: str,
-        before: str | None,
-        after: str | None,
-        *,
-        at: Position,
-        ordinal: int,
-        gtid: str,
-        ts_ms: int,
-        transaction: str,
-        last: bool,
-    ) -> bytes:
-        """A changed row; `before` and `after` are JSON texts."""
-        if self._prefix[0] is not at:
-            self._prefix = (at, prefix(self.epoch, at.number, at.pos))
-        return self._stream(
-            op,
-            before,
-            after,
-            file=at.file,
-            pos=at.pos,
-            row=ordinal,
-            gtid=gtid,
-            ts_ms=ts_ms,
-            version=f"{self._prefix[1]}{ordinal:08d}",
-            transaction=transaction,
-            last=last,
-            now_ms=now_ms(),
-        )
+    def row(self, row: Change, *, transaction: str, last: bool) -> bytes:
+        """A changed row."""
+        at, stream = row.at, self._stream
+        if self._at is not at:  # else it is of the same binlog event as the one before
+            self._at = at
+            version = prefix(self.epoch, at.number, at.pos)
+            stream.at(
+                file=at.file, pos=at.pos, gtid=row.gtid, ts_ms=row.ts * 1000, prefix=version, transaction=transaction
+            )
+        return stream(row.op, row.before, row.after, row.ordinal, last, now_ms())
 
     def read(self, rows: Iterable[Row], at: Position, ts_ms: int) -> Iterator[bytes]:
         """Rows that a SELECT saw at `at`."""
+        version = prefix(self.epoch, at.number, at.pos)
+        where = f"{at.file}:{at.pos}"
+        self._read.at(file=at.file, pos=at.pos, gtid="", ts_ms=ts_ms, prefix=version, transaction=where)
         for row in rows:
-            yield self._as_read("r", None, row_text(row.keys(), row.values()), at, ts_ms)
-
-    def _as_read(self, op: Op, before: str | None, after: str | None, at: Position, ts_ms: int) -> bytes:
-        return self._read(
-            op,
-            before,
-            after,
-            file=at.file,
-            pos=at.pos,
-            row=0,
-            gtid="",
-            ts_ms=ts_ms,
-            version=read_version(self.epoch, at),
-            transaction=f"{at.file}:{at.pos}",
-            last=True,
-            now_ms=now_ms(),
-        )
+            yield self._read("r", None, row_text(row.keys(), row.values()), 0, True, now_ms())
 
     def chunk(self, first: int | None, to: int | None, keys: Sequence[int], at: Position, ts_ms: int) -> bytes:
         """These keys, and no others, were in (first, to] at `at`."""

@@ -13,7 +13,7 @@ from uuid import UUID
 from pymysqlreplication.constants import BINLOG
 
 from cdc import table_map
-from cdc.changes import Alive, Commit, Item, Partial, Rotated, Statement, keys_of, notice_of, row_of
+from cdc.changes import Alive, Commit, Item, Notice, Partial, Rotated, Row, Statement, keys_of
 from cdc.compressed import inflated, inner_events
 from cdc.gtids import MariadbState, MysqlSet
 from cdc.rows import Table
@@ -26,7 +26,8 @@ from passport.version import Position
 Flavour = Literal["mariadb", "mysql"]
 
 _HEADER = struct.Struct("<IBIIIH").unpack_from  # seconds, type, server id, size, end position, flags
-_CRC = struct.Struct("<I").unpack_from
+_MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
+_INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
 _ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
 _BODY = 19  # where the part behind the header begins
 _ROWS_V1 = _BODY + 8
@@ -126,10 +127,9 @@ class EventDecoder:
         if kind == _ROTATE and (flags & _ARTIFICIAL or not ts):
             return self._next_file(event)
         if self._checksums:
-            body = event[:-4]
-            if zlib.crc32(body) != _CRC(event, size - 4)[0]:
+            if zlib.crc32(event) != _INTACT:
                 raise Retry(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
-            event = body
+            event = event[:-4]
         if kind not in _HEARTBEATS and not flags & _ARTIFICIAL:
             self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
             if self.pos <= self._skip_to:
@@ -156,14 +156,14 @@ class EventDecoder:
         self._checksums = event[-5] == 1
         cleared = bytearray(event)
         cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
-        if self._checksums and zlib.crc32(cleared[:-4]) != _CRC(event, len(event) - 4)[0]:
+        if self._checksums and zlib.crc32(cleared) != _INTACT:
             raise Retry(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
         self.format_ts = ts
         self.pos = max(self.pos, log_pos)
         return ()
 
     def _next_file(self, event: bytes) -> Iterable[Item]:
-        if zlib.crc32(event[:-4]) == _CRC(event, len(event) - 4)[0]:  # whether it has one, only the next event says
+        if zlib.crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
         name, before = event[_BODY + 8 :].decode(), self.file
         self.file, self.pos = name, int.from_bytes(event[_BODY : _BODY + 8], "little")
@@ -189,10 +189,8 @@ class EventDecoder:
     # --- transactions
 
     def _mariadb_gtid(self, event: bytes) -> Iterable[Item]:
-        server = int.from_bytes(event[5:9], "little")
-        seq, domain = int.from_bytes(event[19:27], "little"), int.from_bytes(event[27:31], "little")
+        server, seq, domain, flags = _MARIADB_GTID(event)
         self._gtid = f"{domain}-{server}-{seq}"
-        flags = event[31]
         self._in_group = True
         self._open = not flags & 1  # a standalone statement ends its group itself
         self._xa = bool(flags & 64)
@@ -355,23 +353,27 @@ class EventDecoder:
         data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
         return event[:data_at] + self._inflated(event[data_at:])
 
-    def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> Iterator[Item]:
+    def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> list[Item]:
         if self._xa:
             raise self._fatal(
                 f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
                 "don't change OpenMRS tables by XA transactions; then: passport backfill --hospital HOSPITAL",
             )
         self._rows_in_group = True
-        place, ts, gtid, make = self._at(), self._ts, self._gtid, row_of if watch.is_row else notice_of
         try:
-            for before, after, partial in watch.decoder.rows(op, event, at):
-                self._ordinal += 1
-                if partial:
-                    yield Partial(op, keys_of(before, after), place, self._ordinal, ts, gtid)
-                else:
-                    yield make(watch.table, op, before, after, place, self._ordinal, ts, gtid)
+            images = watch.decoder.rows(op, event, at)
         except _UNREADABLE as error:
             raise self._fatal(f"rows of {watch.table} are not understood", "report the table's definition") from error
+        place, ts, gtid, items = self._at(), self._ts, self._gtid, list[Item]()
+        for number, (before, after, partial) in enumerate(images, self._ordinal + 1):
+            if partial:
+                items.append(Partial(op, keys_of(before, after), place, number, ts, gtid))
+            elif watch.is_row:
+                items.append(Row(op, before, after, place, number, ts, gtid))
+            else:
+                items.append(Notice(watch.table, op, keys_of(before, after), place, number, ts, gtid))
+        self._ordinal += len(items)
+        return items
 
     def _partial_json(self, event: bytes) -> Iterable[Item]:
         if self._maps.get(event[19:25], (b"", None))[1] is None:

@@ -5,7 +5,7 @@ compiled when it is first seen: neighbouring fixed-size columns are unpacked at 
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring as quoted
 from typing import Any, Literal
 
@@ -36,6 +36,21 @@ class Image:
         nulls = event[at:start]
         decoder = self._decoders.get(nulls) or self._compile(nulls)
         return decoder(event, start)
+
+    def all(self, event: bytes, at: int, other: "Image") -> list[Any]:
+        """The rows from `at` to the event's end, this image's and the `other`'s in turn; ValueError if one is cut."""
+        rows: list[Any] = []
+        image, end = self, len(event)
+        while at < end:
+            start = at + image.null_bytes
+            nulls = event[at:start]
+            decoder = image._decoders.get(nulls) or image._compile(nulls)  # a call less a row than `row`
+            row, at = decoder(event, start)
+            rows.append(row)
+            image, other = other, image
+        if at != end:
+            raise ValueError("a row ends behind its event")
+        return rows
 
     def _compile(self, nulls: bytes) -> Decoder:
         if len(self._decoders) >= _SHAPES:
@@ -93,15 +108,14 @@ class _Code:
         self._flush()
         if shape.unpack == "3s":
             self._lines.append("n=I(n,'little')")
-        if wanted:
-            self._lines += ["q=p+n", f"{variable}=b[p:q]", "p=q"]
-        else:
-            self._lines.append("p+=n")
+        self._lines += ["q=p+n", f"{variable}=b[p:q]", "p=q"] if wanted else ["p+=n"]
 
     def _flush(self) -> None:
         """Unpack what was gathered so far."""
         unpack = struct.Struct(self._format)
-        if self._names:
+        if self._format == "<B" and self._names:
+            self._lines.append(f"{self._names[0]}=b[p]")  # as the struct says it, sooner
+        elif self._names:
             name = f"U{len(self._scope)}"
             self._scope[name] = unpack.unpack_from
             self._lines.append(f"{','.join(self._names)},={name}(b,p)")
@@ -154,7 +168,7 @@ class Table:
         self._image = Image(columns, wanted, form)
         self._parts: dict[tuple[bytes, Form], Image] = {}
 
-    def rows(self, op: str, event: bytes, at: int) -> Iterator[tuple[Any, Any, bool]]:
+    def rows(self, op: str, event: bytes, at: int) -> list[tuple[Any, Any, bool]]:
         """(before, after, partial) of each row of a ROWS event; `at`: where its column count is.
 
         None where there is no image. Of a partial row there are only the keys, as dictionaries.
@@ -166,17 +180,11 @@ class Table:
             partial = False
         else:
             first, second, partial = self._partial_images(op, event, at)
-        at = start + self._bitmap if op == "u" else start
-        end = len(event)
-        while at < end:
-            row, at = first.row(event, at)
-            if op == "u":
-                after, at = second.row(event, at)
-                yield row, after, partial
-            else:
-                yield (None, row, partial) if op == "c" else (row, None, partial)
-        if at != end:
-            raise ValueError("a row ends behind its event")
+        if op == "u":
+            images = first.all(event, start + self._bitmap, second)
+            return [(before, after, partial) for before, after in zip(images[::2], images[1::2], strict=True)]
+        images = first.all(event, start, first)
+        return [(None, row, partial) if op == "c" else (row, None, partial) for row in images]
 
     def _partial_images(self, op: str, event: bytes, at: int) -> tuple[Image, Image, bool]:
         if event[at : at + 1] != self._head:

@@ -105,6 +105,7 @@ class Session:
         before = self._published_ts
         for item in items:
             self._handlers[type(item)](item)
+        self._transaction.count()
         if self._published_ts != before:
             metrics.LAST_EVENT.labels(self._id).set(self._published_ts / 1000)
             metrics.CDC_LAG.labels(self._id).set(max(0.0, time.time() - self._published_ts / 1000))

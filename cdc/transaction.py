@@ -20,7 +20,7 @@ class Transaction:
         self._start = start
         self._held: Row | None = None
         self._notices: list[Notice] = []
-        self._count = {op: metrics.EVENTS.labels(hospital, "obs", op).inc for op in "cud"}
+        self._counts = dict.fromkeys("cud", 0)
         self.partial: list[int] = []
         self.is_open = False
 
@@ -51,27 +51,25 @@ class Transaction:
         """What is held never happened."""
         self._held, self._notices, self.partial, self.is_open = None, [], [], False
 
+    def count(self) -> None:
+        """Tell the metrics what was published since the last time: now and then, since they take a lock each."""
+        for op, number in self._counts.items():
+            if number:
+                metrics.EVENTS.labels(self._hospital, "obs", op).inc(number)
+                self._counts[op] = 0
+
     def _release(self, *, last: bool) -> None:
         row = self._held
         if row is None:
             return
         self._held = None
-        value = self._envelopes.row(
-            row.op,
-            row.before,
-            row.after,
-            at=row.at,
-            ordinal=row.ordinal,
-            gtid=row.gtid,
-            ts_ms=row.ts * 1000,
-            transaction=row.gtid or f"{self._start.file}:{self._start.pos}",
-            last=last,
-        )
-        self._publisher.send("row", value)
-        self._count[row.op]()
-        for notice in self._notices:
-            self._notify(notice)
-        self._notices = []
+        transaction = row.gtid or f"{self._start.file}:{self._start.pos}"
+        self._publisher.send("row", self._envelopes.row(row, transaction=transaction, last=last))
+        self._counts[row.op] += 1
+        if self._notices:
+            for notice in self._notices:
+                self._notify(notice)
+            self._notices = []
 
     def _notify(self, notice: Notice) -> None:
         op: Op = notice.op  # type: ignore[assignment]

@@ -137,36 +137,29 @@ def _row(row: Any) -> Row | None:
 
 
 class RowEnvelope:
-    """Writes row events from JSON text: byte for byte what `ChangeEvent.encode` gives, at a tenth of its cost."""
+    """Writes row events from JSON text: byte for byte what `ChangeEvent.encode` gives, at a tenth of its cost.
+
+    `at` says what the rows of one binlog event share, then a call a row.
+    """
 
     def __init__(self, *, hospital: str, timezone: str, db: str, table: str, server: str, origin: Origin) -> None:
-        self._head = (
+        self._source = (
             f'"source":{{"hospital":{quoted(hospital)},"timezone":{quoted(timezone)},"db":{quoted(db)},'
             f'"table":{quoted(table)},"file":'
         )
         self._server = quoted(server)
         self._origin = origin
+        self._middle = self._version = self._end = ""
 
-    def __call__(
-        self,
-        op: str,
-        before: str | None,
-        after: str | None,
-        *,
-        file: str,
-        pos: int,
-        row: int,
-        gtid: str,
-        ts_ms: int,
-        version: str,
-        transaction: str,
-        last: bool,
-        now_ms: int,
-    ) -> bytes:
-        """`before` and `after` are JSON texts of rows, or None."""
+    def at(self, *, file: str, pos: int, gtid: str, ts_ms: int, prefix: str, transaction: str) -> None:
+        """`prefix`: the version without the row's ordinal."""
+        self._middle = f'{self._source}"{file}","pos":{pos},"row":'
+        self._version = f',"gtid":"{gtid}","server":{self._server},"ts_ms":{ts_ms},"version":"{prefix}'
+        self._end = f'","origin":"{self._origin}"}},"transaction":{{"id":"{transaction}","last":'
+
+    def __call__(self, op: str, before: str | None, after: str | None, row: int, last: bool, now_ms: int) -> bytes:
+        """`before` and `after` are JSON texts of rows, or None; `row`: ordinal in the binlog event."""
         return (
             f'{{"v":{ENVELOPE},"kind":"row","op":"{op}","before":{before or "null"},"after":{after or "null"},'
-            f'{self._head}"{file}","pos":{pos},"row":{row},"gtid":"{gtid}","server":{self._server},"ts_ms":{ts_ms},'
-            f'"version":"{version}","origin":"{self._origin}"}},'
-            f'"transaction":{{"id":"{transaction}","last":{"true" if last else "false"}}},"ts_ms":{now_ms}}}'
+            f'{self._middle}{row}{self._version}{row:08d}{self._end}{"true" if last else "false"}}},"ts_ms":{now_ms}}}'
         ).encode()

@@ -36,22 +36,17 @@ class Stamp:
             server=self.server,
             origin=self.origin,
         )
+        envelope.at(
+            file=self.file,
+            pos=self.pos,
+            gtid=self.gtid,
+            ts_ms=self.ts_ms,
+            prefix=self.version[:-8],
+            transaction=f"{self.origin}:{self.version}",
+        )
         now_ms = int(time.time() * 1000)
         for index, row in enumerate(rows, 1):
-            yield envelope(
-                "r",
-                None,
-                row_text(row.keys(), row.values()),
-                file=self.file,
-                pos=self.pos,
-                row=0,
-                gtid=self.gtid,
-                ts_ms=self.ts_ms,
-                version=self.version,
-                transaction=f"{self.origin}:{self.version}",
-                last=index == len(rows),
-                now_ms=now_ms,
-            )
+            yield envelope("r", None, row_text(row.keys(), row.values()), 0, index == len(rows), now_ms)
 
     def chunk(self, first: int | None, to: int | None, keys: Sequence[int]) -> ChangeEvent:
         return self._event("chunk", "obs", first=first, to=to, keys=tuple(keys))

@@ -37,20 +37,16 @@ def test_the_fast_way_writes_the_same_bytes() -> None:
         server=source.server,
         origin=source.origin,
     )
-    written = envelope(
-        "u",
-        compact(event.before).decode(),
-        compact(event.after).decode(),
+    envelope.at(
         file=source.file,
         pos=source.pos,
-        row=source.row,
         gtid=source.gtid,
         ts_ms=source.ts_ms,
-        version=source.version,
+        prefix=source.version[:-8],
         transaction=str(event.transaction),
-        last=event.last,
-        now_ms=event.ts_ms,
     )
+    before, after = compact(event.before).decode(), compact(event.after).decode()
+    written = envelope("u", before, after, source.row, event.last, event.ts_ms)
     assert written == event.encode()
 
 
