@@ -21,6 +21,9 @@ test: setup ## unit, integration and end-to-end tests on real servers (what take
 test-long: setup ## the tests that take minutes
 	$(RUN) pytest tests -m long --timeout 3600
 
+bench-capture: setup ## the reader beside mysql-replication and Debezium; ROUNDS=1 ROWS=60000 for a short run
+	@$(RUN) python -m benchmarks.capture
+
 unit: setup ## unit tests alone: no I/O, seconds
 	$(RUN) pytest tests/unit
 
@@ -40,4 +43,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: help demo test test-long unit lint stack stack-down setup
+.PHONY: help demo test test-long bench-capture unit lint stack stack-down setup

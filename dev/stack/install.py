@@ -56,6 +56,11 @@ def java() -> Path:
     return _program("java", "openjdk-17-jre-headless")
 
 
+def javac() -> Path:
+    """For benchmarks: the product compiles no Java."""
+    return _program("javac", "openjdk-17-jdk-headless")
+
+
 def kafka_jars() -> Path:
     """The folder with the broker's jars."""
     java()
@@ -162,11 +167,14 @@ def _no_services() -> Iterator[None]:
 
 
 def _get_kafka(folder: Path) -> None:
-    maven = _program("mvn", "maven")
     say(f"fetching Kafka {KAFKA_VERSION} with Maven into {cache()} (43 MB)")
-    options = ["-DincludeScope=runtime", f"-DoutputDirectory={folder}", f"-Dkafka.version={KAFKA_VERSION}"]
-    pom = _HERE / "kafka-pom.xml"
-    _run(maven, "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies", *options)
+    jars(folder, _HERE / "kafka-pom.xml", f"-Dkafka.version={KAFKA_VERSION}")
+
+
+def jars(folder: Path, pom: Path, *options: str) -> None:
+    """What the pom depends on, by Maven."""
+    command = [_program("mvn", "maven"), "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies"]
+    _run(*command, "-DincludeScope=runtime", f"-DoutputDirectory={folder}", *options)
 
 
 def _get_mysql(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Timings that must be believed, each with the command that measures them again."""

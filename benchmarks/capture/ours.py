@@ -1,0 +1,71 @@
+"""This project's reader, to the bytes that it publishes: ``python -m benchmarks.capture.ours PORT ROWS FILE POS``.
+
+The stream, the transaction and the envelopes are the product's; only the publisher counts instead of sending.
+"""
+
+import sys
+from typing import Any
+
+import pymysql
+
+from benchmarks.capture.counted import Counter
+from cdc import epochs
+from cdc.binlog import Alive, BinlogStream, Commit, Notice, Rotated, Row
+from cdc.envelopes import Envelopes
+from cdc.transaction import Transaction
+from passport.settings import Hospital, MySQL
+from passport.version import Position
+
+
+class Counting:
+    """In place of Kafka."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._add = counter.add
+        self.sent = 0
+
+    def send(self, kind: str, value: bytes) -> int:
+        self.sent += 1
+        if kind == "row":
+            self._add(value)
+        return self.sent
+
+
+def main(port: int, rows: int, file: str, pos: int) -> None:
+    """From the position on, to the row that ends the workload."""
+    counter, start = Counter(rows), Position(file, pos)
+
+    def connect() -> "pymysql.Connection[Any]":
+        return pymysql.connect(host="127.0.0.1", port=port, user="root", ssl_disabled=True)
+
+    with connect() as connection:
+        columns = epochs.columns(connection, "openmrs")
+    stream = BinlogStream(
+        connect,
+        flavour="mariadb",
+        server_id=5402,
+        start=start,
+        gtid_set=None,
+        database="openmrs",
+        columns=columns,
+    )
+    mysql = MySQL(host="127.0.0.1", port=port, user="root", database="openmrs")
+    hospital = Hospital(name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="NID", mysql=mysql)
+    envelopes = Envelopes("kigali", hospital, server="uuid", epoch=1)
+    publisher: Any = Counting(counter)
+    transaction = Transaction("kigali", publisher, envelopes, start)
+    handlers = {
+        Row: transaction.row,
+        Notice: transaction.notice,
+        Commit: lambda commit: transaction.commit(commit.at),
+        Alive: lambda _: None,
+        Rotated: lambda _: None,
+    }
+    while counter.whole is None:
+        for item in stream.poll(1):
+            handlers[type(item)](item)
+    counter.tell()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

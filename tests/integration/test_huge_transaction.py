@@ -1,0 +1,89 @@
+"""A transaction larger than the reader's memory: read, published and acknowledged piece by piece."""
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from cdc import broker
+from passport.settings import Settings
+from tests.hospitals import Server, eventually, hospital, log, reading
+from tests.reader_process import catch_up, spawn
+
+PEAK_MB = 150
+INSERT = """
+INSERT INTO openmrs.obs (person_id, concept_id, obs_datetime, date_created, creator, value_text, uuid)
+SELECT a.person_id, a.concept_id, a.obs_datetime, a.date_created, a.creator, REPEAT('x', 100), UUID()
+FROM openmrs.obs a, openmrs.obs b, openmrs.obs c LIMIT {rows}"""
+
+
+@pytest.mark.parametrize(
+    ("flavour", "rows"),
+    [
+        ("mariadb", 100_000),
+        pytest.param("mariadb", 1_000_000, marks=pytest.mark.long),
+        pytest.param("mysql", 1_000_000, marks=pytest.mark.long),
+    ],
+)
+def test_its_first_rows_are_acknowledged_while_it_is_read(
+    flavour: str, rows: int, own_mariadb: Any, own_mysql: Any, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    server: Server = (own_mariadb if flavour == "mariadb" else own_mysql)()
+    settings = reading(hospital(server, patients=5), kafka_bootstrap)
+    catch_up(settings)
+    before = _end(settings)
+    server.execute(INSERT.format(rows=rows))
+    process = spawn(settings, tmp_path, "caught-up")
+    with eventually(lambda: _end(settings) > before, within_s=60):
+        pass
+    process.send_signal(signal.SIGSTOP)
+    acknowledged, dump = _end(settings) - before, _dump(server)
+    process.send_signal(signal.SIGCONT)
+    peak_mb = _peak_mb(process)
+    assert process.wait() == 0, log(tmp_path)
+    assert 0 < acknowledged < rows, "rows were acknowledged"
+    assert "has sent all" not in dump, "while the server still had some of their transaction to send"
+    assert 0 < peak_mb <= PEAK_MB
+    assert _rows_and_ends(settings, before) == (rows, 1)
+
+
+def _end(settings: Settings) -> int:
+    """How many records the topic has."""
+    return broker.offsets(settings.kafka, settings.kafka.topic)[0][1]
+
+
+def _dump(server: Server) -> str:
+    """What the server's thread that sends the binlog says it is doing."""
+    ((state,),) = server.execute("SELECT state FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'")
+    return str(state)
+
+
+def _peak_mb(process: "subprocess.Popen[bytes]") -> float:
+    """The most memory that the process had, seen until it ended."""
+    peak = 0
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = max([peak, *map(int, re.findall(r"VmHWM:\s+(\d+)", status))])
+        time.sleep(0.02)
+    return peak / 1024
+
+
+def _rows_and_ends(settings: Settings, start: int) -> tuple[int, int]:
+    """Rows in the topic from `start` on, and how many of them end a transaction."""
+    place = TopicPartition(settings.kafka.topic, 0)
+    consumer = KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
+    consumer.assign([place])
+    end = consumer.end_offsets([place])[place]
+    consumer.seek(place, start)
+    rows = ends = 0
+    while consumer.position(place) < end:
+        for record in consumer.poll(1_000).get(place, ()):
+            rows += b'"kind":"row"' in record.value
+            ends += b'"last":true}' in record.value
+    consumer.close()
+    return rows, ends
