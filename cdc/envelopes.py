@@ -22,13 +22,16 @@ class Envelopes:
         self._stream = self._envelope("binlog")
         self._read = self._envelope("snapshot")
         self._at: Position | None = None
+        self._file = self._begin = ""
 
     def row(self, row: Change, *, transaction: str, last: bool) -> bytes:
         """A changed row."""
         at, stream = row.at, self._stream
         if self._at is not at:  # else it is of the same binlog event as the one before
             self._at = at
-            version = prefix(self.epoch, at.number, at.pos)
+            if self._file != at.file:
+                self._file, self._begin = at.file, f"{self.epoch:010d}-{at.number:010d}-"
+            version = f"{self._begin}{at.pos:016d}-"  # as `prefix`, of which the file's part is kept
             stream.at(
                 file=at.file, pos=at.pos, gtid=row.gtid, ts_ms=row.ts * 1000, prefix=version, transaction=transaction
             )

@@ -22,7 +22,6 @@ def main(port: int, rows: int, file: str, pos: int, limit: int) -> None:
         log_pos=pos,
         resume_stream=True,
         blocking=True,
-        is_mariadb=True,
         only_events=[WriteRowsEvent, UpdateRowsEvent],
         only_schemas=["openmrs"],
         only_tables=["obs"],
@@ -37,7 +36,7 @@ def main(port: int, rows: int, file: str, pos: int, limit: int) -> None:
 
 
 def _comment(row: dict[str, dict[str, object]]) -> str:
-    return END if row.get("values", {}).get("comments") == END else ""
+    return END if END in row.get("values", {}).values() else ""
 
 
 if __name__ == "__main__":
