@@ -29,7 +29,7 @@ class Publisher:
         self.sent = 0
         self._producer = broker.producer(
             kafka,
-            linger_ms=1,  # at 50 commits a second every row waits it out; under load batches fill while others are in flight
+            linger_ms=1,  # a lone row waits it out; under load batches fill while others are in flight
             batch_size=256 * 1024,
             delivery_timeout_ms=600_000,  # longer than any wait here: a record that fails alone would break the order
         )

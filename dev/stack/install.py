@@ -173,8 +173,9 @@ def _get_kafka(folder: Path) -> None:
 
 def jars(folder: Path, pom: Path, *options: str) -> None:
     """What the pom depends on, by Maven."""
-    command = [_program("mvn", "maven"), "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies"]
-    _run(*command, "-DincludeScope=runtime", f"-DoutputDirectory={folder}", *options)
+    maven = _program("mvn", "maven")
+    options = ("-DincludeScope=runtime", f"-DoutputDirectory={folder}", *options)
+    _run(maven, "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies", *options)
 
 
 def _get_mysql(folder: Path) -> None:
