@@ -89,6 +89,11 @@ class BinlogStream:
         return self._decoder.format_ts
 
     @property
+    def began_ts(self) -> int:
+        """`format_ts` of the file that this stream began in; 0 before it came."""
+        return self._decoder.began_ts
+
+    @property
     def position(self) -> Position:
         """End of the event read last."""
         return Position(self._decoder.file, self._decoder.pos)

@@ -92,6 +92,22 @@ def read_all(kafka: Kafka, topic: str, key: bytes | None = None) -> list[bytes]:
     return values
 
 
+def last_values(kafka: Kafka, topic: str, partition: int, most: int) -> list[bytes]:
+    """The newest records' values, oldest first; none when the partition is empty or not there."""
+    place, values = TopicPartition(topic, partition), []
+    with remedied(kafka):
+        consumer = KafkaConsumer(**client_options(kafka), group_id=None, enable_auto_commit=False)
+        try:
+            consumer.assign([place])
+            first, end = (find([place])[place] for find in (consumer.beginning_offsets, consumer.end_offsets))
+            consumer.seek(place, max(first, end - most))
+            while consumer.position(place) < end:
+                values += [record.value for record in consumer.poll(1_000).get(place, ()) if record.value]
+        finally:
+            consumer.close(autocommit=False)
+    return values
+
+
 def offsets(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
     """First and next offset of each partition; empty when the topic isn't there yet."""
     with remedied(kafka):

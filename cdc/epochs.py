@@ -1,13 +1,18 @@
-"""Where a reader starts: at the saved position if the server still has it, else with a new epoch and a snapshot."""
+"""Where a reader starts: at the saved position if the server still has it, else with a new epoch and a snapshot.
+
+A new epoch on a replica that has all that was read goes on by GTID; any other begins at the server's end.
+"""
 
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pymysql
 import structlog
 
+from cdc import gtids
 from cdc.envelopes import now_ms
-from cdc.position import Columns, Positions, Saved, Snapshot
+from cdc.position import BY_GTID, Columns, Positions, Saved, Snapshot
 from passport import source as server
 from passport.errors import Retry
 from passport.settings import Hospital
@@ -17,32 +22,34 @@ from passport.values import COLUMN_INFO_SQL, ColumnInfo
 from passport.version import Position, next_epoch
 
 WATCHED = ("obs", *NOTICE_KEYS)
+ENDS = 100  # so often the end of a busy binlog is looked for
 
 log = structlog.get_logger()
 
 
 class Start(NamedTuple):
-    """Where the reader is, and when the new epoch's first position was taken (None: it goes on)."""
+    """Where the reader is; `is_new`: that is a new epoch, not saved yet."""
 
     saved: Saved
     is_new: bool
 
 
 def start(hospital_id: str, hospital: Hospital, positions: Positions, source: Source, *, gap: str = "") -> Start:
-    """Go on, or begin a new epoch, whose record is then acknowledged. `gap`: why the saved position is of no use."""
+    """Go on, or begin a new epoch, which is yet to be saved. `gap`: why the saved position is of no use."""
     saved = positions.load(hospital_id)
     try:
         why = gap or unusable(saved, source.connection())
         if saved is not None and not why:
             return Start(saved, False)
-        fresh = _begin(hospital_id, hospital, source, saved)
+        promoted = _promoted(saved, source.connection()) if saved is not None and not gap else None
+        fresh = promoted or _begin(hospital_id, hospital, source, saved, positions)
     except pymysql.err.MySQLError as error:
         source.close()
         raise server.classified(error, hospital_id, hospital.mysql) from None
-    positions.save(fresh)
-    say = log.info if saved is None else log.error
+    say = log.info if saved is None else log.warning if promoted else log.error
     file, pos = fresh.position
-    say("new epoch, snapshot follows", hospital=hospital_id, reason=why, epoch=fresh.epoch, file=file, pos=pos)
+    how = "new epoch, going on by GTID, snapshot beside it" if promoted else "new epoch, snapshot follows"
+    say(how, hospital=hospital_id, reason=why, epoch=fresh.epoch, file=file, pos=pos)
     return Start(fresh, True)
 
 
@@ -55,6 +62,8 @@ def unusable(saved: Saved | None, connection: "pymysql.Connection[Any]") -> str:
     identity = server.identity(connection)
     if saved.server != identity:
         return f"another server: {identity}, it was {saved.server}"
+    if saved.by_gtid:
+        return "" if has_executed(saved, connection) else "the server's GTIDs are not those that were read"
     size = files(connection).get(saved.position.file)
     if size is None:
         return f"{saved.position.file} is not on the server any more"
@@ -78,11 +87,24 @@ def same_history(saved: Saved, connection: "pymysql.Connection[Any]") -> bool:
         return True
     with connection.cursor() as cursor:
         if server.flavour(connection) == "mysql":
-            cursor.execute("SELECT GTID_SUBSET(%s, @@global.gtid_executed)", (saved.gtid_set,))
+            cursor.execute("SELECT GTID_SUBSET(%s, %s)", (saved.gtid_set, server.logged_gtids(connection)))
             return bool((cursor.fetchone() or (0,))[0])
         cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", tuple(saved.position))
         found = (cursor.fetchone() or ("",))[0] or ""
     return set(found.split(",")) == set(saved.gtid_set.split(","))
+
+
+def has_executed(saved: Saved, connection: "pymysql.Connection[Any]") -> bool:
+    """Whether this server, another than the one that was read, has every transaction that was read, by its GTID."""
+    flavour = server.flavour(connection)
+    if not saved.gtid_set or (flavour == "mariadb") != saved.server.startswith("mariadb-"):
+        return False
+    with connection.cursor() as cursor:
+        if flavour == "mysql":
+            cursor.execute("SELECT GTID_SUBSET(%s, %s)", (saved.gtid_set, server.logged_gtids(connection)))
+            return bool((cursor.fetchone() or (0,))[0])
+        cursor.execute("SELECT @@global.gtid_binlog_state")
+        return gtids.contains(str((cursor.fetchone() or ("",))[0] or ""), saved.gtid_set)
 
 
 def columns(connection: "pymysql.Connection[Any]", database: str) -> Columns:
@@ -95,34 +117,59 @@ def columns(connection: "pymysql.Connection[Any]", database: str) -> Columns:
     return lists
 
 
-def _begin(hospital_id: str, hospital: Hospital, source: Source, before: Saved | None) -> Saved:
+def _promoted(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved | None:
+    """The new epoch on a replica that has all that was read; None when it is none, or lacks some of it.
+
+    Whether it still has in its binlog what follows is what the dump says: if not, that is a gap.
+    """
+    identity = server.identity(connection)
+    if saved.capture != "binlog" or saved.server == identity or not has_executed(saved, connection):
+        return None
+    return replace(
+        saved,
+        server=identity,
+        format_ts=0,
+        epoch=next_epoch(saved.epoch, time.time()),
+        position=Position(next(iter(files(connection))), BY_GTID),
+        snapshot=Snapshot(),
+        ts_ms=now_ms(),
+    )
+
+
+def _begin(hospital_id: str, hospital: Hospital, source: Source, before: Saved | None, positions: Positions) -> Saved:
     database = hospital.mysql.database
     listed = columns(source.connection(), database)
-    with source.read() as reading:
-        position = reading.position
     connection = source.connection()
-    if position is None:
-        raise server.no_binlog(hospital_id)
+    position, gtid_set = _end(hospital_id, connection)
     if columns(connection, database) != listed:
         raise Retry(f"hospital {hospital_id}: a table changed just now", after=1)
+    previous = before.epoch if before else positions.published_epoch(hospital.partition)
     return Saved(
         hospital=hospital_id,
         partition=hospital.partition,
         server=server.identity(connection),
         format_ts=0,
-        epoch=next_epoch(before.epoch if before else 0, time.time()),
+        epoch=next_epoch(previous, time.time()),
         position=position,
-        gtid_set=_executed(connection, position),
+        gtid_set=gtid_set,
         columns=listed,
         snapshot=Snapshot(),
         ts_ms=now_ms(),
     )
 
 
-def _executed(connection: "pymysql.Connection[Any]", at: Position) -> str:
-    with connection.cursor() as cursor:
-        if server.flavour(connection) == "mysql":
-            cursor.execute("SELECT @@global.gtid_executed")
-        else:
-            cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", tuple(at))
-        return str((cursor.fetchone() or ("",))[0] or "").replace("\n", "")
+def _end(hospital_id: str, connection: "pymysql.Connection[Any]") -> tuple[Position, str]:
+    """Where the binlog ends and the GTIDs up to there, which MySQL tells in turn: until nothing was in between."""
+    known: str | None = None
+    for _ in range(ENDS):
+        position = server.end_of_binlog(connection)
+        if position is None:
+            raise server.no_binlog(hospital_id)
+        if server.flavour(connection) == "mariadb":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", tuple(position))
+                return position, str((cursor.fetchone() or ("",))[0] or "")
+        before, known = known, server.logged_gtids(connection)
+        if before == known:
+            return position, known
+    raise Retry(f"hospital {hospital_id}: its binlog grows too fast to say where it ends", after=1)

@@ -50,7 +50,7 @@ class EventDecoder:
     `rows`: the wanted table and its columns (the first is its key); `notices`: key tables and their key columns;
     `listed`: column lists by table; `charsets`: by collation id; `gtid_set`: executed before the first event; `skip`:
     the server sends the file of `start` from its beginning, what ends at or before `start` is passed over.
-    Where it stands: `file`, `pos`; `format_ts`: header timestamp of the file's FORMAT_DESCRIPTION event.
+    Where it stands: `file`, `pos`; `format_ts`, `began_ts`: time of this and of the first file's FORMAT_DESCRIPTION.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class EventDecoder:
         skip: bool = False,
     ) -> None:
         self.file, self.pos = start or ("", 4)
-        self.format_ts = 0
+        self.format_ts = self.began_ts = 0
         self.listed = listed
         self._flavour: Flavour = flavour
         self._database = database
@@ -158,7 +158,7 @@ class EventDecoder:
         cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
         if self._checksums and zlib.crc32(cleared) != _INTACT:
             raise Retry(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
-        self.format_ts = ts
+        self.format_ts, self.began_ts = ts, self.began_ts or ts
         self.pos = max(self.pos, log_pos)
         return ()
 
@@ -170,8 +170,7 @@ class EventDecoder:
         if before in ("", name):
             return ()
         self._maps.clear()  # a restarted server numbers its tables anew
-        self._skip_to = 0
-        clean, self._clean, self._moved = self._clean, False, True
+        clean, self._clean, self._moved, self._skip_to = self._clean, False, True, 0
         lost = (self._statement("rollback", "*"),) if self._rows_in_group else ()
         self._end_group()
         return (*lost, Rotated(self._at(), clean))
@@ -180,7 +179,9 @@ class EventDecoder:
         self._clean = True
         return ()
 
-    def _heartbeat(self, _: bytes) -> Iterable[Item]:
+    def _heartbeat(self, event: bytes) -> Iterable[Item]:
+        ahead = (_HEADER(event)[4] - self.pos) & 0xFFFFFFFF  # past what was left out: the GTID set has it
+        self.pos += 0 if self._in_group or ahead >> 31 else ahead
         return () if self._in_group else (Alive(self._at()),)
 
     def _incident(self, _: bytes) -> Iterable[Item]:
@@ -215,8 +216,7 @@ class EventDecoder:
         return ()
 
     def _begin(self, gtid: str) -> None:
-        self._gtid = gtid
-        self._in_group = True
+        self._gtid, self._in_group = gtid, True
 
     def _previous_gtids(self, event: bytes) -> Iterable[Item]:
         return self._known(MysqlSet.unpack(event[_BODY:]))

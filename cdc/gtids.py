@@ -26,6 +26,16 @@ class MariadbState:
         return ",".join(self._last[domain] for domain in sorted(self._last))
 
 
+def contains(state: str, gtid_set: str) -> bool:
+    """Whether a MariaDB whose @@gtid_binlog_state is `state` (the last GTID of each domain and server) wrote them."""
+    last: dict[tuple[str, str], int] = {}
+    for gtid in filter(None, state.replace(" ", "").split(",")):
+        domain, server, seq = gtid.split("-")
+        last[domain, server] = int(seq)
+    asked = [gtid.split("-") for gtid in filter(None, gtid_set.replace(" ", "").split(","))]
+    return all(last.get((domain, server), -1) >= int(seq) for domain, server, seq in asked)
+
+
 class MysqlSet:
     """``uuid[:tag]:first-last[:...][,...]``: every transaction, in intervals."""
 

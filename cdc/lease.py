@@ -7,6 +7,7 @@ client is gone or silent for `WAIT_TIMEOUT_S`.
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -35,12 +36,16 @@ class End(NamedTuple):
 class Lease:
     """Held from `take` to `close`. Not thread-safe."""
 
-    def __init__(self, hospital: str, settings: MySQL) -> None:
+    def __init__(
+        self, hospital: str, settings: MySQL, connect: "Callable[..., pymysql.Connection[Any]]" = source.connect
+    ) -> None:
         self.hospital = hospital
         self._settings = settings
+        self._connect = connect
         self._name = lock_name(hospital)
         self._connection: pymysql.Connection[Any] | None = None
         self._pinged = 0.0
+        self.lapsed = False  # taken again since `take`: another reader may have come and gone
 
     @property
     def connection(self) -> "pymysql.Connection[Any]":
@@ -52,11 +57,12 @@ class Lease:
     def take(self, stop: threading.Event) -> bool:
         """Wait until the lock is ours; False when `stop` came first. NotReady, Fatal."""
         self.close()
-        self._connection = source.connect(self.hospital, self._settings)
+        self._connection = self._connect(self.hospital, self._settings)
         waiting = False
         while not stop.is_set():
             if self._asked("SELECT GET_LOCK(%s, 1)", self._name)[0] == 1:
                 self._asked(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
+                self.lapsed = False
                 log.info("lease taken", hospital=self.hospital)
                 return True
             if not waiting:
@@ -64,15 +70,17 @@ class Lease:
                 waiting = True
         return False
 
-    def keep(self) -> None:
-        """Call often: pings. Retry when the lock was lost to another reader, NotReady when the server is away."""
-        now = time.monotonic()
-        if now - self._pinged < PING_S:
+    def keep(self, *, now: bool = False) -> None:
+        """Call often: pings, every PING_S or `now`. Retry when another reader has it, NotReady."""
+        at = time.monotonic()
+        if at - self._pinged < PING_S and not now:
             return
-        self._pinged = now
+        self._pinged = at
         try:
             held = self._asked("SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", self._name)[0]
         except Retry:
+            if now:
+                raise
             self._again()
             return
         if held != 1:
@@ -100,10 +108,11 @@ class Lease:
     def _again(self) -> None:
         """The session ended, perhaps while this process stood still: fine unless another reader came."""
         self.close()
-        self._connection = source.connect(self.hospital, self._settings)
+        self._connection = self._connect(self.hospital, self._settings)
         if self._asked("SELECT GET_LOCK(%s, 0)", self._name)[0] != 1:
             raise Retry(f"hospital {self.hospital}: the lease was lost to another reader", after=1)
         self._asked(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
+        self.lapsed = True
         log.warning("lease session lost and taken again", hospital=self.hospital)
 
     def _asked(self, sql: str, *args: Any) -> tuple[Any, ...]:

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from cdc import broker, topics
-from passport.errors import Fatal
+from passport.errors import Fatal, Reject
+from passport.event import ChangeEvent
 from passport.settings import Kafka, Settings
 from passport.values import ColumnInfo
-from passport.version import Position
+from passport.version import Position, parse
 
+BY_GTID = 0  # a byte offset where no binlog has one: `gtid_set` alone says where to go on
+LAST = 1_000  # records that are looked through for the newest epoch: a dead reader's last ones may be among them
 SAVE_S = 10.0  # how long one save may wait for its acknowledgement
 
 Columns = Mapping[str, list[ColumnInfo]]
@@ -36,6 +40,7 @@ class Saved:
     `server`: identity (passport.source.identity), `format_ts`: Unix seconds at which the server made the binlog file
     of `position`; `position`: end of a transaction, everything before it acknowledged; `columns`: every column of
     the watched tables as they are at `position`, in the table's order. `run` and `state` are the polling job's.
+    After a failover `position` is the server's oldest file at BY_GTID, until a transaction's end is known there.
     """
 
     hospital: str
@@ -56,6 +61,10 @@ class Saved:
     def rank(self) -> tuple[Any, ...]:
         """The higher one holds."""
         return self.epoch, self.position.order, self.run, self.snapshot.rank if self.snapshot else (0, False, -1)
+
+    @property
+    def by_gtid(self) -> bool:
+        return self.position.pos == BY_GTID
 
     def encode(self) -> bytes:
         body = asdict(replace(self, columns={}))
@@ -85,6 +94,15 @@ def highest(records: Iterable[Saved]) -> Saved | None:
     return max(reversed([*records]), key=lambda saved: saved.rank, default=None)
 
 
+def highest_epoch(records: Iterable[bytes]) -> int:
+    """Of records of the topic of changes; 0 without."""
+    epochs = [0]
+    for value in records:
+        with suppress(Reject, ValueError):
+            epochs.append(parse(ChangeEvent.parse(value).source.version).epoch)
+    return max(epochs)
+
+
 class Positions:
     """The topic `kafka.positions_topic`. Connects when first used; not thread-safe."""
 
@@ -107,6 +125,13 @@ class Positions:
         for saved in self._all():
             found[saved.hospital] = max(found.get(saved.hospital, saved), saved, key=lambda one: one.rank)
         return found
+
+    def published_epoch(self, partition: int) -> int:
+        """The highest epoch among the last records of a partition of the topic of changes; 0 without. NotReady, Fatal.
+
+        For a hospital of which no position is left: its next epoch must be higher, whatever this machine's clock says.
+        """
+        return highest_epoch(broker.last_values(self._kafka, self._kafka.topic, partition, LAST))
 
     def check_partition(self, hospital: str, partition: int) -> None:
         """Fatal if the partition is another hospital's, or the hospital was in another one."""

@@ -8,7 +8,7 @@ import structlog
 
 from cdc import epochs
 from cdc.lease import Lease
-from cdc.position import Positions
+from cdc.outside import REAL, Outside
 from cdc.session import Session
 from passport import metrics
 from passport.errors import Fatal, Gap, NotReady, Retry
@@ -54,14 +54,22 @@ def _captured(hospital_id: str, settings: Settings) -> Hospital:
 class Reader:
     """What outlives a session: the lease, the connection that reads rows, and the positions topic."""
 
-    def __init__(self, hospital_id: str, hospital: Hospital, settings: Settings, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        hospital_id: str,
+        hospital: Hospital,
+        settings: Settings,
+        stop: threading.Event,
+        outside: Outside = REAL,
+    ) -> None:
         self._id = hospital_id
         self._hospital = hospital
         self._settings = settings
         self._stop = stop
-        self._lease = Lease(hospital_id, hospital.mysql)
-        self._source = Source(hospital_id, hospital.mysql)
-        self._positions = Positions(settings.kafka)
+        self._outside = outside
+        self._lease = Lease(hospital_id, hospital.mysql, outside.connect)
+        self._source = Source(hospital_id, hospital.mysql, outside.connect)
+        self._positions = outside.positions(settings.kafka)
         self._gap = ""
         self._reached = False
 
@@ -91,11 +99,16 @@ class Reader:
         if not self._lease.take(self._stop):
             return
         if not self._reached:
-            Positions.ensure(self._settings)
+            self._positions.ensure(self._settings)
             self._positions.check_partition(self._id, self._hospital.partition)
         start = epochs.start(self._id, self._hospital, self._positions, self._source, gap=self._gap)
+        if start.is_new:
+            self._lease.keep(now=True)  # who stood still meanwhile begins nothing beside the one that came
+            self._positions.save(start.saved)
         self._gap = ""
-        session = Session(self._id, self._settings, start.saved, self._lease, self._source, self._positions)
+        session = Session(
+            self._id, self._settings, start.saved, self._lease, self._source, self._positions, self._outside
+        )
         try:
             self._reached = True
             log.info(

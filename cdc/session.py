@@ -13,8 +13,8 @@ from cdc.binlog import Alive, BinlogStream, Commit, Notice, Partial, Rotated, Ro
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.envelopes import Envelopes, now_ms
 from cdc.lease import Lease, server_id
+from cdc.outside import Outside
 from cdc.position import Positions, Saved, Snapshot
-from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob, read_obs
 from cdc.table_map import ColumnsChanged
 from cdc.transaction import Transaction
@@ -37,7 +37,14 @@ class Session:
     """Goes on from `saved`, with the lease held. Everything it opened is closed by `close`."""
 
     def __init__(
-        self, hospital_id: str, settings: Settings, saved: Saved, lease: Lease, source: Source, positions: Positions
+        self,
+        hospital_id: str,
+        settings: Settings,
+        saved: Saved,
+        lease: Lease,
+        source: Source,
+        positions: Positions,
+        outside: Outside,
     ) -> None:
         self._id = hospital_id
         self._hospital = settings.hospitals[hospital_id]
@@ -45,6 +52,7 @@ class Session:
         self._lease = lease
         self._source = source
         self._positions = positions
+        self._outside = outside
         self._saved = saved
         self._columns = saved.columns
         self._columns_as_of = saved.position
@@ -59,7 +67,7 @@ class Session:
         self._target: Position | None = None
         self._checkpoint = Checkpoint.at(Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns))
         self._envelopes = Envelopes(hospital_id, self._hospital, server=saved.server, epoch=saved.epoch)
-        self._publisher = Publisher(settings.kafka, hospital_id, self._hospital.partition)
+        self._publisher = outside.publisher(settings.kafka, hospital_id, self._hospital.partition)
         try:
             self._stream = self._opened(saved)
         except BaseException:
@@ -83,7 +91,7 @@ class Session:
         while not stop.is_set():
             live = self._read(self._patience())
             self._step_snapshot(live=live)
-            self._lease.keep()
+            self._keep_lease()
             self._save(at_most_every_s=self._cdc.checkpoint_s)
             self._beat()
             if until_caught_up and self._caught_up():
@@ -177,11 +185,19 @@ class Session:
     # --- beside the stream
 
     def _step_snapshot(self, *, live: bool) -> None:
-        if self._transaction.is_open or self._again:
+        if self._transaction.is_open or self._again or not self._verified:
             return
         self._snapshot.step(self._waypoint(), live=live)
         self._cursor = self._snapshot.cursor
         metrics.SNAPSHOT_RUNNING.labels(self._id).set(0 if self._snapshot.done else 1)
+
+    def _keep_lease(self) -> None:
+        self._lease.keep()
+        if self._lease.lapsed:
+            self._lease.lapsed = False
+            newest = self._positions.load(self._id)
+            if newest is not None and newest.epoch != self._saved.epoch:
+                raise Retry(f"hospital {self._id}: another reader came meanwhile, and began a new epoch")
 
     def _beat(self) -> None:
         """Every `heartbeat_s`: is the binlog still the same one, and how far is all published."""
@@ -259,11 +275,11 @@ class Session:
 
     def _opened(self, saved: Saved) -> BinlogStream:
         mysql = self._hospital.mysql
-        return BinlogStream(
-            lambda: server.connect(self._id, mysql),
+        return self._outside.stream(
+            lambda: self._outside.connect(self._id, mysql),
             flavour=server.flavour(self._source.connection()),
             server_id=self._hospital.server_id or server_id(self._id),
-            start=saved.position,
+            start=None if saved.by_gtid else saved.position,
             gtid_set=saved.gtid_set,
             database=mysql.database,
             columns=saved.columns,
@@ -272,17 +288,23 @@ class Session:
         )
 
     def _verify(self) -> None:
-        """The file that was read must be the one that is read now: RESET MASTER makes a new one of the same name."""
-        if self._verified or not self._stream.format_ts:
+        """The file that was read must be the one that is read now: RESET MASTER makes a new one of the same name.
+
+        A new epoch knows its file before its first record is sent.
+        """
+        began = self._stream.began_ts
+        if self._verified or not began:
             return
-        if self._stream.position.file == self._saved.position.file:
-            if self._saved.format_ts not in (0, self._stream.format_ts):
-                raise Gap(
-                    f"hospital {self._id}: {self._saved.position.file} is another file than the one that was read",
-                    hint="nothing to do: the server's binlog began anew, so a new epoch and a snapshot follow",
-                )
-            self._mark(self._at, self._gtid_set)
         self._verified = True
+        if self._saved.by_gtid or self._saved.format_ts == began:
+            return
+        if self._saved.format_ts:
+            raise Gap(
+                f"hospital {self._id}: {self._saved.position.file} is another file than the one that was read",
+                hint="nothing to do: the server's binlog began anew, so a new epoch and a snapshot follow",
+            )
+        self._checkpoint = Checkpoint.at(self._checkpoint.acknowledged._replace(format_ts=began))
+        self._save(at_most_every_s=0)
 
     @property
     def _read_to(self) -> Position:

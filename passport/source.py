@@ -7,7 +7,7 @@ closes that gap: it opens a consistent snapshot of which everything up to `Readi
 import re
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
@@ -86,9 +86,12 @@ class Reading:
 class Source:
     """Not thread-safe: one thread, one Source. Connects when first asked, again after a failure."""
 
-    def __init__(self, hospital: str, settings: MySQL) -> None:
+    def __init__(
+        self, hospital: str, settings: MySQL, connect: "Callable[..., pymysql.Connection[Any]] | None" = None
+    ) -> None:
         self.hospital = hospital
         self.settings = settings
+        self._connect = connect
         self._connection: pymysql.Connection[Any] | None = None
         self._obs: list[values.ColumnInfo] = []
 
@@ -110,7 +113,7 @@ class Source:
     def connection(self) -> "pymysql.Connection[Any]":
         """The open connection, made anew if there is none. NotReady, Fatal."""
         if self._connection is None:
-            connection = connect(self.hospital, self.settings)
+            connection = (self._connect or connect)(self.hospital, self.settings)
             try:
                 self._obs = obs_columns(connection, self.settings.database)
             except pymysql.err.MySQLError as error:
@@ -250,9 +253,7 @@ def _settle_mysql(
         time.sleep(SETTLE_S)
         _snapshot(connection)
         return position
-    # A transaction owns its GTID from before it is in the binlog until it is visible. Owned first: none may slip by.
-    owned, executed = _one(connection, "SELECT @@global.gtid_owned, @@global.gtid_executed")
-    everything = ",".join(filter(None, (executed, _THREAD.sub("", owned))))
+    everything = logged_gtids(connection)
     if at_least is not None and at_least.gtid:
         if not _one(connection, "SELECT GTID_SUBSET(%s, %s)", (at_least.gtid, everything))[0]:
             position = None  # numbered anew since: nothing to compare with
@@ -261,6 +262,14 @@ def _settle_mysql(
     _wait_executed(connection, everything, patience_s, hospital)
     _snapshot(connection)
     return position
+
+
+def logged_gtids(connection: "pymysql.Connection[Any]") -> str:
+    """MySQL: GTIDs of all that is in the binlog, visible or not yet; "" without GTIDs."""
+    # A transaction owns its GTID from before it is in the binlog until it is visible. Owned first: none may slip by.
+    owned, executed = _one(connection, "SELECT @@global.gtid_owned, @@global.gtid_executed")
+    everything = ",".join(filter(None, (executed, _THREAD.sub("", owned))))
+    return str(_one(connection, "SELECT GTID_SUBTRACT(%s, '')", (everything,))[0]).replace("\n", "")
 
 
 def _end_if_granted(connection: "pymysql.Connection[Any]") -> Position | None:

@@ -327,8 +327,15 @@ def test_files_rotate_while_it_reads(own_mariadb: Any, kafka_bootstrap: str) -> 
     server = own_mariadb(flags=["--max-binlog-size=65536"])
     address = hospital(server)
     settings = reading(address, kafka_bootstrap)
-    with clinic(address), running(settings):
-        time.sleep(3)
+    with running(settings):
+        with eventually(lambda: bool(stream.records(settings))):
+            pass
+        before = len(server.execute("SHOW BINARY LOGS"))
+        with (
+            clinic(address, rate=None),
+            eventually(lambda: len(server.execute("SHOW BINARY LOGS")) > before + 4, within_s=60),
+        ):
+            pass
     catch_up(settings)
     events = assert_equal(settings, address)
     assert len({event.source.file for event in stream.changes(events)}) > 3

@@ -1,0 +1,24 @@
+"""What a reader meets of the world, in one place: the simulation of the tests puts its own there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cdc.binlog import BinlogStream
+from cdc.position import Positions
+from cdc.publisher import Publisher
+from passport import source
+from passport.settings import Kafka
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """`connect`: to MySQL, to ask and to read; `stream`: its binlog; `publisher`, `positions`: the two topics."""
+
+    connect: Callable[..., Any] = source.connect
+    stream: Callable[..., BinlogStream] = BinlogStream
+    publisher: Callable[[Kafka, str, int], Publisher] = Publisher
+    positions: Callable[[Kafka], Positions] = Positions
+
+
+REAL = Outside()

@@ -1,0 +1,68 @@
+"""The smallest faithful destination: newest version wins per row, tombstones, chunks; dies at any write."""
+
+from passport.event import ChangeEvent
+from passport.version import LOWEST
+from tests.simulation.kafka import Broker
+from tests.simulation.world import BrokenPromise, World
+
+BATCH = 5
+
+
+class Destination:
+    """`rows`: version and value (None: a tombstone) of each; `committed`: the offset that a start goes on from."""
+
+    def __init__(self, world: World, broker: Broker) -> None:
+        self._world, self._broker = world, broker
+        self.rows: dict[int, tuple[str, str | None]] = {}
+        self.committed = self._next = 0
+
+    def work(self) -> None:
+        """A batch is written, row by row, and its offset committed; it may die in between and begin again."""
+        for value in self._broker.log[self._next : self._next + BATCH]:
+            if self._world.rng.random() < 0.02 and not self._world.quiet:
+                self._world.count("destination died")
+                self._next = self.committed
+                return
+            self.apply(ChangeEvent.parse(value))
+            self._next += 1
+        if self._world.rng.random() < 0.7 or self._world.quiet:
+            self.committed = self._next
+
+    def drain(self) -> None:
+        while self._next < len(self._broker.log):
+            self.work()
+
+    def go_back(self) -> None:
+        """Its offsets are older than what it holds."""
+        self._next = self.committed = self._world.rng.randint(0, self.committed)
+        self._world.count("read again")
+
+    def apply(self, event: ChangeEvent) -> None:
+        version = event.source.version
+        if event.kind == "row":
+            value = None if event.op == "d" or event.after is None else event.after["value_text"]
+            self._write(event.row["obs_id"], version, value)
+        elif event.kind == "chunk":
+            self.retain(event)
+
+    def retain(self, event: ChangeEvent) -> None:
+        present = set(event.keys)
+        for key in sorted(self.rows):
+            within = (event.first is None or key > event.first) and (event.to is None or key <= event.to)
+            if within and key not in present:
+                self._write(key, event.source.version, None)
+
+    def _write(self, key: int, version: str, value: str | None) -> None:
+        known = self.rows.get(key, (LOWEST, None))[0]
+        if not self.newer(version, known):
+            return
+        if version < known:
+            raise BrokenPromise(f"row {key}: its version fell")
+        self.rows[key] = version, value
+
+    def newer(self, version: str, known: str) -> bool:
+        return version >= known
+
+    @property
+    def table(self) -> dict[int, str]:
+        return {key: value for key, (_, value) in self.rows.items() if value is not None}

@@ -1,0 +1,412 @@
+"""One seed's history: a clinic, a server, readers that die, and what must hold of the topic and the destination."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cdc.envelopes
+import cdc.epochs
+import cdc.lease
+import cdc.reader
+import cdc.session
+import cdc.snapshot
+import passport.source
+from cdc.outside import Outside
+from cdc.position import Saved, highest
+from cdc.reader import Reader
+from passport.event import ChangeEvent
+from tests import stream
+from tests.servers import Address
+from tests.simulation import kafka, mysql
+from tests.simulation.destination import Destination
+from tests.simulation.kafka import Broker
+from tests.simulation.mysql import Change, Server
+from tests.simulation.world import BrokenPromise, Process, Silent, World
+
+CLOCKED = (cdc.envelopes, cdc.epochs, cdc.lease, cdc.reader, cdc.session, cdc.snapshot, passport.source)
+LOGGED = (cdc.epochs, cdc.lease, cdc.reader, cdc.session, cdc.snapshot)
+SETTINGS = stream.settings(
+    Address("mariadb", "nowhere", 1, "nobody", "").settings(),
+    "nowhere",
+    "t",
+    load_budget={"chunk_rows": 3, "rows_per_s": 1000},
+)
+KEYS = 14
+COMMITS = 30
+
+
+@dataclass
+class History:
+    """What the checks know; `excused`: transactions that no epoch had to stream (numbers)."""
+
+    seed: int
+    flavour: str
+    gtids: bool = True
+    commits: int = COMMITS
+    excused: set[int] = field(default_factory=set)
+    rivals: bool = False  # two readers at once: each may have begun before it saw the other's position
+    broken: bool = False  # something happened that may cost the reader its position
+    destination_of: Callable[[World, Broker], Destination] = Destination
+
+    def __post_init__(self) -> None:
+        self.gtids = self.gtids or self.flavour == "mariadb"
+        self.world = World(self.seed)
+        self.broker = Broker(self.world)
+        self.files: dict[int, mysql.File] = {}
+        self.epochs: dict[int, Saved] = {}
+        self.epochs_at: dict[int, float] = {}
+        self.raced: set[int] = set()
+        self.upheaval = 0.0  # when the binlog began anew, or another server came
+        self.reused = False  # GTIDs were given twice
+        self._parsed: list[ChangeEvent] = []
+        self.number = 0
+        self.servers = 1
+        self.server = Server(self.world, self.flavour, 1, gtids=self.gtids)
+        self.by_identity = {self.server.identity: self.server}
+        self.server.births = self._born
+        self.server.open_file()
+        for key in range(1, 6):
+            self.server.base[key] = self.server.table[key] = self.server.written[key] = f"old {key}"
+        self.server.write(0, ())
+        self.server.show_all()
+        self.destination = self.destination_of(self.world, self.broker)
+        self.readers: list[Process] = []
+        self.broker.on_save = self._saved
+        self._draw()
+
+    # --- what happens
+
+    def run(self) -> dict[str, int]:
+        """The history, from its first commit until all is quiet, and the checks. What happened, counted."""
+        with self._played():
+            while self.number < self.commits:
+                self._turn()
+            self._quiet()
+            self._catch_up()
+            self.destination.drain()
+            self._check()
+        return self.world.happened
+
+    def _draw(self) -> None:
+        """How wild it is, differs by seed."""
+        world, rng = self.world, self.world.rng
+        world.crash_p = rng.choice((0, 0.002, 0.01))
+        world.switch_p = rng.choice((0, 0.05, 0.3))
+        world.settle = self._settle
+        world.slept = self._slept
+        world.enough = lambda: self.number >= self.commits
+        often: list[tuple[Callable[[], None], float]] = [
+            (self._commit, 0.05),
+            (self._show, rng.choice((0.05, 0.5))),
+            (self.broker.work, rng.choice((0.05, 0.5))),
+            (self.destination.work, 0.1),
+        ]
+        faults = (
+            self._rotate,
+            self._server_crash,
+            self._machine_crash,
+            self._purge,
+            self._reset,
+            self._restore,
+            self._failover,
+            self._forget_positions,
+            self._kafka_refuses,
+            self._terminate,
+            self._destination_goes_back,
+            self._connections_cut,
+            self.broker.land_late,
+        )
+        world.between = often + [(fault, 0.003) for fault in faults if rng.random() < 0.4]
+
+    def _turn(self) -> None:
+        world, rng = self.world, self.world.rng
+        self.readers = [reader for reader in self.readers if not (reader.ended or reader.dead)]
+        rival = rng.random() < 0.01 and "positions emptied" not in world.happened
+        wanted = 2 if rival else 1
+        if len(self.readers) < wanted:
+            self.rivals = self.rivals or bool(self.readers)
+            self.readers.append(Process(world, self._reader(), skew_s=rng.choice((0, 0, 0, -600, 600))))
+        ready = [reader for reader in self.readers if reader.asleep_until <= world.now]
+        if not ready:
+            world.now += 1
+            return
+        reader = rng.choice(ready)
+        if (len(self.readers) > 1 or rng.random() < 0.02) and rng.random() < 0.05:
+            world.count("stood still")
+            reader.asleep_until = world.now + rng.choice((1, 10, 30))
+            return
+        world.run(reader)
+
+    def _reader(self, *, until_caught_up: bool = False) -> Callable[[], None]:
+        def work() -> None:
+            process = self.world.process
+            assert process is not None
+            reader = Reader("kigali", SETTINGS.hospitals["kigali"], SETTINGS, process, self._outside())  # type: ignore[arg-type]
+            try:
+                reader.run(until_caught_up=until_caught_up)
+            finally:
+                reader.close()
+
+        return work
+
+    def _outside(self) -> Outside:
+        return Outside(
+            connect=mysql.connect(self.world, lambda: self.server),
+            stream=mysql.Stream,  # type: ignore[arg-type]
+            publisher=lambda *_: kafka.Publisher(self.broker),  # type: ignore[arg-type,return-value]
+            positions=lambda _: kafka.Positions(self.broker),  # type: ignore[arg-type,return-value]
+        )
+
+    def _commit(self) -> None:
+        if self.world.now < self.server.down_until:
+            return
+        rng, server = self.world.rng, self.server
+        self.number += 1
+        changes: list[Change] = []
+        table = dict(server.written)
+        for _ in range(rng.choice((0, 1, 1, 2, 4))):
+            key = rng.randint(1, KEYS)
+            before = table.get(key)
+            after = None if before is not None and rng.random() < 0.4 else f"value {self.number}.{len(changes)}"
+            changes.append(("c" if before is None else "d" if after is None else "u", key, before, after))
+            table.pop(key, None)
+            if after is not None:
+                table[key] = after
+        server.write(self.number, tuple(changes))
+
+    def _show(self) -> None:
+        self.server.show()
+
+    def _slept(self, seconds: float) -> None:
+        """A server without GTIDs doesn't say when a commit can be seen: a second is waited, and that must be enough."""
+        if seconds >= 1 and not self.gtids:
+            self.server.show_all()
+
+    def _rotate(self) -> None:
+        self.server.rotate()
+
+    def _server_crash(self) -> None:
+        self.world.count("server crashed")
+        self.server.crash(down_s=self.world.rng.choice((0, 1, 5)))
+
+    def _machine_crash(self) -> None:
+        self.world.count("machine crashed")
+        self.broken = True
+        self.server.crash(lost=self.world.rng.randint(1, 3))
+
+    def _purge(self) -> None:
+        files = len(self.server.files)
+        self.server.rotate()
+        self.server.purge()
+        if len(self.server.files) <= files:
+            self.world.count("purged")
+            self.broken = True
+
+    def _reset(self) -> None:
+        self.world.count("reset")
+        self.broken = True
+        self.reused = True
+        self.server.reset()
+        self.upheaval = self.world.now
+
+    def _restore(self) -> None:
+        """A backup from before the saved position. (One from between it and what was published: see positions.md.)"""
+        server, first = self.server, self.server.files[0].gtids_before
+        saved = highest(map(Saved.parse, self.broker.saved))
+        file = server.file(saved.position.file) if saved and saved.server == server.identity else None
+        if saved is None or file is None or file.ts != saved.format_ts:
+            return
+        known = file.gtids_before + sum(group.end <= saved.position.pos for group in file.groups)
+        if known > first:
+            self.world.count("restored")
+            self.broken = self.reused = True
+            self._replace(server.restored(self.world.rng.randint(first, known - 1)))
+
+    def _failover(self) -> None:
+        rng, server = self.world.rng, self.server
+        server.show_all()
+        lag = rng.choice((0, 0, 1, 3))
+        if lag or not server.gtids:
+            self.broken = True
+        self.world.count("failed over, lagging" if lag else "failed over")
+        self.servers += 1
+        self._replace(server.replica(self.servers, max(0, len(server.history) - lag)))
+
+    def _replace(self, server: Server) -> None:
+        self.server.cut()
+        server.down_until = self.world.now + 0.5
+        self.server = self.by_identity[server.identity] = server
+        self.upheaval = self.world.now
+
+    def _forget_positions(self) -> None:
+        if self.broker.saved and not self.rivals:  # a rival would save its older epoch again
+            self.world.count("positions emptied")
+            self.broken = True
+            self.broker.saved.clear()
+
+    def _kafka_refuses(self) -> None:
+        self.broker.refuses = 1
+
+    def _terminate(self) -> None:
+        if self.readers:
+            self.world.count("stopped in order")
+            self.world.rng.choice(self.readers).stopping = True
+
+    def _destination_goes_back(self) -> None:
+        self.destination.go_back()
+
+    def _connections_cut(self) -> None:
+        self.server.cut()
+
+    # --- the end
+
+    def _quiet(self) -> None:
+        """Who still runs is killed or ends; nothing else goes wrong from now on."""
+        world = self.world
+        for reader in self.readers:
+            if world.rng.random() < 0.5:
+                reader.die()
+            reader.stopping = True
+        world.quiet = True
+        self.broker.refuses = 0
+        self._settle()
+        for reader in self.readers:
+            while not reader.ended:
+                world.run(reader)
+        self._settle()
+
+    def _settle(self) -> None:
+        self.server.show_all()
+        self.server.down_until = 0
+        self.broker.work_all()
+
+    def _catch_up(self) -> None:
+        last = Process(self.world, self._reader(until_caught_up=True))
+        while not last.ended:
+            self.world.run(last)
+
+    # --- what must hold
+
+    def _born(self, file: mysql.File) -> None:
+        self.files[file.ts] = file
+
+    def _saved(self, saved: Saved) -> None:
+        """O6: a transaction's end, and what is before it has landed; a new epoch has a reason and is the highest."""
+        if saved.epoch not in self.epochs:
+            self._new_epoch(saved)
+            return
+        if not saved.format_ts or saved.epoch in self.raced:
+            return
+        if self.upheaval > self.epochs_at[saved.epoch] and saved.position == self.epochs[saved.epoch].position:
+            self.raced.add(saved.epoch)  # the binlog began anew before the epoch's stream did
+            return
+        file = self.files[saved.format_ts]
+        cut = "machine crashed" in self.world.happened  # ends that were are no more
+        if not (saved.by_gtid or cut or saved.position.pos in file.ends()):
+            raise BrokenPromise(f"saved inside a transaction: {saved.position}")
+        self._acknowledged(saved, file)
+
+    def _new_epoch(self, saved: Saved) -> None:
+        if self.epochs:
+            self.world.count("new epoch")
+            highest = max((int(event.source.version[:10]) for event in self._events()), default=0)
+            if saved.epoch <= highest and not self.rivals:  # one stood still between its lock and its save
+                raise BrokenPromise(f"epoch {saved.epoch} follows {highest}")
+            if not (self.broken or self.rivals or saved.by_gtid):
+                raise BrokenPromise("a new epoch without a reason")
+        self.epochs[saved.epoch] = saved
+        self.epochs_at[saved.epoch] = self.world.now
+        if self.world.now - self.upheaval < (60 if self.rivals else 0.2):
+            self.raced.add(saved.epoch)
+        if saved.by_gtid:
+            self.world.count("by GTID")
+            if self.reused:  # the same GTIDs may be other transactions: the snapshot beside the stream is for them
+                history = self.by_identity[saved.server].history
+                self.excused |= {one.number for one in history if mysql.known(self.flavour, saved.gtid_set, one.gtid)}
+            return
+        self._excuse(saved)
+
+    def _excuse(self, saved: Saved) -> None:
+        """What is before an epoch's start, need not be streamed in it."""
+        file: mysql.File | None = self.by_identity[saved.server].files[-1]
+        while file is not None:
+            at = saved.position.order
+            self.excused |= {group.number for group in file.groups if (file.number, group.start) < at}
+            file = file.previous
+
+    def _acknowledged(self, saved: Saved, file: mysql.File) -> None:
+        began = self.epochs[saved.epoch]
+        landed = self._landed()
+        walk: mysql.File | None = file
+        while walk is not None:
+            for group in walk.groups:
+                order = walk.number, group.end
+                if order > saved.position.order or group.number in self.excused:
+                    continue
+                if began.by_gtid and mysql.known(self.flavour, began.gtid_set, group.gtid):
+                    continue
+                if not began.by_gtid and order <= began.position.order:
+                    continue
+                if any((group.number, ordinal) not in landed for ordinal in range(1, len(group.changes) + 1)):
+                    raise BrokenPromise(f"saved {saved.position} before transaction {group.number} was in the topic")
+            walk = walk.previous
+
+    def _landed(self) -> set[tuple[int, int]]:
+        """Transaction and row, of all rows of the binlog in the topic."""
+        return {(event.source.ts_ms // 1000, event.source.row) for event in self._rows()}
+
+    def _rows(self) -> Iterator[ChangeEvent]:
+        return stream.changes(self._events())
+
+    def _events(self) -> Iterator[ChangeEvent]:
+        for value in self.broker.log[len(self._parsed) :]:
+            self._parsed.append(ChangeEvent.parse(value))
+        return iter(self._parsed)
+
+    def _check(self) -> None:
+        if self.destination.table != self.server.table:
+            raise BrokenPromise(f"the destination has {self.destination.table}, the hospital {self.server.table}")
+        landed = self._landed()
+        for epoch in self.raced:
+            self._excuse(self.epochs[epoch])
+        for group in self.server.history:
+            if group.number not in self.excused:
+                missing = [n for n in range(1, len(group.changes) + 1) if (group.number, n) not in landed]
+                if missing:
+                    raise BrokenPromise(f"transaction {group.number}: rows {missing} are not in the topic")
+        self._in_order()
+        before = dict(self.destination.rows)
+        for event in self._events():
+            self.destination.apply(event)
+        if self.destination.rows != before:
+            raise BrokenPromise("replaying the topic changed the destination")
+
+    def _in_order(self) -> None:
+        """First deliveries of each epoch."""
+        latest: dict[str, str] = {}
+        seen: set[str] = set()
+        kept = {group.number for group in self.server.history}
+        for event in self._rows():
+            version = event.source.version
+            if version not in seen and event.source.ts_ms // 1000 in kept:
+                seen.add(version)
+                if version < latest.get(version[:10], ""):
+                    raise BrokenPromise("first deliveries are out of order")
+                latest[version[:10]] = version
+
+    @contextmanager
+    def _played(self) -> Iterator[None]:
+        """The modules' clock, chance and log are the world's."""
+        before: list[tuple[Any, str, Any]] = []
+        for modules, name, value in ((CLOCKED, "time", self.world), (LOGGED, "log", Silent())):
+            for module in modules:
+                before.append((module, name, getattr(module, name)))
+                setattr(module, name, value)
+        before.append((cdc.reader, "random", cdc.reader.random))
+        cdc.reader.random = self.world  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for module, name, value in before:
+                setattr(module, name, value)

@@ -1,0 +1,128 @@
+"""Two topics: records that are sent, that land, and that are acknowledged, each a moment of its own or never."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from cdc.position import Saved, highest, highest_epoch
+from passport.errors import NotReady
+from tests.simulation.world import World
+
+
+class Broker:
+    """`log`: the hospital's partition; `saved`: the positions topic. `late`: what a dead client's socket still held."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.log: list[bytes] = []
+        self.saved: list[bytes] = []
+        self.late: list[Callable[[], None]] = []
+        self.publishers: list[Publisher] = []
+        self.on_save: Callable[[Saved], None] = lambda _: None
+        self.refuses = 0
+
+    def work(self) -> None:
+        """Some of what was sent lands, some of what landed is acknowledged."""
+        for publisher in self.publishers:
+            publisher.move(self.world.rng.randint(0, 3), self.world.rng.randint(0, 3))
+
+    def work_all(self) -> None:
+        for publisher in self.publishers:
+            publisher.move(10**9, 10**9)
+        self.land_late(10**9)
+
+    def land_late(self, most: int = 1) -> None:
+        for _ in range(min(most, len(self.late))):
+            self.world.count("landed late")
+            self.late.pop(0)()
+
+    def append(self, saved: Saved) -> None:
+        self.on_save(saved)
+        self.saved.append(saved.encode())
+
+
+class Publisher:
+    """cdc.publisher.Publisher's stand-in."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._world = broker, broker.world
+        self._queue: deque[bytes] = deque()
+        self._landed = self._acked = self.sent = 0
+        self._open = True
+        broker.publishers.append(self)
+        if self._world.process:
+            self._world.process.at_death.append(self._end)
+
+    def send(self, kind: str, value: bytes) -> int:
+        self._world.call(f"produce {kind}")
+        self._queue.append(value)
+        self.sent += 1
+        return self.sent
+
+    def acked(self) -> int:
+        self._world.call("ack")
+        if self._broker.refuses and self.sent > self._acked:
+            self._broker.refuses -= 1
+            raise NotReady("Kafka doesn't answer", hint="wait")
+        return self._acked
+
+    def flush(self, timeout_s: float = 8) -> None:
+        deadline = self._world.now + timeout_s
+        while self.acked() < self.sent:
+            if self._world.now > deadline:
+                raise NotReady("Kafka does not acknowledge", hint="wait")
+            self._world.sleep(0.05)
+
+    def close(self) -> None:
+        self._world.call("close")
+        self._end()
+
+    def move(self, land: int, acknowledge: int) -> None:
+        while self._queue and land > 0:
+            self._broker.log.append(self._queue.popleft())
+            self._landed += 1
+            land -= 1
+        self._acked = min(self._landed, self._acked + acknowledge)
+
+    def _end(self) -> None:
+        """What is on its way lands now, later, or never; but always the first of it, in order."""
+        if not self._open:
+            return
+        self._open = False
+        rng = self._world.rng
+        self.move(rng.randint(0, len(self._queue)), 0)
+        held = [self._queue.popleft() for _ in range(rng.randint(0, len(self._queue)))]
+        if held:
+            self._broker.late.append(lambda: self._broker.log.extend(held))
+        if self._queue:
+            self._world.count("never landed")
+        self._broker.publishers.remove(self)
+
+
+class Positions:
+    """cdc.position.Positions' stand-in; which record holds is the product's own `highest`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._world = broker, broker.world
+
+    def ensure(self, _: Any) -> None:
+        self._world.call("topics")
+
+    def check_partition(self, hospital: str, partition: int) -> None:
+        self._world.call("partition")
+
+    def load(self, _: str) -> Saved | None:
+        self._world.call("load")
+        return highest(map(Saved.parse, self._broker.saved))
+
+    def published_epoch(self, _: int) -> int:
+        self._world.call("last record")
+        return highest_epoch(self._broker.log[-1000:])
+
+    def save(self, saved: Saved) -> None:
+        self._world.call("save")
+        self._broker.append(saved)
+        self._world.call("saved")
+
+    def close(self) -> None:
+        self._world.call("close")

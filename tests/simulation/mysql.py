@@ -1,0 +1,584 @@
+"""A server with one table and a binlog: commits that are in the binlog before they can be seen, files, GTIDs, faults.
+
+It answers the statements that this project sends, by their text, and streams the items that BinlogStream gives.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pymysql
+
+from cdc.changes import Alive, Commit, Item, Rotated, Row
+from cdc.gtids import MariadbState, MysqlSet
+from passport.errors import Gap, NotReady, Retry
+from passport.values import row_text
+from passport.version import Position
+from tests.simulation.world import World
+
+HEADER = 256  # where a file's first transaction begins
+COLUMNS = (
+    ("obs", "obs_id", "int", "int(11)", None, None, 10, 0, None),
+    ("obs", "value_text", "text", "text", "utf8mb4", 65535, None, None, None),
+)
+LOST = pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query")
+
+Change = tuple[str, int, str | None, str | None]  # op, obs_id, value before and after
+
+
+@dataclass(frozen=True)
+class Group:
+    """A transaction in the binlog. `number` is its own in the whole history of the world; it travels as its time."""
+
+    number: int
+    gtid: str
+    changes: tuple[Change, ...]
+    start: int = 0
+    step: int = 40
+
+    @property
+    def end(self) -> int:
+        return self.start + self.step * (len(self.changes) + 2)
+
+    def at(self, ordinal: int) -> int:
+        """END of the event of its row number `ordinal`."""
+        return self.start + self.step * (ordinal + 1)
+
+
+@dataclass
+class File:
+    number: int
+    ts: int
+    gtids_before: int  # how many of the server's transactions are in earlier files
+    groups: list[Group] = field(default_factory=list)
+    clean: bool | None = None  # how it ended
+    previous: "File | None" = None
+
+    @property
+    def name(self) -> str:
+        return f"binlog.{self.number:06d}"
+
+    @property
+    def size(self) -> int:
+        return self.groups[-1].end if self.groups else HEADER
+
+    def ends(self) -> set[int]:
+        return {HEADER, *(group.end for group in self.groups)}
+
+
+class Server:
+    """`history`: every transaction since its binlog began; the last `hidden` of them can't be seen yet."""
+
+    def __init__(self, world: World, flavour: str, number: int, *, gtids: bool = True, step: int = 40) -> None:
+        self.world, self.flavour, self.number, self.gtids, self.step = world, flavour, number, gtids, step
+        self.base: dict[int, str] = {}
+        self.table: dict[int, str] = {}
+        self.written: dict[int, str] = {}  # as it is once all that is in the binlog can be seen
+        self.history: list[Group] = []
+        self.hidden: deque[Group] = deque()
+        self.files: list[File] = []
+        self.sequence = 0
+        self.locks: dict[str, Connection] = {}
+        self.connections: list[Connection] = []
+        self.down_until = 0.0
+        self.births: Callable[[File], None] = lambda _: None
+        self.began_anew = 0
+
+    @property
+    def identity(self) -> str:
+        return (
+            f"mariadb-{self.number}" if self.flavour == "mariadb" else f"{self.number:08d}-0000-4000-8000-000000000000"
+        )
+
+    # --- its life
+
+    def open_file(self) -> None:
+        previous = self.files[-1] if self.files else None
+        self.world.now += 1  # no two files of one second
+        number = previous.number + 1 if previous else 1
+        file = File(number, int(self.world.now), len(self.history), previous=previous)
+        self.files.append(file)
+        self.births(file)
+
+    def write(self, number: int, changes: tuple[Change, ...]) -> None:
+        """A commit: in the binlog now, seen later."""
+        self.sequence += 1
+        gtid = f"0-{self.number}-{self.sequence}" if self.flavour == "mariadb" else f"{self.identity}:{self.sequence}"
+        self.append(Group(number, gtid if self.gtids else "", changes))
+
+    def append(self, group: Group) -> None:
+        placed = replace(group, start=self.files[-1].size, step=self.step)
+        self.files[-1].groups.append(placed)
+        self.history.append(placed)
+        self.hidden.append(placed)
+        _apply(self.written, placed)
+
+    def show(self) -> None:
+        """The oldest hidden commit is seen from now on."""
+        if self.hidden:
+            _apply(self.table, self.hidden.popleft())
+
+    def show_all(self) -> None:
+        while self.hidden:
+            self.show()
+
+    def rotate(self, *, clean: bool = True) -> None:
+        self.show_all()
+        self.files[-1].clean = clean
+        self.open_file()
+
+    def crash(self, *, lost: int = 0, down_s: float = 1) -> None:
+        """SIGKILL, or the machine's end: then the last `lost` commits that no disk has are gone as well."""
+        lost = min(lost, len(self.files[-1].groups))
+        if lost:
+            del self.files[-1].groups[-lost:], self.history[-lost:]
+            self.table = dict(self.base)
+            for group in self.history:
+                _apply(self.table, group)
+            self.written = dict(self.table)
+            self.hidden.clear()
+        self.rotate(clean=False)
+        self.cut()
+        self.down_until = self.world.now + down_s
+
+    def cut(self) -> None:
+        for connection in [*self.connections]:
+            connection.end()
+
+    def purge(self) -> None:
+        """All files that nobody reads, but the last."""
+        used = [stream.file.number for one in self.connections if (stream := one.stream) and stream.file]
+        keep = min([self.files[-1].number, *used])
+        self.files = [file for file in self.files if file.number >= keep]
+
+    def reset(self) -> None:
+        """RESET MASTER: numbers and GTIDs begin anew; who streams is told at the next write."""
+        self.show_all()
+        self.history, self.files, self.sequence = [], [], 0
+        self.base = dict(self.table)
+        self.began_anew += 1
+        self.open_file()
+
+    def restored(self, commits: int) -> "Server":
+        """The same server as it was after its first so many commits, started again."""
+        server = Server(self.world, self.flavour, self.number, gtids=self.gtids, step=self.step)
+        server.births, server.base = self.births, dict(self.base)
+        server.table, server.history = dict(self.base), self.history[:commits]
+        for group in server.history:
+            _apply(server.table, group)
+        server.written = dict(server.table)
+        server.sequence = self.sequence - (len(self.history) - commits)
+        kept = {group.number for group in server.history}
+        for file in self.files:
+            groups = [group for group in file.groups if group.number in kept]
+            if groups or not server.files or file.gtids_before < commits:
+                copy = replace(file, groups=groups, previous=server.files[-1] if server.files else None)
+                server.files.append(copy)
+        server.rotate(clean=False)
+        return server
+
+    def replica(self, number: int, commits: int) -> "Server":
+        """A replica that applied the first so many commits, in files and at positions of its own."""
+        server = Server(self.world, self.flavour, number, gtids=self.gtids, step=self.step + 4)
+        server.births, server.base = self.births, dict(self.base)
+        server.table, server.written = dict(self.base), dict(self.base)
+        server.open_file()
+        for count, group in enumerate(self.history[:commits]):
+            if count % 7 == 6:
+                server.rotate()
+            server.append(group)
+        server.show_all()
+        server.sequence = self.sequence
+        return server
+
+    # --- what it says
+
+    @property
+    def seen(self) -> Position:
+        """Up to where the table can be seen."""
+        groups = self.files[-1].groups
+        groups = groups[: len(groups) - len(self.hidden)]
+        return Position(self.files[-1].name, groups[-1].end if groups else HEADER)
+
+    def file(self, name: str) -> File | None:
+        return next((file for file in self.files if file.name == name), None)
+
+    def executed(self, count: int) -> str:
+        """GTIDs of its first `count` commits, as it writes them."""
+        known: Any = MariadbState() if self.flavour == "mariadb" else MysqlSet()
+        for group in self.history[:count]:
+            if group.gtid:
+                known.advance(group.gtid)
+        return str(known)
+
+    def state(self) -> str:
+        """MariaDB's last GTID of each domain and server."""
+        last = {group.gtid.rpartition("-")[0]: group.gtid for group in self.history if group.gtid}
+        return ",".join(last.values())
+
+
+def _apply(table: dict[int, str], group: Group) -> None:
+    for op, key, _, after in group.changes:
+        if op == "d":
+            table.pop(key, None)
+        else:
+            table[key] = after or ""
+
+
+class Connection:
+    """A session. Ends with its process or its server."""
+
+    def __init__(self, world: World, server: Server) -> None:
+        self.world, self.server = world, server
+        self.alive = True
+        self.stream: Stream | None = None
+        self.decoders: dict[int, Any] = {}
+        self.view: tuple[dict[int, str], Position] | None = None
+        self.asked_at = world.now
+        self.timeout_s = 28_800.0
+        server.connections.append(self)
+        if world.process:
+            world.process.at_death.append(self.end)
+
+    def get_server_info(self) -> str:
+        return "10.11.0-MariaDB" if self.server.flavour == "mariadb" else "9.7.0"
+
+    def cursor(self, _: Any = None) -> "Cursor":
+        return Cursor(self, as_dicts=_ is not None)
+
+    def rollback(self) -> None:
+        self.view = None
+
+    def close(self) -> None:
+        self.end()
+
+    _force_close = close
+
+    def end(self) -> None:
+        """Also when the server ends it: what it held is free."""
+        self.alive = False
+        self.server.locks = {name: owner for name, owner in self.server.locks.items() if owner is not self}
+        if self in self.server.connections:
+            self.server.connections.remove(self)
+
+    def expire(self) -> None:
+        if self.world.now - self.asked_at > self.timeout_s:
+            self.world.count("session timed out")
+            self.end()
+
+
+def connect(world: World, server: Callable[[], Server]) -> Callable[..., Any]:
+    def connected(*_: Any, **__: Any) -> Connection:
+        world.call("connect")
+        if world.now < server().down_until:
+            world.now += 0.3
+            raise NotReady("hospital kigali: MySQL doesn't answer", hint="wait")
+        return Connection(world, server())
+
+    return connected
+
+
+class Cursor:
+    def __init__(self, connection: Connection, *, as_dicts: bool) -> None:
+        self._connection, self._server, self._as_dicts = connection, connection.server, as_dicts
+        self._rows: list[tuple[Any, ...]] = []
+
+    def __enter__(self) -> "Cursor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def execute(self, sql: str, args: Any = None) -> None:
+        self._connection.world.call("sql")
+        for one in [*self._server.connections]:
+            one.expire()
+        if not self._connection.alive:
+            raise LOST
+        self._connection.asked_at = self._connection.world.now
+        answer = next((answer for words, answer in _ANSWERS.items() if words in sql), None)
+        if answer is None:
+            raise NotImplementedError(sql)
+        self._rows = [*answer(self, args or ())]
+
+    def fetchone(self) -> Any:
+        return self._rows[0] if self._rows else None
+
+    def fetchall(self) -> Any:
+        return [{"ts_ms": row[0]} for row in self._rows] if self._as_dicts else tuple(self._rows)
+
+    # --- the answers, a method a statement
+
+    def nothing(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        return iter(())
+
+    def lock(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        owner = self._server.locks.get(args[0])
+        if owner not in (None, self._connection):
+            self._connection.world.now += 1
+            yield (0,)
+            return
+        self._server.locks[args[0]] = self._connection
+        yield (1,)
+
+    def holds(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        owner = self._server.locks.get(args[0])
+        yield (None if owner is None else int(owner is self._connection),)
+
+    def forget(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        self._connection.timeout_s = 8
+        return iter(())
+
+    def clock(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield (int(self._connection.world.now * 1000),)
+
+    def end(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        file = self._server.files[-1]
+        yield (file.name, file.size)
+
+    def logs(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        return ((file.name, file.size) for file in self._server.files)
+
+    def identity(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield (self._server.number if self._server.flavour == "mariadb" else self._server.identity,)
+
+    def subset(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        whole = args[1] if len(args) > 1 else self._executed()
+        yield (int(members(args[0]) <= members(whole)),)
+
+    def subtract(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        whole: Any = MysqlSet(args[0])
+        yield (str(whole),)
+
+    def gtid_pos(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        file = self._server.file(args[0])
+        if file is None:
+            yield (None,)
+            return
+        before = sum(group.end <= args[1] for group in file.groups)
+        yield (self._server.executed(file.gtids_before + before),)
+
+    def binlog_state(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield (self._server.state(),)
+
+    def _executed(self) -> str:
+        return self._server.executed(len(self._server.history) - len(self._server.hidden))
+
+    def executed(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield (self._executed(),)
+
+    def owned(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        owned = ",".join(f"{group.gtid}#{9 + at}" for at, group in enumerate(self._server.hidden) if group.gtid)
+        yield (owned, self._executed())
+
+    def modes(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield ("ON" if self._server.gtids else "OFF", 1)
+
+    def wait(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        world = self._connection.world
+        deadline = world.now + float(args[1])
+        while not members(args[0]) <= members(self._executed()):
+            if world.now > deadline:
+                yield (1,)
+                return
+            world.sleep(0.05)
+            if not self._connection.alive:
+                raise LOST
+        yield (0,)
+
+    def columns(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        return iter(COLUMNS)
+
+    def view(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        self._connection.view = dict(self._server.table), self._server.seen
+        return iter(())
+
+    def view_at(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        _, position = self._connection.view or ({}, self._server.seen)
+        yield ("Binlog_snapshot_file", position.file)
+        yield ("Binlog_snapshot_position", str(position.pos))
+
+    def obs(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        table, _ = self._connection.view or (self._server.table, None)
+        after, limit = args if len(args) == 2 else (-1, *args)
+        for key in sorted(key for key in table if key > after)[:limit]:
+            yield (str(key), table[key])
+
+
+# The first whose words are in a statement answers it.
+_ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
+    "GET_LOCK": Cursor.lock,
+    "IS_USED_LOCK": Cursor.holds,
+    "wait_timeout": Cursor.forget,
+    "UNIX_TIMESTAMP": Cursor.clock,
+    "SHOW MASTER STATUS": Cursor.end,
+    "SHOW BINARY LOG STATUS": Cursor.end,
+    "SHOW BINARY LOGS": Cursor.logs,
+    "@@server_uuid": Cursor.identity,
+    "@@server_id": Cursor.identity,
+    "WAIT_FOR_EXECUTED_GTID_SET": Cursor.wait,
+    "GTID_SUBSET": Cursor.subset,
+    "GTID_SUBTRACT": Cursor.subtract,
+    "BINLOG_GTID_POS": Cursor.gtid_pos,
+    "@@global.gtid_owned": Cursor.owned,
+    "@@global.gtid_executed": Cursor.executed,
+    "@@global.gtid_binlog_state": Cursor.binlog_state,
+    "@@gtid_mode": Cursor.modes,
+    "information_schema.columns": Cursor.columns,
+    "START TRANSACTION": Cursor.view,
+    "SET TRANSACTION": Cursor.nothing,
+    "binlog_snapshot": Cursor.view_at,
+    "FROM obs": Cursor.obs,
+}
+
+
+def members(gtid_set: str) -> set[str]:
+    """Each GTID of a MySQL set."""
+    found: set[str] = set()
+    for part in filter(None, gtid_set.split(",")):
+        uuid, *intervals = part.split(":")
+        for interval in intervals:
+            first, _, last = interval.partition("-")
+            found |= {f"{uuid}:{number}" for number in range(int(first), int(last or first) + 1)}
+    return found
+
+
+def known(flavour: str, gtid_set: str, gtid: str) -> bool:
+    """Whether who has `gtid_set` asks for `gtid` no more."""
+    if flavour == "mysql":
+        return gtid in members(gtid_set)
+    domain, _, seq = gtid.split("-")
+    return any(
+        one.split("-")[0] == domain and int(one.split("-")[2]) >= int(seq) for one in filter(None, gtid_set.split(","))
+    )
+
+
+class Stream:
+    """BinlogStream's stand-in."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        *,
+        flavour: str,
+        server_id: int,
+        start: Position | None,
+        gtid_set: str | None,
+        database: str,
+        columns: Any,
+        heartbeat_s: float = 5,
+        read_timeout_s: float = 20,
+    ) -> None:
+        self._connection: Connection = connect()
+        self._connection.stream = self
+        self._server, self._world = self._connection.server, self._connection.world
+        self._anew = self._server.began_anew
+        self._written = 0
+        self._flavour, self._start, self._set, self._heartbeat_s = flavour, start, gtid_set or "", heartbeat_s
+        self._executed: Any = MariadbState(self._set) if flavour == "mariadb" else MysqlSet(self._set)
+        self._units: deque[Item] = deque()
+        self._next = 0
+        self._heard = self._world.now
+        self.file: File | None = None
+        self.format_ts = self.began_ts = 0
+        self.position = start or Position("", 4)
+
+    def poll(self, timeout_s: float) -> list[Item]:
+        self._world.call("poll")
+        self._usable()
+        if self.file is None:
+            self._open()
+        items: list[Item] = []
+        for _ in range(self._world.rng.randint(0, 5) if not self._world.quiet else 50):
+            item = self._read()
+            if item is None:
+                break
+            if type(item) is Commit and items and type(items[-1]) is Commit:
+                items[-1] = item
+            else:
+                items.append(item)
+        if items:
+            self._heard = self._world.now
+            return items
+        self._world.now += timeout_s
+        if self._world.now - self._heard < self._heartbeat_s or self._units:
+            return []
+        self._heard = self._world.now
+        return [Alive(self.position)]
+
+    def relist(self, _: Any) -> None:
+        """No DDL here."""
+
+    def close(self) -> None:
+        self._connection.end()
+
+    def _usable(self) -> None:
+        if not self._connection.alive:
+            raise Retry("binlog: connection lost")
+        if self._server.began_anew != self._anew and self._server.history:
+            self._connection.end()
+            raise Retry("binlog: the server closed the connection")
+
+    def _open(self) -> None:
+        if self._start is not None:
+            file, pos = self._server.file(self._start.file), self._start.pos
+            if file is None or pos > file.size:
+                raise self._gone()
+            if pos not in file.ends() | {group.at(n + 1) for group in file.groups for n in range(len(group.changes))}:
+                raise self._gone()
+        else:
+            first = self._server.files[0]
+            purged = self._server.history[: first.gtids_before]
+            if any(not known(self._flavour, self._set, group.gtid) for group in purged):
+                raise self._gone()
+            file, pos = first, HEADER
+        self.file, self.position = file, Position(file.name, pos)
+        self.format_ts = self.began_ts = file.ts
+        self._next = sum(group.end <= pos for group in file.groups)
+
+    def _gone(self) -> Gap:
+        self._connection.end()
+        return Gap("binlog: error 1236: the source no longer has this position or GTID set", hint="nothing to do")
+
+    def _read(self) -> Item | None:
+        if not self._units:
+            self._fill()
+        if not self._units:
+            return None
+        item = self._units.popleft()
+        if not isinstance(item, Rotated):
+            self.position = item.at
+        return item
+
+    def _fill(self) -> None:
+        """Units of the next transaction that is asked for, or the step into the next file."""
+        file = self.file
+        if file is None or self._server.began_anew != self._anew:
+            return
+        while self._next < len(file.groups):
+            group = file.groups[self._next]
+            self._next += 1
+            if self._start is None and known(self._flavour, self._set, group.gtid):
+                self.position = Position(file.name, group.end)
+                continue
+            self._units.extend(self._items(file, group))
+            return
+        following = next((one for one in self._server.files if one.number == file.number + 1), None)
+        if following is not None:
+            self.file, self.format_ts, self._next = following, following.ts, 0
+            self._units.append(Rotated(Position(following.name, 4), bool(file.clean)))
+            self.position = Position(following.name, HEADER)
+
+    def _items(self, file: File, group: Group) -> Iterator[Item]:
+        for ordinal, (op, key, before, after) in enumerate(group.changes, 1):
+            at = Position(file.name, group.at(ordinal))
+            if at.order > self.position.order:
+                yield Row(op, text(key, before), text(key, after), at, ordinal, group.number, group.gtid)
+        if group.gtid:
+            self._executed.advance(group.gtid)
+        yield Commit(Position(file.name, group.end), group.gtid, group.number, str(self._executed))
+
+
+def text(key: int, value: str | None) -> str | None:
+    return None if value is None else row_text(("obs_id", "value_text"), (key, value))

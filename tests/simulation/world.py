@@ -1,0 +1,153 @@
+"""Time, chance and processes: one thing runs at a time, and which one is drawn from the seed."""
+
+import threading
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+MOST_CALLS = 60_000
+
+
+class Crashed(BaseException):  # nobody may catch it by mistake: kill -9 runs no handler
+    """The process that gets this is gone."""
+
+
+class BrokenPromise(AssertionError):  # noqa: N818
+    """A promise was broken."""
+
+
+class Process:
+    """Something that runs by itself until it gives way; `skew_s`: how wrong its clock is."""
+
+    def __init__(self, world: "World", work: Callable[[], None], skew_s: float = 0) -> None:
+        self.world = world
+        self.skew_s = skew_s
+        self.dead = self.ended = False
+        self.stopping = False
+        self.asleep_until = 0.0
+        self.raised: BaseException | None = None
+        self.at_death: list[Callable[[], None]] = []  # what the world does with what it held
+        self._work = work
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def resume(self) -> None:
+        """Runs it until it gives way or ends."""
+        self._go.release()
+        self._back.acquire()
+
+    def give_way(self) -> None:
+        self._back.release()
+        self._go.acquire()
+
+    def die(self) -> None:
+        """kill -9: its connections end, and nothing of it runs any more."""
+        self.dead = True
+        for end in self.at_death:
+            end()
+        self.at_death.clear()
+
+    def is_set(self) -> bool:
+        """It stands in for the event that asks a reader to stop."""
+        return self.stopping
+
+    def wait(self, timeout: float) -> bool:
+        self.world.sleep(timeout)
+        return self.stopping
+
+    def _run(self) -> None:
+        self._go.acquire()
+        try:
+            self._work()
+        except Crashed:
+            self.dead = True
+        except BaseException as error:  # noqa: BLE001  # raised again by the world
+            self.raised = error
+        self.ended = True
+        self._back.release()
+
+
+class World:
+    """`between`: what may happen between two calls, by name, with its weight. `quiet`: nothing does any more."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = Random(seed)
+        self.now = 1_700_000_000.0
+        self.calls = 0
+        self.quiet = False
+        self.happened: dict[str, int] = {}
+        self.process: Process | None = None
+        self.between: list[tuple[Callable[[], None], float]] = []
+        self.settle: Callable[[], None] = lambda: None
+        self.slept: Callable[[float], None] = lambda _: None
+        self.enough: Callable[[], bool] = lambda: False
+        self.crash_p = 0.0
+        self.switch_p = 0.0
+
+    def call(self, what: str) -> None:
+        """Something leaves the process, or comes into it: the place where anything may happen."""
+        self.calls += 1
+        self.now += 0.002
+        if self.calls > MOST_CALLS:
+            raise BrokenPromise(f"no end: still calling {what}")
+        process = self.process
+        if process is not None and process.dead:
+            raise Crashed
+        if self.quiet:
+            self.settle()
+            return
+        draw = self.rng.random
+        for happen, weight in self.between:
+            if draw() < weight:
+                happen()
+        if process is None:
+            return
+        if draw() < self.crash_p and not process.dead:
+            self.count(f"crash at {what}")
+            process.die()
+        if process.dead:
+            raise Crashed
+        if self.enough() or draw() < self.switch_p:
+            process.give_way()
+            if process.dead:
+                raise Crashed
+
+    def sleep(self, seconds: float) -> None:
+        self.call("sleep")
+        self.now += seconds
+        self.slept(seconds)
+
+    def run(self, process: Process) -> None:
+        """One turn of a process."""
+        before, self.process = self.process, process
+        process.resume()
+        self.process = before
+        if process.raised is not None:
+            raise process.raised
+
+    def count(self, what: str) -> None:
+        self.happened[what] = self.happened.get(what, 0) + 1
+
+    # --- as the module `time`
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now + (self.process.skew_s if self.process else 0)
+
+    def time_ns(self) -> int:
+        return int(self.time() * 1e9)
+
+    # --- as the module `random`
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.rng.uniform(low, high)
+
+
+class Silent:
+    """A log that nobody reads."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_, **__: None
