@@ -13,6 +13,7 @@ from pymongo.database import Database
 
 from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from passport.errors import Fatal
+from tests import passport_shapes
 from tests.servers import Address, Servers, described, fresh_database, fresh_name, unavailable
 
 S = TypeVar("S", MariaDB, MySQL, Kafka, Mongo)
@@ -78,12 +79,19 @@ def flavour_database(mysql_flavour: Address) -> Iterator[Address]:
 
 
 @pytest.fixture
-def mongo_database(mongo_url: str) -> Iterator[Database[dict[str, Any]]]:
-    """An empty database of its own; instants come back as aware datetimes."""
+def mongo_database(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[Database[dict[str, Any]]]:
+    """An empty database of its own; instants come back as aware datetimes.
+
+    What the test leaves there must have the Passport's own shapes, unless it is marked `by_hand`.
+    """
     with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
         database = client[fresh_name()]
         yield database
-        client.drop_database(database.name)
+        try:
+            if request.node.get_closest_marker("by_hand") is None:
+                passport_shapes.check(database)
+        finally:
+            client.drop_database(database.name)
 
 
 @pytest.fixture

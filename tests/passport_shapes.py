@@ -24,6 +24,7 @@ UNIQUE = {
     "hospitals": ("licenseNumber", "hospitalId"),
     "syncstatus": ("hospitalId",),
 }
+OURS = {"$or": [{"rev": {"$exists": True}}, {"openmrsData.hospitalId": {"$exists": True}}]}  # doctors write their own
 TOMBSTONE = {"removedAt": {"$exists": True}}
 
 
@@ -41,7 +42,7 @@ def check(database: Mongo) -> int:
 def _misshapen(database: Mongo, name: str) -> list[str]:
     if name != "medicalrecords":
         return _against(database, name, name, {})
-    live = _against(database, name, name, {"removedAt": {"$exists": False}})
+    live = _against(database, name, name, {"removedAt": {"$exists": False}, **OURS})
     return live + _against(database, name, "medicalrecords.tombstone", TOMBSTONE)
 
 

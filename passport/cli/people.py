@@ -106,10 +106,10 @@ def cut_over_list(context: typer.Context, destination: DestinationOption = None,
     from consumers.sinks.mongo import cutover
 
     session: Session = context.obj
-    with _passport(session, destination) as (database, _):
-        found = cutover.Former(database, session.settings, _key(session, destination)).found()
     names = ("kind", "id", "hospital", "obs_id", "becomes")
-    _show(session, [{name: getattr(one, name) for name in names} for one in found], names, as_json=as_json)
+    with _passport(session, destination) as (database, _), cutover.Former(database, session.settings) as former:
+        rows = [{name: getattr(one, name) for name in names} for one in former.found()]
+    _show(session, rows, names, as_json=as_json)
 
 
 def cut_over_adopt(context: typer.Context, destination: DestinationOption = None) -> None:
@@ -117,8 +117,8 @@ def cut_over_adopt(context: typer.Context, destination: DestinationOption = None
     from consumers.sinks.mongo import cutover
 
     session: Session = context.obj
-    with _passport(session, destination) as (database, _):
-        done = cutover.Former(database, session.settings, _key(session, destination)).adopt()
+    with _passport(session, destination) as (database, _), cutover.Former(database, session.settings) as former:
+        done = former.adopt()
     _tell(session, done)
 
 
@@ -133,8 +133,8 @@ def cut_over_remove(
     from consumers.sinks.mongo import cutover
 
     session: Session = context.obj
-    with _passport(session, destination) as (database, _):
-        done = cutover.Former(database, session.settings, _key(session, destination)).remove(records)
+    with _passport(session, destination) as (database, _), cutover.Former(database, session.settings) as former:
+        done = former.remove(records)
     _tell(session, done)
 
 
@@ -149,12 +149,6 @@ def _passport(session: Session, destination: str | None) -> AbstractContextManag
 
     name, _ = session.destination(destination, "mongo")
     return mongo.opened(session.settings, name)
-
-
-def _key(session: Session, destination: str | None) -> bytes:
-    from consumers.sinks import mongo
-
-    return mongo.options(session.destination(destination, "mongo")[1].options).key
 
 
 def _hospitals(session: Session, only: str | None) -> list[str]:

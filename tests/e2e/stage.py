@@ -214,6 +214,13 @@ class Stage:
     def close(self) -> None:
         for role in self.roles:
             role.stop()
+        try:
+            if hasattr(self, "db") and self.mongo.pid is not None:
+                passport_shapes.check(self.db)  # whatever any test has left
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._clients.close()
         for server in (self.kafka, self.mongo, *(one.server for one in self.hospitals.values() if one.server)):
             server.kill()

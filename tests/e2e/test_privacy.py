@@ -74,7 +74,7 @@ def found_in(text: str, secrets: list[str]) -> list[str]:
     return [f"secret {number}" for number, secret in enumerate(secrets) if secret.casefold() in folded]
 
 
-def test_no_output_holds_anything_of_a_patient(stage: Stage) -> None:
+def test_row_46_no_output_holds_anything_of_a_patient(stage: Stage) -> None:
     kigali = stage.hospitals["kigali"]
     ports = [free_port(), free_port()]
     with kigali.connect() as connection:

@@ -28,6 +28,10 @@ class Chosen(Work):
         [row] = self.fetch(f"SELECT * FROM `{table}` t WHERE {key} = %s AND {condition} FOR UPDATE", next(self.keys))
         return row
 
+    def row(self, obs: int) -> Row:
+        [row] = self.fetch("SELECT * FROM obs WHERE obs_id = %s FOR UPDATE", obs)
+        return row
+
     def pick_group(self, condition: str) -> Row:
         return self.pick("obs", "obs_id", f"t.voided = 0 AND {condition}")
 

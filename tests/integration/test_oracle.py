@@ -295,6 +295,7 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.by_hand
 @pytest.mark.parametrize("name", CHANGES)
 def test_sees(connection: Any, two: Expected, filled: Mongo, mongo_database: Mongo, name: str) -> None:
     for collection in filled.list_collection_names():

@@ -7,14 +7,12 @@ exactly one hospital. Nothing is decided by a name.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
 from typing import Any
 
-from bson import ObjectId
+from bson import MinKey, ObjectId
 
 from consumers import names
 from consumers.enrich import instant
@@ -37,6 +35,7 @@ RECORDS: Document = {
 PROVIDER = re.compile(r"PROVIDER_(\d+)")
 AUTOMATIC = re.compile(r"@openmrs\.auto$")
 HISTORIES = ("medicalHistory", "medications", "testResults", "hospitalVisits")
+NEVER = "0" * 18  # as `applied`: nothing that the hospital says was ever shown
 _FURTHEST = timedelta(hours=14)
 _OBS = "SELECT obs_id, uuid, person_id, concept_id, voided, previous_version, CAST(obs_datetime AS CHAR) AS at,"
 _OBS += " CAST(date_created AS CHAR) AS created FROM obs "
@@ -71,16 +70,28 @@ def count(database: Mongo) -> tuple[int, int]:
 
 
 class Former:
-    """All of it. NotReady when a hospital is away: without every hospital nothing can be told apart."""
+    """All of it, page by page. Use as a context. NotReady when a hospital is away: without all nothing is certain."""
 
-    def __init__(self, database: Mongo, settings: Settings, link_key: bytes) -> None:
+    def __init__(self, database: Mongo, settings: Settings) -> None:
         self._db = database
         self._settings = settings
-        self._key = link_key
-        self._signers = {name: Signers(database, name, one) for name, one in settings.hospitals.items()}
+        hospitals = settings.hospitals.items()
+        self._signers = {name: Signers(database, name, one) for name, one in hospitals}
+        self._sources = {name: Source(name, one.mysql) for name, one in hospitals}
+        self._identities = {name: Identities(name, one) for name, one in hospitals}
 
-    def found(self) -> list[Finding]:
-        return [finding for page in self._pages() for finding in page] + [*self._doctors(), *self._statuses()]
+    def __enter__(self) -> "Former":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for source in self._sources.values():
+            source.close()
+
+    def found(self) -> Iterator[Finding]:
+        for page in self._pages():
+            yield from page
+        yield from self._doctors()
+        yield from self._statuses()
 
     def adopt(self) -> dict[str, int]:
         """Does what `found` says, but for the undecided. How many of each outcome."""
@@ -105,30 +116,33 @@ class Former:
     # --- records
 
     def _pages(self) -> Iterator[list[Finding]]:
-        with border():
-            records = list(self._db.medicalrecords.find(RECORDS).sort("_id"))
-        pages = iter(records)
-        while page := list(islice(pages, PAGE)):
+        after = MinKey()
+        while page := self._page(after):
+            after = page[-1]["_id"]
             candidates: dict[ObjectId, list[tuple[str, Document, str]]] = defaultdict(list)
             for hospital in self._settings.hospitals:
                 for key, row, why in self._at(hospital, page):
                     candidates[key].append((hospital, row, why))
             yield [self._finding(record, candidates[record["_id"]]) for record in page]
 
+    def _page(self, after: Any) -> list[Document]:
+        with border():
+            return list(self._db.medicalrecords.find({"_id": {"$gt": after}, **RECORDS}).sort("_id").limit(PAGE))
+
     def _at(self, hospital: str, records: Sequence[Document]) -> Iterator[tuple[ObjectId, Document, str]]:
         """(record, its obs at the hospital, why it is not to be shown or "")."""
         ids = sorted({one["openmrsData"]["obsId"] for one in records if _obs_id(one) is not None})
         if not ids:
             return
-        known = self._settings.hospitals[hospital]
-        with closing(Source(hospital, known.mysql)) as source, source.read(ANY_SNAPSHOT) as reading:
+        zone = self._settings.hospitals[hospital].timezone
+        with self._sources[hospital].read(ANY_SNAPSHOT) as reading:
             rows = {row["obs_id"]: row for row in reading.rows(f"{_OBS} WHERE obs_id IN %s", (ids,))}
             fitting = [(one, rows[_obs_id(one)]) for one in records if fits(one, rows.get(_obs_id(one)))]
             replaced = _replaced(reading, [row["obs_id"] for _, row in fitting])
             owners = self._owners(hospital, reading, {row["person_id"] for _, row in fitting})
             for record, row in fitting:
                 first = _first(reading, row)
-                row |= {"first": first["uuid"], "born": instant(first["created"].replace(" ", "T"), known.timezone)}
+                row |= {"first": first["uuid"], "born": instant(first["created"].replace(" ", "T"), zone)}
                 gone = "the obs is voided or replaced" if row["voided"] or row["obs_id"] in replaced else ""
                 other = "" if owners.get(row["person_id"]) == record["patientId"] else "the obs is another patient's"
                 yield record["_id"], row, gone or other
@@ -137,7 +151,7 @@ class Former:
         """Hex of patients._id by person_id."""
         if not person_ids:
             return {}
-        persons = Identities(hospital, self._settings.hospitals[hospital]).read(reading, sorted(person_ids), "")
+        persons = self._identities[hospital].read(reading, sorted(person_ids), "")
         ids = {one.national_id: number for number, one in persons.items() if one.national_id}
         with border():
             found = self._db.patients.find({"nationalId": {"$in": list(ids)}}, {"nationalId": 1})
@@ -177,14 +191,14 @@ class Former:
         with border():
             if self._db.medicalrecords.find_one({"_id": one.key, "patientId": {"$ne": ""}}, {"_id": 1}) is None:
                 named = {**record["openmrsData"], "hospitalId": one.hospital, "obsUuid": row["uuid"]}
-                born = {"syncDate": row["born"], "createdAt": row["born"]}
-                ours = {**record, "_id": one.key, "openmrsData": named, **born, "rev": 0}
+                own = {"syncDate": row["born"], "createdAt": row["born"], "rev": 0, "applied": NEVER}
+                ours = {**record, "_id": one.key, "openmrsData": named, **own}
                 self._db.medicalrecords.replace_one({"_id": one.key, "patientId": ""}, ours, upsert=True)
             elif edited(record):
                 mine = {"_id": one.key, "lastEditedAt": {"$exists": False}}
                 kept = {name: record[name] for name in ("data", "type", "lastEditedAt", "editableBy") if name in record}
-                # Without `applied` the hospital's values count as newer: whoever decides sees both.
-                self._db.medicalrecords.update_one(mine, {"$set": kept, "$unset": {"applied": ""}, "$inc": {"rev": 1}})
+                # With that `applied` the hospital's values count as newer: whoever decides sees both.
+                self._db.medicalrecords.update_one(mine, {"$set": kept | {"applied": NEVER}, "$inc": {"rev": 1}})
         ask_for(self._db, [f"{one.hospital}/{row['person_id']}"])
 
     def _delete(self, one: Finding) -> None:
@@ -234,8 +248,7 @@ class Former:
         return told(ADOPTED, hospital=hospital, key=key)
 
     def _author(self, hospital: str, user_id: int) -> str | None:
-        mysql = self._settings.hospitals[hospital].mysql
-        with closing(Source(hospital, mysql)) as source, source.read(ANY_SNAPSHOT) as reading:
+        with self._sources[hospital].read(ANY_SNAPSHOT) as reading:
             user = names.users(reading, [user_id]).get(user_id)
             if user is None or user.person_id is None:
                 return None

@@ -73,6 +73,10 @@ class Signers:
             signer = _Signer(doctor["user"], linked=True, exists=True, name=None, read_at=now)
             self._known[doctor["openmrsProviderUuid"]] = signer
 
+    def forget(self) -> None:
+        """The next `look_up` reads everything anew."""
+        self._known.clear()
+
     def created_by(self, author: Document) -> str:
         """Hex of the author's users._id, after `look_up`; nobody: the hospital's own user."""
         return str(self._known[author["key"]].user if author["key"] else self.system)

@@ -105,6 +105,8 @@ class MongoSink:
 
     def _write(self, hospital: str, batch: Sequence[Observation]) -> Outcome:
         newest = _newest(batch)
+        if any(observation.origin == "person" for observation in batch):
+            self._of(hospital).signers.forget()  # read whole: also what the Passport says of its authors
         outcome = Outcome(stale=len(batch) - len(newest))
         links = self._links(_persons(newest.values()))
         documents = self._documents(newest, links, outcome)
