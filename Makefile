@@ -34,6 +34,12 @@ lint: setup ## ruff, mypy --strict, import contracts, the rules of the tree
 	$(RUN) lint-imports
 	$(RUN) python -m dev.rules
 
+soak: setup ## MINUTES=10: two hospitals at work and a random fault every half minute; SEED=n repeats one
+	$(RUN) python -m tests.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(KINDS),--kinds $(KINDS))
+
+mutants: setup ## product code broken in many places, each of which a test must see; ONLY=words of a promise
+	$(RUN) python -m tests.mutants $(ONLY)
+
 stack: setup ## start two hospitals, Kafka and MongoDB and leave them running; STACK=docker uses Docker
 	$(RUN) python -m dev.stack up
 
@@ -43,4 +49,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: help demo test test-long bench-capture unit lint stack stack-down setup
+.PHONY: help demo test test-long bench-capture unit lint stack stack-down setup soak mutants

@@ -54,8 +54,8 @@ class Lease:
             raise Retry(f"hospital {self.hospital}: the lease is not held")
         return self._connection
 
-    def take(self, stop: threading.Event) -> bool:
-        """Wait until the lock is ours; False when `stop` came first. NotReady, Fatal."""
+    def take(self, stop: threading.Event, *, wait: bool = True) -> bool:
+        """Wait until the lock is ours; False when `stop` came first, or it is another's. NotReady, Fatal."""
         self.close()
         self._connection = self._connect(self.hospital, self._settings)
         waiting = False
@@ -65,6 +65,8 @@ class Lease:
                 self.lapsed = False
                 log.info("lease taken", hospital=self.hospital)
                 return True
+            if not wait:
+                break
             if not waiting:
                 log.warning("another reader holds the lease, waiting", hospital=self.hospital)
                 waiting = True

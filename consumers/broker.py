@@ -25,6 +25,7 @@ _NOT_OURS_ANY_MORE = (
 )
 
 
+JOIN_S = 2.0  # at most so long for the other members
 # The group may be rearranged at any moment: then `assigned` changes, and everything starts anew.
 _TAKEN_AWAY = (ValueError, KeyError, kafka_errors.IllegalStateError)
 
@@ -89,7 +90,7 @@ class Subscription:
         try:
             with remedied(self._kafka):
                 self._remember_join()
-                polled = self._consumer.poll(int(timeout_s * 1000))
+                polled = self._consumer.poll(int(max(timeout_s, self._joining_s()) * 1000))
         except kafka_errors.NoOffsetForPartitionError:
             return {}  # just assigned: `seek` follows
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
@@ -100,6 +101,11 @@ class Subscription:
     def assigned(self) -> tuple[int, frozenset[int]]:
         """How many assignments there were, and the partitions of the last one."""
         return self._assignments.count, frozenset(place.partition for place in self._consumer.assignment())
+
+    def _joining_s(self) -> float:
+        """A join is taken further only while `poll` waits: a member that is always busy would never get through it."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001
+        return JOIN_S if coordinator.rejoining or coordinator.need_rejoin() else 0.0
 
     def _remember_join(self) -> None:
         """kafka-python 3.0.12 forgets a join that its leader began for added partitions, if `poll` times out in it.
@@ -192,22 +198,56 @@ class Writer:
             self._producer.close(timeout=1)
 
 
-def read_all(kafka: Kafka, topic: str) -> Iterator[Record]:
-    """Every record of a topic up to its end as it is now, partition by partition. NotReady, Fatal."""
+@contextmanager
+def _groupless(kafka: Kafka) -> Iterator[Any]:
+    """A consumer that is assigned its partitions and commits nothing."""
     with remedied(kafka):
         consumer = KafkaConsumer(
             **client_options(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
         )
         try:
-            places = [TopicPartition(topic, one) for one in sorted(consumer.partitions_for_topic(topic) or ())]
-            consumer.assign(places)
-            ends = consumer.end_offsets(places) if places else {}
-            consumer.seek_to_beginning(*places) if places else None
-            while any(consumer.position(place) < end for place, end in ends.items()):
-                for records in consumer.poll(1_000).values():
-                    yield from map(_record, records)
+            yield consumer
         finally:
             consumer.close(autocommit=False)
+
+
+def read_all(kafka: Kafka, topic: str) -> Iterator[Record]:
+    """Every record of a topic up to its end as it is now, partition by partition. NotReady, Fatal."""
+    with _groupless(kafka) as consumer:
+        places = [TopicPartition(topic, one) for one in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(places)
+        ends = consumer.end_offsets(places) if places else {}
+        consumer.seek_to_beginning(*places) if places else None
+        while any(consumer.position(place) < end for place, end in ends.items()):
+            for records in consumer.poll(1_000).values():
+                yield from map(_record, records)
+
+
+def stretch(kafka: Kafka, partition: int, first: int, end: int) -> Iterator[list[Record]]:
+    """The records of the changes' topic with ``first <= offset < end``, some at a time. NotReady, Fatal."""
+    place = TopicPartition(kafka.topic, partition)
+    with _groupless(kafka) as consumer:
+        consumer.assign([place])
+        consumer.seek(place, first)
+        while consumer.position(place) < end:
+            records = consumer.poll(1_000).get(place, ())
+            if found := [_record(one) for one in records if one.offset < end]:
+                yield found
+
+
+def bounds(kafka: Kafka, partition: int) -> tuple[int, int]:
+    """First offset of the changes' topic and the one after the last. NotReady, Fatal."""
+    place = TopicPartition(kafka.topic, partition)
+    with _groupless(kafka) as consumer:
+        return int(consumer.beginning_offsets([place])[place]), int(consumer.end_offsets([place])[place])
+
+
+def offset_at(kafka: Kafka, partition: int, at_ms: int) -> int:
+    """Of the first record published at this Unix time in ms or later; the end when there is none."""
+    place = TopicPartition(kafka.topic, partition)
+    with _groupless(kafka) as consumer:
+        found = consumer.offsets_for_times({place: at_ms})[place]
+        return int(found.offset if found is not None else consumer.end_offsets([place])[place])
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:

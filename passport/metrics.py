@@ -30,4 +30,7 @@ WRITE_SECONDS = Histogram("passport_sink_write_seconds", "One batch written", ["
 DEAD_LETTERS = Counter("passport_dead_letters_total", "Records parked", ["destination", "reason"])
 UNMATCHED = Gauge("passport_people_unmatched", "People not matched, by state", ["hospital", "state"])
 REPAIRED = Counter("passport_reconcile_repaired_total", "Differences found and published again", ["hospital"])
+POLLED_INSTEAD = Gauge(
+    "passport_reconcile_polled_instead", "1 while a silent stream's hospital is polled", ["hospital"]
+)
 BUILD = Gauge("passport_build_info", "1, labelled with the version that runs", ["version"])

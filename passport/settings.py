@@ -104,6 +104,7 @@ class Cdc(Model):
     heartbeat_s: float = Field(5, gt=0)
     checkpoint_s: float = Field(1, gt=0)
     reconnect_max_s: float = Field(30, gt=0)
+    silence_s: float = Field(300, gt=0)
 
 
 class Logs(Model):

@@ -25,6 +25,7 @@ Flavour = Literal["mariadb", "mysql"]
 SETTLE_S = 1.0  # MySQL without GTIDs says nothing of visibility: wait, and the guarantees page says so
 DENIED = {1044, 1045, 1698}
 NO_GRANT = 1227
+NO_BINLOG = 1381
 _THREAD = re.compile(r"#\d+")
 
 
@@ -230,7 +231,7 @@ def _settle_mariadb(
         if at_least is None or position.order >= at_least.position.order:
             return position
         connection.rollback()
-        end = end_of_binlog(connection)
+        end = _end_if_granted(connection)
         if end is None or end.order < at_least.position.order:  # numbered anew since: nothing to compare with
             _snapshot(connection)
             return None
@@ -244,7 +245,7 @@ def _settle_mysql(
     connection: "pymysql.Connection[Any]", at_least: Waypoint | None, patience_s: float, hospital: str
 ) -> Position | None:
     """The position asked for is a lower bound once its GTID is executed; without one, wait for all of the binlog."""
-    position = end_of_binlog(connection)
+    position = _end_if_granted(connection)
     if position is None or (at_least is not None and position.order < at_least.position.order):
         _snapshot(connection)
         return None
@@ -273,7 +274,7 @@ def logged_gtids(connection: "pymysql.Connection[Any]") -> str:
 
 
 def _end_if_granted(connection: "pymysql.Connection[Any]") -> Position | None:
-    """Who polls a hospital has SELECT alone: without REPLICATION CLIENT there is no position."""
+    """Who polls, or has lost the grant, has SELECT alone: without REPLICATION CLIENT there is no position."""
     try:
         return end_of_binlog(connection)
     except pymysql.err.OperationalError as error:
@@ -333,6 +334,8 @@ def classified(error: BaseException, hospital: str, settings: MySQL) -> Exceptio
             f"hospital {hospital}: MySQL at {where} refuses user {settings.user!r} ({reduced(error)})",
             hint=f"set hospitals.{hospital}.mysql.user and .password, then: passport check --hospital {hospital}",
         )
+    if code == NO_BINLOG:
+        return no_binlog(hospital)
     if code in {1142, 1143, 1227, 1370}:
         return Fatal(
             f"hospital {hospital}: user {settings.user!r} lacks a grant ({reduced(error)})",

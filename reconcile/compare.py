@@ -11,6 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import structlog
@@ -22,7 +23,7 @@ from passport.errors import Fatal, NotReady, Retry
 from passport.event import Row
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Reading, Source
-from reconcile import differing, hashes, passport_db
+from reconcile import differing, hashes, passport_db, watchdog
 from reconcile.caught_up import Mark
 from reconcile.hashes import Digest
 from reconcile.pacing import FETCHED, HASHED, Pace
@@ -45,6 +46,11 @@ def run(hospital_id: str, settings: Settings, destination: str, *, once: bool, s
             f"hospital {hospital_id}: its capture is polling, which compares in its own way",
             hint=f"passport reconcile --hospital {hospital_id}",
         )
+    with nullcontext() if once else watchdog.beside(hospital_id, settings, stop):
+        _passes(hospital_id, settings, destination, once=once, stop=stop)
+
+
+def _passes(hospital_id: str, settings: Settings, destination: str, *, once: bool, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             with passport_db.opened(settings, destination) as passport:
@@ -101,6 +107,8 @@ class Comparison:
                 break
             self._stop.wait(SETTLE_S)  # who has just registered in the Passport is known to the destination then
             mark = Mark.now(self._settings, self._id, self._source)
+            if not mark.version:
+                raise Retry(f"hospital {self._id}: it is polled instead of streamed, which compares in its own way")
             if not mark.reached(lambda: self._passport.progress(self._id)):
                 raise NotReady(
                     f"hospital {self._id}: the destination is behind, what differs means nothing", hint=mark.hint

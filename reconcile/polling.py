@@ -52,7 +52,7 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
     delay = 1.0
     while not stop.is_set():
         try:
-            with _leased(hospital_id, settings, stop) as lease, _opened(hospital_id, settings, lease, stop) as polling:
+            with _leased(hospital_id, settings, stop) as lease, opened(hospital_id, settings, lease, stop) as polling:
                 delay = 1.0
                 polling.follow(once=once)
         except Retry as error:
@@ -80,7 +80,8 @@ def _leased(hospital_id: str, settings: Settings, stop: threading.Event) -> Iter
 
 
 @contextmanager
-def _opened(hospital_id: str, settings: Settings, lease: Lease, stop: threading.Event) -> Iterator["Polling"]:
+def opened(hospital_id: str, settings: Settings, lease: Lease, stop: threading.Event) -> Iterator["Polling"]:
+    """A session of polling; the lease is held. NotReady, Fatal."""
     partition = settings.hospitals[hospital_id].partition
     Positions.ensure(settings)
     positions, publisher = Positions(settings.kafka), None
@@ -116,6 +117,10 @@ class Polling:
         self._saved = self._load()
         self._begun = False
         self._known = Known.decode(self._saved.state)
+
+    @property
+    def epoch(self) -> int:
+        return self._saved.epoch
 
     def follow(self, *, once: bool) -> None:
         """Run after run."""

@@ -103,12 +103,14 @@ def _state(capture: str, saved: Any) -> str:
         return "never started"
     if capture == "polling":
         return "polling"
+    if saved.capture == "polling":
+        return "polled instead of streaming"
     return "streaming" if saved.snapshot is None or saved.snapshot.state == "done" else "snapshot"
 
 
 def _behind(settings: Settings, name: str, saved: Any) -> bool | None:
     """Whether the hospital's binlog goes on past the saved position; None when that can't be said now."""
-    if saved is None or settings.hospitals[name].capture == "polling":
+    if saved is None or saved.capture == "polling":
         return None
     try:
         with closing(connect(name, settings.hospitals[name].mysql)) as connection:

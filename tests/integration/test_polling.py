@@ -4,11 +4,14 @@ import itertools
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from cdc.position import Positions
+from consumers.lookups import Lookups
 from dev import hospital as generator
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
@@ -90,7 +93,7 @@ def test_a_quiet_hospital_gives_a_heartbeat_and_nothing_else(polled: Polled) -> 
     assert [event.kind for event in polled.poll()] == ["heartbeat"]
 
 
-def test_a_burst_of_40000_rows_in_one_second_arrives_whole(polled: Polled) -> None:
+def test_row_01_a_burst_of_40000_rows_in_one_second_arrives_whole(polled: Polled) -> None:
     (least,) = polled.execute("SELECT COUNT(*) FROM obs")[0]
     while least < 40_000:
         polled.insert(min(least, 10_000), date_created="'2026-01-15 12:00:00'")
@@ -100,7 +103,7 @@ def test_a_burst_of_40000_rows_in_one_second_arrives_whole(polled: Polled) -> No
     assert polled.equal()
 
 
-def test_a_late_commit_is_seen_though_two_runs_passed(polled: Polled) -> None:
+def test_row_04_a_late_commit_is_seen_though_two_runs_passed(polled: Polled) -> None:
     with closing(polled.address.connect(autocommit=False)) as late, late.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")  # no locks on what it copies
         cursor.execute(f"INSERT INTO obs ({COPIED}, uuid) SELECT {COPIED}, UUID() FROM obs WHERE obs_id = 1")
@@ -114,8 +117,56 @@ def test_a_late_commit_is_seen_though_two_runs_passed(polled: Polled) -> None:
     assert polled.equal()
 
 
-@pytest.mark.parametrize("stamp", ["'1999-12-31 23:59:59'", "'2099-01-01 00:00:00'"])
-def test_a_row_with_a_stamp_long_ago_or_ahead_is_published_once(polled: Polled, stamp: str) -> None:
+def test_row_02_a_page_that_ends_within_a_second_loses_none(
+    flavour_database: Address, kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "PAGE_ROWS", 100)
+    with flavour_database.connect() as connection:
+        generator.create(connection, seed=3, patients=20, visits=2)
+    budget = LoadBudget(rows_per_s=1_000_000, queries_per_s=10_000, chunk_rows=50)
+    polled = Polled(settings_for(flavour_database, kafka_bootstrap, topic, load_budget=budget), flavour_database)
+    polled.execute("UPDATE obs SET date_created = '2026-01-15 12:00:00'")
+    polled.poll()
+    assert len(polled.truth()) > 3 * 100, "several pages of one second"
+    assert polled.equal()
+    polled.insert(250, date_created="'2026-01-15 12:00:00'")
+    assert len(rows_of(polled.poll())) >= 250
+    assert polled.equal()
+
+
+@pytest.mark.parametrize("zone", ["Africa/Maputo", "America/Bogota"])
+def test_row_03_two_hours_east_or_five_west_all_is_there_and_instants_are_right(
+    mysql_database: Address, kafka_bootstrap: str, topic: str, zone: str
+) -> None:
+    with mysql_database.connect() as connection:
+        generator.create(connection, seed=3, patients=10, visits=1)
+    kind = generator.NATIONAL_ID_TYPE
+    settings = settings_for(mysql_database, kafka_bootstrap, topic, timezone=zone, national_id_type=kind)
+    polled = Polled(settings, mysql_database)
+    polled.poll()
+    wall = datetime.now(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S")
+    polled.insert(5, date_created=f"'{wall}'", obs_datetime="'2026-01-15 12:00:00'")
+    new = rows_of(polled.poll())
+    assert len(new) == 5
+    assert polled.equal()
+    source = Source(HOSPITAL, mysql_database.settings())
+    lookups = Lookups(HOSPITAL, settings.hospitals[HOSPITAL], source, entries=1_000, ttl_s=60)
+    with source.read() as reading:
+        rows = reading.obs("obs_id = %s", [max(new)])
+        (found,) = lookups.observations_in(reading, [(rows[0], "", False, "stream")])
+    source.close()
+    assert found.at == datetime(2026, 1, 15, 12, tzinfo=ZoneInfo(zone))
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        pytest.param("'2024-01-15 08:00:00'", id="row 5: back-dated"),
+        pytest.param("'1999-12-31 23:59:59'", id="row 6: a clock that is late"),
+        pytest.param("'2099-01-01 00:00:00'", id="row 6: a clock that is ahead"),
+    ],
+)
+def test_row_05_and_06_a_row_with_a_stamp_long_ago_or_ahead_is_published_once(polled: Polled, stamp: str) -> None:
     polled.insert(1, date_created=stamp)
     (key,) = polled.execute("SELECT MAX(obs_id) FROM obs")[0]
     assert rows_of(polled.poll()) == {key}
@@ -245,7 +296,7 @@ def test_another_server_begins_a_new_epoch(polled: Polled, own_mariadb: Callable
 
 
 @pytest.mark.parametrize("flavour", ["own_mariadb", "own_mysql"])
-def test_select_alone_suffices_without_a_binlog(
+def test_row_07_select_alone_suffices_and_nothing_is_written_or_locked(
     flavour: str, request: pytest.FixtureRequest, kafka_bootstrap: str, topic: str
 ) -> None:
     server: MariaDB | MySQL = request.getfixturevalue(flavour)(flags=["--skip-log-bin"])
@@ -259,10 +310,15 @@ def test_select_alone_suffices_without_a_binlog(
         generator.create(connection, seed=5, patients=10, visits=1)
     limited = address._replace(user="poll", password="secret")
     polled = Polled(settings_for(limited, kafka_bootstrap, topic), address)
+    server.execute("SET GLOBAL log_output = 'TABLE'", "SET GLOBAL general_log = 1")
     polled.poll()
     polled.execute("UPDATE obs SET voided = 1 WHERE obs_id = 2")
     polled.poll()
     assert polled.equal()
+    rows = server.execute("SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE user_host LIKE 'poll%'")
+    said = {words[0].split()[0].upper() for words in rows if words[0].strip()}
+    assert "SELECT" in said
+    assert said <= {"SELECT", "SET", "START", "ROLLBACK", "SHOW", "COMMIT", "POLL@127.0.0.1"}, said
 
 
 def test_a_hospital_of_the_stream_is_not_polled(flavour_database: Address, kafka_bootstrap: str, topic: str) -> None:

@@ -2,19 +2,20 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from cdc import topics
+from cdc import backup, topics
 from cdc.position import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from passport.errors import Fatal, NotReady
 from passport.settings import Settings
 from passport.version import Position
 from tests import stream
-from tests.hospitals import assert_equal, hospital, reading, saved
+from tests.hospitals import assert_equal, clinic, hospital, reading, saved
 from tests.reader_process import catch_up
 from tests.servers import Address, fresh_name
 
@@ -163,3 +164,28 @@ def test_from_polling_to_the_binlog_is_a_new_epoch(own_mariadb: Any, kafka_boots
     assert saved(settings).epoch > polled.epoch
     assert saved(settings).capture == "binlog"
     assert saved(settings).run == 0
+
+
+def test_a_backup_brings_the_readers_back_and_moves_none_backwards(
+    own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    address = hospital(own_mariadb(), patients=2)
+    given = reading(address, kafka_bootstrap)
+    catch_up(given)
+    before, file = saved(given), tmp_path / "positions"
+    assert backup.save(given, file) == ["kigali"]
+    with clinic(address):
+        time.sleep(1)
+    lost = given.kafka.model_copy(update={"positions_topic": f"{given.kafka.positions_topic}.again"})
+    again = given.model_copy(update={"kafka": lost})
+    assert backup.restore(again, file) == {"kigali": True}
+    assert saved(again) == before
+    catch_up(again)
+    assert saved(again).epoch == before.epoch, "no snapshot was needed"
+    assert_equal(again, address)
+    further = saved(again)
+    assert backup.restore(again, file) == {"kigali": False}
+    assert saved(again) == further
+    file.write_text("{}")
+    with pytest.raises(Fatal, match="no backup"):
+        backup.restore(again, file)

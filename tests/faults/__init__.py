@@ -1,0 +1,1 @@
+"""Faults of real processes and connections, each with the proof that it happened."""

@@ -1,0 +1,1 @@
+"""Product code broken on purpose, one promise at a time: a test that watches the promise must turn red."""

@@ -1,0 +1,117 @@
+"""Runs the mutants: ``python -m tests.mutants [word of a promise]``. Its last line is one JSON object.
+
+Each is applied in a copy of the tree, where its test must fail in its call, not in an import or a fixture; unmutated,
+the same tests must pass. Servers are shared by all.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+from dev.stack import Kafka, MariaDB, Mongo, MySQL
+from tests.mutants.patches import MUTANTS, Mutant
+from tests.servers import VARIABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("passport", "cdc", "consumers", "reconcile", "config", "dev", "tests", "docs", "pyproject.toml")
+WORKERS = 3
+TIMEOUT_S = 240
+FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
+ERRORS = re.compile(r"^ERROR ", re.MULTILINE)
+
+
+def main() -> int:
+    chosen = [one for one in MUTANTS if " ".join(sys.argv[1:]) in one.promise]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        servers = [kind(Path(folder) / kind.__name__) for kind in (MariaDB, MySQL, Kafka, Mongo)]
+        try:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda server: server.start(), servers))
+            urls = {VARIABLES[type(server)]: server.url for server in servers}
+            verdicts = run(Path(folder), urls, chosen)
+        finally:
+            for server in servers:
+                server.kill()
+    survived = [one.promise for one, verdict in zip([None, *chosen], verdicts, strict=True) if one and verdict]
+    print(f"{time.monotonic() - began:.0f} s")
+    print(json.dumps({"mutants": len(chosen), "survived": len(survived), "unmutated": verdicts[0] or "green"}))
+    return 1 if any(verdicts) else 0
+
+
+def run(folder: Path, urls: dict[str, str], chosen: list[Mutant]) -> list[str]:
+    """What is wrong with the tests unmutated, then with each mutant; "" for nothing."""
+    copies: Queue[Path] = Queue()
+    for number in range(WORKERS):
+        copies.put(_copy(folder / f"copy-{number}"))
+
+    def one(mutant: Mutant | None) -> str:
+        copy = copies.get()
+        try:
+            verdict = _unmutated(copy, urls, chosen) if mutant is None else _mutated(copy, urls, mutant)
+        finally:
+            copies.put(copy)
+        promise = mutant.promise if mutant else "the same tests, unmutated"
+        print(f"{'NO ' + verdict if verdict else 'ok':12} {promise}", flush=True)
+        return verdict
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(one, [None, *chosen]))
+
+
+def _copy(to: Path) -> Path:
+    to.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, to / name)
+    return to
+
+
+def _unmutated(copy: Path, urls: dict[str, str], chosen: list[Mutant]) -> str:
+    code, said = _pytest(copy, urls, sorted({one.test for one in chosen}), timeout_s=1_200)
+    return "" if code == 0 else f"red: {said[-1500:]}"
+
+
+def _mutated(copy: Path, urls: dict[str, str], mutant: Mutant) -> str:
+    file = copy / mutant.file
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        return f"patch: {mutant.file} has its place {text.count(mutant.old)} times"
+    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    try:
+        compile(file.read_text(encoding="utf-8"), str(file), "exec")
+        code, said = _pytest(copy, urls, [mutant.test], timeout_s=TIMEOUT_S)
+    finally:
+        file.write_text(text, encoding="utf-8")
+    if code == 0:
+        return f"SURVIVED {mutant.test}"
+    return "" if FAILED.search(said) and not ERRORS.search(said) else f"not a failure of the test: {said[-1500:]}"
+
+
+def _pytest(copy: Path, urls: dict[str, str], tests: list[str], *, timeout_s: float) -> tuple[int, str]:
+    options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=line", "--timeout", "120"]
+    found = subprocess.run(
+        [sys.executable, "-B", "-m", "pytest", *options, *tests],
+        cwd=copy,
+        env={**os.environ, **urls, "PYTHONPATH": str(copy), "CI": "true"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return found.returncode, found.stdout + found.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())
