@@ -40,6 +40,9 @@ soak: setup ## MINUTES=10: two hospitals at work and a random fault every half m
 mutants: setup ## product code broken in many places, each of which a test must see; ONLY=words of a promise
 	$(RUN) python -m tests.mutants $(ONLY)
 
+portal-api: setup ## write docs/reference/portal-api.json anew
+	$(RUN) python -m dev.portal_api
+
 stack: setup ## start two hospitals, Kafka and MongoDB and leave them running; STACK=docker uses Docker
 	$(RUN) python -m dev.stack up
 
@@ -49,4 +52,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: help demo test test-long bench-capture unit lint stack stack-down setup soak mutants
+.PHONY: help portal-api demo test test-long bench-capture unit lint stack stack-down setup soak mutants

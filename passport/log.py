@@ -17,7 +17,7 @@ KEYS = frozenset({
     "table", "kind", "op", "reason", "cause", "file", "pos", "gtid", "epoch", "version", "run", "rows", "records",
     "persons", "chunk", "first", "to", "keys", "count", "state", "position", "duration_s", "after_s", "lag_s",
     "server", "number", "missing", "extra", "different", "repaired", "command", "hint", "port", "signal", "attempt",
-    "hidden", "error",
+    "hidden", "error", "path", "status",
 })
 # fmt: on
 # Clients that would write what they send: their own words stay below WARNING whatever our level is.

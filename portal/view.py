@@ -64,7 +64,7 @@ class Item:
 def item(record: Document, words: Words) -> Item:
     """Of a `medicalrecords` document with its `author`."""
     data, origin, type_ = record.get("data") or {}, record.get("openmrsData") or {}, record["type"]
-    title = next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}"))
+    title = words.text(next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}")))
     value = words.quantity(str(data.get("result") or data.get("details") or "")) if type_ == "test" else ""
     flag = _flag(data, origin)
     who = str(data.get("doctor") or record.get("author") or words("unknown_author"))

@@ -1,5 +1,6 @@
 """What the pages say, in the reader's language: words.yaml, dates and numbers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 import yaml
 
 LANGUAGES = ("en", "fr")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 # As hospitals write units, and as people read them.
 _UNITS = {"DEG C": "°C", "10^3/uL": "×10³/µL", "10^6/uL": "×10⁶/µL", "10^9/L": "×10⁹/L", "beats/min": "/min"}
 
@@ -69,8 +71,16 @@ class Words:
         day = self("today") if here.date() == today else self.day(here.date().isoformat())
         return f"{day}, {here:%H:%M}"
 
+    def text(self, text: str) -> str:
+        """As it is, but a date (some answers are) as people write it."""
+        if not _DATE.match(text):
+            return text
+        return ", ".join(part for part in (self.day(text), self.time(text)) if part)
+
     def quantity(self, text: str) -> str:
         """A result with its units as people read them."""
+        if _DATE.match(text):
+            return self.text(text)
         value, _, units = text.partition(" ")
         shown = value.replace(".", ",") if self.language == "fr" and number(value) is not None else value
         return f"{shown} {_UNITS.get(units, units)}".strip()

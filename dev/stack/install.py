@@ -61,6 +61,13 @@ def javac() -> Path:
     return _program("javac", "openjdk-17-jdk-headless")
 
 
+def chromium() -> Path:
+    """Debian's browser, with a font to draw with: the browser tests drive it."""
+    if not _found("chromium"):
+        _apt("chromium", "fonts-dejavu-core")
+    return _program("chromium", "chromium")
+
+
 def kafka_jars() -> Path:
     """The folder with the broker's jars."""
     java()

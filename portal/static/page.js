@@ -8,6 +8,7 @@ let tag = document.body.dataset.tag;
 let source = null;
 let renewing = false;
 let again = false;
+let patience = 1000;
 
 async function renew() {
   if (renewing) { again = true; return; }
@@ -15,8 +16,13 @@ async function renew() {
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (answer.redirected) { location.reload(); return; }
-    if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
-  } catch { /* away: the next event or the timer comes */ }
+    if (!answer.ok) throw new Error(answer.status);
+    show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    patience = 1000;
+  } catch { // away: whatever it was that called for this is still to be shown
+    patience = Math.min(patience * 2, 60000);
+    setTimeout(() => { if (!document.hidden) renew(); }, patience);
+  }
   finally {
     renewing = false;
     if (again) { again = false; renew(); }

@@ -88,6 +88,7 @@ def test_an_instant_is_told_in_the_hospitals_zone() -> None:
         ("5.1 10^3/uL", "5.1 ×10³/µL", "5,1 ×10³/µL"),
         ("Positive", "Positive", "Positive"),
         ("<5 mg", "<5 mg", "<5 mg"),
+        ("2025-12-17 07:33:27", "17 December 2025, 07:33", "17 décembre 2025, 07:33"),
     ],
 )
 def test_units(result: str, en: str, fr: str) -> None:

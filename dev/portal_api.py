@@ -1,0 +1,25 @@
+"""Writes docs/reference/portal-api.json, the OpenAPI document of the portal: ``make portal-api``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pymongo import MongoClient
+
+from passport.settings import Portal
+from portal.app import create
+
+DOCUMENT = Path(__file__).parents[1] / "docs/reference/portal-api.json"
+
+
+def main() -> None:
+    """Nothing is connected to."""
+    client: MongoClient[dict[str, Any]] = MongoClient("mongodb://127.0.0.1", connect=False)
+    app = create(Portal(jwt_secret=SecretStr("of nobody, for the document alone")), {}, client["none"], list)
+    DOCUMENT.write_text(json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    client.close()
+
+
+if __name__ == "__main__":
+    main()
