@@ -64,6 +64,7 @@ class BinlogStream:
         self._connection = _opened(connect)
         try:
             charsets = _charsets(self._connection, flavour)
+            ((case,),) = _query(self._connection, "SELECT @@lower_case_table_names")
             _dump(self._connection, flavour, server_id, start, gtid_set, heartbeat_s)
         except (pymysql.Error, OSError) as error:
             self.close()
@@ -78,6 +79,7 @@ class BinlogStream:
             gtid_set=gtid_set or "",
             start=start,
             skip=start is not None and start.pos >= _PAST_32_BITS,
+            fold=bool(case),
         )
         self._wire = Wire(self._connection, read_timeout_s)
         self._deadline = 0.0
@@ -131,9 +133,9 @@ class BinlogStream:
                     yield from items
             yield None
 
-    def relist(self, columns: Mapping[str, Sequence[ColumnInfo]]) -> None:
-        """Column lists as they are after a DDL `Statement`."""
-        self._decoder.relist(columns)
+    def relist(self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:
+        """Column lists read after a DDL `Statement`, when the binlog ended at `as_of`."""
+        self._decoder.relist(columns, as_of)
 
     def close(self) -> None:
         """Ends the connection. Safe to call twice."""
@@ -193,7 +195,8 @@ def _dump(
         command, body = COM_BINLOG_DUMP, struct.pack("<IHI", pos, 0, server_id) + start.file.encode()
     elif gtid_set is None:
         raise Fatal(
-            "binlog: neither a position nor a GTID set to start at", hint="passport backfill --hospital HOSPITAL"
+            "binlog: neither a position nor a GTID set to start at",
+            hint="passport cdc run --hospital HOSPITAL --new-epoch",
         )
     elif flavour == "mariadb":
         sql = "SET @slave_connect_state = %s, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0"

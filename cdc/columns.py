@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cdc import table_map as t
 from cdc.charsets import decoder
+from cdc.compressed import column_value
 from cdc.decimals import DecimalColumn
 from cdc.jsonb import json_text
 from passport.errors import Fatal
@@ -50,10 +51,8 @@ def layout(column: t.Column) -> Layout:
         return Layout(_PREFIX[column.size], True, *_characters(column))
     if kind == t.JSON:
         return Layout(_PREFIX[column.size], True, _CALL, lambda raw: quoted(json_text(raw)))
-    if kind == t.BLOB_COMPRESSED:
-        return Layout(_PREFIX[column.size], True)
-    if kind == t.VARCHAR_COMPRESSED:
-        return Layout(_PREFIX[1 if column.size <= 255 else 2], True)
+    if kind in (t.BLOB_COMPRESSED, t.VARCHAR_COMPRESSED):
+        return _compressed(column)
     raise Fatal(f"binlog: column type {kind} is not known", hint="report the type and the server's version")
 
 
@@ -69,10 +68,21 @@ def _characters(column: t.Column) -> tuple[str | None, Callable[[Any], str] | No
     charset = column.charset or ("binary" if column.type == t.GEOMETRY else "unknown")
     if charset in ("utf8mb4", "utf8mb3", "utf8"):
         return "{{Q({0}.decode('utf-8','replace'))}}", None
+    quote = _quoting(charset)
+    return (None, None) if quote is None else (_CALL, quote)
+
+
+def _quoting(charset: str) -> Callable[[bytes], str] | None:
     if charset == "binary":
-        return _CALL, lambda raw: quoted(binary_value(raw))
+        return lambda raw: quoted(binary_value(raw))
     decode = decoder(charset)
-    return (None, None) if decode is None else (_CALL, lambda raw: quoted(decode(raw)))
+    return None if decode is None else lambda raw: quoted(decode(raw))
+
+
+def _compressed(column: t.Column) -> Layout:
+    size = column.size if column.type == t.BLOB_COMPRESSED else 1 if column.size <= 255 else 2
+    quote = _quoting(column.charset or "unknown")
+    return Layout(_PREFIX[size], True, *((_CALL, lambda raw: quote(column_value(raw))) if quote else (None, None)))
 
 
 def _int24(column: t.Column) -> Layout:

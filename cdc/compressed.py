@@ -1,4 +1,4 @@
-"""Compressed events: MariaDB's *_COMPRESSED (zlib), MySQL's TRANSACTION_PAYLOAD (zstd)."""
+"""Compressed events and columns: MariaDB's *_COMPRESSED (zlib), MySQL's TRANSACTION_PAYLOAD (zstd)."""
 
 import io
 import zlib
@@ -16,16 +16,21 @@ _ZSTANDARD = zstandard.ZstdDecompressor()
 
 
 def inflated(data: bytes) -> bytes:
-    """MariaDB: a byte of flags and the width of the length, the length (high bytes first), zlib."""
+    """MariaDB: a byte of flags and the width of the length, the length (high bytes first), zlib or bare deflate."""
     flags = data[0]
-    if flags & 0xF8 != 0x80:
+    if flags & 0xF0 != 0x80:
         raise ValueError("compression algorithm")
-    width = flags & 7
+    width, window = flags & 7, -15 if flags & 8 else 15
     size = int.from_bytes(data[1 : 1 + width], "big")
-    out = zlib.decompress(data[1 + width :], bufsize=size)
+    out = zlib.decompress(data[1 + width :], window, size)
     if len(out) != size:
         raise ValueError("compressed size")
     return out
+
+
+def column_value(data: bytes) -> bytes:
+    """MariaDB: the value of a COMPRESSED column; one that does not shrink is kept as it is, behind a zero byte."""
+    return inflated(data) if data[:1] > b"\0" else data[1:]
 
 
 def inner_events(body: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pymysql
 import structlog
 
-from cdc import gtids
+from cdc import decodable, gtids
 from cdc.envelopes import now_ms
 from cdc.position import BY_GTID, Columns, Positions, Saved, Snapshot
 from passport import source as server
@@ -38,6 +38,7 @@ def start(hospital_id: str, hospital: Hospital, positions: Positions, source: So
     """Go on, or begin a new epoch, which is yet to be saved. `gap`: why the saved position is of no use."""
     saved = positions.load(hospital_id)
     try:
+        decodable.refuse(hospital_id, columns(source.connection(), hospital.mysql.database))
         why = gap or unusable(saved, source.connection())
         if saved is not None and not why:
             return Start(saved, False)

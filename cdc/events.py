@@ -17,7 +17,7 @@ from cdc.changes import Alive, Commit, Item, Notice, Partial, Rotated, Row, Stat
 from cdc.compressed import inflated, inner_events
 from cdc.gtids import MariadbState, MysqlSet
 from cdc.rows import Table
-from cdc.statements import Statements, starts_transaction
+from cdc.statements import Prepared, Statements, starts_transaction
 from cdc.tagged import tagged_gtid
 from passport.errors import Fatal, Retry
 from passport.values import ColumnInfo
@@ -31,6 +31,7 @@ _INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
 _ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
 _BODY = 19  # where the part behind the header begins
 _ROWS_V1 = _BODY + 8
+_NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _DUMMY = b"\xff\xff\xff\0\0\0"
 _UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib.error)
 
@@ -49,7 +50,8 @@ class EventDecoder:
 
     `rows`: the wanted table and its columns (the first is its key); `notices`: key tables and their key columns;
     `listed`: column lists by table; `charsets`: by collation id; `gtid_set`: executed before the first event; `skip`:
-    the server sends the file of `start` from its beginning, what ends at or before `start` is passed over.
+    the server sends the file of `start` from its beginning, what ends at or before `start` is passed over; `fold`: it
+    does not tell names of tables apart by case.
     Where it stands: `file`, `pos`; `format_ts`, `began_ts`: time of this and of the first file's FORMAT_DESCRIPTION.
     """
 
@@ -65,12 +67,15 @@ class EventDecoder:
         gtid_set: str,
         start: Position | None = None,
         skip: bool = False,
+        fold: bool = False,
     ) -> None:
         self.file, self.pos = start or ("", 4)
         self.format_ts = self.began_ts = 0
         self.listed = listed
+        self._listed_as_of: Position | None = None
         self._flavour: Flavour = flavour
-        self._database = database
+        self._database = database.lower() if fold else database
+        self._fold = fold
         self._rows_of = rows
         self._notices_of = notices
         self._charsets = charsets
@@ -80,6 +85,7 @@ class EventDecoder:
         self._maps: dict[bytes, tuple[bytes, Watch | None]] = {}
         self._watches: dict[bytes, Watch] = {}
         self._checksums = False
+        self._xids = Prepared()
         self._clean = self._moved = False
         self._ts = self._ordinal = 0
         self._gtid = ""
@@ -95,7 +101,7 @@ class EventDecoder:
                 handlers[first + offset] = self._rows_handler(op, version, compressed=first > 100)
         return handlers | {
             BINLOG.QUERY_EVENT: self._query,
-            BINLOG.EXECUTE_LOAD_QUERY_EVENT: self._load_query,
+            BINLOG.EXECUTE_LOAD_QUERY_EVENT: lambda event: self._query(event, 45),
             BINLOG.STOP_EVENT: self._ended,
             BINLOG.ROTATE_EVENT: self._ended,
             BINLOG.XID_EVENT: self._xid,
@@ -104,9 +110,9 @@ class EventDecoder:
             BINLOG.HEARTBEAT_LOG_EVENT: self._heartbeat,
             _HEARTBEAT_V2: self._heartbeat,
             BINLOG.GTID_LOG_EVENT: self._mysql_gtid,
-            BINLOG.ANONYMOUS_GTID_LOG_EVENT: self._anonymous,
+            BINLOG.ANONYMOUS_GTID_LOG_EVENT: lambda _: self._begin(""),
             BINLOG.PREVIOUS_GTIDS_LOG_EVENT: self._previous_gtids,
-            BINLOG.XA_PREPARE_EVENT: self._xa_prepare,
+            BINLOG.XA_PREPARE_EVENT: self._xid,  # of unwatched tables: rows of watched ones have stopped the stream
             BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
             _PAYLOAD: self._payload,
             _TAGGED_GTID: self._tagged_gtid,
@@ -142,7 +148,8 @@ class EventDecoder:
     def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
         if flags & _IGNORABLE:
             return ()
-        raise self._fatal(f"event type {kind} is not known and may carry rows", "upgrade openmrs-passport")
+        name = _NAMES.get(kind, "no name here")
+        raise self._fatal(f"event type {kind} ({name}) is not known and may carry rows", "upgrade openmrs-passport")
 
     def _fatal(self, why: str, hint: str) -> Fatal:
         return Fatal(f"binlog: {why} (at {self.file}:{self.pos})", hint=hint)
@@ -185,7 +192,7 @@ class EventDecoder:
         return () if self._in_group else (Alive(self._at()),)
 
     def _incident(self, _: bytes) -> Iterable[Item]:
-        raise self._fatal("the server lost changes (INCIDENT event)", "passport backfill --hospital HOSPITAL")
+        raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
 
     # --- transactions
 
@@ -201,22 +208,17 @@ class EventDecoder:
         raw = event[20:36]
         if raw != self._uuid[0]:
             self._uuid = (raw, str(UUID(bytes=raw)))
-        self._begin(f"{self._uuid[1]}:{int.from_bytes(event[36:44], 'little')}")
-        return ()
+        return self._begin(f"{self._uuid[1]}:{int.from_bytes(event[36:44], 'little')}")
 
     def _tagged_gtid(self, event: bytes) -> Iterable[Item]:
         try:
-            self._begin(tagged_gtid(event[_BODY:]))
+            return self._begin(tagged_gtid(event[_BODY:]))
         except _UNREADABLE as error:
             raise self._fatal("a tagged GTID is not understood", "upgrade openmrs-passport") from error
-        return ()
 
-    def _anonymous(self, _: bytes) -> Iterable[Item]:
-        self._begin("")
-        return ()
-
-    def _begin(self, gtid: str) -> None:
+    def _begin(self, gtid: str) -> Iterable[Item]:
         self._gtid, self._in_group = gtid, True
+        return ()
 
     def _previous_gtids(self, event: bytes) -> Iterable[Item]:
         return self._known(MysqlSet.unpack(event[_BODY:]))
@@ -228,11 +230,7 @@ class EventDecoder:
         return ()
 
     def _gtid_list(self, event: bytes) -> Iterable[Item]:
-        state = MariadbState()
-        for at in range(_BODY + 4, len(event) - 15, 16):
-            domain, server, seq = struct.unpack_from("<IIQ", event, at)
-            state.advance(f"{domain}-{server}-{seq}")
-        return self._known(state)
+        return self._known(MariadbState.unpack(event[_BODY:]))
 
     def _xid(self, _: bytes) -> Iterable[Item]:
         return (self._commit(),)
@@ -248,25 +246,17 @@ class EventDecoder:
         self._gtid = ""
         self._in_group = self._open = self._xa = self._rows_in_group = False
 
-    def _xa_prepare(self, _: bytes) -> Iterable[Item]:
-        return (self._commit(),)  # of unwatched tables: rows of watched ones have stopped the stream
-
     # --- statements
 
-    def _query(self, event: bytes) -> Iterable[Item]:
-        size, status = event[27], int.from_bytes(event[30:32], "little")
-        start = 32 + status
-        return self._classified(event[start : start + size], event[start + size + 1 :])
+    def _query(self, event: bytes, fixed: int = 32) -> Iterable[Item]:
+        """`fixed`: size of header and fixed part; what follows them are status variables, database and text."""
+        start = fixed + int.from_bytes(event[30:32], "little")
+        end = start + event[27]
+        return self._classified(event[start:end], event[end + 1 :])
 
     def _compressed_query(self, event: bytes) -> Iterable[Item]:
-        size, status = event[27], int.from_bytes(event[30:32], "little")
-        start = 32 + status
-        return self._classified(event[start : start + size], self._inflated(event[start + size + 1 :]))
-
-    def _load_query(self, event: bytes) -> Iterable[Item]:
-        size, status = event[27], int.from_bytes(event[30:32], "little")
-        start = 45 + status
-        return self._classified(event[start : start + size], event[start + size + 1 :])
+        text_at = 33 + int.from_bytes(event[30:32], "little") + event[27]
+        return self._query(event[:text_at] + self._inflated(event[text_at:]))
 
     def _inflated(self, data: bytes) -> bytes:
         try:
@@ -280,8 +270,10 @@ class EventDecoder:
             return ()
         found = self._statements.classify(database, text)
         items: list[Item] = [self._statement(found.kind, table) for table in found.tables]
-        if found.kind == "rollback" and self._rows_in_group:
+        if found.kind in ("rollback", "rollback_to") and self._rows_in_group:
             items.append(self._statement("rollback", "*"))
+        if found.kind in ("xa", "xa_done") and self._xids.made_visible(text):
+            items.append(self._statement("xa", "*"))
         if found.kind in ("begin", "xa") or starts_transaction(text):
             self._in_group = self._open = True
             self._xa = self._xa or found.kind == "xa"
@@ -302,7 +294,11 @@ class EventDecoder:
         return ()
 
     def _watch(self, event: bytes) -> Watch | None:
+        if not self._in_group:
+            raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
         database, table, columns_at = table_map.named(event, _BODY)
+        if self._fold:
+            database, table = database.lower(), table.lower()
         if database != self._database or not (table in self._rows_of or table in self._notices_of):
             return None
         body = event[25:]
@@ -316,15 +312,18 @@ class EventDecoder:
             found = table_map.columns(event, columns_at, self._flavour, self._charsets)
         except _UNREADABLE as error:
             raise self._fatal(f"the columns of {table} are not understood", "upgrade openmrs-passport") from error
+        behind = self._listed_as_of is not None and self._at().order < self._listed_as_of.order
+        if behind and not all(column.name for column in found):
+            raise table_map.changed(table, "it is newer, and there may be another DDL in between")
         columns = table_map.completed(found, self.listed.get(table), table)
         if table in self._rows_of:
             wanted = self._rows_of[table]
             return Watch(table, True, Table(columns, wanted, "text", wanted[0]))
         return Watch(table, False, Table(columns, self._notices_of[table], "keys"))
 
-    def relist(self, listed: Mapping[str, Sequence[ColumnInfo]]) -> None:
-        """New column lists, after a DDL statement."""
-        self.listed = listed
+    def relist(self, listed: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:
+        """New column lists, after a DDL statement, true from `as_of` on: rows up to there must name their columns."""
+        self.listed, self._listed_as_of = listed, as_of
         self._maps.clear()
         self._watches.clear()
 
@@ -346,7 +345,7 @@ class EventDecoder:
     def _unmapped(self, event: bytes) -> Iterable[Item]:
         if event[19:25] == _DUMMY:  # ends a statement that changed nothing
             return ()
-        raise self._fatal("rows without their TABLE_MAP", "report this; then: passport backfill --hospital HOSPITAL")
+        raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
 
     def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
         bitmaps = 2 if op == "u" else 1
@@ -357,7 +356,7 @@ class EventDecoder:
         if self._xa:
             raise self._fatal(
                 f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
-                "don't change OpenMRS tables by XA transactions; then: passport backfill --hospital HOSPITAL",
+                f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
             )
         self._rows_in_group = True
         try:
@@ -391,6 +390,7 @@ class EventDecoder:
             raise self._fatal("a compressed transaction is not understood", "report the server's version") from error
 
 
+_NAMES = {number: name for name, number in vars(BINLOG).items() if "_EVENT" in name and name[:6] != "INTVAR"}
 _FORMAT, _ROTATE = BINLOG.FORMAT_DESCRIPTION_EVENT, BINLOG.ROTATE_EVENT
 # What the library does not know: MySQL's newer events, MariaDB's compressed ones (rows: 166 to 171).
 _PAYLOAD, _HEARTBEAT_V2, _TAGGED_GTID, _COMPRESSED_QUERY = 40, 41, 42, 165

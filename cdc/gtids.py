@@ -1,6 +1,7 @@
 """Sets of GTIDs: what a server has executed, as it writes and packs them."""
 
 import re
+import struct
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -24,6 +25,14 @@ class MariadbState:
         if len(self._last) == 1:  # once a transaction, so worth a line
             return next(iter(self._last.values()))
         return ",".join(self._last[domain] for domain in sorted(self._last))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MariadbState":
+        """The body of a GTID_LIST event."""
+        state = cls()
+        for domain, server, seq in struct.iter_unpack("<IIQ", data[4 : 4 + (len(data) - 4) // 16 * 16]):
+            state.advance(f"{domain}-{server}-{seq}")
+        return state
 
 
 def contains(state: str, gtid_set: str) -> bool:

@@ -20,13 +20,16 @@ STEADY_S = 30.0  # a session that lasted so long was fine: waiting begins anew a
 log = structlog.get_logger()
 
 
-def run(hospital_id: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event) -> None:
+def run(
+    hospital_id: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event, new_epoch: bool = False
+) -> None:
     """Publish the hospital's changes until `stop` is set, or until all that its binlog holds is acknowledged.
 
+    `new_epoch`: at the binlog's end, with a snapshot, and not at the saved position: past what stopped a reader.
     Fatal: a person is needed. NotReady only with `until_caught_up`, when a server could not be reached at all.
     """
     hospital = _captured(hospital_id, settings)
-    reader = Reader(hospital_id, hospital, settings, stop)
+    reader = Reader(hospital_id, hospital, settings, stop, gap="a new epoch was asked for" if new_epoch else "")
     try:
         reader.run(until_caught_up=until_caught_up)
     except Fatal as error:
@@ -61,6 +64,7 @@ class Reader:
         settings: Settings,
         stop: threading.Event,
         outside: Outside = REAL,
+        gap: str = "",
     ) -> None:
         self._id = hospital_id
         self._hospital = hospital
@@ -70,7 +74,7 @@ class Reader:
         self._lease = Lease(hospital_id, hospital.mysql, outside.connect)
         self._source = Source(hospital_id, hospital.mysql, outside.connect)
         self._positions = outside.positions(settings.kafka)
-        self._gap = ""
+        self._gap = gap
         self._reached = False
 
     def run(self, *, until_caught_up: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from cdc import epochs
+from cdc import decodable, epochs
 from cdc.binlog import Alive, BinlogStream, Commit, Notice, Partial, Rotated, Row, Statement
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.envelopes import Envelopes, now_ms
@@ -148,8 +148,9 @@ class Session:
             self._transaction.roll_back()
         if statement.kind == "ddl":
             self._columns = self._read_columns()
+            decodable.refuse(self._id, self._columns)
             self._columns_as_of = self._lease.end().position
-            self._stream.relist(self._columns)
+            self._stream.relist(self._columns, self._columns_as_of)
         metrics.SKIPPED.labels(self._id, statement.kind).inc()
         self._request_snapshot(f"{statement.kind} on {statement.table}", statement.at)
         for table in epochs.WATCHED if statement.table == "*" else (statement.table,):
@@ -225,7 +226,11 @@ class Session:
     # --- positions
 
     def _mark(self, at: Position, gtid_set: str | None) -> None:
-        """Safe to go on from `at`. Of a file that was left meanwhile the date is not known: a later mark follows."""
+        """Safe to go on from `at`. Of a file that was left meanwhile the date is not known: a later mark follows; so
+        it does when the column list is newer than `at`.
+        """
+        if at.order < self._columns_as_of.order:
+            return
         if at.file == self._stream.position.file and self._stream.format_ts:
             known = self._gtid_set if gtid_set is None else gtid_set
             self._gtid_set = known
@@ -325,7 +330,9 @@ class Session:
 
     def _healed(self, error: ColumnsChanged) -> Fatal:
         """A list that was read after a DDL may be that of a later DDL: rows in between can't be decoded any more."""
-        if self._read_to.order >= self._columns_as_of.order and self._read_columns() == self._columns:
+        columns = self._read_columns()
+        decodable.refuse(self._id, columns)
+        if self._read_to.order >= self._columns_as_of.order and columns == self._columns:
             return error
         return Gap(
             f"hospital {self._id}: rows were written with columns that are no more ({error.message})",

@@ -7,7 +7,7 @@ from typing import Any
 import pymysql
 from pymysql.constants import ER
 
-from cdc import epochs, grants
+from cdc import decodable, epochs, grants
 from cdc.lease import server_id
 from cdc.position import Saved
 from passport import source
@@ -15,7 +15,6 @@ from passport.check import Check
 from passport.errors import PassportError
 from passport.settings import Hospital
 from passport.tables import OBS_COLUMNS, OBS_OPTIONAL
-from passport.values import supported
 
 RETENTION_S = 3 * 24 * 3600  # a long weekend
 SKEW_S = 2.0
@@ -192,14 +191,19 @@ class SourceChecks:
         )
 
     def _obs(self) -> Check:
-        listed = epochs.columns(self._connection, self._hospital.mysql.database).get("obs", [])
-        names = {column.name for column in listed}
+        lists = epochs.columns(self._connection, self._hospital.mysql.database)
+        names = {column.name for column in lists.get("obs", [])}
         lacking = [name for name in OBS_COLUMNS if name not in names and name not in OBS_OPTIONAL]
-        strange = [c.name for c in listed if c.name in OBS_COLUMNS and not supported(c.data_type)]
+        strange = decodable.undecodable(lists)
         key = [row[4] for row in self._rows_or_none("SHOW KEYS FROM obs WHERE Key_name = 'PRIMARY'")]
         if lacking or strange or key != ["obs_id"]:
-            detail = f"columns lacking: {lacking}, of unknown type: {strange}, primary key: {key}"
-            return Check("obs", False, detail, f"check hospitals.{self._id}.mysql.database: is it an OpenMRS?")
+            detail = f"columns lacking: {lacking}, not decodable: {strange}, primary key: {key}"
+            return Check(
+                "obs",
+                False,
+                detail,
+                f"give them OpenMRS's types again, or check hospitals.{self._id}.mysql.database: is it an OpenMRS?",
+            )
         return Check("obs", True, f"{len(names)} columns, primary key obs_id")
 
     def _identifier_type(self) -> Check:

@@ -4,13 +4,16 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["begin", "commit", "rollback", "xa", "xa_done", "ddl", "truncate", "statement_dml", "other"]
+Kind = Literal[
+    "begin", "commit", "rollback", "rollback_to", "xa", "xa_done", "ddl", "truncate", "statement_dml", "other"
+]
 
 # Comments and string literals go; what is in /*! */ is run by the server, so it stays.
 _NOISE = re.compile(rb"/\*(?:M?!\d*)|\*/(?=)|/\*(?!M?!).*?\*/|--[ \t][^\n]*|#[^\n]*|'(?:[^'\\]|''|\\.)*'", re.DOTALL)
 _WORD = re.compile(rb"[A-Za-z_]+")
 _TRANSACTION: dict[bytes, Kind] = {b"BEGIN": "begin", b"COMMIT": "commit", b"ROLLBACK": "rollback"}
 _DML = frozenset({b"INSERT", b"UPDATE", b"DELETE", b"REPLACE", b"LOAD", b"WITH"})
+_CALLS = frozenset({b"SELECT", b"DO", b"CALL"})  # logged only when a function that it calls writes something
 _DDL = frozenset({b"ALTER", b"RENAME", b"DROP", b"CREATE"})
 _DDL_OF = re.compile(
     rb"(?:ALTER|RENAME|DROP|CREATE)\s+(?:OR\s+REPLACE\s+)?(?:ONLINE\s+|OFFLINE\s+|IGNORE\s+|UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)*"
@@ -44,6 +47,8 @@ class Statements:
         sql = _NOISE.sub(b" ", text).strip()
         first = _WORD.match(sql)
         verb = first[0].upper() if first else b""
+        if verb == b"ROLLBACK":
+            return Found("rollback_to")
         if verb == b"XA":
             return Found("xa_done" if re.match(rb"XA\s+(COMMIT|ROLLBACK)\b", sql, re.IGNORECASE) else "xa")
         return self._of_tables(verb, database.lower(), sql)
@@ -51,6 +56,8 @@ class Statements:
     def _of_tables(self, verb: bytes, database: bytes, sql: bytes) -> Found:
         if verb == b"TRUNCATE":
             return Found("truncate", tuple(self._named(database, sql)))
+        if verb in _CALLS:
+            return Found("statement_dml", ("*",))
         if verb in _DML:
             return Found("statement_dml", tuple(self._named(database, sql)))
         target = _DDL_OF.match(sql) if verb in _DDL else None
@@ -80,3 +87,20 @@ def _target(verb: bytes, sql: bytes) -> bytes:
 def starts_transaction(text: bytes) -> bool:
     """CREATE TABLE ... SELECT on MySQL: a statement in front of its rows."""
     return re.search(rb"\bSTART\s+TRANSACTION\s*;?\s*$", text, re.IGNORECASE) is not None
+
+
+class Prepared:
+    """XA transactions that were prepared where it was read, so that all their rows were seen."""
+
+    def __init__(self) -> None:
+        self._xids: set[bytes] = set()
+
+    def made_visible(self, text: bytes) -> bool:
+        """Whether this XA statement commits rows that no event shows any more."""
+        verb, xid, *_ = text.upper().split()[1:]
+        if verb in (b"START", b"END"):  # MariaDB logs no START
+            self._xids.add(xid)
+        known = xid in self._xids
+        if verb in (b"COMMIT", b"ROLLBACK"):
+            self._xids.discard(xid)
+        return verb == b"COMMIT" and not known

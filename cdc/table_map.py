@@ -34,7 +34,7 @@ class Column:
     """A column as the event says it.
 
     `size`: of BLOBs the width of the length in front, of texts the most bytes, of FLOAT, ENUM, SET and BIT the bytes;
-    `precision` and `scale` of DECIMAL; `fsp` of times. `charset` None: not known, "binary": bytes.
+    `precision` and `scale` of DECIMAL. `unsigned` and `charset` None: not said. `charset` "binary": bytes.
     """
 
     type: int
@@ -42,7 +42,7 @@ class Column:
     precision: int = 0
     scale: int = 0
     name: str = ""
-    unsigned: bool = False
+    unsigned: bool | None = None
     charset: str | None = None
     labels: tuple[str, ...] | None = None
 
@@ -165,8 +165,8 @@ class _Metadata:
     def _signedness(self, part: Reader) -> None:
         bits = part.rest()
         for bit, index in enumerate(self._of(_NUMBERS)):
-            if bits[bit >> 3] << (bit & 7) & 0x80:
-                self._columns[index] = replace(self._columns[index], unsigned=True)
+            said = bool(bits[bit >> 3] << (bit & 7) & 0x80)
+            self._columns[index] = replace(self._columns[index], unsigned=said)
 
     def _default_charset(self, part: Reader, types: set[int]) -> None:
         default = part.packed()
@@ -237,10 +237,10 @@ def completed(found: Sequence[Column], listed: Sequence[ColumnInfo] | None, tabl
     """
     if not all(column.name for column in found):
         if listed is None or len(listed) != len(found):
-            raise _mismatch(table, f"{len(found)} columns, the column list has {len(listed or ())}")
+            raise changed(table, f"{len(found)} columns, the column list has {len(listed or ())}")
         for column, info in zip(found, listed, strict=True):
             if not _agrees(column, info):
-                raise _mismatch(table, f"column {info.name} is not {info.data_type} of the listed size")
+                raise changed(table, f"column {info.name} is not {info.data_type} of the listed size")
         return [_filled(column, info) for column, info in zip(found, listed, strict=True)]
     by_name = {info.name: info for info in listed or ()}
     return [_filled(column, by_name.get(column.name)) for column in found]
@@ -250,10 +250,10 @@ class ColumnsChanged(Fatal):
     """Rows without column names, and a column list that is older or newer than they are."""
 
 
-def _mismatch(table: str, why: str) -> ColumnsChanged:
+def changed(table: str, why: str) -> ColumnsChanged:
     return ColumnsChanged(
         f"binlog: the column list of {table} is not the one its rows were written with: {why}",
-        hint="SET GLOBAL binlog_row_metadata = 'FULL' at the source, then: passport backfill --hospital HOSPITAL",
+        hint="SET GLOBAL binlog_row_metadata = 'FULL'; then: passport cdc run --hospital HOSPITAL --new-epoch",
     )
 
 
@@ -270,7 +270,7 @@ def _filled(column: Column, info: ColumnInfo | None) -> Column:
     return replace(
         column,
         name=info.name,
-        unsigned=column.unsigned or info.unsigned,
+        unsigned=info.unsigned if column.unsigned is None else column.unsigned,
         charset=column.charset or info.charset or "binary",
         labels=column.labels or info.labels or None,
     )
@@ -279,6 +279,8 @@ def _filled(column: Column, info: ColumnInfo | None) -> Column:
 def _agrees(column: Column, info: ColumnInfo) -> bool:
     types = _TYPES.get(info.data_type)
     if types is not None and column.type not in types:
+        return False
+    if column.unsigned not in (None, info.unsigned) or column.charset not in (None, info.charset or "binary"):
         return False
     if column.type in (VARCHAR, STRING):
         return info.octets is None or info.octets == column.size

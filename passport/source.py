@@ -4,6 +4,7 @@ A server shows a binlog position, and sends the event, *before* the commit becom
 closes that gap: it opens a consistent snapshot of which everything up to `Reading.position` is surely part.
 """
 
+import codecs
 import re
 import ssl
 import time
@@ -27,6 +28,20 @@ DENIED = {1044, 1045, 1698}
 NO_GRANT = 1227
 NO_BINLOG = 1381
 _THREAD = re.compile(r"#\d+")
+
+
+LENIENT = "utf8_replace"  # MariaDB keeps lone surrogates: here, as in the binlog's rows, they are replaced
+
+
+def _codec(name: str) -> codecs.CodecInfo | None:
+    return (
+        codecs.CodecInfo(codecs.utf_8_encode, lambda raw, _="": codecs.utf_8_decode(raw, "replace", True), name=name)
+        if name == LENIENT
+        else None
+    )
+
+
+codecs.register(_codec)
 
 
 class Waypoint(NamedTuple):
@@ -126,6 +141,12 @@ class Source:
                     f"hospital {self.hospital}: {self.settings.database}.obs is not there, or not readable",
                     hint=f"passport check --hospital {self.hospital}",
                 )
+            if strange := [column.name for column in self._obs if not values.supported(column.data_type)]:
+                connection.close()
+                raise Fatal(
+                    f"hospital {self.hospital}: columns of obs have a type that is not read: {', '.join(strange)}",
+                    hint=f"passport check --hospital {self.hospital}",
+                )
             self._connection = connection
         return self._connection
 
@@ -164,6 +185,7 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
             init_command="SET time_zone = '+00:00'",
             **{"read_timeout": settings.read_timeout_s, **_tls(hospital, settings), **options},
         )
+        connection.encoding = LENIENT
         _all(connection, "SET SESSION TRANSACTION READ ONLY")
     except (pymysql.err.MySQLError, OSError, RuntimeError) as error:
         raise classified(error, hospital, settings) from None

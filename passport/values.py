@@ -161,5 +161,8 @@ _CANONICAL: dict[str, Callable[[str | bytes], Any]] = {
     **dict.fromkeys(("binary", "varbinary"), lambda raw: binary_value(_bytes(raw))),
     **dict.fromkeys(("tinyblob", "blob", "mediumblob", "longblob"), lambda raw: binary_value(_bytes(raw))),
     **dict.fromkeys(("geometry", "point", "linestring", "polygon"), lambda raw: binary_value(_bytes(raw))),
-    **dict.fromkeys(("multipoint", "multilinestring", "multipolygon"), lambda raw: binary_value(_bytes(raw))),
+    **dict.fromkeys(
+        ("multipoint", "multilinestring", "multipolygon", "geomcollection", "geometrycollection"),
+        lambda raw: binary_value(_bytes(raw)),
+    ),
 }

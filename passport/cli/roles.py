@@ -19,13 +19,21 @@ def register(app: typer.Typer) -> None:
     app.command()(reconcile)
 
 
-def cdc_run(context: typer.Context, hospital: HospitalOption, until_caught_up: UntilCaughtUp = False) -> None:
+def cdc_run(
+    context: typer.Context,
+    hospital: HospitalOption,
+    until_caught_up: UntilCaughtUp = False,
+    new_epoch: Annotated[
+        bool,
+        typer.Option("--new-epoch", help="Begin at the binlog's end, with a snapshot, past what stopped a reader."),
+    ] = False,
+) -> None:
     """Read one hospital's binlog and publish every committed change (the first start takes a snapshot beside it)."""
     from cdc import reader  # each command imports its own stage
 
     session: Session = context.obj
     session.hospital(hospital)
-    reader.run(hospital, session.settings, until_caught_up=until_caught_up, stop=session.role())
+    reader.run(hospital, session.settings, until_caught_up=until_caught_up, stop=session.role(), new_epoch=new_epoch)
 
 
 def consume(

@@ -316,6 +316,33 @@ def test_rows_of_a_logged_rollback_are_void(mariadb: Tap) -> None:
     assert found[:3] == [("row", "c"), ("rollback", "*"), ("commit",)]
 
 
+def test_rows_of_a_logged_rollback_to_a_savepoint_are_void(mariadb: Tap) -> None:
+    """Silent otherwise: the rows between are in the binlog, as if they had been committed."""
+    items = mariadb.changes(
+        "BEGIN",
+        insert(1),
+        "SAVEPOINT a",
+        insert(2),
+        "CREATE TEMPORARY TABLE t (i INT)",
+        "ROLLBACK TO a",
+        insert(3),
+        "COMMIT",
+    )
+    assert kinds(items) == [("row", "c"), ("row", "c"), ("rollback", "*"), ("row", "c"), ("commit",)]
+    assert [row[0] for row in mariadb.execute("SELECT obs_id FROM obs")] == [1, 3]
+
+
+def test_a_function_that_writes_is_noticed(tap: Tap) -> None:
+    tap.execute(
+        "SET GLOBAL log_bin_trust_function_creators = 1",
+        "CREATE FUNCTION bump() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN DELETE FROM obs; RETURN 1; END",
+        insert(1),
+    )
+    found = kinds(tap.changes("SET SESSION binlog_format = STATEMENT", "SELECT bump()"))
+    assert found == [("statement_dml", "*"), ("commit",)]
+    assert kinds(tap.changes(insert(2), "DO bump()")) == [("row", "c"), ("commit",), ("row", "d"), ("commit",)]
+
+
 def test_compressed_statements(mariadb: Tap) -> None:
     mariadb.execute("SET GLOBAL log_bin_compress = 1", "SET GLOBAL log_bin_compress_min_len = 10")
     try:
@@ -337,10 +364,14 @@ def test_xa_on_a_watched_table_stops(tap: Tap, table: str) -> None:
 
 
 def test_xa_on_other_tables_does_not(tap: Tap) -> None:
-    found = tap.changes(
-        "XA START 'b'", "INSERT INTO unwatched VALUES (1)", "XA END 'b'", "XA PREPARE 'b'", "XA COMMIT 'b'"
-    )
-    assert set(kinds(found)) == {("commit",)}
+    prepare = ["XA START 'b'", "INSERT INTO unwatched VALUES (1)", "XA END 'b'", "XA PREPARE 'b'"]
+    start = tap.end()
+    tap.execute(*prepare)
+    prepared = tap.end()
+    tap.execute("XA COMMIT 'b'")
+    assert set(kinds(tap.read(start))) == {("commit",)}
+    # Begun in between, it cannot know whose rows become visible now.
+    assert kinds(tap.read(prepared)) == [("xa", "*"), ("commit",)]
 
 
 def test_partial_row_images_give_keys_to_read_again(tap: Tap) -> None:
@@ -376,12 +407,12 @@ def test_partial_json_stops(mysql: Tap) -> None:
 
 
 def test_a_column_that_cannot_be_decoded_stops_only_when_it_is_wanted(mariadb: Tap) -> None:
-    mariadb.execute("ALTER TABLE obs ADD COLUMN void_note TEXT COMPRESSED, ADD COLUMN u UUID")
+    mariadb.execute("ALTER TABLE obs ADD COLUMN void_note TEXT CHARACTER SET gbk, ADD COLUMN u UUID")
     assert numbers(mariadb.changes("INSERT INTO obs VALUES (1, 1, 'x', REPEAT('y', 500), UUID())")) == [1]
-    mariadb.execute("ALTER TABLE obs ADD COLUMN comments TEXT COMPRESSED")
+    mariadb.execute("ALTER TABLE obs ADD COLUMN comments TEXT CHARACTER SET gbk")
     start = mariadb.end()
     mariadb.execute("INSERT INTO obs (obs_id, comments) VALUES (2, 'z')")
-    with pytest.raises(Fatal, match="column comments cannot be decoded: type 140"):
+    with pytest.raises(Fatal, match="column comments cannot be decoded: type 252, gbk"):
         mariadb.read(start)
 
 
@@ -393,6 +424,9 @@ def test_a_start_inside_a_transaction_stops(tap: Tap) -> None:
     assert rows[0].at != rows[1].at  # two ROWS events, one TABLE_MAP
     with pytest.raises(Fatal, match="without their TABLE_MAP"):
         tap.read(rows[0].at)
+    first, _ = of(Row, tap.changes("BEGIN", "DELETE FROM obs WHERE obs_id = 1", insert(1), "COMMIT"))
+    with pytest.raises(Fatal, match="begun inside a transaction"):  # in front of the second TABLE_MAP
+        tap.read(first.at)
 
 
 # --- files, and servers that go

@@ -8,6 +8,7 @@ import pytest
 
 from cdc.binlog import Row
 from dev.stack import MariaDB, MySQL
+from passport.source import LENIENT
 from passport.values import ColumnInfo, canonical, row_text, select_list
 from tests.integration import every_type
 from tests.integration.taps import Tap, of
@@ -89,6 +90,7 @@ def selected(tap: Tap) -> dict[int, str]:
     columns = wanted(tap)
     names = [column.name for column in columns]
     with tap.server.connect(database=tap.database, conv={}) as connection, connection.cursor() as cursor:
+        connection.encoding = LENIENT
         cursor.execute("SET time_zone = '+00:00'")
         cursor.execute(f"SELECT id, {select_list(columns)} FROM {every_type.TABLE}")
         return {int(key): row_text(names, map(canonical, columns, values)) for key, *values in cursor.fetchall()}

@@ -83,7 +83,7 @@ def test_a_partial_image_gives_its_key_or_stops() -> None:
     "column",
     [
         Column(t.BLOB, 2, name="x", charset="gbk"),
-        Column(t.BLOB_COMPRESSED, 2, name="x", charset="utf8mb4"),
+        Column(t.BLOB_COMPRESSED, 2, name="x", charset="gbk"),
         Column(t.STRING, 16, name="x", charset="uuid"),
         Column(t.ENUM, 1, name="x"),
     ],
@@ -183,6 +183,10 @@ def test_float_is_the_shortest_text_of_the_4_bytes(value: float) -> None:
         (Column(t.STRING, 4, charset="binary"), b"\1\xff", '"/wAAAA=="'),
         (Column(t.STRING, 400, charset="latin1"), b"\3\0\xe9\x80\x81", '"é€\x81"'),
         (Column(t.BLOB, 1, charset="utf16"), b"\4\xd8\x3d\xde\0", '"😀"'),
+        (Column(t.BLOB, 1, charset="utf8mb4"), b"\5a\xed\xa0\x80b", '"a\ufffd\ufffd\ufffdb"'),
+        (Column(t.BLOB_COMPRESSED, 1, charset="latin1"), b"\2\0\xe9", '"é"'),
+        (Column(t.VARCHAR_COMPRESSED, 300, charset="utf8mb4"), b"\0\0", '""'),
+        (Column(t.TIMESTAMP2, 0), b"\xff\xff\xff\xff", '"2106-02-07T06:28:15Z"'),
     ],
 )
 def test_single_values(column: Column, raw: bytes, text: str) -> None:
@@ -215,7 +219,7 @@ def test_columns_are_mapped_by_name_with_their_signs_charsets_and_labels() -> No
     assert (where.database, where.table) == ("openmrs", "obs")
     charsets = {0x21: "utf8mb3", 0x3F: "binary", 0x08: "latin1"}
     assert columns(event, where.columns_at, "mysql", charsets) == [
-        Column(t.LONG, name="id"),
+        Column(t.LONG, name="id", unsigned=False),
         Column(t.VARCHAR, 300, name="v", charset="utf8mb3"),
         Column(t.LONGLONG, name="big", unsigned=True),
         Column(t.ENUM, 1, name="e", charset="latin1", labels=("a", "é")),
@@ -227,12 +231,13 @@ def test_columns_are_mapped_by_name_with_their_signs_charsets_and_labels() -> No
 
 LISTED = [ColumnInfo("id", "int", "int(11)"), ColumnInfo("v", "varchar", "varchar(75)", "utf8mb4", 300)]
 UNNAMED = [Column(t.LONG), Column(t.VARCHAR, 300)]
+SIGNED = [Column(t.LONG, unsigned=False), Column(t.VARCHAR, 300, charset="utf8mb4")]  # as MySQL's MINIMAL says it
 
 
 def test_the_column_list_fills_in_what_the_event_leaves_out() -> None:
     assert completed(UNNAMED, LISTED, "obs") == [
-        Column(t.LONG, name="id", charset="binary"),
-        Column(t.VARCHAR, 300, name="v", charset="utf8mb4"),
+        Column(t.LONG, name="id", unsigned=False, charset="binary"),
+        Column(t.VARCHAR, 300, name="v", unsigned=False, charset="utf8mb4"),
     ]
 
 
@@ -244,16 +249,25 @@ def test_the_column_list_fills_in_what_the_event_leaves_out() -> None:
         LISTED[::-1],
         [LISTED[0], ColumnInfo("v", "varchar", "varchar(76)", "utf8mb4", 304)],
         [ColumnInfo("id", "bigint", "bigint(20)"), LISTED[1]],
+        [ColumnInfo("id", "int", "int(10) unsigned"), LISTED[1]],
+        [LISTED[0], ColumnInfo("v", "varchar", "varchar(300)", "latin1", 300)],
     ],
 )
 def test_a_column_list_that_does_not_agree_stops(listed: Any) -> None:
     with pytest.raises(Fatal, match="column list of obs"):
-        completed(UNNAMED, listed, "obs")
+        completed(SIGNED, listed, "obs")
 
 
 def test_an_older_column_list_does_not_change_what_the_event_names() -> None:
     found = [Column(t.LONGLONG, name="id", charset="x")]
     assert completed(found, LISTED, "obs") == found
+
+
+def test_a_sign_that_the_event_says_is_not_the_lists() -> None:
+    """A list read after MODIFY ... UNSIGNED, rows from before it."""
+    newer = ColumnInfo("id", "int", "int(10) unsigned")
+    assert completed([Column(t.LONG, name="id", unsigned=False)], [newer], "obs")[0].unsigned is False
+    assert completed([Column(t.LONG, name="id")], [newer], "obs")[0].unsigned is True
 
 
 def test_old_fractions_stop() -> None:
