@@ -1,4 +1,4 @@
-"""Reads a hospital's obs, or a range of them, once more into the topic, beside the reader that goes on streaming."""
+"""Brings a hospital's obs, a range of them or one person's once more, beside the reader that goes on streaming."""
 
 import threading
 import time
@@ -22,11 +22,12 @@ def run(
     first: int | None,
     to: int | None,
     stop: threading.Event,
-    progress: Callable[[int], None],
+    progress: Callable[[int, float], None],
 ) -> int:
     """Publishes rows and chunks from key `first` to at least key `to` (None: open-ended). Returns the rows read.
 
-    Needs no lease: what it reads has the version of where it was read, and the newest version holds. NotReady, Fatal.
+    `progress` gets the rows so far and the share of the keys. Needs no lease: what it reads has the version of where
+    it was read, and the newest version holds. NotReady, Fatal.
     """
     hospital = settings.hospitals[hospital_id]
     source = Source(hospital_id, hospital.mysql)
@@ -37,10 +38,10 @@ def run(
         try:
             envelopes = Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch)
             cursor = Snapshot(next_key=None if first is None else first - 1)
-            job = SnapshotJob(source, publisher, envelopes, hospital.load_budget, cursor)
+            job = SnapshotJob(source, publisher, envelopes, hospital.load_budget, cursor, to=to)
             while not (stop.is_set() or job.done or _past(job, to)):
                 job.step(at, live=False)
-                progress(job.rows)
+                progress(job.rows, job.share)
                 time.sleep(min(0.05, job.wait_s(live=False)))
             publisher.flush()
         finally:
@@ -48,6 +49,30 @@ def run(
     finally:
         source.close()
     return job.rows
+
+
+def person(hospital_id: str, settings: Settings, person_id: int) -> None:
+    """Asks every destination to read this person whole: what it then holds of them is the truth, deletes included.
+
+    A notice, as `reconcile` publishes it for who differs: at the saved position, so that it is part of what is read
+    and no destination seems further than it is. NotReady, Fatal.
+    """
+    hospital = settings.hospitals[hospital_id]
+    source = Source(hospital_id, hospital.mysql)
+    try:
+        saved = _saved(hospital_id, settings, source)
+    finally:
+        source.close()
+    envelopes = Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch)
+    key = {"person_id": person_id}
+    publisher = Publisher(settings.kafka, hospital_id, hospital.partition)
+    try:
+        publisher.send(
+            "notice", envelopes.notice("person", "r", (key,), at=saved.position, ordinal=0, gtid="", ts_ms=0)
+        )
+        publisher.flush()
+    finally:
+        publisher.close()
 
 
 def _past(job: SnapshotJob, to: int | None) -> bool:

@@ -17,6 +17,7 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> Iterator[Check
     with broker.admin(kafka) as admin:
         there = topics.counts(admin)
         nodes = len(admin.describe_cluster()["brokers"])
+        copies = topics.copies(admin)
         configs = topics.configs(admin, [name for name in (kafka.topic, kafka.positions_topic) if name in there])
     yield Check("kafka", True, f"{kafka.bootstrap}: {nodes} brokers")
     missing = [name for name in (kafka.topic, kafka.positions_topic, kafka.dead_letters_topic) if name not in there]
@@ -30,6 +31,22 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> Iterator[Check
             hospital_id, hospital, kafka, there[kafka.positions_topic], configs[kafka.positions_topic]
         )
     yield _copies(kafka, nodes)
+    for name, config in configs.items():
+        yield _in_sync(kafka, name, copies[name], int(config["min.insync.replicas"]))
+
+
+def _in_sync(kafka: Kafka, topic: str, copies: int, least: int) -> Check:
+    """Every write waits for `least` copies: more than there are stop it, fewer than two may be lost with a broker."""
+    wanted = 2 if copies > 2 else 1
+    detail = f"{topic} has {copies} copies, a write waits for {least}"
+    if least == wanted or (least < copies and least > 1):
+        return Check(f"in sync: {topic}", True, detail)
+    ok = None if least < copies else False
+    return Check(f"in sync: {topic}", ok, detail, _alter(kafka, topic, f"min.insync.replicas={wanted}"))
+
+
+def _alter(kafka: Kafka, topic: str, config: str) -> str:
+    return f"kafka-configs.sh --bootstrap-server {kafka.bootstrap} --alter --topic {topic} --add-config {config}"
 
 
 def _run(hospital_id: str) -> str:
@@ -44,15 +61,18 @@ def _partitions(hospital_id: str, hospital: Hospital, kafka: Kafka, count: int) 
 
 def _kept(kafka: Kafka, config: dict[str, Any]) -> Iterator[Check]:
     kept = int(config["retention.ms"])
-    alter = f"kafka-configs.sh --alter --topic {kafka.topic} --add-config"
     if 0 <= kept < RETENTION_MS:
         detail = f"changes are kept for {kept / 3_600_000:g} hours: a destination away for longer needs a backfill"
-        yield Check("topic retention", None, detail, f"{alter} retention.ms=-1")
+        yield Check("topic retention", None, detail, _alter(kafka, kafka.topic, "retention.ms=-1"))
     else:
         yield Check("topic retention", True, f"changes are kept for {f'{kept} ms' if kept >= 0 else 'ever'}")
     if config["cleanup.policy"] != "delete":
         detail = f"cleanup.policy of {kafka.topic} is {config['cleanup.policy']}: changes of a hospital share their key"
-        yield Check("topic cleanup", False, detail, f"{alter} cleanup.policy=delete")
+        yield Check("topic cleanup", False, detail, _alter(kafka, kafka.topic, "cleanup.policy=delete"))
+    if int(config["max.message.bytes"]) < broker.MAX_BYTES:
+        detail = f"{kafka.topic} takes records of {config['max.message.bytes']} bytes: a row with a long text stops it"
+        remedy = _alter(kafka, kafka.topic, f"max.message.bytes={broker.MAX_BYTES}")
+        yield Check("record size", None, detail, remedy)
 
 
 def _positions(
@@ -63,7 +83,7 @@ def _positions(
         yield Check("positions", False, f"{topic} has {count} partitions", "set kafka.positions_topic to another name")
         return
     if config["cleanup.policy"] != "compact":
-        repair = f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact"
+        repair = _alter(kafka, topic, "cleanup.policy=compact")
         yield Check("positions", False, f"cleanup.policy of {topic} is {config['cleanup.policy']}", repair)
     try:
         Positions(kafka).check_partition(hospital_id, hospital.partition)

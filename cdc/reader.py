@@ -10,7 +10,7 @@ from cdc import epochs
 from cdc.lease import Lease
 from cdc.outside import REAL, Outside
 from cdc.session import Session
-from passport import metrics
+from passport import health, metrics
 from passport.errors import Fatal, Gap, NotReady, Retry
 from passport.settings import Hospital, Settings
 from passport.source import Source
@@ -131,6 +131,7 @@ class Reader:
         log.warning(
             "reader interrupted", hospital=self._id, reason=reason, hint="".join(hint), after_s=round(after_s, 2)
         )
+        health.failing(f"hospital {self._id}: reader", reason)
         self._close_connections()
         self._stop.wait(after_s)
 

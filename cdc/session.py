@@ -15,10 +15,11 @@ from cdc.envelopes import Envelopes, now_ms
 from cdc.lease import Lease, server_id
 from cdc.outside import Outside
 from cdc.position import Positions, Saved, Snapshot
+from cdc.retention import Headroom
 from cdc.snapshot import SnapshotJob, read_obs
 from cdc.table_map import ColumnsChanged
 from cdc.transaction import Transaction
-from passport import metrics
+from passport import health, metrics
 from passport import source as server
 from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
@@ -65,6 +66,7 @@ class Session:
         self._verified = False
         self._saved_at = self._beat_at = time.monotonic()
         self._target: Position | None = None
+        self._headroom = Headroom(hospital_id, settings.cdc.headroom_alarm_s)
         self._checkpoint = Checkpoint.at(Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns))
         self._envelopes = Envelopes(hospital_id, self._hospital, server=saved.server, epoch=saved.epoch)
         self._publisher = outside.publisher(settings.kafka, hospital_id, self._hospital.partition)
@@ -112,6 +114,7 @@ class Session:
         self._verify()
         before = self._published_ts
         for item in items:
+            self._lease.keep()  # who stood still and lost it publishes nothing of what its socket held meanwhile
             self._handlers[type(item)](item)
         self._transaction.count()
         if self._published_ts != before:
@@ -206,6 +209,7 @@ class Session:
             return
         self._beat_at = time.monotonic()
         end = self._lease.end()
+        self._headroom.look(self._source, self._saved.position, self._published_ts or self._saved.ts_ms)
         if end.position.order < self._read_to.order:
             raise Gap(
                 f"hospital {self._id}: the binlog ends at {end.position.file}:{end.position.pos}, before what was read",
@@ -250,9 +254,11 @@ class Session:
             snapshot=self._cursor,
         )
         if saved != self._saved:
-            saved = replace(saved, ts_ms=now_ms())
+            saved = replace(saved, ts_ms=self._published_ts or now_ms())
             self._positions.save(saved)
             self._saved = saved
+        if self._verified and (self._publisher.acked() or not self._publisher.sent):
+            health.working(f"hospital {self._id}: reader")
         self._saved_at = now
 
     def _caught_up(self) -> bool:

@@ -2,22 +2,27 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pymysql
 from pymysql.constants import ER
 
-from cdc import decodable, epochs, grants
+from cdc import decodable, epochs, grants, server_settings
 from cdc.lease import server_id
 from cdc.position import Saved
+from cdc.retention import rds_hours
 from passport import source
 from passport.check import Check
 from passport.errors import PassportError
 from passport.settings import Hospital
 from passport.tables import OBS_COLUMNS, OBS_OPTIONAL
 
-RETENTION_S = 3 * 24 * 3600  # a long weekend
 SKEW_S = 2.0
+# MariaDB shows both only with rights that reading does not need.
+REPLICAS: dict[source.Flavour, str] = {"mariadb": "SHOW SLAVE HOSTS", "mysql": "SHOW REPLICAS"}
+STATUS: dict[source.Flavour, str] = {"mariadb": "SHOW SLAVE STATUS", "mysql": "SHOW REPLICA STATUS"}
 
 Rows = tuple[tuple[Any, ...], ...]
 
@@ -35,10 +40,10 @@ class SourceChecks:
 
     def all(self, saved: Saved | None) -> Iterator[Check]:
         """`saved`: the position to go on from, None before the first start."""
-        yield self._binlog()
-        yield from self._settings()
-        yield self._retention()
+        yield from server_settings.checks(self._variables, rds_hours(self._rows))
         yield self._server_id()
+        yield self._chain()
+        yield self._zone()
         yield from self._rights()
         yield self._clock()
         yield self._obs()
@@ -47,57 +52,44 @@ class SourceChecks:
             yield self._position(saved)
         yield from self._not_carried()
 
-    # --- the binlog
-
-    def _binlog(self) -> Check:
-        on = self._is_on("log_bin")
-        remedy = "in my.cnf: log_bin=binlog, server_id=<a number of its own>; then restart the server"
-        return Check("binlog", on, f"log_bin is {'ON' if on else 'OFF'}", "" if on else remedy)
-
-    def _settings(self) -> Iterator[Check]:
-        """(variable, wanted value, whether it must be so, why)."""
-        yield self._setting("binlog_format", "ROW", True, "other formats carry no rows")
-        yield self._setting("binlog_row_value_options", "", True, "partial JSON can't be put together again")
-        yield self._setting("binlog_row_image", "FULL", False, "rows are read again instead: slower")
-        yield self._setting("binlog_row_metadata", "FULL", False, "column names come from information_schema instead")
-        yield self._setting("log_bin_compress", "OFF", False, "it is carried, at some CPU")
-        yield self._setting("binlog_transaction_compression", "OFF", False, "it is carried, at some CPU")
-        yield self._setting("sync_binlog", "1", False, "after a power cut the binlog may lack what the tables have")
-        yield self._setting("binlog_order_commits", "ON", False, "reads wait for all transactions instead of one")
-        yield self._setting("gtid_mode", "ON", False, f"each read of rows waits {source.SETTLE_S:g} s instead")
-        yield self._setting("gtid_strict_mode", "ON", False, "positions of replicas may not agree")
-
-    def _setting(self, name: str, wanted: str, must: bool, why: str) -> Check:
-        value = self._variables.get(name)
-        if value is None or value.upper() == wanted:
-            return Check(name, True, f"{name} is {wanted or 'empty'}" if value is not None else "not on this server")
-        repair = f"SET GLOBAL {name} = {wanted if wanted.isdigit() else repr(wanted)};  -- and in my.cnf"
-        if name == "binlog_format":
-            repair += "; sessions that are open keep their format: restart OpenMRS"
-        return Check(name, False if must else None, f"{name} is {value or 'empty'}: {why}", repair)
-
-    def _retention(self) -> Check:
-        seconds = int(float(self._variables.get("binlog_expire_logs_seconds") or 0))
-        days = float(self._variables.get("expire_logs_days") or 0)
-        kept = seconds or days * 86_400
-        if not kept or kept >= RETENTION_S:
-            return Check("retention", True, f"the binlog is kept for {f'{kept / 86_400:g} days' if kept else 'ever'}")
-        detail = f"the binlog is kept for {kept / 3600:g} hours: a longer outage costs a snapshot"
-        name = "binlog_expire_logs_seconds" if "binlog_expire_logs_seconds" in self._variables else "expire_logs_days"
-        value = 7 * 86_400 if name.endswith("seconds") else 7
-        return Check("retention", None, detail, f"SET GLOBAL {name} = {value};  -- and in my.cnf")
+    # --- the server among others
 
     def _server_id(self) -> Check:
         theirs = int(self._variables.get("server_id") or 0)
         ours = self._hospital.server_id or server_id(self._id)
-        if theirs not in (0, ours):
+        if not theirs:
+            return Check("server_id", False, "the server has none", "in my.cnf: server_id=1; restart")
+        taken = {int(row[0]) for row in self._rows_or_none(REPLICAS[self._flavour])}
+        if ours not in (theirs, *taken):
             return Check("server_id", True, f"the server's is {theirs}, the reader's {ours}")
-        return Check(
-            "server_id",
-            False,
-            f"the server's is {theirs}, and so is the reader's" if theirs else "the server has none",
-            f"set hospitals.{self._id}.server_id to another number" if theirs else "in my.cnf: server_id=1; restart",
+        whose = "the server's own" if ours == theirs else "a replica's too"
+        remedy = f"set hospitals.{self._id}.server_id to another number"
+        return Check("server_id", False, f"the reader's is {ours}, which is {whose}", remedy)
+
+    def _chain(self) -> Check:
+        """Of a replica's own binlog, what it replicates is part only if it is told so."""
+        logged = any(
+            server_settings.is_on(self._variables, name) for name in ("log_replica_updates", "log_slave_updates")
         )
+        replica = bool(self._rows_or_none(STATUS[self._flavour]))
+        if logged or not (replica or self._variables.get("gtid_slave_pos")):
+            return Check("log_slave_updates", True, "on" if logged else "the server is no replica")
+        detail = f"the server is {'' if replica else 'or was '}a replica and doesn't log what it replicates"
+        remedy = "in my.cnf: log_slave_updates=ON; then restart the server"
+        return Check("log_slave_updates", False if replica else None, detail, remedy)
+
+    def _zone(self) -> Check:
+        """OpenMRS mostly writes DATETIMEs in its server's zone; which one it is can't be seen."""
+        (now,) = self._rows("SELECT UNIX_TIMESTAMP()")[0]
+        self._rows("SET time_zone = @@global.time_zone")
+        (theirs,) = self._rows("SELECT TIMESTAMPDIFF(MINUTE, UTC_TIMESTAMP(), NOW())")[0]
+        self._rows("SET time_zone = '+00:00'")
+        offset = datetime.fromtimestamp(now, ZoneInfo(self._hospital.timezone)).utcoffset() or timedelta()
+        name, server = self._hospital.timezone, f"the server's clock is UTC{theirs / 60:+g} h"
+        if offset == timedelta(minutes=theirs):
+            return Check("time_zone", True, f"{server}, as in {name}")
+        remedy = f"if OpenMRS writes that time, set hospitals.{self._id}.timezone to its zone; else leave it"
+        return Check("time_zone", None, f"{server}, not as in {name}: observations may be hours off", remedy)
 
     def _position(self, saved: Saved) -> Check:
         why = epochs.unusable(saved, self._connection)
@@ -239,9 +231,6 @@ class SourceChecks:
         return Check(f"not carried: {table}", None, "may have rows, which are not carried yet: not readable", remedy)
 
     # --- asking
-
-    def _is_on(self, name: str) -> bool:
-        return str(self._variables.get(name, "")).upper() in ("ON", "1")
 
     def _rows(self, sql: str) -> Rows:
         with self._connection.cursor() as cursor:

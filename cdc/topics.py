@@ -33,6 +33,12 @@ def counts(admin: Any) -> dict[str, int]:
     return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
 
 
+def copies(admin: Any) -> dict[str, int]:
+    """How many brokers hold each topic; of partitions that differ, the fewest."""
+    found = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
+    return {name: min((len(one["replica_nodes"]) for one in some), default=0) for name, some in found.items()}
+
+
 def configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """Settings in force of the topics, by name."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]

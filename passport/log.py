@@ -38,7 +38,7 @@ def configure(settings: Logs) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_Stderr()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     _clients(settings.level, shared, renderer)
@@ -47,7 +47,7 @@ def configure(settings: Logs) -> None:
 
 def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
     """The clients' own records: their logger, level and place, never their message, which may quote values."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     handler.addFilter(_Seldom())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -60,6 +60,16 @@ def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
     root.setLevel(logging.WARNING)
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.ERROR if level != "DEBUG" else logging.WARNING)
+
+
+class _Stderr:
+    """Whatever is stderr when a line is written: while a progress bar is shown, rich puts lines above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _Seldom(logging.Filter):

@@ -6,9 +6,15 @@ EVENTS = Counter("passport_cdc_events_total", "Changes published", ["hospital", 
 SKIPPED = Counter("passport_cdc_events_skipped_total", "Statements that no row event carries", ["hospital", "reason"])
 CDC_LAG = Gauge("passport_cdc_lag_seconds", "Age of the last change when it was published", ["hospital"])
 LAST_EVENT = Gauge("passport_cdc_last_event_timestamp_seconds", "Source time of the last change", ["hospital"])
+HEADROOM = Gauge(
+    "passport_cdc_binlog_headroom_seconds",
+    "At least so long until the server purges the file of the saved position; +Inf: never",
+    ["hospital"],
+)
 CONNECTED = Gauge("passport_cdc_connected", "1 while the binlog is being read", ["hospital"])
 DISCONNECTS = Counter("passport_cdc_disconnects_total", "Binlog connections lost", ["hospital"])
 SNAPSHOT_ROWS = Counter("passport_cdc_snapshot_rows_total", "Rows read by snapshots", ["hospital"])
+SNAPSHOT_DONE = Gauge("passport_cdc_snapshot_done_ratio", "Share of the obs keys that is read", ["hospital"])
 SNAPSHOT_RUNNING = Gauge("passport_cdc_snapshot_running", "1 while a snapshot runs", ["hospital"])
 
 APPLY_SECONDS = Histogram(

@@ -35,7 +35,7 @@ class LoadBudget(Model):
     """What snapshots, re-reads, polling and comparing together may ask of the hospital's server."""
 
     rows_per_s: int = Field(20_000, ge=1)
-    queries_per_s: int = Field(50, ge=1)
+    queries_per_s: int = Field(100, ge=1)
     chunk_rows: int = Field(2_000, ge=1, le=100_000)
 
 
@@ -105,6 +105,7 @@ class Cdc(Model):
     checkpoint_s: float = Field(1, gt=0)
     reconnect_max_s: float = Field(30, gt=0)
     silence_s: float = Field(300, gt=0)
+    headroom_alarm_s: float = Field(86_400, ge=0)
 
 
 class Logs(Model):

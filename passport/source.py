@@ -4,7 +4,6 @@ A server shows a binlog position, and sends the event, *before* the commit becom
 closes that gap: it opens a consistent snapshot of which everything up to `Reading.position` is surely part.
 """
 
-import codecs
 import re
 import ssl
 import time
@@ -20,6 +19,7 @@ from passport.errors import Fatal, NotReady, Retry, reduced
 from passport.event import EventSource, Row
 from passport.settings import MySQL
 from passport.tables import OBS_COLUMNS
+from passport.utf8 import LENIENT
 from passport.version import Position
 
 Flavour = Literal["mariadb", "mysql"]
@@ -27,21 +27,8 @@ SETTLE_S = 1.0  # MySQL without GTIDs says nothing of visibility: wait, and the 
 DENIED = {1044, 1045, 1698}
 NO_GRANT = 1227
 NO_BINLOG = 1381
+CR_SSL = 2026
 _THREAD = re.compile(r"#\d+")
-
-
-LENIENT = "utf8_replace"  # MariaDB keeps lone surrogates: here, as in the binlog's rows, they are replaced
-
-
-def _codec(name: str) -> codecs.CodecInfo | None:
-    return (
-        codecs.CodecInfo(codecs.utf_8_encode, lambda raw, _="": codecs.utf_8_decode(raw, "replace", True), name=name)
-        if name == LENIENT
-        else None
-    )
-
-
-codecs.register(_codec)
 
 
 class Waypoint(NamedTuple):
@@ -172,6 +159,11 @@ class Source:
 
 def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connection[Any]":
     """A read-only session in UTC with short timeouts. NotReady (server away) or Fatal (refused), without quoting."""
+    timeouts = {
+        "connect_timeout": max(1, settings.connect_timeout_s),
+        "read_timeout": settings.read_timeout_s,
+        **options,
+    }
     try:
         connection = pymysql.connect(
             host=settings.host,
@@ -181,11 +173,12 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
             database=settings.database,
             charset="utf8mb4",
             autocommit=True,
-            connect_timeout=int(max(1, settings.connect_timeout_s)),
             init_command="SET time_zone = '+00:00'",
-            **{"read_timeout": settings.read_timeout_s, **_tls(hospital, settings), **options},
+            **{**_tls(hospital, settings), **timeouts, "read_timeout": timeouts["connect_timeout"]},
         )
         connection.encoding = LENIENT
+        # A frozen server still accepts: until it has greeted us, it gets no longer than a connection may take.
+        connection._read_timeout = timeouts["read_timeout"]  # type: ignore[attr-defined]  # noqa: SLF001
         _all(connection, "SET SESSION TRANSACTION READ ONLY")
     except (pymysql.err.MySQLError, OSError, RuntimeError) as error:
         raise classified(error, hospital, settings) from None
@@ -202,6 +195,22 @@ def identity(connection: "pymysql.Connection[Any]") -> str:
 def flavour(connection: "pymysql.Connection[Any]") -> Flavour:
     version: str = connection.get_server_info()  # type: ignore[no-untyped-call]
     return "mariadb" if "mariadb" in version.lower() else "mysql"
+
+
+def greeted(hospital: str, settings: MySQL) -> Flavour:
+    """What the server says that it is, before it knows us: no account is needed. NotReady."""
+    connection = pymysql.connect(
+        host=settings.host, port=settings.port, user="", defer_connect=True, read_timeout=settings.connect_timeout_s
+    )
+    with suppress(pymysql.err.MySQLError, OSError):
+        connection.connect()
+        connection.close()
+    if not hasattr(connection, "server_version"):
+        raise NotReady(
+            f"hospital {hospital}: MySQL at {settings.host}:{settings.port} doesn't answer",
+            hint=f"passport grants --hospital {hospital} --flavour mariadb   # or mysql",
+        )
+    return flavour(connection)
 
 
 def end_of_binlog(connection: "pymysql.Connection[Any]") -> Position | None:
@@ -351,6 +360,7 @@ def classified(error: BaseException, hospital: str, settings: MySQL) -> Exceptio
     """A client's error by its remedy, without its text."""
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     where = f"{settings.host}:{settings.port}"
+    tls = getattr(error, "original_exception", error)  # the client wraps what the handshake raised
     if code in DENIED:
         return Fatal(
             f"hospital {hospital}: MySQL at {where} refuses user {settings.user!r} ({reduced(error)})",
@@ -368,7 +378,13 @@ def classified(error: BaseException, hospital: str, settings: MySQL) -> Exceptio
             f"hospital {hospital}: database {settings.database!r} at {where} is not an OpenMRS ({reduced(error)})",
             hint=f"check hospitals.{hospital}.mysql.database, then: passport check --hospital {hospital}",
         )
-    if isinstance(error, ssl.SSLError) or "ssl" in type(error).__name__.lower():
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return Fatal(
+            f"hospital {hospital}: the TLS certificate of {where} is not accepted ({tls.verify_message})",
+            hint=f"renew it, or set hospitals.{hospital}.mysql.tls.ca to what signed it"
+            f"   # openssl s_client -starttls mysql -connect {where}",
+        )
+    if code == CR_SSL or (isinstance(tls, ssl.SSLError) and not isinstance(tls, ssl.SSLEOFError)):
         return Fatal(
             f"hospital {hospital}: TLS to {where} failed ({reduced(error)})",
             hint=f"check hospitals.{hospital}.mysql.tls, then: passport check --hospital {hospital}",

@@ -118,6 +118,16 @@ def create_topic(kafka_bootstrap: str) -> Callable[..., str]:
 @pytest.fixture
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     """``own(kind, **options) -> server``: started for this test alone, killed and forgotten after it."""
+    yield from _own(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def module_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """The same for all tests of a file."""
+    yield from _own(tmp_path_factory)
+
+
+def _own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     started: list[MariaDB | MySQL | Kafka | Mongo] = []
 
     def start(kind: type[S], **options: Any) -> S:

@@ -19,7 +19,7 @@ def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Setting
         partition=changes.pop("partition", 0),
         timezone="Africa/Kigali",
         national_id_type="00000000-0000-0000-0000-000000000001",
-        load_budget=LoadBudget(**{"chunk_rows": 200, **changes.pop("load_budget", {})}),
+        load_budget=LoadBudget(**{"chunk_rows": 200, "queries_per_s": 10_000, **changes.pop("load_budget", {})}),
         mysql=mysql,
         **changes.pop("hospital", {}),
     )

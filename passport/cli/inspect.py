@@ -19,6 +19,7 @@ from passport.cli.status import Reading, collect
 from passport.configuration import shown
 from passport.errors import Fatal, NotReady, PassportError
 from passport.settings import Settings
+from passport.source import greeted
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")]
 SomeHospital = Annotated[str | None, typer.Option("--hospital", "-H", help="Only this one.")]
@@ -67,12 +68,14 @@ def _destination_checks(settings: Settings, name: str) -> list[Check]:
     try:
         with closing(connected(name, settings)) as sink:
             sink.ready()
+            more = [*sink.checks()] if hasattr(sink, "checks") else []
     except (Fatal, NotReady) as error:
         return [Check(what, False, error.message, error.hint)]
     except PassportError as error:
         return [Check(what, False, str(error))]
     found = settings.destinations[name]
     checks = [Check(what, True, f"type {found.type}, can be written")]
+    checks += [replace(one, name=f"{what}: {one.name}") for one in more]
     if found.type == "mongo" and len(str(found.options.get("link_key", ""))) < 16:
         remedy = f"set destinations.{name}.options.link_key to 16 or more random characters before people are stored"
         checks.append(Check(what, None, "link_key is short: ids hashed with it can be guessed", remedy))
@@ -105,17 +108,16 @@ def _print_checks(console: Console, checks: list[Check]) -> None:
 def grants(
     context: typer.Context,
     hospital: HospitalOption,
-    flavour: Annotated[str, typer.Option("--flavour", help="mariadb or mysql.")] = "mariadb",
+    flavour: Annotated[
+        Literal["auto", "mariadb", "mysql"], typer.Option("--flavour", help="auto asks the server.")
+    ] = "auto",
 ) -> None:
     """The SQL that the hospital's DBA runs: the smallest grants that suffice."""
     from cdc.grants import grants as write
 
     session: Session = context.obj
-    session.hospital(hospital)
-    if flavour not in ("mariadb", "mysql"):
-        raise typer.BadParameter("mariadb or mysql", param_hint="--flavour")
-    kind: Literal["mariadb", "mysql"] = "mariadb" if flavour == "mariadb" else "mysql"
-    print(write(hospital, session.hospital(hospital), kind), end="")  # noqa: T201
+    found = session.hospital(hospital)
+    print(write(hospital, found, greeted(hospital, found.mysql) if flavour == "auto" else flavour), end="")  # noqa: T201
 
 
 def status(
@@ -147,16 +149,32 @@ def status(
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:
     table = Table()
-    for heading in ("hospital", "state", "position", "captured", "lag", "stored", "matched", "unmatched", "last event"):
-        table.add_column(heading, justify="left" if heading in ("hospital", "state", "position") else "right")
+    left, right = (
+        ("hospital", "state", "position", "kept"),
+        ("captured", "lag", "stored", "matched", "unmatched", "last event"),
+    )
+    for heading in (*left, *right):
+        table.add_column(heading, justify="left" if heading in left else "right")
     for row in rows:
         last = "-" if row["last_event_s"] is None else f"{row['last_event_s']:,.0f} s ago"
         numbers = (row["captured"], row["lag_records"], row["stored"], row["matched"], row["unmatched"])
         behind = " (behind)" if row["behind"] else ""
         table.add_row(
-            row["hospital"], f"{row['state']}{behind}", row["position"] or "-", *(f"{n:,}" for n in numbers), last
+            row["hospital"],
+            f"{row['state']}{behind}",
+            row["position"] or "-",
+            _kept(row["headroom_s"]),
+            *(f"{n:,}" for n in numbers),
+            last,
         )
     return table
+
+
+def _kept(headroom_s: float | str | None) -> str:
+    """For how long the saved position is surely on the server."""
+    if isinstance(headroom_s, float):
+        return f"[{'red' if headroom_s < 86_400 else 'default'}]{headroom_s / 3600:,.0f} h[/]"
+    return headroom_s or "-"
 
 
 def verify(

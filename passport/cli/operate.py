@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, SpinnerColumn, TextColumn, TimeEla
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from passport.cli.bars import rows_bar
 from passport.cli.inspect import JsonOption, SomeHospital
 from passport.cli.roles import DestinationOption, HospitalOption
 from passport.cli.session import Session
@@ -41,21 +42,22 @@ def backfill(
     hospital: HospitalOption,
     from_key: Annotated[int | None, typer.Option("--from-key", help="First obs_id.")] = None,
     to_key: Annotated[int | None, typer.Option("--to-key", help="Last obs_id.")] = None,
+    person: Annotated[int | None, typer.Option("--person", help="All of this person_id instead.")] = None,
 ) -> None:
-    """Read a hospital's obs once more into the topic, while its reader goes on."""
+    """Bring a hospital's obs once more to every destination, while its reader goes on."""
     from cdc import backfill as filling
 
     session: Session = context.obj
     session.hospital(hospital)
-    with RichProgress(*COLUMNS, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"obs of {hospital}", total=None)
+    if person is not None:
+        if from_key is not None or to_key is not None:
+            raise typer.BadParameter("a person's obs have no range of keys", param_hint="--person")
+        filling.person(hospital, session.settings, person)
+        session.console.print("asked: every destination reads this person whole", highlight=False)
+        return
+    with rows_bar(f"obs of {hospital}") as progress:
         rows = filling.run(
-            hospital,
-            session.settings,
-            first=from_key,
-            to=to_key,
-            stop=session.role(),
-            progress=lambda done: bar.update(task, completed=done),
+            hospital, session.settings, first=from_key, to=to_key, stop=session.role(), progress=progress
         )
     session.console.print(f"{rows:,} rows read", highlight=False)
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from passport.cli.bars import snapshot_bar
 from passport.cli.session import Session
 
 HospitalOption = Annotated[str, typer.Option("--hospital", "-H", help="Its id in the settings.")]
@@ -33,7 +34,9 @@ def cdc_run(
 
     session: Session = context.obj
     session.hospital(hospital)
-    reader.run(hospital, session.settings, until_caught_up=until_caught_up, stop=session.role(), new_epoch=new_epoch)
+    stop = session.role()
+    with snapshot_bar(hospital):
+        reader.run(hospital, session.settings, until_caught_up=until_caught_up, stop=stop, new_epoch=new_epoch)
 
 
 def consume(

@@ -3,14 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from math import isfinite
 from typing import Any
 
 from pydantic import SecretStr
 
 from passport.errors import PassportError
 from passport.settings import Settings
-from passport.source import connect, end_of_binlog
+from passport.source import Source, end_of_binlog
 
 Row = dict[str, Any]
 
@@ -82,6 +82,7 @@ def _hospital(settings: Settings, name: str, saved: Any, ends: dict[int, tuple[i
     first, end = ends.get(hospital.partition, (0, 0))
     progress = sink.progress(name)
     counts = sink.counts(name)
+    behind, left = _at_the_server(settings, name, saved)
     return {
         "hospital": name,
         "state": _state(hospital.capture, saved),
@@ -89,7 +90,8 @@ def _hospital(settings: Settings, name: str, saved: Any, ends: dict[int, tuple[i
         "snapshot_key": saved.snapshot.next_key if saved and saved.snapshot else None,
         "epoch": saved.epoch if saved else None,
         "position": f"{saved.position.file}:{saved.position.pos}" if saved else None,
-        "behind": _behind(settings, name, saved),
+        "behind": behind,
+        "headroom_s": left if left is None or isfinite(left) else "never purged",
         "captured": end - first,
         "applied_offset": progress.offset if progress else None,
         "lag_records": max(0, end - (progress.offset if progress else first)),
@@ -108,16 +110,24 @@ def _state(capture: str, saved: Any) -> str:
     return "streaming" if saved.snapshot is None or saved.snapshot.state == "done" else "snapshot"
 
 
-def _behind(settings: Settings, name: str, saved: Any) -> bool | None:
-    """Whether the hospital's binlog goes on past the saved position; None when that can't be said now."""
+def _at_the_server(settings: Settings, name: str, saved: Any) -> tuple[bool | None, float | None]:
+    """Whether the hospital's binlog goes on past the saved position, and how long that is surely kept there.
+
+    None where that can't be said now; inf: for ever.
+    """
+    from cdc.retention import headroom
+
     if saved is None or saved.capture == "polling":
-        return None
+        return None, None
+    source = Source(name, settings.hospitals[name].mysql)
     try:
-        with closing(connect(name, settings.hospitals[name].mysql)) as connection:
-            end = end_of_binlog(connection)
+        end = end_of_binlog(source.connection())
+        left, _ = headroom(source, saved.position, saved.ts_ms)
     except PassportError:
-        return None
-    return end is not None and end.order > saved.position.order
+        return None, None
+    finally:
+        source.close()
+    return end is not None and end.order > saved.position.order, left
 
 
 def problems(row: Row) -> Iterator[dict[str, str]]:
@@ -129,6 +139,7 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
         (row["last_event_s"] is not None and row["last_event_s"] > 300, "nothing has come for five minutes", _CHECK),
         (row["lag_records"] > 10_000, "the consumer is far behind: start one more", "passport consume"),
         (bool(row.get("dead_letters")), "records could not be carried", "passport dead-letters list --hospital {}"),
+        (_soon(row.get("headroom_s")), "its binlog may be purged within a day before it is read", _CHECK),
         (_wrong(row.get("verified")), "the last verify found differences", "passport reconcile --hospital {} --once"),
     ):
         if wrong:
@@ -140,3 +151,7 @@ _CHECK = "passport check --hospital {}"
 
 def _wrong(verified: Row | None) -> bool:
     return verified is not None and not verified["equal"]
+
+
+def _soon(headroom_s: float | str | None) -> bool:
+    return isinstance(headroom_s, float) and headroom_s < 86_400

@@ -8,7 +8,7 @@ import pytest
 
 from cdc.binlog import Row
 from dev.stack import MariaDB, MySQL
-from passport.source import LENIENT
+from passport.utf8 import LENIENT
 from passport.values import ColumnInfo, canonical, row_text, select_list
 from tests.integration import every_type
 from tests.integration.taps import Tap, of

@@ -1,17 +1,33 @@
 """Snapshots beside the stream: whole, resumable, gentle, and made again when rows changed without row events."""
 
+import contextlib
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import pymysql
 import pytest
+import yaml
 from prometheus_client import REGISTRY
 
+from cdc import broker
+from dev.hospital.clinic import BUSY
 from dev.stack import MariaDB, MySQL
 from passport.event import ChangeEvent
+from passport.settings import Settings
 from tests import stream
-from tests.hospitals import assert_equal, clinic, eventually, hospital, in_source_order, log, reading, saved
+from tests.hospitals import PASSWORD, assert_equal, clinic, eventually, hospital, in_source_order, reading, saved
 from tests.reader_process import catch_up, running, spawn
+from tests.servers import Address
 
 Server = MariaDB | MySQL
 
@@ -48,36 +64,188 @@ def test_chunks_follow_each_other_from_end_to_end(server: Server, kafka_bootstra
     assert sorted(key for chunk in found for key in chunk.keys) == sorted(stream.obs(address))
 
 
-def test_killed_it_goes_on_after_the_last_whole_chunk(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
-    address = hospital(own_mariadb())
-    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 50, "rows_per_s": 300})
-    process = spawn(settings, tmp_path)
-    with eventually(lambda: "reading the binlog" in log(tmp_path)):
-        pass
-    with eventually(lambda: len(chunks(stream.records(settings))) > 8):
-        pass
-    process.kill()
-    process.wait()
-    halfway = saved(settings).snapshot
-    assert halfway is not None
-    assert halfway.state == "running"
-    assert halfway.next_key is not None
-    before = chunks(stream.records(settings))
-    catch_up(settings)
-    after = chunks(assert_equal(settings, address))[len(before) :]
-    assert after[0].first == halfway.next_key
-    assert before[-1].to is not None
-    assert before[-1].to >= halfway.next_key > before[0].to  # type: ignore[operator]
+def bulk(address: Address, times: int) -> None:
+    """So many copies of all obs, each with a uuid of its own."""
+    listed = address.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'openmrs' AND table_name = 'obs'"
+        " AND column_name NOT IN ('obs_id', 'uuid')"
+    )
+    columns = ", ".join(row[0] for row in listed)
+    copy = f"INSERT INTO obs (uuid, {columns}) SELECT UUID(), {columns} FROM obs WHERE obs_id <= @last"
+    address.execute("SELECT MAX(obs_id) INTO @last FROM obs", *[copy] * times)
 
 
-def test_it_keeps_to_its_budget(own_mariadb: Any, kafka_bootstrap: str) -> None:
-    address = hospital(own_mariadb())
-    rows = len(stream.obs(address))
-    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 50, "rows_per_s": 500})
-    began = time.monotonic()
+def edges(address: Address, stop: threading.Event, done: Counter[str]) -> None:
+    """As fast as one session can: keys below and at zero, far apart, moved, gone, come back."""
+    rng = Random(5)
+    listed = address.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'openmrs' AND table_name = 'obs'"
+        " AND column_name NOT IN ('obs_id', 'uuid', 'comments')"
+    )
+    columns = ", ".join(row[0] for row in listed)
+    with address.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0")
+        cursor.execute("SELECT obs_id FROM obs ORDER BY obs_id LIMIT 60")
+        low = [row[0] for row in cursor.fetchall()]
+        wild = [-2_147_483_648, -7, -1, 0, 100_000, 1_000_000]  # not the last one: no key could follow it
+        while not stop.is_set():
+            key, from_key = rng.choice(wild), rng.choice(low)
+            what = rng.choice(["insert", "delete", "edit", "void", "move", "delete low"])
+            statement = {
+                "insert": f"INSERT IGNORE INTO obs (obs_id, uuid, comments, {columns})"
+                f" SELECT {key}, UUID(), 'edge', {columns} FROM obs WHERE obs_id = {from_key}",
+                "delete": f"DELETE FROM obs WHERE obs_id = {key}",
+                "edit": f"UPDATE obs SET comments = UUID() WHERE obs_id IN ({key}, {from_key})",
+                "void": f"UPDATE obs SET voided = 1 - voided, date_voided = NOW() WHERE obs_id = {key}",
+                "move": f"UPDATE IGNORE obs SET obs_id = {key} WHERE obs_id = {rng.choice(wild)}",
+                "delete low": f"DELETE FROM obs WHERE obs_id = {from_key} AND obs_id % 7 = 0",
+            }[what]
+            try:
+                done[what] += cursor.execute(statement)
+            except pymysql.MySQLError as error:
+                if error.args[0] not in BUSY:
+                    raise
+
+
+def test_it_is_exact_beside_writers_at_full_speed(server: Server, kafka_bootstrap: str) -> None:
+    address = hospital(server)
+    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 25, "rows_per_s": 400})
+    stop, done = threading.Event(), Counter[str]()
+    writer = threading.Thread(target=edges, args=(address, stop, done))
+    writer.start()
+    try:
+        with (
+            clinic(address, rate=None),
+            running(settings),
+            eventually(lambda: len(chunks(stream.records(settings))) > 30, within_s=120),
+        ):
+            pass
+    finally:
+        stop.set()
+        writer.join()
     catch_up(settings)
-    assert time.monotonic() - began > rows / 500 - 1
+    events = assert_equal(settings, address)
+    assert in_source_order(events)
+    assert min(done.values()) > 3, "each of what an edge may suffer was done, several times"
+    assert len(done) == 6
+    found = chunks(events)
+    assert any(key <= 0 for chunk in found[:1] for key in chunk.keys), "keys at and below zero were there"
+    assert (found[0].first, found[-1].to) == (None, None)
+    last = 0
+    for at, event in enumerate(events):  # a chunk's rows come before it, and are acknowledged before it is sent
+        if event.kind == "chunk":
+            read = {one.row["obs_id"] for one in events[last:at] if one.source.origin == "snapshot"}
+            assert read == {*event.keys}
+            last = at + 1
+
+
+def test_killed_between_and_within_chunks_it_goes_on(server: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+    """Large chunks, so that one is surely being sent when the process dies."""
+    address = hospital(server, patients=5)
+    bulk(address, -(-12_000 // len(stream.obs(address))))
+    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 4_000, "rows_per_s": 2_000})
+    halfway: list[Any] = []
+    for turn, wanted in enumerate(("within", "between")):
+        process = spawn(settings, tmp_path)
+        with eventually(lambda turn=turn: sent(settings) > turn * 4_200 + 500, within_s=60):  # type: ignore[misc]
+            pass
+        if wanted == "between":
+            with eventually(lambda: saved(settings).snapshot.next_key is not None, within_s=60):  # type: ignore[union-attr]
+                pass
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        events = stream.records(settings)
+        halfway.append((saved(settings).snapshot, len(chunks(events)), sum(event.kind == "row" for event in events)))
+    (first, no_chunk, rows_then), (second, some, _) = halfway
+    assert (first.next_key, no_chunk) == (None, 0)
+    assert 0 < rows_then < 4_000, "within a chunk"
+    assert (second.next_key is not None, some >= 1) == (True, True)
+    before = len(chunks(stream.records(settings)))
+    catch_up(settings)
+    rest = chunks(assert_equal(settings, address))[before:]
+    assert rest[0].first == second.next_key, "from the saved cursor on, not anew"
+    assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
+
+
+def sent(settings: Settings) -> int:
+    ends = broker.offsets(settings.kafka, settings.kafka.topic)
+    return ends.get(0, (0, 0))[1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "most_rows", "most_queries"),
+    [
+        ({"chunk_rows": 30, "rows_per_s": 120}, 120, None),
+        ({"chunk_rows": 20, "queries_per_s": 60}, None, 60),
+    ],
+    ids=["rows", "queries"],
+)
+def test_it_keeps_to_its_budget(
+    server: Server, kafka_bootstrap: str, budget: dict[str, int], most_rows: int | None, most_queries: int | None
+) -> None:
+    """By what the server counts: statements, and the rows that a scan moved on to."""
+    address = hospital(server, patients=8)
+    whole = len(stream.obs(address))
+    settings = reading(address, kafka_bootstrap, load_budget=budget, cdc={"heartbeat_s": 60})
+    with running(settings):
+        with eventually(lambda: len(chunks(stream.records(settings))) > 1):
+            pass
+        began, before = time.monotonic(), counters(server)
+        time.sleep(2.5)
+        after, seconds = counters(server), time.monotonic() - began
+        assert saved(settings).snapshot.state == "running"  # type: ignore[union-attr]
+    rows, queries = (after[name] - before[name] for name in ("Handler_read_next", "Questions"))
+    assert whole > rows > 100, "it read meanwhile"
+    if most_rows:
+        assert rows / seconds < most_rows * 1.3 + 50 / seconds
+    if most_queries:
+        assert queries / seconds < most_queries * 1.1 + 5
+    catch_up(settings)
     assert_equal(settings, address)
+
+
+def counters(server: Server) -> dict[str, int]:
+    return {
+        name: int(value)
+        for name, value in server.execute("SHOW GLOBAL STATUS")
+        if name in ("Handler_read_next", "Questions")
+    }
+
+
+def test_a_terminal_shows_a_bar_and_whole_log_lines(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
+    address = hospital(own_mariadb(), patients=5)
+    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 50, "rows_per_s": 150})
+    tree = settings.model_dump(mode="json")
+    tree["hospitals"]["kigali"]["mysql"]["password"] = PASSWORD
+    config = tmp_path / "passport.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    said = on_a_terminal(["--config", str(config), "cdc", "run", "--hospital", "kigali", "--until-caught-up"])
+    assert "snapshot of kigali" in said
+    shares = [int(share) for share in re.findall(r"(\d+)%", said)]
+    assert shares == sorted(shares)
+    assert len({*shares}) > 3
+    assert re.search(r"\d+ rows", said)
+    assert [line for line in said.splitlines() if "reading the binlog" in line and "snapshot of" not in line]
+    again = on_a_terminal(["--config", str(config), "backfill", "--hospital", "kigali"])
+    assert "obs of kigali" in again
+    assert f"{len(stream.obs(address)):,} rows read" in again
+
+
+def on_a_terminal(words: list[str]) -> str:
+    """What one command writes to a terminal of 120 columns, without escapes."""
+    main, other = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "passport", *words], stdin=other, stdout=other, stderr=other, env=environment
+    )
+    os.close(other)
+    said = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while piece := os.read(main, 65_536):
+            said += piece
+    os.close(main)
+    assert process.wait(60) == 0, said.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode()).replace("\r", "\n")
 
 
 def test_changes_are_published_while_it_runs(own_mariadb: Any, kafka_bootstrap: str) -> None:

@@ -9,6 +9,7 @@ import cdc.envelopes
 import cdc.epochs
 import cdc.lease
 import cdc.reader
+import cdc.retention
 import cdc.session
 import cdc.snapshot
 import passport.source
@@ -24,8 +25,17 @@ from tests.simulation.kafka import Broker
 from tests.simulation.mysql import Change, Server
 from tests.simulation.world import BrokenPromise, Process, Silent, World
 
-CLOCKED = (cdc.envelopes, cdc.epochs, cdc.lease, cdc.reader, cdc.session, cdc.snapshot, passport.source)
-LOGGED = (cdc.epochs, cdc.lease, cdc.reader, cdc.session, cdc.snapshot)
+CLOCKED = (
+    cdc.envelopes,
+    cdc.epochs,
+    cdc.lease,
+    cdc.reader,
+    cdc.retention,
+    cdc.session,
+    cdc.snapshot,
+    passport.source,
+)
+LOGGED = (cdc.epochs, cdc.lease, cdc.reader, cdc.retention, cdc.session, cdc.snapshot)
 SETTINGS = stream.settings(
     Address("mariadb", "nowhere", 1, "nobody", "").settings(),
     "nowhere",

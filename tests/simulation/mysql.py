@@ -3,6 +3,7 @@
 It answers the statements that this project sends, by their text, and streams the items that BinlogStream gives.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -283,6 +284,7 @@ class Cursor:
     def __init__(self, connection: Connection, *, as_dicts: bool) -> None:
         self._connection, self._server, self._as_dicts = connection, connection.server, as_dicts
         self._rows: list[tuple[Any, ...]] = []
+        self._names: list[str] = []
 
     def __enter__(self) -> "Cursor":
         return self
@@ -300,13 +302,18 @@ class Cursor:
         answer = next((answer for words, answer in _ANSWERS.items() if words in sql), None)
         if answer is None:
             raise NotImplementedError(sql)
+        self._names = re.findall(r" AS (\w+)", sql)
         self._rows = [*answer(self, args or ())]
 
     def fetchone(self) -> Any:
         return self._rows[0] if self._rows else None
 
     def fetchall(self) -> Any:
-        return [{"ts_ms": row[0]} for row in self._rows] if self._as_dicts else tuple(self._rows)
+        return (
+            [dict(zip(self._names or range(len(row)), row, strict=True)) for row in self._rows]
+            if self._as_dicts
+            else tuple(self._rows)
+        )
 
     # --- the answers, a method a statement
 
@@ -399,6 +406,10 @@ class Cursor:
         yield ("Binlog_snapshot_file", position.file)
         yield ("Binlog_snapshot_position", str(position.pos))
 
+    def ends(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        table, _ = self._connection.view or (self._server.table, None)
+        yield (min(table, default=None), max(table, default=None))
+
     def obs(self, args: Any) -> Iterator[tuple[Any, ...]]:
         table, _ = self._connection.view or (self._server.table, None)
         after, limit = args if len(args) == 2 else (-1, *args)
@@ -408,6 +419,9 @@ class Cursor:
 
 # The first whose words are in a statement answers it.
 _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
+    "MIN(obs_id)": Cursor.ends,
+    "%expire%": Cursor.nothing,
+    "rds_configuration": Cursor.nothing,
     "GET_LOCK": Cursor.lock,
     "IS_USED_LOCK": Cursor.holds,
     "wait_timeout": Cursor.forget,

@@ -15,6 +15,7 @@ from consumers.sinks.mongo.registrations import Registrations
 from consumers.sinks.mongo.rows import SLICE, Applied, Rows
 from consumers.sinks.mongo.rules import Mapping as Rules
 from consumers.sinks.mongo.store import Records
+from passport.check import Check
 from passport.errors import Fatal, Reject
 from passport.observation import Observation, Person
 from passport.settings import Settings
@@ -87,6 +88,15 @@ class MongoSink:
         self._registrations.check()
         with border():
             self._client.admin.command("ping")
+
+    def checks(self) -> Iterator[Check]:
+        """What `passport check` says besides: `connect` refuses a server that is no replica set."""
+        with border():
+            hosts = self._client.admin.command("hello").get("hosts", ())
+        members = len(hosts)  # none: shards, each a replica set of its own
+        detail = f"{members} members, a write waits for a majority of them"
+        remedy = "" if members > 2 or not members else "rs.add('HOST:27017') in mongosh, until there are three"
+        yield Check("replica set", True if members > 2 or not members else None, detail, remedy)
 
     def close(self) -> None:
         self._registrations.stop()

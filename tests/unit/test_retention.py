@@ -1,0 +1,81 @@
+"""How long a saved position is kept, and the alarm."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from cdc.retention import Headroom, kept_s, left_s
+from passport import health
+from passport.version import Position
+
+WHAT = "hospital kigali: binlog headroom"
+FILES = ["binlog.000007", "binlog.000008", "binlog.000009"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "rds", "seconds"),
+    [
+        ({"binlog_expire_logs_seconds": "2592000"}, (), 2_592_000),
+        ({"binlog_expire_logs_seconds": "0", "expire_logs_days": "0.000000"}, (), math.inf),
+        ({"binlog_expire_logs_seconds": "0", "expire_logs_days": "2"}, (), 172_800),
+        ({"binlog_expire_logs_seconds": "60", "binlog_expire_logs_auto_purge": "OFF"}, (), math.inf),
+        ({}, (), math.inf),
+        ({"binlog_expire_logs_seconds": "2592000"}, (("24",),), 86_400),
+        ({"binlog_expire_logs_seconds": "2592000"}, ((None,),), 0),  # RDS: as soon as it likes
+    ],
+)
+def test_what_the_server_keeps(
+    variables: dict[str, str], rds: tuple[tuple[str | None, ...], ...], seconds: float
+) -> None:
+    assert kept_s(variables, rds) == seconds
+
+
+@pytest.mark.parametrize(
+    ("file", "kept", "age_s", "left"),
+    [
+        ("binlog.000009", 3600, 10_000, 3600),  # is still written, however old the position is
+        ("binlog.000008", 3600, 1000, 2600),
+        ("binlog.000007", 3600, 5000, 0),
+        ("binlog.000006", 3600, 1, 0),  # gone
+        ("binlog.000007", math.inf, 1e9, math.inf),
+        ("binlog.000006", math.inf, 1, 0),
+        ("binlog.000008", 3600, -5, 3600),  # clocks differ
+    ],
+)
+def test_what_is_left(file: str, kept: float, age_s: float, left: float) -> None:
+    assert left_s(kept, FILES, Position(file, 4), age_s) == left
+
+
+@pytest.fixture
+def headroom() -> Iterator[Headroom]:
+    yield Headroom("kigali", 86_400)
+    health.working(WHAT)
+
+
+def test_the_alarm_comes_once_and_goes(headroom: Headroom) -> None:
+    with capture_logs() as logs:
+        headroom.tell(200_000, 259_200)
+        assert not logs
+        for left in (80_000, 60_000, 0):
+            headroom.tell(left, 259_200)
+        (alarm,) = logs
+        assert (alarm["log_level"], alarm["hospital"]) == ("error", "kigali")
+        assert "22.2 hours" in alarm["reason"]
+        assert "passport check --hospital kigali" in health.failures()[WHAT]
+        Headroom("kigali", 86_400).tell(1_000, 259_200)  # the next connection's
+        assert len(logs) == 1
+        headroom.tell(259_200, 259_200)
+        assert WHAT not in health.failures()
+
+
+def test_a_server_that_keeps_little_is_no_alarm_in_itself(headroom: Headroom) -> None:
+    headroom.tell(3_600, 3_600)
+    assert WHAT not in health.failures()
+    headroom.tell(1_700, 3_600)
+    assert WHAT in health.failures()
+    headroom.tell(math.inf, math.inf)
+    assert WHAT not in health.failures()
+    headroom.tell(0, 0)
+    assert WHAT in health.failures()
