@@ -150,5 +150,5 @@ def classified(error: BaseException, kafka: Kafka) -> Exception:
         return Retry("a topic or partition is missing in Kafka", after=1)
     return NotReady(
         f"Kafka at {kafka.bootstrap} doesn't answer ({reduced(error)})",
-        hint="is it running and reachable from here? passport check",
+        hint=kafka.silent_hint,
     )

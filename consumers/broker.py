@@ -293,5 +293,5 @@ def remedied(kafka: Kafka) -> Iterator[None]:
     except (kafka_errors.KafkaError, OSError) as error:
         raise NotReady(
             f"Kafka at {kafka.bootstrap} doesn't answer ({reduced(error)})",
-            hint="is it running and reachable from here? passport check",
+            hint=kafka.silent_hint,
         ) from None

@@ -83,6 +83,13 @@ class Kafka(Model):
     sasl_password: SecretStr | None = None
     ssl_cafile: str | None = None
 
+    @property
+    def silent_hint(self) -> str:
+        """For a broker that doesn't answer: its client hides a refused sign-in or certificate behind a time-out."""
+        is_open = self.security_protocol == "PLAINTEXT"
+        secured = "" if is_open else "; are kafka.sasl_* right, and is kafka.ssl_cafile its authority"
+        return f"is it running and reachable from here{secured}? passport check"
+
 
 class Destination(Model):
     """`options` are checked by the destination's own Options."""

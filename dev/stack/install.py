@@ -19,6 +19,7 @@ from pathlib import Path
 from passport.errors import Fatal
 
 KAFKA_VERSION = "4.4.0"
+HELM_VERSION = "v3.22.0"
 _HERE = Path(__file__).parent
 _threads = threading.RLock()
 _held: list[bool] = []
@@ -95,6 +96,21 @@ def mongod() -> Path:
     if "not found" in _output("ldd", program):
         _apt("libcurl4", "libssl3")
     return program
+
+
+def promtool() -> Path:
+    """Checks Prometheus' rules."""
+    return _program("promtool", "prometheus")
+
+
+def systemd_analyze() -> Path:
+    """Checks systemd's units."""
+    return _program("systemd-analyze", "systemd")
+
+
+def helm() -> Path:
+    """Renders the chart; built with Go, which takes a minute."""
+    return once(f"helm-{HELM_VERSION}", _get_helm) / "helm"
 
 
 @functools.cache
@@ -183,6 +199,13 @@ def jars(folder: Path, pom: Path, *options: str) -> None:
     maven = _program("mvn", "maven")
     options = ("-DincludeScope=runtime", f"-DoutputDirectory={folder}", *options)
     _run(maven, "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies", *options)
+
+
+def _get_helm(folder: Path) -> None:
+    go = _program("go", "golang-go")
+    say(f"building helm {HELM_VERSION} with Go into {cache()}")
+    module = f"helm.sh/helm/v3/cmd/helm@{HELM_VERSION}"
+    _run(go, "install", module, environment={"GOBIN": str(folder), "GOFLAGS": "-mod=mod"})
 
 
 def _get_mysql(folder: Path) -> None:

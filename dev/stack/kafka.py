@@ -50,8 +50,9 @@ Configuration:
 class Kafka(Server):
     """A broker that is its own controller; topics are never created by themselves.
 
-    `settings`: lines of server.properties. `jvm`: flags of the JVM in place of those that start soonest, which
-    also cost the least CPU up to some 500,000 records; after that the full compiler (no flags but `-Xmx`) does.
+    `settings`: lines of server.properties, in which {port} and {controller} are the ports. `jvm`: flags of the JVM
+    in place of those that start soonest, which also cost the least CPU up to some 500,000 records; after that the
+    full compiler (no flags but `-Xmx`) does.
     """
 
     def __init__(
@@ -84,8 +85,9 @@ class Kafka(Server):
     def command(self) -> list[str]:
         controller = ports.kept(self.folder / "controller.port")
         (self.folder / "log4j2.yaml").write_text(_LOGGING)
-        settings = _SETTINGS.format(port=self.port, controller=controller, data=self.data)
-        (self.folder / "server.properties").write_text(settings + "\n".join(self.settings) + "\n")
+        settings = _SETTINGS + "\n".join(self.settings) + "\n"
+        settings = settings.format(port=self.port, controller=controller, data=self.data)
+        (self.folder / "server.properties").write_text(settings)
         logging = f"-Dlog4j2.configurationFile={self.folder}/log4j2.yaml"
         return [*_java(), *(self.jvm or _soonest()), logging, "kafka.Kafka", f"{self.folder}/server.properties"]
 

@@ -1,5 +1,7 @@
 """A one-node MongoDB replica set: transactions and change streams need one."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
@@ -13,7 +15,11 @@ _PARAMETERS = ("--setParameter", "ttlMonitorSleepSecs=1")  # its default is 60
 
 
 class Mongo(Server):
-    """The replica set ``rs0`` of one mongod, without authentication; TTL runs every second."""
+    """The replica set ``rs0`` of one mongod, without authentication; TTL runs every second. `flags` come last."""
+
+    def __init__(self, folder: Path | str, port: int = 0, *, flags: Sequence[str] = (), outlives: bool = False) -> None:
+        super().__init__(folder, port, outlives=outlives)
+        self.flags = tuple(flags)
 
     @property
     def url(self) -> str:
@@ -26,7 +32,7 @@ class Mongo(Server):
     def command(self) -> list[str]:
         place = ["--bind_ip", "127.0.0.1", "--port", str(self.port), "--dbpath", f"{self.folder}/data"]
         size = ["--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"]
-        return [str(install.mongod()), "--replSet", "rs0", *place, *size, "--nounixsocket", *_PARAMETERS]
+        return [str(install.mongod()), "--replSet", "rs0", *place, *size, "--nounixsocket", *_PARAMETERS, *self.flags]
 
     def answers(self) -> bool:
         """Whether it is primary; a new set is initiated on the way."""

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from passport import __version__
 from passport.cli import inspect, operate, people, portal, roles
 from passport.cli.session import Session
 from passport.configuration import BadSettings
@@ -32,12 +33,19 @@ people.register(app)
 portal.register(app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"openmrs-passport {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
 @app.callback()
 def _settings(
     context: typer.Context,
     config: Annotated[
         Path | None, typer.Option("--config", envvar="PASSPORT_CONFIG", help="Settings, laid over config/default.yaml.")
     ] = None,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it and end.")] = False,
 ) -> None:
     context.obj = Session(config)
 

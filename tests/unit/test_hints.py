@@ -11,9 +11,9 @@ from passport.cli import app
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     file
-    for place in ("passport", "cdc", "consumers", "reconcile", "README.md", "docs")
+    for place in ("passport", "cdc", "consumers", "reconcile", "README.md", "docs", "deploy")
     for file in ([ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*"))
-    if file.suffix in (".py", ".md")
+    if file.suffix in (".py", ".md", ".yaml")
 )
 # "passport cdc run", but neither "from passport import" nor "passport.settings" nor "a passport of"
 COMMAND = re.compile(r"(?<![\w./-])passport ((?:[a-z-]+ )?[a-z-]+)(?=[ `\"'\n;,):]|$)")
@@ -21,7 +21,7 @@ VERBS = {
     verb if not hasattr(command, "commands") else f"{verb} {sub}"
     for verb, command in get_command(app).commands.items()  # type: ignore[attr-defined]
     for sub in getattr(command, "commands", [""])
-}
+} | {option for parameter in get_command(app).params for option in parameter.opts}
 
 
 def commands(text: str) -> set[str]:
