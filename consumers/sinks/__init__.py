@@ -91,13 +91,14 @@ class Sink(Protocol):
 
 
 def module(type_: str) -> ModuleType:
-    """The destination's module, ``consumers.sinks.<type>``."""
+    """The destination's module: ``consumers.sinks.<type>``, or the module of that name if it has dots."""
+    name = type_ if "." in type_ else f"consumers.sinks.{type_}"
     try:
-        return import_module(f"consumers.sinks.{type_}")
+        return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != f"consumers.sinks.{type_}":
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         raise Fatal(
             f"destination type {type_!r} is not known",
-            hint="set destinations.<name>.type to a module of consumers/sinks: jsonl or mongo",
+            hint="set destinations.<name>.type to jsonl, mongo, or a module on PYTHONPATH with its dots",
         ) from None
