@@ -43,6 +43,9 @@ mutants: setup ## product code broken in many places, each of which a test must 
 portal-api: setup ## write docs/reference/portal-api.json anew
 	$(RUN) python -m dev.portal_api
 
+docs: setup ## write the reference pages that are made from code
+	$(RUN) python -m dev.reference
+
 stack: setup ## start two hospitals, Kafka and MongoDB and leave them running; STACK=docker uses Docker
 	$(RUN) python -m dev.stack up
 
@@ -52,4 +55,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: help portal-api demo test test-long bench-capture unit lint stack stack-down setup soak mutants
+.PHONY: docs help portal-api demo test test-long bench-capture unit lint stack stack-down setup soak mutants

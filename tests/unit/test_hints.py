@@ -13,7 +13,7 @@ SOURCES = sorted(
     file
     for place in ("passport", "cdc", "consumers", "reconcile", "README.md", "docs", "deploy")
     for file in ([ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*"))
-    if file.suffix in (".py", ".md", ".yaml")
+    if file.suffix in (".py", ".md", ".yaml") and file.name != "command-line.md"
 )
 # "passport cdc run", but neither "from passport import" nor "passport.settings" nor "a passport of"
 COMMAND = re.compile(r"(?<![\w./-])passport ((?:[a-z-]+ )?[a-z-]+)(?=[ `\"'\n;,):]|$)")
