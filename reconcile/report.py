@@ -58,6 +58,11 @@ class Compared:
     behind: bool = False
     hint: str = ""
 
+    @property
+    def equal(self) -> bool:
+        """Something was compared, and nothing differs."""
+        return self.rows > 0 and not (self.missing or self.extra or self.different)
+
 
 @dataclass(slots=True)
 class Report:

@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
@@ -199,11 +200,22 @@ def verify(
             hospitals=hospitals,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
+    _note(session.settings, name, report)
     if as_json:
         session.print_json(report.as_json())
     else:
         session.console.print(report.as_text(), highlight=False, soft_wrap=True)
     return 0 if report.equal else 1
+
+
+def _note(settings: Settings, destination: str, report: Any) -> None:
+    """For `status` and the operators' page: when it was, and whether the ends were equal."""
+    from consumers.sinks import mongo
+    from consumers.sinks.mongo.reports import note_verify
+
+    with mongo.opened(settings, destination) as (database, _):
+        for hospital, compared in report.hospitals.items():
+            note_verify(database, hospital, {"at": datetime.now(UTC), "equal": compared.equal})
 
 
 def health(context: typer.Context) -> int:

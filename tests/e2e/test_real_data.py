@@ -116,6 +116,8 @@ def test_verify_finds_it_equal(filled: Filled) -> None:
     found = filled.stage.run("verify", "--json")
     assert found.returncode == 0, found.stdout + found.stderr
     assert json.loads(found.stdout)["equal"] is True
+    noted = [one["verified"]["equal"] for one in filled.stage.db.progress.find()]
+    assert noted == [True] * len(filled.stage.hospitals)
     filled.consumer.require_running()
 
 
