@@ -37,7 +37,7 @@ def kigali(own_mariadb: Callable[..., Server], kafka_bootstrap: str, tmp_path: P
 
 def test_a_row_that_a_chunk_has_not_is_gone(kigali: Kigali) -> None:
     kigali.server.execute("USE openmrs", "SET sql_log_bin = 0", "DELETE FROM obs WHERE obs_id IN (3, 4)")
-    backfill.run("kigali", kigali.settings, first=None, to=None, stop=threading.Event(), progress=lambda _: None)
+    backfill.run("kigali", kigali.settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
     consume(kigali.settings)
     assert_equal(kigali.settings, kigali.path)
 

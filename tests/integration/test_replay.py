@@ -159,7 +159,7 @@ def test_where_the_topic_does_not_reach_back_a_snapshot_does(way: Way) -> None:
     assert done.first == end - 20
     assert not done.complete
     assert way.content() != before
-    backfill.run(HOSPITAL, way.settings, first=None, to=None, stop=threading.Event(), progress=lambda _: None)
+    backfill.run(HOSPITAL, way.settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
     assert way.replay().complete
     assert way.content() == before
 
