@@ -222,6 +222,7 @@ class Worker:
         name = self._hospitals[number]
         start = self._first_offset(number, name)
         self._subscription.seek(number, start)
+        self._subscription.resume(number)  # the client keeps a pause over a rearrangement that gives it back
         hospital = self._settings.hospitals[name]
         partition = Partition(number, name, hospital, self._settings.consumer, start)
         progress = self._sink.progress(name)
