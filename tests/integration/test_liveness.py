@@ -164,6 +164,7 @@ def test_a_handshake_that_breaks(address: Address, proxy: Proxy, kafka_bootstrap
     assert_resumed(assert_equal(settings, address))
 
 
+@pytest.mark.long
 def test_a_slow_and_late_connection_is_kept(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     catch_up(settings)
@@ -265,6 +266,7 @@ def test_a_frozen_server_is_noticed_within_30_s(own: Any, kafka_bootstrap: str, 
     assert_equal(settings, address)
 
 
+@pytest.mark.long
 def test_a_reader_that_stood_still_publishes_nothing_more(
     own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path, start: Any
 ) -> None:
