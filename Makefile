@@ -24,6 +24,9 @@ test-long: setup ## the tests that take minutes
 bench-capture: setup ## the reader beside mysql-replication and Debezium; ROUNDS=1 ROWS=60000 for a short run
 	@$(RUN) python -m benchmarks.capture
 
+bench-pipeline: setup ## binlog to MongoDB: backlog, latency, first load; ROWS=40000 SECONDS=20 for a short run
+	@$(RUN) python -m benchmarks.pipeline $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
+
 unit: setup ## unit tests alone: no I/O, seconds
 	$(RUN) pytest tests/unit
 
@@ -55,4 +58,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: docs help portal-api demo test test-long bench-capture unit lint stack stack-down setup soak mutants
+.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline unit lint stack stack-down setup soak mutants

@@ -51,12 +51,11 @@ class Applier:
             if item.event is not None:
                 self._note(partition, item.event)
         rows = [item for item in items if item.event is not None and item.event.kind == "row"]
-        settled = self._rows(partition, rows) and self._newest_wins
+        # These rows were looked up after the notices: what the destination took as newest needs no re-reading.
+        written = self._rows(partition, rows)
         for item in items:
             if item.reject is not None:
                 self._letters.park(item.record, item.reject.reason, partition.hospital_id)
-        # These rows were looked up after the notices: what the destination took as newest needs no re-reading.
-        written = frozenset(_event(item).row["obs_id"] for item in rows) if settled else frozenset()
         for item in items:
             event = item.event
             if event is not None and event.kind == "notice" and event.source.version[:10] == lookups.newest[:10]:
@@ -77,10 +76,10 @@ class Applier:
             lookups.clear(identities=True)
             partition.in_snapshot = True
 
-    def _rows(self, partition: Partition, items: Sequence[Item]) -> bool:
-        """Enriches and writes rows. Whether each of them is now the newest in the destination."""
+    def _rows(self, partition: Partition, items: Sequence[Item]) -> frozenset[int]:
+        """Enriches and writes rows. The obs_ids of those that are now the newest in the destination."""
         if not items:
-            return True
+            return frozenset()
         asked = [_asked(_event(item)) for item in (_newest(items) if self._newest_wins else items)]
         with self._asking_hospital():
             observations = partition.lookups.observations(asked, partition.latest)
@@ -91,7 +90,10 @@ class Applier:
             source = _event(item).source
             if source.origin == "binlog":
                 seconds.observe(max(0.0, now - source.ts_ms / 1000))
-        return not outcome.stale and not outcome.rejected
+        if not self._newest_wins or outcome.stale > len(outcome.overtaken):  # which ones, it doesn't say
+            return frozenset()
+        not_taken = {*outcome.overtaken, *(key for key, _ in outcome.rejected)}
+        return frozenset(one.obs_id for one in observations if one.key not in not_taken)
 
     def _retain(self, partition: Partition, item: Item) -> None:
         event = _event(item)

@@ -29,13 +29,16 @@ Scope = KeyRange | Person
 
 @dataclass(slots=True)
 class Outcome:
-    """Rows by what became of them. `rejected`: (obs key, reason) of those that the destination can't take."""
+    """Rows by what became of them. `rejected`: (obs key, reason) of those that the destination can't take; `overtaken`:
+    the obs keys among the stale that it has in a newer state.
+    """
 
     stored: int = 0
     unchanged: int = 0
     stale: int = 0
     unmatched: int = 0
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    overtaken: list[str] = field(default_factory=list, compare=False)
 
     def __iadd__(self, other: "Outcome") -> "Outcome":
         self.stored += other.stored
@@ -43,6 +46,7 @@ class Outcome:
         self.stale += other.stale
         self.unmatched += other.unmatched
         self.rejected += other.rejected
+        self.overtaken += other.overtaken
         return self
 
 

@@ -163,6 +163,15 @@ def test_a_purged_row_leaves_a_tombstone_without_its_values(passport: Passport) 
     assert passport.shown() == []
 
 
+def test_it_says_which_rows_were_overtaken(passport: Passport) -> None:
+    """So that after a notice those alone are read again, not the batch that they came with."""
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 20)])
+    outcome = sink.write([obs(1, 15), obs(2, 15)])
+    assert (outcome.stored, outcome.stale, outcome.overtaken) == (1, 1, [f"{HOSPITAL}/1"])
+
+
 def test_a_purge_of_a_row_never_seen_keeps_older_events_out(passport: Passport) -> None:
     passport.register()
     sink = passport.sink()
@@ -286,7 +295,9 @@ def test_a_registration_releases_what_waited(passport: Passport) -> None:
     read_whole(sink, person(at=30), [obs(1, 10), obs(2, 11)])
     assert list(sink.wanted(HOSPITAL, 10)) == []
     assert len(passport.shown(patient_id)) == 2
-    assert sink.write([obs(3, 20)]).stale == 1, "what the person's reading had not, was gone by then"
+    assert sink.write([obs(3, 20)]).overtaken == [f"{HOSPITAL}/3"], (
+        "what the person's reading had not, was gone by then"
+    )
 
 
 def test_a_registration_is_found_after_a_restart(passport: Passport) -> None:

@@ -124,7 +124,8 @@ class MongoSink:
         self._project(hospital, applied, links, outcome)
         outcome.stored += sum(key in documents for key in applied.stored)
         outcome.unchanged += sum(key in documents for key in applied.unchanged)
-        outcome.stale += sum(key in documents for key in applied.stale)
+        outcome.overtaken += [key for key in applied.stale if key in documents]
+        outcome.stale += len(outcome.overtaken)
         return outcome
 
     def _project(self, hospital: str, applied: Applied, links: Mapping[str, Link], outcome: Outcome) -> None:
@@ -164,7 +165,7 @@ class MongoSink:
             if link.patient_id is None:
                 outcome.unmatched += 1
             elif observation.version < link.floor:
-                outcome.stale += 1
+                outcome.overtaken.append(key)
             else:
                 try:
                     documents[key] = mirror.document(observation)

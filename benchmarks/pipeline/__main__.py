@@ -1,0 +1,126 @@
+"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART]``: prints a JSON line at the end.
+
+All servers, one reader and one consumer share this machine. What was written is compared with the oracle: a run whose
+MongoDB is not equal ends with an error.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipeline import hospital as work
+from benchmarks.pipeline.measure import Clock, busy, cpu, peak_rss_mb, until_still
+from dev import hospital as generator
+from tests.e2e.roles import Role
+from tests.e2e.stage import Hospital, Stage, opened
+
+DEADLINE_S = 600
+
+
+def main() -> None:
+    arguments = _arguments()
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-pipeline-") as folder:
+        if arguments.only in ("", "backlog", "latency"):
+            with _stage(Path(folder) / "backlog") as stage:
+                result |= _backlog(stage, arguments.rows)
+                if arguments.only != "backlog":
+                    result |= _latency(stage, arguments.seconds)
+        if arguments.only in ("", "first"):
+            with _stage(Path(folder) / "first") as stage:
+                result |= _first_load(stage, arguments.rows)
+    print(json.dumps(result))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench-pipeline", description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--only", choices=["", "backlog", "first", "latency"], default="")
+    return parser.parse_args()
+
+
+def _stage(folder: Path) -> Any:
+    folder.mkdir()
+    kigali = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE, locales=("en", "fr"))
+    return opened(folder, kigali, logs={"format": "json", "level": "WARNING"})
+
+
+def _backlog(stage: Stage, rows: int) -> dict[str, Any]:
+    """Everything is in the binlog before the reader and the consumer start."""
+    kigali = stage.hospitals["kigali"]
+    matched = work.fill(stage, kigali, rows)
+    work.set_aside(kigali)
+    stage.grant()
+    for words in (("cdc", "run", "--hospital", "kigali"), ("consume", "--destination", "passport")):
+        assert stage.run(*words, "--until-caught-up").returncode == 0
+    began = time.monotonic()
+    transactions, edited = work.work(kigali)
+    print(f"backlog: {transactions} transactions, {edited} edits, written in {time.monotonic() - began:.0f} s")
+    return _applied("backlog", stage, matched)
+
+
+def _first_load(stage: Stage, rows: int) -> dict[str, Any]:
+    """The snapshot of a hospital that was there before."""
+    matched = work.fill(stage, stage.hospitals["kigali"], rows)
+    stage.grant()
+    return _applied("first_load", stage, matched)
+
+
+def _applied(name: str, stage: Stage, matched: int) -> dict[str, Any]:
+    """The clock runs from the start of both roles until the last write."""
+    servers = _servers(stage)
+    before, machine = cpu(servers), busy()
+    began = time.monotonic()
+    roles = _start(stage)
+    seconds = until_still(stage, matched, DEADLINE_S) - began
+    pids = {role: process.process.pid for role, process in roles.items() if process.process}
+    used = cpu(pids) | {server: after - before[server] for server, after in cpu(servers).items()}
+    rest = busy() - machine - sum(used.values())
+    rss = peak_rss_mb(pids["consumer"])
+    for role in roles.values():
+        role.stop()
+    found = stage.compare().require_equal()
+    assert found.rows == matched
+    rate = round(matched / seconds)
+    each = {who: round(cost * 100_000 / matched, 1) for who, cost in used.items()}
+    print(
+        f"{name}: {matched} obs of {found.matched} matched patients in {seconds:.1f} s: {rate} obs/s;"
+        f" {found.records} records, equal to the oracle; consumer {rss} MB;"
+        f" CPU s per 100k {each}, all {sum(each.values()):.1f}; rest of the machine {rest / seconds:.2f} cores"
+    )
+    return {f"{name}_obs_per_s": rate, "consumer_rss_mb": rss, "cpu_s_per_100k": each}
+
+
+def _servers(stage: Stage) -> Mapping[str, int]:
+    servers = {"broker": stage.kafka.pid, "mongod": stage.mongo.pid, "mariadbd": stage.hospitals["kigali"].sql.pid}
+    return {name: pid for name, pid in servers.items() if pid}
+
+
+def _start(stage: Stage) -> dict[str, Role]:
+    """As where they are installed: compiled once, not at each start."""
+    compiled = {"PYTHONDONTWRITEBYTECODE": ""}
+    return {
+        "reader": stage.role("cdc", "run", "--hospital", "kigali", **compiled),
+        "consumer": stage.role("consume", "--destination", "passport", **compiled),
+    }
+
+
+def _latency(stage: Stage, seconds: float) -> dict[str, Any]:
+    roles = _start(stage)
+    with closing(Clock(stage, stage.hospitals["kigali"])) as clock:
+        found = clock.run(seconds)
+    for role in roles.values():
+        role.stop()
+    stage.compare().require_equal()
+    print(f"latency: {found} ms from commit until found by patientId")
+    return {"latency_ms": found}
+
+
+if __name__ == "__main__":
+    main()

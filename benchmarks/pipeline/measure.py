@@ -1,0 +1,132 @@
+"""What a run cost and how late its records were."""
+
+import os
+import statistics
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bson import ObjectId
+from pymongo.database import Database
+
+from consumers.sinks.mongo.records import record_id
+from dev import hospital as generator
+from tests.e2e.stage import Hospital, Stage
+
+TICK = os.sysconf("SC_CLK_TCK")
+RATE = 100  # transactions of one obs a second
+WARM_S = 5
+POLL_S = 0.05
+QUIET_S = 1.0
+Database_ = Database[dict[str, Any]]
+
+
+def cpu(pids: Mapping[str, int]) -> dict[str, float]:
+    """Seconds of CPU that each process has used."""
+    used = {}
+    for name, pid in pids.items():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        used[name] = (int(fields[11]) + int(fields[12])) / TICK
+    return used
+
+
+def peak_rss_mb(pid: int) -> float:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return round(int(status["VmHWM"].split()[0]) / 1024, 1)
+
+
+def until_still(stage: Stage, rows: int, deadline_s: float) -> float:
+    """Waits until `rows` live rows are mirrored and nothing is written any more; the moment of the last write."""
+    began = last = time.monotonic()
+    before: Any = None
+    while time.monotonic() - began < deadline_s:
+        now = stage.client.admin.command("serverStatus")["opcounters"]
+        seen = {kind: now[kind] for kind in ("insert", "update", "delete")}
+        mirrored = stage.db["observations"].estimated_document_count()
+        if (state := (mirrored, _content(stage, seen))) != before:
+            last, before = time.monotonic(), state
+        elif time.monotonic() - last > QUIET_S and mirrored >= rows:
+            return last
+        time.sleep(POLL_S)
+    raise AssertionError(f"{mirrored} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}")
+
+
+def _content(stage: Stage, seen: Mapping[str, int]) -> Any:
+    """Documents and changes that are not bookkeeping of an idle consumer: that one updates `progress` only."""
+    counts = tuple(stage.db[name].estimated_document_count() for name in ("medicalrecords", "auditlogs"))
+    return counts, seen["insert"], seen["delete"]
+
+
+class Clock:
+    """From a commit until `medicalrecords.find({patientId})` has it: the change stream wakes us, the find decides."""
+
+    def __init__(self, stage: Stage, hospital: Hospital) -> None:
+        self._db: Database_ = stage.db
+        self._hospital = hospital
+        self._committed: dict[ObjectId, float] = {}
+        self._found: dict[ObjectId, float] = {}
+        self._stream = self._db["medicalrecords"].watch(
+            [{"$match": {"operationType": "insert"}}, {"$project": {"documentKey": 1, "fullDocument.patientId": 1}}],
+            max_await_time_ms=1_000,
+        )
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="clock", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join(10)
+        self._stream.close()
+
+    def run(self, seconds: float) -> dict[str, float]:
+        """RATE one-row transactions a second, in an open loop; percentiles in ms."""
+        with self._hospital.connect() as connection:
+            people = [person for person, _ in generator.registrable(connection)]
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT concept_id FROM concept_name WHERE name = 'Pulse' LIMIT 1")
+                ((pulse,),) = cursor.fetchall()
+                began, measured = time.monotonic(), list[ObjectId]()
+                for number in range(round(RATE * (seconds + WARM_S))):
+                    time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+                    key = self._insert(cursor, people[number % len(people)], pulse, number)
+                    if number >= RATE * WARM_S:
+                        measured.append(key)
+        return self._percentiles(measured)
+
+    def _insert(self, cursor: Any, person: int, concept: int, number: int) -> ObjectId:
+        name = str(uuid.uuid4())
+        cursor.execute(
+            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
+            " VALUES (%s, %s, NOW(), %s, 1, NOW(), 0, %s)",
+            (person, concept, 60 + number % 40, name),
+        )
+        key = record_id(self._hospital.key, name)
+        self._committed[key] = time.monotonic()
+        return key
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            if (change := self._stream.try_next()) is None:
+                continue
+            key, patient = change["documentKey"]["_id"], change["fullDocument"]["patientId"]
+            if self._db["medicalrecords"].find_one({"patientId": patient, "_id": key}, {"_id": 1}):
+                self._found[key] = time.monotonic()
+
+    def _percentiles(self, keys: Sequence[ObjectId]) -> dict[str, float]:
+        deadline = time.monotonic() + 30
+        while missing := [key for key in keys if key not in self._found]:
+            assert time.monotonic() < deadline, f"{len(missing)} of {len(keys)} records were never found"
+            time.sleep(0.1)
+        ms = [(self._found[key] - self._committed[key]) * 1000 for key in keys]
+        cuts = statistics.quantiles(ms, n=100)
+        picked = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(ms)}
+        return {name: round(value, 1) for name, value in picked.items()}
+
+
+def busy() -> float:
+    """CPU seconds used by everything on this machine."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    return sum(int(fields[index]) for index in (0, 1, 2, 5, 6, 7)) / TICK
