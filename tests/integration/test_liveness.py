@@ -482,7 +482,8 @@ class Authority:
         file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
-@pytest.mark.parametrize("paused_s", [11, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("paused_s", [11, 60])
 def test_a_frozen_broker_holds_the_reader_back(own: Any, tmp_path: Path, start: Any, paused_s: int) -> None:
     """Nothing piles up, the position stays, and then all comes."""
     address, kafka = hospital(own(MariaDB), patients=5), own(Kafka)
