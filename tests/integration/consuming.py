@@ -108,7 +108,8 @@ class Delivered:
 
 def delivered(path: Path) -> Delivered:
     found, retained, states, count = {}, [], dict[tuple[str, int], tuple[str, str]](), 0
-    for line in map(json.loads, path.read_text().splitlines()):
+    whole = path.read_text().rpartition("\n")[0]  # the last line may be being written
+    for line in map(json.loads, whole.splitlines()):
         if "retain" in line:
             retained.append(line["retain"])
             persons = [line["retain"]["person"]] if "person" in line["retain"] else []
