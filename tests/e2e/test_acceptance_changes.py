@@ -191,6 +191,7 @@ def test_row_14_encounters_visits_and_patients_that_are_moved_voided_and_restore
         (encounters.void_visit, encounters.unvoid_visit, visit),
         (patients.void, patients.unvoid, person),
     ):
+        ward.next_second()
         ward.do(undo, key)
         eventually(lambda: ward.records(person) == [], f"nothing after {undo.__name__}")
         equal(scene.stage)

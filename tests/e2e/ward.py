@@ -77,6 +77,10 @@ class Ward:
             self.sql(statement)
         self.connection.commit()
 
+    def next_second(self) -> None:
+        """OpenMRS restores what was voided in one second: what was voided before it is to have another stamp."""
+        self.sql("DO SLEEP(1)")
+
     # -- people
 
     def patient(self, identifier: str | None = None, *, registered: bool = True, named: str = "Test") -> int:
