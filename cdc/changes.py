@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from passport.errors import Retry
 from passport.version import Position
 
 Key = dict[str, int | None]
@@ -88,3 +89,7 @@ def keys_of(before: Key | None, after: Key | None) -> tuple[Key, ...]:
     if before == after:
         after = None
     return tuple(key for key in (before, after) if key)
+
+
+class Damaged(Retry):
+    """An event is not what the server wrote; when it is the same one again, its file is damaged."""

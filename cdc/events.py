@@ -13,13 +13,13 @@ from uuid import UUID
 from pymysqlreplication.constants import BINLOG
 
 from cdc import table_map
-from cdc.changes import Alive, Commit, Item, Notice, Partial, Rotated, Row, Statement, keys_of
+from cdc.changes import Alive, Commit, Damaged, Item, Notice, Partial, Rotated, Row, Statement, keys_of
 from cdc.compressed import inflated, inner_events
 from cdc.gtids import MariadbState, MysqlSet
 from cdc.rows import Table
 from cdc.statements import Prepared, Statements, starts_transaction
 from cdc.tagged import tagged_gtid
-from passport.errors import Fatal, Retry
+from passport.errors import Fatal
 from passport.values import ColumnInfo
 from passport.version import Position
 
@@ -124,17 +124,17 @@ class EventDecoder:
     # --- one event
 
     def read(self, event: bytes) -> Iterable[Item]:
-        """The items of one event as the server sent it. Retry when it is damaged, Fatal when not understood."""
+        """The items of one event as the server sent it. Damaged, or Fatal when it is not understood."""
         ts, kind, _, size, log_pos, flags = _HEADER(event)
         if size != len(event):
-            raise Retry("binlog: an event of another size than it says")
+            raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
         if kind == _FORMAT:
             return self._format(event, ts, log_pos)
         if kind == _ROTATE and (flags & _ARTIFICIAL or not ts):
             return self._next_file(event)
         if self._checksums:
             if zlib.crc32(event) != _INTACT:
-                raise Retry(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
+                raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
             event = event[:-4]
         if kind not in _HEARTBEATS and not flags & _ARTIFICIAL:
             self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
@@ -164,7 +164,7 @@ class EventDecoder:
         cleared = bytearray(event)
         cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
         if self._checksums and zlib.crc32(cleared) != _INTACT:
-            raise Retry(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
+            raise Damaged(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
         self.format_ts, self.began_ts = ts, self.began_ts or ts
         self.pos = max(self.pos, log_pos)
         return ()

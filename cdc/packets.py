@@ -71,14 +71,9 @@ def error_of(code: int, text: str) -> PassportError:
             f"binlog: error {code}: access denied",
             hint="passport grants --hospital HOSPITAL   # the SQL that the hospital's DBA runs",
         )
-    if code == 1236 and "max_allowed_packet" in text:
-        return Fatal(
-            "binlog: error 1236: an event is larger than the source's max_allowed_packet",
-            hint="SET GLOBAL max_allowed_packet = 1073741824 at the source",
-        )
-    if code in _GONE:
+    if code in _GONE:  # "exceeded max_allowed_packet" is said of no event, but of other bytes read as the size of one
         return Gap(
-            f"binlog: error {code}: the source no longer has this position or GTID set",
+            f"binlog: error {code}: the source no longer has this position or GTID set, or can't read what is there",
             hint="nothing to do: a new epoch and a snapshot follow by themselves",
         )
     return Retry(f"binlog: error {code}")

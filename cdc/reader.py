@@ -7,6 +7,7 @@ import time
 import structlog
 
 from cdc import epochs
+from cdc.changes import Damaged
 from cdc.lease import Lease
 from cdc.outside import REAL, Outside
 from cdc.session import Session
@@ -75,6 +76,7 @@ class Reader:
         self._source = Source(hospital_id, hospital.mysql, outside.connect)
         self._positions = outside.positions(settings.kafka)
         self._gap = gap
+        self._damage = ""  # what interrupted it last
         self._reached = False
 
     def run(self, *, until_caught_up: bool) -> None:
@@ -91,6 +93,7 @@ class Reader:
             except Retry as error:
                 if until_caught_up and isinstance(error, NotReady) and not self._reached:
                     raise
+                self._gap = self._gap or self._damaged(error)
                 failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
                 self._rest(error, failures)
 
@@ -121,6 +124,12 @@ class Reader:
             session.run(self._stop, until_caught_up=until_caught_up)
         finally:
             session.close()
+
+    def _damaged(self, error: Retry) -> str:
+        """The gap that an event is which has come damaged twice, the same each time; "" for any other error."""
+        again = isinstance(error, Damaged) and str(error) == self._damage
+        self._damage = str(error)
+        return f"twice {error}" if again else ""
 
     def _rest(self, error: Retry, failures: int) -> None:
         """Wait, longer each time, and not at the same moment as every other reader."""

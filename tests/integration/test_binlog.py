@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from cdc import packets
 from cdc.binlog import Alive, BinlogStream, Commit, Item, Notice, Partial, Rotated, Row, Statement
+from cdc.changes import Damaged
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal, Gap, Retry
 from passport.version import Position
@@ -456,6 +458,36 @@ def test_a_position_that_is_gone_is_a_gap(own: Callable[..., Tap]) -> None:
     for gone in (start, Position(end.file, end.pos + 10_000), Position("binlog.000999", 4)):
         with pytest.raises(Gap):
             poll_on(tap.stream(gone), 10)
+
+
+def test_a_position_inside_an_event_is_a_gap(tap: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in another binlog that goes by the name of the one that was read. The servers call that max_allowed_packet."""
+    said: list[str] = []
+    error_of = packets.error_of
+    monkeypatch.setattr(packets, "error_of", lambda code, text: said.append(text) or error_of(code, text))
+    start = tap.end()
+    tap.execute(insert(1))
+    for inside in range(1, 30):
+        stream = tap.stream(start._replace(pos=start.pos + inside))
+        with pytest.raises((Gap, Damaged)):  # what happens to look like an event has a wrong checksum
+            poll_on(stream, 10)
+    assert [text for text in said if "max_allowed_packet" in text]
+    assert len(said) > 20
+
+
+def test_no_event_is_larger_than_the_server_sends(tap: Tap) -> None:
+    """Its own max_allowed_packet does not hold for who reads the binlog."""
+    ((before,),) = tap.server.execute("SELECT @@global.max_allowed_packet")
+    tap.execute("ALTER TABLE obs MODIFY value_text LONGTEXT")
+    start = tap.end()
+    tap.server.execute("SET GLOBAL max_allowed_packet = 67108864")
+    try:
+        tap.execute("INSERT INTO obs VALUES (1, 1, REPEAT('x', 20000000))")
+        tap.server.execute("SET GLOBAL max_allowed_packet = 1048576")
+        [row] = of(Row, tap.read(start))
+    finally:
+        tap.server.execute(f"SET GLOBAL max_allowed_packet = {before}")
+    assert len(row.after) > 20_000_000
 
 
 def purge(tap: Tap) -> None:

@@ -298,7 +298,6 @@ def test_without_gtids_the_same_server_is_gone_on_with_and_another_is_a_gap(
     assert_equal(settings, other)
 
 
-@pytest.mark.long
 def test_a_backup_is_restored_under_the_same_identity(pair: Pair, kafka_bootstrap: str, tmp_path: Path) -> None:
     """Its history is shorter than what was read, or, once it went on, another one of the same length."""
     server = pair[0]

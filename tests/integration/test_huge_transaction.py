@@ -46,6 +46,7 @@ def test_its_first_rows_are_acknowledged_while_it_is_read(
     process.send_signal(signal.SIGCONT)
     peak_mb = _peak_mb(process)
     assert process.wait() == 0, log(tmp_path)
+    print(f"{acknowledged} of {rows} rows acknowledged while it was read, peak {peak_mb:.0f} MB")
     assert 0 < acknowledged < rows, "rows were acknowledged"
     assert "has sent all" not in dump, "while the server still had some of their transaction to send"
     assert 0 < peak_mb <= PEAK_MB

@@ -3,13 +3,16 @@
 import itertools
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 
+from cdc.position import Positions
 from passport.errors import Fatal, NotReady
 from tests import stream
 from tests.hospitals import (
@@ -184,6 +187,34 @@ def test_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str) -> No
             time.sleep(0.2)
     catch_up(settings)
     assert saved(settings).epoch > before.epoch
+    assert_equal(settings, address)
+
+
+@pytest.mark.parametrize("any_server", ["mariadb-defaults", "mysql-full"], indirect=True)
+def test_what_the_server_cannot_read_at_the_position_is_a_gap(any_server: Server, kafka_bootstrap: str) -> None:
+    address = hospital(any_server, patients=3)
+    settings = reading(address, kafka_bootstrap)
+    catch_up(settings)
+    before = saved(settings)
+    address.execute("UPDATE obs SET comments = 'MARKER' ORDER BY obs_id LIMIT 1")
+    inside = before.position._replace(pos=before.position.pos + 1)
+    positions = Positions(settings.kafka)
+    positions.save(replace(before, position=inside))
+    positions.close()
+    catch_up(settings)
+    between = saved(settings)
+    assert between.epoch > before.epoch
+    assert_equal(settings, address)
+
+    address.execute("UPDATE obs SET comments = 'MARKED' ORDER BY obs_id LIMIT 1")
+    [file] = any_server.data.rglob(between.position.file)
+    written = file.read_bytes()
+    file.write_bytes(written.replace(b"MARKED", b"MURKED"))
+    assert b"MARKED" in written
+    with structlog.testing.capture_logs() as logs:
+        catch_up(settings)
+    assert [line["reason"] for line in logs if "wrong checksum" in line.get("reason", "")]
+    assert saved(settings).epoch > between.epoch
     assert_equal(settings, address)
 
 

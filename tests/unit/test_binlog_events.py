@@ -269,7 +269,7 @@ def test_an_event_in_several_packets(size: int) -> None:
     ("code", "text", "expected"),
     [
         (1236, "Could not find first log file name in binary log index file", Gap),
-        (1236, "log event entry exceeded max_allowed_packet; Increase max_allowed_packet", Fatal),
+        (1236, "log event entry exceeded max_allowed_packet; Increase max_allowed_packet", Gap),
         (1236, "A replica with the same server_uuid/server_id as this replica has connected", Retry),
         (4052, "A slave with the same server_id", Retry),
         (1045, "Access denied for user 'x'", Fatal),
