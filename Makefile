@@ -27,6 +27,9 @@ bench-capture: setup ## the reader beside mysql-replication and Debezium; ROUNDS
 bench-pipeline: setup ## binlog to MongoDB: backlog, latency, first load; ROWS=40000 SECONDS=20 for a short run
 	@$(RUN) python -m benchmarks.pipeline $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
 
+bench-portal: setup ## 500 open pages told of a new record; the API with 5,000 records at 50 requests/s
+	@$(RUN) python -m benchmarks.portal
+
 unit: setup ## unit tests alone: no I/O, seconds
 	$(RUN) pytest tests/unit
 
@@ -58,4 +61,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline unit lint stack stack-down setup soak mutants
+.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal unit lint stack stack-down setup soak mutants

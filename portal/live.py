@@ -1,7 +1,7 @@
 """One change stream of `medicalrecords`, fanned out to everybody whose page is open.
 
 What goes out says that something has changed, never what: the page reads it again, with its own session. An event's id
-is the tag of the patient's records (PassportDb.contents), so that a page that was away is told by comparing two tags.
+is the tag of the patient's records (PassportDb.tag), so that a page that was away is told by comparing two tags.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from portal import live
-from portal.api import page
+from portal.api import CURSOR, page
 from portal.passport_db import Patient, RecordType, Wanted
 from portal.sessions import fits
 from portal.signed_in import Portal, Reader, TheCaller, ThePortal, TheWords, let_in, loop_time, wait
@@ -25,7 +25,7 @@ TABS = ("timeline", "conditions", "medicines", "tests", "visits")
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(directory=str(files("portal") / "templates"))
-Cursor = Annotated[str | None, Query(max_length=200)]
+Cursor = Annotated[str | None, Query(max_length=2_000, pattern=CURSOR)]
 
 
 class SignIn(BaseModel):
@@ -85,7 +85,7 @@ def visits(request: Request, here: ThePortal, words: TheWords, patient: Reader, 
 
 def _values(here: Portal, words: Words, patient: Patient, tab: str) -> dict[str, Any]:
     """What every page of a patient shows. The tag is read before the records: what comes in between is told of."""
-    tag, _ = here.db.contents(patient.id)
+    tag = here.db.tag(patient.id)
     hospitals = [(one, words.moment(one.at, one.timezone) if one.at else "") for one in here.db.as_of(patient.id)]
     return {"words": words, "patient": patient, "tab": tab, "tabs": TABS, "tag": tag, "hospitals": hospitals}
 

@@ -1,6 +1,7 @@
 """The portal's process: one uvicorn worker."""
 
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ def run(
     """Serves until `stop`. Fatal when a setting can't be used or the port is taken."""
     with connected(uri) as client, listening(settings.host, settings.port) as at:
         app = create(settings, hospitals, client[database], collect)
+        gc.freeze()  # what was loaded stays: looking through it would hold up requests for 60 ms
         log.info("portal listens", server=settings.host, port=at.getsockname()[1])
         serve(app, settings, at, stop)
 

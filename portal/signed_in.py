@@ -42,7 +42,7 @@ class SignedOut(Exception):  # noqa: N818  # not an error: the page asks to sign
         self.path = path
 
 
-def portal(request: Request) -> Portal:
+async def portal(request: Request) -> Portal:  # no thread for what does not wait
     found: Portal = request.app.state.portal
     return found
 
@@ -51,8 +51,12 @@ def words(request: Request) -> Words:
     return Words(chosen(request.headers.get("accept-language", "")))
 
 
+async def _words(request: Request) -> Words:
+    return words(request)
+
+
 ThePortal = Annotated[Portal, Depends(portal)]
-TheWords = Annotated[Words, Depends(words)]
+TheWords = Annotated[Words, Depends(_words)]
 _bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="The Passport's session token.")
 _cookie = APIKeyCookie(name="session", auto_error=False, description="The same token, as the page keeps it.")
 

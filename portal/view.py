@@ -56,41 +56,67 @@ class Item:
     written: str | None
     day: str
     time: str
-    sentence: str
     encounter: str
     result: str
 
 
 def item(record: Document, words: Words) -> Item:
     """Of a `medicalrecords` document with its `author`."""
-    data, origin, type_ = record.get("data") or {}, record.get("openmrsData") or {}, record["type"]
-    title = words.text(next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}")))
-    value = words.quantity(str(data.get("result") or data.get("details") or "")) if type_ == "test" else ""
-    flag = _flag(data, origin)
-    who = str(data.get("doctor") or record.get("author") or words("unknown_author"))
-    hospital = str(data.get("hospital") or words("unknown_hospital"))
-    places = [place for place in (origin.get("locationName"), hospital) if place]
+    data, origin, type_ = record["data"], record.get("openmrsData") or {}, record["type"]
+    title, flag = _title(data, type_, words), _flag(data, origin)
+    places = [place for place in (origin.get("locationName"), hospital(data, words)) if place]
     written = data.get("date")
-    said = f"{title}: {value}" if value else title
     return Item(
         id=str(record["_id"]),
         type=type_,
         kind=words(f"type_{type_}"),
         title=title,
-        value=value,
+        value=_value(data, type_, words),
         flag=words(f"flag_{flag}") if flag else "",
         level="calm" if flag in _CALM else "serious" if flag in _SERIOUS else "watch",
         details=_details(data, type_, title, words),
         notes=str(data.get("notes") or ""),
-        who=who,
+        who=author(record, words),
         where=", ".join(dict.fromkeys(places)),
         written=written,
         day=words.day(written),
         time=words.time(written),
-        sentence=words(f"sentence_{type_}", title=said, who=who, hospital=hospital),
         encounter=f"{origin.get('hospitalId')}/{origin.get('encounterUuid') or record['_id']}",
         result=str(data.get("result") or ""),
     )
+
+
+def sentence(record: Document, who: str, words: Words) -> str:
+    """All of it in one."""
+    data, type_ = record["data"], record["type"]
+    title, value = _title(data, type_, words), _value(data, type_, words)
+    said = f"{title}: {value}" if value else title
+    return words(f"sentence_{type_}", title=said, who=who, hospital=hospital(data, words))
+
+
+def author(record: Document, words: Words) -> str:
+    return str(record["data"].get("doctor") or record.get("author") or words("unknown_author"))
+
+
+def hospital(data: Document, words: Words) -> str:
+    return str(data.get("hospital") or words("unknown_hospital"))
+
+
+def _title(data: Document, type_: str, words: Words) -> str:
+    if type_ == "visit" and data.get("name") and _is_day(data):
+        return str(data["name"])
+    return words.text(next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}")))
+
+
+def _value(data: Document, type_: str, words: Words) -> str:
+    if type_ == "visit" and _is_day(data):
+        return words.text(str(data["reason"]))
+    return words.quantity(str(data.get("result") or data.get("details") or "")) if type_ == "test" else ""
+
+
+def _is_day(visit: Document) -> bool:
+    """Such as that of the next visit: its name says which."""
+    return parsed(str(visit.get("reason") or "")) is not None
 
 
 def _flag(data: Document, origin: Document) -> str | None:

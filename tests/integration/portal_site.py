@@ -11,13 +11,15 @@ import bcrypt
 import httpx
 import jwt
 from bson import ObjectId
-from pymongo import ASCENDING, DESCENDING
+from pymongo import ASCENDING, DESCENDING, MongoClient
 from pymongo.database import Database
+from pymongo.monitoring import CommandListener
 
 from dev.hospital.registration import documents
 from passport.settings import Hospital, MySQL, Operators, Portal
 from portal.app import create
 from portal.server import listening, serve
+from tests.servers import fresh_name
 
 Document = dict[str, Any]
 Mongo = Database[Document]
@@ -170,3 +172,17 @@ def running(db: Mongo, rows: Sequence[Document] = (), **changes: Any) -> Iterato
             stop.set()
             thread.join(20)
     assert not thread.is_alive(), "the portal did not end"
+
+
+@contextlib.contextmanager
+def opened(mongo_url: str, rows: Sequence[Document] = (), *listeners: CommandListener) -> Iterator[Site]:
+    """A Passport of its own and its portal; `listeners` hear what the portal alone sends."""
+    name = fresh_name()
+    with (
+        MongoClient[Document](mongo_url, tz_aware=True) as client,
+        MongoClient[Document](mongo_url, tz_aware=True, event_listeners=listeners) as portals,
+    ):
+        fill(client[name])
+        with running(portals[name], rows) as found:
+            yield Site(found.url, client[name], found.app, found.rows)
+        client.drop_database(name)

@@ -10,12 +10,12 @@ import httpx
 import jwt
 import pytest
 from bson import ObjectId
-from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
+from consumers.sinks.mongo.client import ensure_indexes
+from portal.api import cursor_after
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, SECRET, Site, bearer, token
-from tests.servers import fresh_name
 
 ME = "/api/patients/me"
 READS = {"find", "aggregate", "distinct", "getMore", "hello", "ping", "killCursors", "endSessions", "explain"}
@@ -44,15 +44,8 @@ def commands() -> Commands:
 
 @pytest.fixture(scope="module")
 def site(mongo_url: str, commands: Commands) -> Iterator[Site]:
-    name = fresh_name()
-    with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
-        ps.fill(client[name])
-        with (
-            MongoClient[dict[str, Any]](mongo_url, tz_aware=True, event_listeners=[commands]) as watched,
-            ps.running(watched[name]) as found,
-        ):
-            yield Site(found.url, client[name], found.app)
-        client.drop_database(name)
+    with ps.opened(mongo_url, (), commands) as found:
+        yield found
 
 
 def get(site: Site, who: str = ANNA, **query: Any) -> Any:
@@ -91,6 +84,8 @@ def test_it_speaks_french(site: Site) -> None:
         ({"from": "2025-05-06", "to": "2025-08-06"}, 2),
         ({"from": "2025-11-06", "type": "test"}, 2),
         ({"to": "9999-12-31"}, 8),
+        ({"from": "0001-01-01"}, 8),
+        ({"from": "2025-11-07", "to": "2025-11-06"}, 0),
     ],
 )
 def test_filters(site: Site, query: dict[str, str], count: int) -> None:
@@ -104,6 +99,7 @@ def test_pages_join_without_gap_or_double(site: Site) -> None:
     made = [ps.record(patient, "visit", f"visit {number}", when) for number, when in enumerate(dates)]
     for one in made[-2:]:
         del one["data"]["date"]
+    del made[-1]["data"]  # as Mongoose saves one that is empty
     site.db.medicalrecords.insert_many(made)
     try:
         whole = [one["id"] for one in get(site, BORIS)["records"]]
@@ -139,6 +135,15 @@ def test_a_page_is_read_from_the_index(site: Site) -> None:
             assert plan.explain()["executionStats"]["totalDocsExamined"] <= 20
     finally:
         site.db.medicalrecords.delete_many({"_id": {"$in": [one["_id"] for one in many]}})
+
+
+def test_who_knows_the_patient_is_read_from_the_index(mongo_database: ps.Mongo) -> None:
+    """A partial index by $type serves no {patientId: ...}: seen on a real server, and so it is one by $gt."""
+    ensure_indexes(mongo_database, 30)
+    mongo_database.people.insert_many([{"_id": n, "patientId": f"{n}", "idHash": f"{n}"} for n in range(300)])
+    for query in ({"patientId": "7"}, {"idHash": {"$in": ["7", "8"]}}):
+        stats = mongo_database.people.find(query).explain()["executionStats"]
+        assert stats["totalDocsExamined"] == stats["nReturned"] > 0, query
 
 
 def test_an_unchanged_answer_is_not_sent_again(site: Site) -> None:
@@ -233,14 +238,16 @@ QUERIES = [
     "from=yesterday",
     "from[$gt]=2025-01-01",
     "from=2025-02-30",
-    "from=2025-11-07&to=2025-11-06",
+    "from=0",
+    "from=1762387200",
+    "to=2025-11-06T10:30:00",
     "cursor=x",
     "cursor=" + "A" * 201,
-    "cursor=" + base64.urlsafe_b64encode(b'[{"$gt":""},"' + b"0" * 24 + b'"]').decode(),
+    "cursor=" + "0" * 24 + "-" + "00" * 1_000,
+    "cursor=" + "0" * 24 + "-0",
+    "cursor=" + "0" * 24 + "%0A",
+    "cursor[$gt]=" + "0" * 24,
     "cursor=" + base64.urlsafe_b64encode(b'["2025",{"$gt":""}]').decode(),
-    "cursor=" + base64.urlsafe_b64encode(b'["2025"]').decode(),
-    "cursor=" + base64.urlsafe_b64encode(b"[" * 150).decode(),
-    "cursor=" + base64.urlsafe_b64encode(b'["\xff","' + b"0" * 24 + b'"]').decode(),
     "cursor=%00",
     "cursor=%F0%9F%92%89",
 ]
@@ -256,8 +263,8 @@ def test_a_query_that_makes_no_sense(site: Site, query: str) -> None:
 
 def test_another_patients_cursor_shows_only_ones_own(site: Site) -> None:
     """A cursor is a place in a timeline, not a key to one."""
-    for date in ("2025-10-01T08:00:00", "9999", None):
-        cursor = base64.urlsafe_b64encode(json.dumps([date, "f" * 24]).encode()).decode().rstrip("=")
+    for date in ("2025-10-01T08:00:00", "9999", "\0", '{"$gt": ""}', None):
+        cursor = cursor_after({"_id": "f" * 24, "data": {"date": date}})
         assert ps.SECRET_OF_BORIS not in json.dumps(get(site, cursor=cursor))
     assert ps.SECRET_OF_BORIS in json.dumps(get(site, BORIS)), "which is there for Boris"
 

@@ -12,7 +12,6 @@ from pymongo import MongoClient
 from dev.stack import Mongo as MongoServer
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, Site
-from tests.servers import fresh_name
 
 DEADLINE_S = 20
 
@@ -51,16 +50,12 @@ class Page:
 
 @pytest.fixture(scope="module")
 def site(mongo_url: str) -> Iterator[Site]:
-    name = fresh_name()
-    with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
-        ps.fill(client[name])
-        with ps.running(client[name]) as found:
-            yield found
-        client.drop_database(name)
+    with ps.opened(mongo_url) as found:
+        yield found
 
 
 def tag(site: Site, who: str = ANNA) -> str:
-    found: str = site.app.state.portal.db.contents(ps.patient_id(who))[0]
+    found: str = site.app.state.portal.db.tag(ps.patient_id(who))
     return found
 
 

@@ -4,16 +4,13 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import pytest
 import structlog
-from pymongo import MongoClient
 
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, OPERATORS_PASSWORD, PASSWORD, Site
-from tests.servers import fresh_name
 
 ROW = {
     "hospital": "kigali",
@@ -39,12 +36,8 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def site(mongo_url: str) -> Iterator[Site]:
-    name = fresh_name()
-    with MongoClient[dict[str, Any]](mongo_url, tz_aware=True) as client:
-        ps.fill(client[name])
-        with ps.running(client[name], [ROW]) as found:
-            yield found
-        client.drop_database(name)
+    with ps.opened(mongo_url, [ROW]) as found:
+        yield found
 
 
 def text(html: str) -> str:
@@ -239,11 +232,11 @@ def test_the_operators_page(site: Site) -> None:
     page = text(operator(site).get("/operators").text)
     for words in (
         "kigali: streaming, more to read",
-        "20 records",
+        "Behind by 20 records",
         "binlog.000007:1234",
         "running, up to obs 4711",
         "3 s ago",
-        "2 ambiguous, 3 ok",
+        "2 id held twice, 3 not registered",
         "2 too_large",
         "NOT equal, 2025-11-06 12:00 UTC",
         "Records could not be carried: passport dead-letters list --hospital kigali",
@@ -257,6 +250,15 @@ def test_operators_and_patients_are_two_doors(site: Site) -> None:
     assert site.signed_in().get("/operators").url.path == "/operators/sign-in"
     stolen = {"Cookie": f"operator={ps.token()}"}
     assert httpx.get(f"{site.url}/operators", headers=stolen).status_code == 303
+
+
+def test_guessing_the_operators_password_is_slowed_down(site: Site) -> None:
+    with ps.running(site.db) as own:
+        statuses = [own.client().post("/operators/sign-in", data={"password": f"{n}"}).status_code for n in range(8)]
+        answer = own.client().post("/operators/sign-in", data={"password": OPERATORS_PASSWORD})
+    assert statuses[:5] == [401] * 5
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_without_a_password_there_is_no_operators_page(site: Site) -> None:

@@ -11,7 +11,7 @@ import pytest
 from portal import chart
 from portal.board import Sample, rates
 from portal.sessions import Throttle, fits
-from portal.view import by_visit, item, series
+from portal.view import by_visit, item, sentence, series
 from portal.words import LANGUAGES, Words, catalogue, chosen
 
 ROOT = Path(__file__).parents[2] / "portal"
@@ -38,6 +38,13 @@ def record(type_: str = "test", origin: dict[str, Any] | None = None, **data: An
 )
 def test_the_browsers_language(header: str, language: str) -> None:
     assert chosen(header) == language
+
+
+def test_a_visit_that_is_a_date_says_which() -> None:
+    planned = item(record("visit", name="Return visit date", reason="2025-10-30", details="2025-10-30"), EN)
+    assert (planned.title, planned.value, planned.details) == ("Return visit date", "30 October 2025", [])
+    said = sentence(record("visit", name="Return visit date", reason="2025-10-30"), "A. Author", FR)
+    assert said == "Return visit date: 30 octobre 2025 - vu par A. Author à un hôpital inconnu"
 
 
 def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:

@@ -1,0 +1,182 @@
+"""How many open pages one portal carries, and how fast a long history is read: ``make bench-portal``.
+
+1. 500 open event streams of one patient with 5,000 records: from a COMMIT at the hospital until the last has been told
+   (20 records, one after another).
+2. ``GET /api/patients/me`` of that patient, 50 requests a second in an open loop for 30 seconds: each is timed from
+   when it was due.
+
+MariaDB, Kafka, MongoDB, a reader, a consumer, one portal and this program share the machine. Last line: one JSON.
+"""
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import jwt
+
+from benchmarks.pipeline.measure import cpu, peak_rss_mb
+from dev import hospital as generator
+from dev.hospital.registration import documents
+from tests.e2e.roles import Role
+from tests.e2e.stage import Hospital, Stage, opened, until
+
+STREAMS, NEWS, RECORDS, RATE, SECONDS = 500, 20, 5_000, 50, 30
+SECRET = "the Passport's JWT_SECRET, of the benchmark alone"  # noqa: S105
+DEADLINE_S = 120
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_PULSE = """
+INSERT INTO openmrs.obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)
+SELECT {person}, MIN(concept_id), '2025-11-06' - INTERVAL {minutes} MINUTE, {value}, 1, NOW(), 0, UUID()
+FROM openmrs.concept_name WHERE name = 'Pulse'
+"""
+
+
+class Site(NamedTuple):
+    """`person` at the hospital is the patient whose session `token` is."""
+
+    stage: Stage
+    portal: Role
+    port: int
+    person: int
+    token: str
+
+    @property
+    def pid(self) -> int:
+        return self.portal.pids[-1]
+
+
+def main() -> None:
+    """Prints what it does, then the numbers."""
+    with tempfile.TemporaryDirectory(prefix="bench-portal-") as folder, _site(Path(folder)) as site:
+        before = cpu({"portal": site.pid})["portal"]
+        told = asyncio.run(_news(site))
+        between = cpu({"portal": site.pid})["portal"]
+        times = asyncio.run(_requests(site))
+        used = cpu({"portal": site.pid})["portal"] - between
+        result = {
+            "streams": STREAMS,
+            "last_reader_ms": _cuts(told),
+            "records": RECORDS,
+            "me_per_s": RATE,
+            "me_ms": _cuts(times),
+            "portal_cpu_s": {"streams": round(between - before, 1), "me": round(used, 1)},
+            "portal_rss_mb": peak_rss_mb(site.pid),
+        }
+    print(json.dumps(result))
+
+
+@contextmanager
+def _site(folder: Path) -> Iterator[Site]:
+    """Ready: all records are in MongoDB, and nothing else is going on."""
+    hospital = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE, locales=("en",))
+    portal = {"port": 0, "https": False, "jwt_secret": SECRET}
+    with opened(folder, hospital, portal=portal) as stage:
+        with hospital.connect() as connection:
+            generator.create(connection, seed=7, patients=60, visits=2)
+            able = dict(generator.registrable(connection))
+        generator.passport_patients(stage.db, able.values())
+        person, national_id = next(iter(able.items()))
+        user, patient = documents(national_id)
+        hospital.sql.execute(*(_pulse(person, number) for number in range(RECORDS)))
+        for name, field in (("users", "email"), ("patients", "user"), ("patients", "nationalId")):
+            stage.db[name].create_index(field, unique=True)  # the Passport's own
+        stage.grant()
+        stage.readers()
+        stage.role("consume", "--destination", "passport")
+        role = stage.role("portal")
+        role.says("portal listens")
+        mine = {"patientId": str(patient["_id"])}
+        until(lambda: stage.db.medicalrecords.count_documents(mine) >= RECORDS, DEADLINE_S, "all records")
+        stage.wait_equal(DEADLINE_S)
+        (line,) = [one for one in role.said().splitlines() if "portal listens" in one]
+        claims = {"userId": str(user["_id"]), "exp": datetime.now(UTC) + timedelta(hours=1)}
+        token = jwt.encode(claims, SECRET, algorithm="HS256")
+        print(f"{RECORDS} records of one patient are in MongoDB", flush=True)
+        yield Site(stage, role, json.loads(line)["port"], person, token)
+
+
+def _pulse(person: int, number: int) -> str:
+    return _PULSE.format(person=person, minutes=number * 600, value=60 + number % 40)
+
+
+async def _news(site: Site) -> list[float]:
+    """For each new record: seconds from its COMMIT until the last of all streams was told."""
+    told: asyncio.Queue[float] = asyncio.Queue()
+    streams = [asyncio.create_task(_listen(site, told)) for _ in range(STREAMS)]
+    for _ in range(STREAMS):
+        await asyncio.wait_for(told.get(), DEADLINE_S)  # the page of each was older: it is told once when it opens
+    print(f"{STREAMS} streams are open", flush=True)
+    found = [await _one(site, number, told) for number in range(NEWS)]
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
+    return found
+
+
+async def _listen(site: Site, told: "asyncio.Queue[float]") -> None:
+    """A browser's part, as little of it as possible."""
+    reader, writer = await _connected(site)
+    writer.write(_get(site, "/events"))
+    assert b" 200 " in await reader.readline()
+    while line := await reader.readline():
+        if line.startswith(b"id: "):
+            told.put_nowait(time.monotonic())
+
+
+async def _connected(site: Site) -> Connection:
+    return await asyncio.open_connection("127.0.0.1", site.port)
+
+
+def _get(site: Site, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: portal\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
+
+
+async def _one(site: Site, number: int, told: "asyncio.Queue[float]") -> float:
+    insert = _pulse(site.person, -number - 1)
+    with site.stage.hospitals["kigali"].connect() as connection, connection.cursor() as cursor:
+        await asyncio.to_thread(cursor.execute, insert)  # commits
+        began = time.monotonic()
+    times = [await asyncio.wait_for(told.get(), DEADLINE_S) for _ in range(STREAMS)]
+    await asyncio.sleep(0.3)
+    assert told.empty(), "one record is told once"
+    return max(times) - began
+
+
+async def _requests(site: Site) -> list[float]:
+    """Seconds of each request, from when it was due."""
+    idle: list[Connection] = []
+    for _ in range(RATE):
+        await _asked(site, idle, time.monotonic())  # code that is loaded once
+    began = time.monotonic()
+    due = [began + number / RATE for number in range(RATE * SECONDS)]
+    return list(await asyncio.gather(*(_asked(site, idle, at) for at in due)))
+
+
+async def _asked(site: Site, idle: list[Connection], due: float) -> float:
+    await asyncio.sleep(max(0.0, due - time.monotonic()))
+    reader, writer = idle.pop(0) if idle else await _connected(site)
+    writer.write(_get(site, "/api/patients/me"))
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    body = await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r")[0]))
+    took = time.monotonic() - due
+    assert b" 200 " in head
+    assert body.count(b'"createdBy"') == 50
+    idle.append((reader, writer))
+    return took
+
+
+def _cuts(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds."""
+    ordered = sorted(seconds)
+    shown = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: round(ordered[min(len(ordered) - 1, int(len(ordered) * at))] * 1000, 1) for name, at in shown.items()}
+
+
+if __name__ == "__main__":
+    main()
