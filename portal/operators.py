@@ -16,6 +16,13 @@ from portal.words import Words
 
 router = APIRouter(prefix="/operators", include_in_schema=False)
 _WORDS = Words("en")  # as the command line
+_STATES = {
+    "ok": "not registered",
+    "none": "without an id",
+    "ambiguous": "id held twice",
+    "invalid": "id not valid",
+    "not_patient": "no patients",
+}
 
 
 class SignIn(BaseModel):
@@ -29,7 +36,7 @@ def board(request: Request) -> Response:
     shown: Board = request.app.state.board
     hospitals = [(row, shown.charts(row["hospital"])) for row in shown.rows]
     age = round(time.time() - shown.at) if shown.at else None
-    values = {"words": _WORDS, "hospitals": hospitals, "age": age, "problem": shown.problem}
+    values = {"words": _WORDS, "hospitals": hospitals, "age": age, "problem": shown.problem, "states": _STATES}
     return templates.TemplateResponse(request, "operators.html", values)
 
 
@@ -48,8 +55,8 @@ def sign_in(request: Request, here: ThePortal, form: Annotated[SignIn, Form()]) 
     if seconds or not here.sessions.is_operators_password(form.password):
         problem = _WORDS("wait", seconds=int(seconds) + 1) if seconds else _WORDS("wrong_password")
         values = {"words": _WORDS, "problem": problem}
-        status = 429 if seconds else 401
-        return templates.TemplateResponse(request, "operators_sign_in.html", values, status_code=status)
+        status, more = (429, {"Retry-After": str(int(seconds) + 1)}) if seconds else (401, None)
+        return templates.TemplateResponse(request, "operators_sign_in.html", values, status_code=status, headers=more)
     let_in(here, request, OPERATOR)
     answer = RedirectResponse("/operators", 303)
     keep(answer, here, here.cookies[1], here.sessions.operator_token())

@@ -137,9 +137,11 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
         (row["state"] == "never started", "its reader has never run", f"passport cdc run --hospital {name}"),
         (row["behind"] is None and row["state"] in ("streaming", "snapshot"), "its server does not answer", _CHECK),
         (row["last_event_s"] is not None and row["last_event_s"] > 300, "nothing has come for five minutes", _CHECK),
+        (row["state"] == "polled instead of streaming", "its stream is silent, so it is polled", _CHECK),
         (row["lag_records"] > 10_000, "the consumer is far behind: start one more", "passport consume"),
         (bool(row.get("dead_letters")), "records could not be carried", "passport dead-letters list --hospital {}"),
         (_soon(row.get("headroom_s")), "its binlog may be purged within a day before it is read", _CHECK),
+        (bool(row.get("conflicts")), "people's edits wait for a decision", "passport conflicts list --hospital {}"),
         (_wrong(row.get("verified")), "the last verify found differences", "passport reconcile --hospital {} --once"),
     ):
         if wrong:

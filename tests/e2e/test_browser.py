@@ -4,7 +4,6 @@ Screenshots of every page, at phone and desktop width, in light and in print, ar
 """
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from dev import hospital as generator
 from dev.hospital.registration import documents
 from dev.stack import install
 from passport.errors import Fatal
-from tests.e2e.stage import Hospital, Stage, opened
+from tests.e2e.stage import Hospital, Stage, opened, until
 from tests.servers import unavailable
 
 PICTURES = Path(__file__).parents[2] / ".stack" / "screenshots"
@@ -195,12 +194,15 @@ def test_every_page_is_accessible_and_photographed(browser: Browser, running: Ru
         page.click("button")
         look(page, f"{width}-sign-in-wrong")
     with signed_in(browser, running, width, locale="fr-FR") as page:
-        look(page, f"{width}-timeline-fr")
         assert page.get_by_role("heading", level=1).inner_text().startswith("Tous les dossiers")
+        for name in PAGES:
+            page.goto(f"/{name}")
+            look(page, f"{width}-{name or 'timeline'}-fr", wide=width == "phone")
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_operators_page(browser: Browser, running: Running, width: str) -> None:
+@contextmanager
+def operators(browser: Browser, running: Running, width: str) -> Iterator[Page]:
+    """Their page, with a chart on it."""
     w, h = WIDTHS[width]
     context = browser.new_context(viewport={"width": w, "height": h}, base_url=running.url)
     page = context.new_page()
@@ -210,14 +212,40 @@ def test_the_operators_page(browser: Browser, running: Running, width: str) -> N
     page.click("button")
     while not page.locator("polyline").count():
         page.reload()
-    assert page.get_by_role("heading", name="kigali: streaming").count() == 1
-    content = page.content()
-    for number in ("national", running.national_id, "Pulse"):
-        assert number not in content
-    matched = running.stage.db.people.count_documents({"patientId": {"$ne": None}})
-    assert re.search(rf"People matched</dt><dd>{matched}<", content)
-    look(page, f"{width}-operators")
+    yield page
     context.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_operators_page(browser: Browser, running: Running, width: str) -> None:
+    with operators(browser, running, width) as page:
+        assert page.get_by_role("heading", name="kigali: streaming").count() == 1
+        content = page.content()
+        for number in ("national", running.national_id, "Pulse"):
+            assert number not in content
+        look(page, f"{width}-operators", wide=True)
+
+
+def test_status_says_what_the_operators_page_says(browser: Browser, running: Running) -> None:
+    watching = running.stage.role("status", "--json", "--watch")
+    until(lambda: watching.said().count("\n") >= 2, 60, "a second look")
+    watching.stop()
+    ((row,), (again,), *_) = map(json.loads, watching.said().splitlines())
+    assert row["matched"] == again["matched"] == running.stage.db.people.count_documents({"patientId": {"$ne": None}})
+    with operators(browser, running, "desktop") as page:
+        shown = page.locator("article").inner_text()
+    headroom = row["headroom_s"] if isinstance(row["headroom_s"], str) else f"{row['headroom_s'] / 3600:,.0f} h"
+    for label, number in {
+        "Position": row["position"],
+        "Surely kept in the binlog for": headroom,
+        "Snapshot": row["snapshot"],
+        "People matched": f"{row['matched']:,}",
+        "Conflicts": row["conflicts"],
+        "Last verify": "never",
+    }.items():
+        assert f"{label}\n{number}" in shown, (label, shown)
+    assert f"{row['hospital']}: {row['state']}" in shown
+    assert f"{row['unmatched_by']['none']:,} without an id" in shown
 
 
 def look(page: Page, name: str, *, wide: bool = False) -> None:
