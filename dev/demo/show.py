@@ -14,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 
 from consumers.worker import connected
+from dev.demo import pages
 from dev.demo.latency import Latency
-from dev.demo.site import FOLDER, Site, roles, site
+from dev.demo.pages import Account
+from dev.demo.site import FOLDER, Processes, Site, portal, roles, site
 from dev.hospital import Clinic, passport_patients, registrable
 from passport.cli.status import collect
 from passport.configuration import load
@@ -43,7 +45,9 @@ def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with site(seed=seed, patients=PATIENTS, data=data, say=lambda text: console.print(f"[dim]{text}")) as here:
+    with site(
+        seed=seed, patients=PATIENTS, data=data, portal=pages.settings(), say=lambda text: console.print(f"[dim]{text}")
+    ) as here:
         return Demo(here, console, stop, seed).course(once=once)
 
 
@@ -58,31 +62,47 @@ class Demo:
         self._looks = 0
 
     def course(self, *, once: bool) -> int:
-        late = self._register()
+        late, account = self._register()
+        with portal(self.site) as others:
+            self._invite(account)
+            code = self._shown(late, others)
+            if not once and not self.stop.is_set():
+                self._go_on(account)
+        return code
+
+    def _shown(self, late: str, others: Processes) -> int:
+        """Snapshot, work, verify: its exit code."""
         with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
-            self._caught_up(processes)
+            self._caught_up(processes | others)
             before = self._records()
             with self._clinics(RATE):
                 self._work(late)
-            self._caught_up(processes)
+            self._caught_up(processes | others)
         if self.stop.is_set():
             return 1
         self._tell(before, self._records(), late)
-        code = self._verify()
-        if not once and not self.stop.is_set():
-            self._go_on()
-        return code
+        return self._verify()
 
-    def _register(self) -> str:
-        """Two thirds of the patients that can be matched; one more comes late: their national id is returned."""
-        ids: list[str] = []
+    def _register(self) -> tuple[str, Account]:
+        """Two thirds of the patients that can be matched; one more comes late: (their national id, who can sign in)."""
+        found: dict[str, Account] = {}
         for name in self.site.hospitals:
             with closing(self.site.connect(name)) as connection:
-                ids += [digits for number, (_, digits) in enumerate(registrable(connection)) if number % 3]
-        late, *rest = sorted(set(ids))
+                people = [one for number, one in enumerate(registrable(connection)) if number % 3]
+            found |= {digits: Account(digits, name, person) for person, digits in people}
+        late, *rest = sorted(found)
         passport_patients(self.site.passport, rest)
+        account = pages.with_most_to_see(self.site, [found[one] for one in rest])
+        pages.let_in(self.site.passport, account)
         self.console.print(f"[dim]{len(rest)} patients are registered in the Passport, one more will be")
-        return late
+        return late, account
+
+    def _invite(self, account: Account) -> None:
+        """Where the pages are, and how one gets in."""
+        url = self.site.url
+        who = f"national id {account.national_id}, password {pages.PASSWORD}"
+        self.console.print(f"A patient's page: {url}/ ({who})", highlight=False)
+        self.console.print(f"Operators' page: {url}/operators (password {pages.OPERATORS_PASSWORD})", highlight=False)
 
     def _work(self, late: str) -> None:
         began, registered = time.monotonic(), False
@@ -127,7 +147,7 @@ class Demo:
         self.actions[action] = self.actions.get(action, 0) + 1
         return max(1, done.rows)
 
-    def _caught_up(self, processes: "dict[str, subprocess.Popen[bytes]]") -> None:
+    def _caught_up(self, processes: Processes) -> None:
         """Waits until every hospital is read and applied; Fatal when a role has ended."""
         quiet, seen = 0, self._looks
         while quiet < 2 and not self.stop.wait(0.1):
@@ -223,11 +243,18 @@ class Demo:
         self.console.print("[dim]passport verify")
         return subprocess.run(self.site.command("verify"), check=False).returncode
 
-    def _go_on(self) -> None:
+    def _go_on(self, account: Account) -> None:
         self.console.print(f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}")
+        self._invite(account)
+        self.console.print("That patient's pulse is taken every 15 s: it appears on the page by itself.")
         self.latency = Latency(self.site.passport)
-        with self._followed(), closing(self.latency), roles(self.site), self._table(), self._clinics(2):
-            self.stop.wait()
+        with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
+            self._caught_up(processes)
+            with self._clinics(2):
+                number = 0
+                while not self.stop.wait(15):
+                    pages.measure_pulse(self.site, account, 60 + number * 7 % 40)
+                    number += 1
 
 
 def _is_done(row: dict[str, Any]) -> bool:

@@ -3,9 +3,9 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from pymongo.database import Database
 from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import Kafka, MariaDB, Mongo
 
+Processes = dict[str, "subprocess.Popen[bytes]"]
 FOLDER = Path(__file__).parents[2] / ".stack" / "demo"
+TIMEZONE = "Africa/Kigali"
 NAMES = {
     "kigali": "Kigali University Hospital",
     "huye": "Huye District Hospital",
@@ -35,6 +37,7 @@ class Site:
     kafka: Kafka
     mongo: Mongo
     passport: Database[dict[str, Any]]
+    url: str  # of the pages
 
     def connect(self, hospital: str) -> "pymysql.Connection[Any]":
         """A connection of the hospital's own application (it may write)."""
@@ -45,7 +48,9 @@ class Site:
 
 
 @contextmanager
-def site(*, seed: int, patients: int, data: Path | None, say: Callable[[str], None]) -> Iterator[Site]:
+def site(
+    *, seed: int, patients: int, data: Path | None, portal: dict[str, Any], say: Callable[[str], None]
+) -> Iterator[Site]:
     """Fresh servers with filled hospitals. Everything started here is stopped at the end."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -63,15 +68,25 @@ def site(*, seed: int, patients: int, data: Path | None, say: Callable[[str], No
         client: MongoClient[dict[str, Any]] = MongoClient(mongo.url)
         stack.callback(client.close)
         config = FOLDER / "local.yaml"
-        config.write_text(yaml.safe_dump(_settings(hospitals, kafka, mongo), sort_keys=False), encoding="utf-8")
-        yield Site(config, hospitals, kafka, mongo, client["passport"])
+        tree = _settings(hospitals, kafka, mongo) | {"portal": portal}
+        config.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        yield Site(config, hospitals, kafka, mongo, client["passport"], f"http://127.0.0.1:{portal['port']}")
+
+
+def roles(site: Site) -> AbstractContextManager[Processes]:
+    """A reader for each hospital and one consumer."""
+    readers = {f"cdc {name}": ("cdc", "run", "--hospital", name) for name in site.hospitals}
+    return _running(site, {**readers, "consume": ("consume", "--destination", "passport")})
+
+
+def portal(site: Site) -> AbstractContextManager[Processes]:
+    """The pages."""
+    return _running(site, {"portal": ("portal",)})
 
 
 @contextmanager
-def roles(site: Site) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
-    """A reader for each hospital and one consumer, as processes of their own; SIGTERM at the end."""
-    verbs: dict[str, tuple[str, ...]] = {f"cdc {name}": ("cdc", "run", "--hospital", name) for name in site.hospitals}
-    verbs["consume"] = ("consume", "--destination", "passport")
+def _running(site: Site, verbs: Mapping[str, Sequence[str]]) -> Iterator[Processes]:
+    """Processes of their own; SIGTERM at the end."""
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, verb in verbs.items():
@@ -105,7 +120,7 @@ def _settings(hospitals: dict[str, MariaDB], kafka: Kafka, mongo: Mongo) -> dict
             name: {
                 "name": NAMES[name],
                 "partition": partition,
-                "timezone": "Africa/Kigali",
+                "timezone": TIMEZONE,
                 "national_id_type": NATIONAL_ID_TYPE,
                 "locales": ["en", "fr"],
                 "mysql": {"host": "127.0.0.1", "port": server.port, "user": "root", "password": ""},

@@ -1,0 +1,78 @@
+"""Who signs in at the demo's pages, and what becomes new there."""
+
+import socket
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import datetime
+from secrets import token_hex
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import bcrypt
+from pymongo.database import Database
+
+from dev.demo.site import TIMEZONE, Site
+from dev.hospital.registration import documents
+
+PASSWORD, OPERATORS_PASSWORD = "demo-patient", "demo-operator"
+
+
+class Account(NamedTuple):
+    """A patient with a password, who is `person` at `hospital`."""
+
+    national_id: str
+    hospital: str
+    person: int
+
+
+def settings() -> dict[str, Any]:
+    """`portal` of the settings: for this machine alone."""
+    operators = {"password_hash": _hashed(OPERATORS_PASSWORD), "sample_s": 2}
+    return {"port": _port(), "https": False, "jwt_secret": token_hex(32), "operators": operators}
+
+
+def _port() -> int:
+    """8080, or any other that is free."""
+    for wanted in (8080, 0):
+        try:
+            with socket.create_server(("127.0.0.1", wanted)) as free:
+                return int(free.getsockname()[1])
+        except OSError:
+            continue
+    raise OSError("no port is free")
+
+
+def _hashed(password: str) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()
+
+
+def with_most_to_see(site: Site, patients: Iterable[Account]) -> Account:
+    """Of these the one with the most kinds of records and the most of them."""
+    counts = {hospital: _counts(site, hospital) for hospital in site.hospitals}
+    return max(patients, key=lambda one: (counts[one.hospital].get(one.person, (0, 0)), one.national_id))
+
+
+def _counts(site: Site, hospital: str) -> dict[int, tuple[int, int]]:
+    count = "COUNT(DISTINCT e.encounter_type), COUNT(*)"
+    obs = "obs o LEFT JOIN encounter e ON e.encounter_id = o.encounter_id"
+    with closing(site.connect(hospital)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT o.person_id, {count} FROM {obs} WHERE o.voided = 0 GROUP BY 1")
+        return {int(person): (int(kinds), int(rows)) for person, kinds, rows in cursor.fetchall()}
+
+
+def let_in(passport: Database[dict[str, Any]], account: Account) -> None:
+    """From now on PASSWORD opens the patient's page."""
+    user = documents(account.national_id)[0]["_id"]
+    passport["users"].update_one({"_id": user}, {"$set": {"password": _hashed(PASSWORD)}})
+
+
+def measure_pulse(site: Site, account: Account, value: int) -> None:
+    """One more result of this patient's, committed by the hospital's own application."""
+    now = datetime.now(ZoneInfo(TIMEZONE)).replace(tzinfo=None, microsecond=0)
+    with closing(site.connect(account.hospital)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
+            " SELECT %s, MIN(concept_id), %s, %s, 1, %s, 0, UUID() FROM concept_name WHERE name = 'Pulse'",
+            [account.person, now, value, now],
+        )
+        connection.commit()
