@@ -47,10 +47,11 @@ class Applier:
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
         lookups = partition.lookups
-        for item in items:
-            if item.event is not None:
-                self._note(partition, item.event)
-        rows = [item for item in items if item.event is not None and item.event.kind == "row"]
+        noted = [item for item in items if item.event is not None and not self._note(partition, item.event)]
+        rows = [item for item in noted if _event(item).kind == "row"]
+        # From a reader that was cut off, behind the snapshot that knows what is gone: perhaps of a row that is.
+        late = sum(item.event is not None and item.event.kind == "row" for item in items) - len(rows)
+        self._count(partition, Outcome(stale=late))
         # These rows were looked up after the notices: what the destination took as newest needs no re-reading.
         written = self._rows(partition, rows)
         for item in items:
@@ -62,8 +63,8 @@ class Applier:
                 partition.rereads.notice(event, item.record.offset, written)
         partition.rereads.whole(lookups.disturbed(), items[0].record.offset, partition.latest)
 
-    def _note(self, partition: Partition, event: ChangeEvent) -> None:
-        """The newest version and place, and what is outdated now."""
+    def _note(self, partition: Partition, event: ChangeEvent) -> bool:
+        """The newest version and place, and what is outdated now. True if the event is of an older epoch."""
         source, lookups = event.source, partition.lookups
         outdated = lookups.seen(source.version)
         partition.at_ms = max(partition.at_ms, source.ts_ms)
@@ -75,6 +76,7 @@ class Applier:
         if snapshot and not partition.in_snapshot:
             lookups.clear(identities=True)
             partition.in_snapshot = True
+        return outdated
 
     def _rows(self, partition: Partition, items: Sequence[Item]) -> frozenset[int]:
         """Enriches and writes rows. The obs_ids of those that are now the newest in the destination."""

@@ -15,6 +15,7 @@ class Destination:
         self._world, self._broker = world, broker
         self.rows: dict[int, tuple[str, str | None]] = {}
         self.committed = self._next = 0
+        self._epoch = ""  # the newest seen: a row of an older one comes late, from a reader that was cut off
 
     def work(self) -> None:
         """A batch is written, row by row, and its offset committed; it may die in between and begin again."""
@@ -39,7 +40,8 @@ class Destination:
 
     def apply(self, event: ChangeEvent) -> None:
         version = event.source.version
-        if event.kind == "row":
+        late, self._epoch = version[:10] < self._epoch, max(self._epoch, version[:10])
+        if event.kind == "row" and not late:
             value = None if event.op == "d" or event.after is None else event.after["value_text"]
             self._write(event.row["obs_id"], version, value)
         elif event.kind == "chunk":
