@@ -531,15 +531,15 @@ class Stream:
         if not self._connection.alive:
             raise Retry("binlog: connection lost")
         if self._server.began_anew != self._anew and self._server.history:
-            self._connection.end()
-            raise Retry("binlog: the server closed the connection")
+            raise self._gone()
 
     def _open(self) -> None:
         if self._start is not None:
             file, pos = self._server.file(self._start.file), self._start.pos
             if file is None or pos > file.size:
                 raise self._gone()
-            if pos not in file.ends() | {group.at(n + 1) for group in file.groups for n in range(len(group.changes))}:
+            inside = {group.at(n + 1) for group in file.groups for n in range(len(group.changes))}
+            if pos not in {4} | file.ends() | inside:
                 raise self._gone()
         else:
             first = self._server.files[0]
