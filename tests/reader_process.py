@@ -1,15 +1,20 @@
-"""A reader in a process of its own, to be killed: ``python -m tests.reader_process SETTINGS [caught-up]``."""
+"""A reader in a process of its own, to be killed: ``python -m tests.reader_process SETTINGS [caught-up]``.
+
+``skew=-600``: its clock is 10 minutes slow; ``unlocked``: it does not see that another one reads.
+"""
 
 import contextlib
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdc import reader
+from cdc import lease, reader
 from passport.errors import PassportError
 from passport.settings import Settings
 
@@ -49,7 +54,20 @@ def catch_up(settings: Settings) -> None:
     reader.run("kigali", settings, until_caught_up=True, stop=threading.Event())
 
 
+def _misled(word: str) -> None:
+    """What is wrong with this process."""
+    name, _, value = word.partition("=")
+    if name == "skew":
+        right = time.time
+        time.time = lambda: right() + float(value)
+        time.time_ns = lambda: int(time.time() * 1e9)
+    elif name == "unlocked":
+        lease.lock_name = lambda hospital: f"{hospital} {os.getpid()}"
+
+
 def main() -> int:
+    for word in sys.argv[2:]:
+        _misled(word)
     settings: Settings = pickle.loads(Path(sys.argv[1]).read_bytes())  # noqa: S301  # written by the test itself
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

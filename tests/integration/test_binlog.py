@@ -334,6 +334,21 @@ def test_rows_of_a_logged_rollback_to_a_savepoint_are_void(mariadb: Tap) -> None
     assert [row[0] for row in mariadb.execute("SELECT obs_id FROM obs")] == [1, 3]
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_table_that_is_not_transactional_keeps_what_is_rolled_back(mariadb: Tap, end: str) -> None:
+    """MySQL with GTIDs refuses such a transaction."""
+    mariadb.execute("ALTER TABLE person ENGINE = MyISAM", "INSERT INTO obs VALUES (1, 1, 'before')")
+    items = mariadb.changes(
+        "BEGIN", "UPDATE obs SET value_text = 'after'", "INSERT INTO person VALUES (5, NULL)", insert(2), end
+    )
+    assert [(notice.table, notice.keys) for notice in of(Notice, items)] == [("person", ({"person_id": 5},))]
+    assert mariadb.execute("SELECT COUNT(*) FROM person") == ((1,),), "whatever the end was"
+    rows, voided = of(Row, items), [item for item in of(Statement, items) if item.kind == "rollback"]
+    there = dict(mariadb.execute("SELECT obs_id, value_text FROM obs"))
+    assert (len(rows) == 2 and not voided) if end == "COMMIT" else (not rows or bool(voided))
+    assert there == ({1: "after", 2: "text 2"} if end == "COMMIT" else {1: "before"})
+
+
 def test_a_function_that_writes_is_noticed(tap: Tap) -> None:
     tap.execute(
         "SET GLOBAL log_bin_trust_function_creators = 1",

@@ -1,5 +1,6 @@
 """The row that a SELECT gives and the row that the binlog gives are the same bytes of JSON, for every column type."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -138,3 +139,23 @@ def test_rows_past_16_mebibytes_come_in_several_packets(tap: Tap) -> None:
     start = tap.end()
     write(tap, every_type.large_rows())
     assert differences(last_images(of(Row, tap.read(start))), selected(tap)) == []
+
+
+@pytest.mark.parametrize("tap", [("mariadb", {}), ("mysql", {})], indirect=True, ids=lambda case: case[0])
+def test_zones_and_clocks_of_who_writes_change_nothing(tap: Tap) -> None:
+    """Sessions in other zones, the server's zone changed meanwhile, a clock that goes back, a day in 2038."""
+    start = tap.end()
+    row = f"INSERT INTO {every_type.TABLE} (id, ts, ts6, dt, dt6, da, t6) VALUES ({{}}, NOW(), NOW(6), NOW(), NOW(6)"
+    row += ", CURDATE(), CURTIME(6))"
+    clocks = ["DEFAULT", "1700000000", "1699996400.25", "2147483646"]
+    try:
+        for number, (zone, clock) in enumerate(itertools.product(("+00:00", "+05:30", "-08:00"), clocks)):
+            tap.execute(f"SET GLOBAL time_zone = '{zone}'")
+            tap.execute("SET sql_mode = ''", f"SET timestamp = {clock}", row.format(number))
+    finally:
+        tap.execute("SET GLOBAL time_zone = 'SYSTEM'")
+    items = of(Row, tap.read(start))
+    assert sorted(item.ts for item in items) != [item.ts for item in items], "the clock went back"
+    truth = selected(tap)
+    assert len({json.loads(text)["dt"] for text in truth.values()}) > 8, "zones told"
+    assert differences(last_images(items), truth) == []

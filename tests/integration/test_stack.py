@@ -265,3 +265,17 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+@pytest.mark.parametrize("flavour", ["MariaDB", "MySQL"])
+def test_the_guarantees_name_the_versions_that_are_tested(flavour: str, request: pytest.FixtureRequest) -> None:
+    """And that others were not: the line at the start of a session says what this one has."""
+    url = request.getfixturevalue("mysql_url" if flavour == "MariaDB" else "mysql9_url")
+    ((version,),) = Address.parse(flavour.lower(), url).execute("SELECT VERSION()")
+    series = ".".join(version.split(".")[:2])
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "guarantees.md").read_text()
+    tested, _, rest = page.partition("were not tested")
+    assert f"{flavour} {series}" in tested
+    assert "MySQL 5.7 to 8.4" in tested
+    assert rest
+    print(f"{flavour} {version}")
