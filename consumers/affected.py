@@ -74,5 +74,14 @@ QUERIES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "visit_type": (("visit_type_id", (f"{_IN_VISIT}WHERE v.visit_type_id IN %s",)),),
 }
 
+# A name of each query, to be stored: what is stored outlives a release, so a name stays though its query changes.
+NAMES = {
+    query: f"{table}.{column}.{number}"
+    for table, ways in QUERIES.items()
+    for column, queries in ways
+    for number, query in enumerate(queries)
+}
+QUERY = {name: query for query, name in NAMES.items()}
+
 # Whose rows concern a person as a whole.
 PERSON_KEYS = {"patient": "patient_id", "patient_identifier": "patient_id", "person": "person_id"}

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from consumers.broker import Record
 from consumers.enrich import check
@@ -97,7 +98,7 @@ class Partition:
         self.next = start
         self.at_ms = 0
         self.latest: Waypoint | None = None  # place of the newest event
-        self.recorded: tuple[int, str] = (-1, LOWEST)
+        self.recorded: tuple[int, str, list[dict[str, Any]]] = (-1, LOWEST, [])
         self.in_snapshot = False
         self.ask_at = 0.0
         self.failures = 0

@@ -1,18 +1,20 @@
 """Notices become work: which obs and persons a change concerns, read again in slices at a position that contains it.
 
-What is waiting here is not stored: the worker commits no offset past a notice whose work isn't finished (`held`), so
-that after a crash the notices come again, and with them the work.
+The worker commits no offset past a notice whose work isn't finished (`held`), so that after a crash the notices come
+again, and with them the work. Large work of few keys (a name that many obs have) holds no offset: it is stored with the
+progress instead (`left`), and goes on where it was (`restore`).
 """
 
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
-from consumers.affected import PERSON_KEYS, QUERIES
+from consumers.affected import NAMES, PERSON_KEYS, QUERIES, QUERY
 from consumers.enrich import check
 from consumers.lookups import PATIENCE_S, Lookups
 from passport import metrics
@@ -21,10 +23,12 @@ from passport.event import ChangeEvent, Row
 from passport.observation import Observation, ObservationOrigin, Person
 from passport.settings import LoadBudget
 from passport.source import Reading, Waypoint
+from passport.version import Position
 
 SLICE = 500  # obs read and written at once, between live batches
 IDS = 1_000  # of one IN list
 PERSONS = 50  # looked at for one slice
+STORED = 1_000  # keys that the progress of a hospital may carry
 
 log = structlog.get_logger()
 
@@ -56,23 +60,39 @@ class _Person:
     others: bool
 
 
-@dataclass(slots=True)
-class _Found:
-    """obs_ids that wait, highest last taken first; since which notice; the newest notice's place."""
+@dataclass(slots=True, eq=False)
+class _Job:
+    """Obs that notices concern. `keys`: of the notices, by query; `ids`: obs that wait, highest first, None until they
+    are looked up; all up to `done` are read. `offset`: of the first notice, None when the progress has the job;
+    `at`: the newest notice's place. `written`: obs enriched with all of the notices known.
+    """
 
-    ids: "array[int]"
-    offset: int
-    at: Waypoint | None
-
-
-@dataclass(slots=True)
-class _Asked:
-    """Notices not resolved yet: ids by query. `written`: obs enriched with all of them known."""
-
-    ids: dict[str, set[int]] = field(default_factory=dict)
-    offset: int = 0
+    keys: dict[str, set[int]] = field(default_factory=dict)
+    offset: int | None = None
     at: Waypoint | None = None
     written: frozenset[int] = frozenset()
+    ids: "array[int] | None" = None
+    done: int | None = None
+    named: dict[str, list[int]] = field(default_factory=dict)  # `keys` as they are stored
+
+    @classmethod
+    def restored(cls, left: Mapping[str, Any]) -> "_Job":
+        at = left["at"] and Waypoint(Position(*left["at"][:2]), *left["at"][2:])
+        keys = {QUERY[name]: {*ids} for name, ids in left["keys"].items()}
+        return cls(keys, at=at, done=left["done"], named=left["keys"])
+
+    def left(self) -> dict[str, Any]:
+        return {"keys": self.named, "done": self.done, "at": self.at and [*self.at.position, *self.at[1:]]}
+
+    def found(self, reading: Reading) -> set[int]:
+        """The obs that are still to be read."""
+        found: set[int] = set()
+        for query, keys in self.keys.items():
+            wanted = sorted(keys)
+            for start in range(0, len(wanted), IDS):
+                found |= {row["obs_id"] for row in reading.rows(query, (wanted[start : start + IDS],))}
+        done = self.done
+        return found - self.written if done is None else {one for one in found if one > done}
 
 
 class Rereads:
@@ -80,8 +100,8 @@ class Rereads:
 
     def __init__(self, lookups: Lookups, budget: LoadBudget, clock: Callable[[], float] = time.monotonic) -> None:
         self._lookups, self._budget, self._clock = lookups, budget, clock
-        self._asked = _Asked()
-        self._found: list[_Found] = []
+        self._asked = _Job()
+        self._jobs: list[_Job] = []  # the longest first
         self._persons: dict[int, _Person] = {}
         self._not_before = 0.0
         self._rows = metrics.REREADS.labels(lookups.hospital_id)
@@ -109,12 +129,21 @@ class Rereads:
 
     def held(self) -> int | None:
         """The lowest offset whose work isn't finished."""
-        waiting = [found.offset for found in self._found] + [one.offset for one in self._persons.values()]
-        return _lowest([*waiting, self._asked.offset if self._asked.ids else None])
+        jobs = _lowest(job.offset for job in (self._asked, *self._jobs))
+        return _lowest([jobs, *(one.offset for one in self._persons.values())])
+
+    def left(self) -> list[dict[str, Any]]:
+        """Work that holds no offset, as JSON: whoever stores the offset must store it with it."""
+        return [job.left() for job in self._jobs if job.offset is None]
+
+    def restore(self, left: Iterable[Mapping[str, Any]]) -> None:
+        """Goes on with what `left` said."""
+        self._jobs += map(_Job.restored, left)
 
     def pending(self) -> int:
         """How much waits: queries, persons and obs."""
-        return len(self._asked.ids) + len(self._persons) + sum(len(found.ids) for found in self._found)
+        waiting = sum(len(job.keys) if job.ids is None else len(job.ids) for job in self._jobs)
+        return len(self._asked.keys) + len(self._persons) + waiting
 
     def due(self) -> bool:
         """Whether `read` has something to do now."""
@@ -124,48 +153,73 @@ class Rereads:
         """Reads the next slice. Raises Retry and Fatal of the source; what was asked for is kept until `finish`."""
         if not self.due():
             return None
-        if self._asked.ids:
+        if self._asked.keys:
             return self._resolve(self._asked)
-        return self._read_persons() if self._persons else self._read_found()
+        if self._persons:
+            return self._read_persons()
+        # The shortest, so that an encounter's obs don't wait for a concept's hundred thousand.
+        job = self._jobs[-1]
+        return self._resolve(job) if job.ids is None else self._read_some(job, job.ids)
 
     def _ask(self, queries: Iterable[str], key: int, offset: int, at: Waypoint | None) -> None:
         asked = self._asked
-        asked.offset = min(asked.offset, offset) if asked.ids else offset
-        asked.at = _later(asked.at, at) if asked.ids else at
+        asked.offset = _lowest((asked.offset, offset))
+        asked.at = _later(asked.at, at) if asked.keys else at
         for query in queries:
-            asked.ids.setdefault(query, set()).add(key)
+            asked.keys.setdefault(query, set()).add(key)
 
-    def _resolve(self, asked: _Asked) -> Slice:
+    def _resolve(self, job: _Job) -> Slice:
         """Finds the obs; reads them at once when they are few."""
-
-        def finish() -> None:
-            if self._asked is asked:
-                self._asked = _Asked()
-
-        with self._reading(asked.at) as reading:
-            if self._superseded(reading, asked.at):
-                return Slice(finish)
-            ids = array("q", sorted(set(_found_ids(reading, asked.ids)) - asked.written, reverse=True))
-            if len(ids) <= SLICE:
-                return self._slice(reading, ids, finish)
-        self._found.append(_Found(ids, asked.offset, asked.at))
-        self._found.sort(key=lambda found: -len(found.ids))
-        self._asked = _Asked()
+        with self._reading(job.at) as reading:
+            if self._superseded(reading, job.at):
+                return Slice(lambda: self._drop(job))
+            found = job.found(reading)
+            if len(found) <= SLICE or len(self._unasked(job, found)) <= SLICE:
+                return self._slice(reading, sorted(found), lambda: self._drop(job))
+        self._keep(job, found)
         return Slice(lambda: None)
 
-    def _read_found(self) -> Slice:
-        """Of the shortest list, so that a new encounter doesn't wait for a concept's hundred thousand obs."""
-        found = self._found[-1]
+    def _unasked(self, job: _Job, found: set[int]) -> set[int]:
+        """`found` without what waits already: that is then read at this job's place, or later. So never more waits than
+        the hospital has, however often a name changes."""
+        for other in self._jobs:
+            before = len(found)
+            found.difference_update(other.ids or ())
+            if len(found) < before:
+                other.at = _later(other.at, job.at)
+        return found
 
+    def _keep(self, job: _Job, found: set[int]) -> None:
+        if job is self._asked:
+            self._asked = _Job()
+            self._jobs.append(job)
+            self._store(job)
+        job.ids, job.written = array("q", sorted(found, reverse=True)), frozenset()
+        self._jobs.sort(key=lambda one: -len(one.ids or ()))
+
+    def _store(self, job: _Job) -> None:
+        """With the progress, unless its keys are too many for that."""
+        stored = [*(one for one in self._jobs if one.offset is None), job]
+        if sum(len(keys) for one in stored for keys in one.keys.values()) <= STORED:
+            job.offset, job.named = None, {NAMES[query]: sorted(keys) for query, keys in job.keys.items()}
+
+    def _drop(self, job: _Job) -> None:
+        if job is self._asked:
+            self._asked = _Job()
+        else:
+            self._jobs.remove(job)
+
+    def _read_some(self, job: _Job, ids: "array[int]") -> Slice:
         def finish() -> None:
-            del found.ids[-SLICE:]
-            if not found.ids:
-                self._found.remove(found)
+            job.done = ids[-SLICE:][0]
+            del ids[-SLICE:]
+            if not ids:
+                self._drop(job)
 
-        with self._reading(found.at) as reading:
-            if self._superseded(reading, found.at):
-                return Slice(lambda: self._found.remove(found))
-            return self._slice(reading, found.ids[-SLICE:], finish)
+        with self._reading(job.at) as reading:
+            if self._superseded(reading, job.at):
+                return Slice(lambda: self._drop(job))
+            return self._slice(reading, ids[-SLICE:], finish)
 
     def _slice(self, reading: Reading, ids: Sequence[int], finish: Callable[[], None]) -> Slice:
         piece = Slice(finish, self._lookups.version(reading))
@@ -242,13 +296,6 @@ class Rereads:
         if gone:
             log.warning("re-read dropped", hospital=self._lookups.hospital_id, reason="another server or binlog")
         return gone
-
-
-def _found_ids(reading: Reading, asked: dict[str, set[int]]) -> Iterator[int]:
-    for query, keys in asked.items():
-        wanted = sorted(keys)
-        for start in range(0, len(wanted), IDS):
-            yield from (row["obs_id"] for row in reading.rows(query, (wanted[start : start + IDS],)))
 
 
 def _lowest(offsets: Iterable[int | None]) -> int | None:

@@ -158,11 +158,10 @@ class Worker:
 
     def _store(self, partition: Partition) -> None:
         """Progress in the destination, then the offset in Kafka, when either has moved."""
-        state = partition.offset, partition.lookups.newest
+        state = offset, version, rereads = partition.offset, partition.lookups.newest, partition.rereads.left()
         if state == partition.recorded:
             return
-        offset, version = state
-        self._sink.record(Progress(partition.hospital_id, offset, version, partition.at_ms))
+        self._sink.record(Progress(partition.hospital_id, offset, version, partition.at_ms, rereads))
         if not self._subscription.commit({partition.number: offset}):
             log.info("offset not committed", partition=partition.number, reason="the group is being rearranged")
         partition.recorded = state
@@ -228,6 +227,7 @@ class Worker:
         progress = self._sink.progress(name)
         if progress is not None:
             partition.lookups.seen(progress.version)
+            partition.rereads.restore(progress.rereads)
         self._partitions[number] = partition
 
     def _first_offset(self, number: int, name: str) -> int:

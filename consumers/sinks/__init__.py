@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from passport.errors import Fatal
 from passport.observation import Observation, Person
@@ -52,12 +52,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Applied up to: `offset` = the next offset to read; `version` = the highest seen; `at_ms` = source time."""
+    """Applied up to: `offset` = the next offset to read; `version` = the highest seen; `at_ms` = source time; `rereads`
+    = what is still to be read again for notices before `offset`, as JSON, to be kept as it is.
+    """
 
     hospital: str
     offset: int
     version: str
     at_ms: int
+    rereads: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Sink(Protocol):

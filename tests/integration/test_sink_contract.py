@@ -216,17 +216,18 @@ def test_retain_of_a_person_is_their_whole_truth(destination: Destination, sink:
 
 def test_progress_survives(destination: Destination, sink: Sink) -> None:
     assert sink.progress("kigali") is None
+    left = [{"keys": {"location.location_id.0": [3]}, "done": 17, "at": ["b.000001", 4, "", "s"]}]
     for offset in (5, 9):
-        sink.record(Progress("kigali", offset, version(offset), 1_700_000_000_000 + offset))
+        sink.record(Progress("kigali", offset, version(offset), 1_700_000_000_000 + offset, left))
     sink.close()
     again = destination.connect()
-    assert again.progress("kigali") == Progress("kigali", 9, version(9), 1_700_000_000_009)
+    assert again.progress("kigali") == Progress("kigali", 9, version(9), 1_700_000_000_009, left)
     assert again.progress("butare") is None
     # A start from before is allowed: records come again.
     again.record(Progress("kigali", 3, version(9), 1_700_000_000_003))
     found = again.progress("kigali")
     assert found is not None
-    assert found.offset == 3
+    assert (found.offset, found.rereads) == (3, [])
     again.ready()
     again.close()
 

@@ -19,7 +19,7 @@ from dev.hospital import Clinic
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.event import ChangeEvent, EventSource
-from passport.settings import Settings
+from passport.settings import LoadBudget, Settings
 from tests import consumer_process
 from tests.integration import consuming
 from tests.integration.consuming import (
@@ -339,6 +339,39 @@ def test_killed_and_rearranged_it_loses_nothing(own_mariadb: Own, kafka_bootstra
     consume(given)
     found = assert_equal(given, path)
     assert len(found.rows) > 300
+
+
+def test_a_large_reread_goes_on_where_its_consumer_was_killed(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    many, lives = 10_000, 4
+    row = "person_id, concept_id, obs_datetime, date_created, creator"
+    kigali.execute(
+        "USE openmrs",
+        f"INSERT INTO obs ({row}, location_id, uuid) SELECT {row}, 2, UUID()"
+        f" FROM (SELECT {row} FROM obs LIMIT 1) some, seq_1_to_{many}",
+    )
+    given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    consume(given)
+    kigali.execute("USE openmrs", "UPDATE location SET name = 'Maternity' WHERE location_id = 2")
+    read(given)
+    slow = given.hospitals["kigali"].model_copy(update={"load_budget": LoadBudget(rows_per_s=2_000)})
+    slowly = given.model_copy(update={"hospitals": {"kigali": slow}})
+    for life in range(1, lives + 1):
+        consumer = consumer_process.spawn(slowly, "file", tmp_path)
+        until(lambda: reread(path) >= 2_000 * life, "nothing is read again")  # noqa: B023
+        consumer.send_signal(signal.SIGKILL)
+        assert consumer.wait() == -signal.SIGKILL
+        assert reread(path) < many, "it was killed in the middle"
+    consume(given)
+    assert_equal(given, path)
+    assert many < reread(path) < many + (lives + 1) * 1_000
+
+
+def reread(path: Path) -> int:
+    """Lines of obs read again."""
+    return path.read_text().count('"origin": "reread"')
 
 
 def test_a_destination_with_wrong_options_names_them(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:

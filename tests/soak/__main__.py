@@ -19,6 +19,7 @@ from tests.soak.ledger import Entry, Ledger, fresh, positions
 from tests.soak.work import Shift, lost, told
 
 RECOVERY_S = 30
+QUIET_S = 60  # within which all is equal once nobody works
 PATIENCE_S = 120  # after that a fault is not recovered from at all
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -123,7 +124,7 @@ class Soak:
         fresh(stage, time.time(), PATIENCE_S)
         wrong = list(self._watch.end())
         try:
-            stage.wait_equal(300)
+            stage.wait_equal(QUIET_S)
         except AssertionError as error:
             wrong += str(error).splitlines()
         read = told(stage)

@@ -21,7 +21,9 @@ class Reports:
     def progress(self, hospital: str) -> Progress | None:
         with border():
             found = self._db.progress.find_one({"_id": hospital})
-        return Progress(hospital, found["offset"], found["version"], found["at_ms"]) if found else None
+        if not found:
+            return None
+        return Progress(hospital, found["offset"], found["version"], found["at_ms"], found.get("rereads", []))
 
     def counts(self, hospital: str) -> dict[str, int]:
         """`stored` rows, `matched` and `unmatched` people, `conflicts`."""

@@ -68,7 +68,8 @@ class MongoSink:
         return self._reports.progress(hospital)
 
     def record(self, progress: Progress) -> None:
-        told = {"$set": {"offset": progress.offset, "at_ms": progress.at_ms}, "$max": {"version": progress.version}}
+        told: Document = {"offset": progress.offset, "at_ms": progress.at_ms, "rereads": progress.rereads}
+        told = {"$set": told, "$max": {"version": progress.version}}
         signers = self._of(progress.hospital).signers
         at = datetime.fromtimestamp(progress.at_ms / 1000, UTC)
         with border():

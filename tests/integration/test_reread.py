@@ -1,0 +1,138 @@
+"""Large work that notices ask for: an obs that waits is read once, and what is stored with the progress goes on."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from consumers.lookups import Lookups
+from consumers.reread import SLICE, STORED, Rereads
+from dev.hospital import NATIONAL_ID_TYPE, create
+from passport.event import ChangeEvent, EventSource
+from passport.settings import Hospital, LoadBudget
+from passport.source import Source, end_of_binlog, identity
+from passport.version import Version
+from tests.servers import Address
+
+EPOCH, PLACE = 1_700_000_000, 2
+MANY = 5 * SLICE
+
+
+class Ward:
+    """A hospital where MANY obs and a few more are at one place."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        values = {"name": "Kigali", "partition": 0, "timezone": "Africa/Kigali", "national_id_type": NATIONAL_ID_TYPE}
+        hospital = Hospital.model_validate({**values, "locales": ("en",), "mysql": address.settings()})
+        self.lookups = Lookups("kigali", hospital, Source("kigali", hospital.mysql), entries=10_000, ttl_s=60)
+        self.lookups.seen(str(Version(EPOCH, 1, 4, 0)))
+
+    def rereads(self) -> Rereads:
+        return Rereads(self.lookups, LoadBudget(rows_per_s=1_000_000_000))
+
+    def rename(self, name: str) -> ChangeEvent:
+        with self.address.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"UPDATE location SET name = '{name}' WHERE location_id = {PLACE}")
+        event = self.notice("location", PLACE)
+        self.lookups.seen(event.source.version)
+        self.lookups.evict(event)
+        return event
+
+    def notice(self, table: str, *keys: int) -> ChangeEvent:
+        """Of something that changes now."""
+        connection = self.lookups.source.connection()
+        at, server = end_of_binlog(connection), identity(connection)
+        assert at is not None
+        version = str(Version(EPOCH, at.number, at.pos, 1))
+        source = EventSource("kigali", "UTC", "o", table, at.file, at.pos, 1, "", server, 1, version, "binlog")
+        return ChangeEvent("notice", source, 1, "u", keys=tuple({f"{table}_id": key} for key in keys))
+
+
+@pytest.fixture
+def ward(mysql_database: Address) -> Iterator[Ward]:
+    row = "person_id, concept_id, obs_datetime, date_created, creator"
+    with mysql_database.connect() as connection, connection.cursor() as cursor:
+        create(connection, seed=1, patients=3)
+        cursor.execute(
+            f"INSERT INTO obs ({row}, location_id, uuid) SELECT {row}, {PLACE}, UUID() FROM"
+            f" (SELECT {row} FROM obs LIMIT 1) some, seq_1_to_{MANY}"
+        )
+        connection.commit()
+    ward = Ward(mysql_database)
+    yield ward
+    ward.lookups.close()
+
+
+def read(rereads: Rereads, slices: int = 1_000_000) -> dict[int, list[str]]:
+    """The place's name as read, by obs_id, once for each time."""
+    found: dict[int, list[str]] = {}
+    while slices and rereads.pending():
+        piece = rereads.read()
+        assert piece is not None
+        for one in piece.observations:
+            if one.row["location_id"] == PLACE:  # others are there because of their encounter
+                assert one.place is not None
+                found.setdefault(one.obs_id, []).append(one.place.name)
+        piece.finish()
+        slices -= bool(piece.observations)
+    return found
+
+
+def test_an_obs_that_waits_is_read_once_however_often_the_name_changes(ward: Ward) -> None:
+    rereads = ward.rereads()
+    rereads.notice(ward.rename("one"), 10, frozenset())
+    first = read(rereads, 2)
+    rereads.notice(ward.rename("two"), 11, frozenset())
+    assert rereads.read() is not None
+    rereads.notice(ward.rename("three"), 12, frozenset())
+    rest = read(rereads)
+    assert {*map(tuple, first.values())} == {("one",)}
+    assert len(first) > SLICE
+    assert {*map(tuple, rest.values())} == {("three",)}
+    assert rest.keys() >= first.keys()
+    assert len(rest) > MANY
+
+
+def test_what_is_left_is_stored_and_goes_on(ward: Ward) -> None:
+    rereads = ward.rereads()
+    rereads.notice(ward.rename("one"), 10, frozenset())
+    assert rereads.held() == 10
+    assert rereads.read() is not None
+    assert rereads.held() is None, "the progress has it"
+    first = read(rereads, 2)
+    again = ward.rereads()
+    again.restore(json.loads(json.dumps(rereads.left())))
+    assert again.pending() > 0
+    rest = read(again)
+    assert not first.keys() & rest.keys()
+    assert first.keys() | rest.keys() == read_whole(ward).keys()
+    assert again.left() == []
+
+
+def read_whole(ward: Ward) -> dict[int, list[str]]:
+    rereads = ward.rereads()
+    rereads.notice(ward.rename("all"), 10, frozenset())
+    return read(rereads)
+
+
+def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
+    rereads = ward.rereads()
+    rereads.notice(ward.rename("one"), 10, frozenset())
+    assert rereads.read() is not None
+    rereads.notice(ward.notice("encounter", 1), 11, frozenset())
+    piece = rereads.read()
+    assert piece is not None
+    assert 0 < len(piece.observations) < SLICE
+    assert {one.row["encounter_id"] for one in piece.observations} == {1}
+
+
+def test_work_of_many_keys_holds_its_offset(ward: Ward) -> None:
+    """A progress that carried them all would outgrow what it is stored in."""
+    rereads = ward.rereads()
+    rereads.notice(ward.notice("location", *range(1, STORED + 2)), 10, frozenset())
+    assert rereads.read() is not None
+    assert rereads.held() == 10
+    assert rereads.left() == []
+    assert len(read(rereads)) > MANY
+    assert rereads.held() is None
