@@ -4,8 +4,10 @@ oracle after each row."""
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from random import Random
 from threading import Thread
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from bson import ObjectId
 
 from dev import hospital as generator
-from dev.hospital import corrections, people
+from dev.hospital import corrections, patients, people
 from dev.hospital.people import dashed, spaced
 from tests import passport_shapes
 from tests.e2e.roles import Role
@@ -133,6 +135,70 @@ def test_row_28_obs_of_who_is_no_patient_are_attached_to_nobody(scene: Set) -> N
     assert len(ward.records(child)) == 1
     assert scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": father}) == 0
     equal(scene.stage)
+
+
+HOSTILE = 160
+
+
+def test_hostile_identities_show_nobody_a_record_of_somebody_else(scene: Set) -> None:
+    """Ids shared, swapped, voided, restored and merged at random, at both hospitals, of people who each have obs. Every
+    record that was ever shown, if only for a moment, was shown to a patient whose id its person held."""
+    rng, wards = Random(17), (scene.kigali, scene.huye)
+    ids = [new_id() for _ in range(6)]
+    numbers = {scene.kigali.register(one): one for one in ids[:5]}
+    cast: dict[Ward, list[int]] = {ward: [] for ward in wards}
+    held: set[tuple[str, int, str]] = set()
+    seen: list[tuple[str, int, str]] = []
+    with scene.stage.db["medicalrecords"].watch(full_document="updateLookup") as stream:
+        for ward in wards:
+            for _ in range(6):
+                person = ward.patient("")
+                cast[ward].append(person)
+                ward.obs(person)
+                ward.diagnosis(person)
+        for _ in range(HOSTILE):
+            hostile(rng, rng.choice(wards), cast, ids, held)
+        equal(scene.stage, 60)
+        while (event := stream.try_next()) is not None:
+            put = (event.get("updateDescription") or {}).get("updatedFields") or {}
+            document = (event.get("fullDocument") or {}) | put
+            told = document.get("openmrsData") or {}
+            if document.get("patientId") in numbers and "personId" in told:
+                seen.append((told["hospitalId"], told["personId"], numbers[document["patientId"]]))
+    assert len(set(seen)) > 2, "records were shown"
+    assert [one for one in seen if one not in held] == []
+
+
+def hostile(rng: Random, ward: Ward, cast: dict[Ward, list[int]], ids: list[str], held: set[Any]) -> None:
+    """One transaction; `held` gets who holds which id after it."""
+    person, other = rng.sample(cast[ward], 2)
+    own = f"patient_id = {person} AND identifier_type = {ward.known.national_id}"
+    digits, seed = rng.choice(ids), rng.randrange(99)
+    what = rng.choice(("give", "give", "take", "back", "swap", "obs", "void", "unvoid", "move", "move", "merge"))
+    if what == "give":
+        ward.identify(person, rng.choice((digits, spaced(digits))), preferred=rng.random() < 0.5)
+    elif what == "obs":
+        ward.obs(person, value_numeric=rng.randrange(50, 120))
+    elif what == "merge":
+        with suppress(ValueError):  # one of them is voided
+            ward.do(patients.merge, person, other)
+    else:
+        no_patient = "(SELECT MAX(person_id) FROM person WHERE person_id NOT IN (SELECT patient_id FROM patient))"
+        ward.run(
+            {
+                "take": f"UPDATE patient_identifier SET voided = 1 WHERE {own} ORDER BY RAND({seed}) LIMIT 1",
+                "back": f"UPDATE patient_identifier SET voided = 0 WHERE {own}",
+                "swap": "UPDATE patient_identifier SET patient_id = "
+                f"IF(patient_id = {person}, {other}, {person}) WHERE patient_id IN ({person}, {other})",
+                "void": f"UPDATE patient SET voided = 1 WHERE patient_id = {person}",
+                "unvoid": f"UPDATE patient SET voided = 0 WHERE patient_id = {person}",
+                # A merge in place, as 1.x does: the row's own person changes.
+                "move": f"UPDATE obs SET person_id = {rng.choice((str(other), no_patient))}"
+                f" WHERE person_id = {person} AND value_numeric > 0 LIMIT 1",
+            }[what]
+        )
+    sql = "SELECT patient_id, REGEXP_REPLACE(identifier, '[^0-9]', '') FROM patient_identifier WHERE voided = 0"
+    held |= {(ward.key, patient, one) for patient, one in ward.sql(sql)}
 
 
 def test_who_registers_late_has_their_records_in_five_seconds(scene: Set) -> None:

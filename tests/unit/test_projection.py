@@ -311,6 +311,7 @@ def test_every_live_value_is_in_one_record_or_unmapped(kept: set[int]) -> None:
 def test_a_tombstone_has_no_values() -> None:
     gone = mirror.document(obs(1, 10, make.CHIEF_COMPLAINT, make.text("secret"), deleted=True))
     assert "secret" not in repr(gone)
+    assert "obs-1" not in repr(gone)
     assert (
         mirror.tombstone(mirror.document(obs(1, 10, make.CHIEF_COMPLAINT, make.text("secret"))), gone["version"])
         == gone

@@ -3,7 +3,8 @@
 ``_id`` "<hospital>/<obs_id>", ``version``, ``digest`` (of the content, to tell what needs no writing), ``deleted``,
 ``related`` (the ``_id`` of each row that this one names, or once named, as its group or previous version; absent
 without), ``row``, ``created`` and ``at`` (instants), ``concept``, ``value``, ``author``, ``place``, ``encounter``.
-A tombstone (``deleted``) keeps only what others need to know of it: the columns of IDENTITY and ``created``.
+A tombstone (``deleted``) keeps only what others need to know of it: the columns of IDENTITY, ``created``, and instead
+of its uuid the ``record`` that it names as a first version: the row may be of somebody now of whom nothing is kept.
 """
 
 from datetime import datetime
@@ -13,13 +14,14 @@ from typing import Any
 
 import bson
 
+from consumers.sinks.mongo.records import first_id, record_id
 from passport.errors import Reject
 from passport.event import Row
 from passport.observation import Author, Concept, Encounter, Observation, Place, Value
 
 Document = dict[str, Any]
 
-IDENTITY = ("obs_id", "uuid", "person_id", "obs_group_id", "previous_version", "date_created")
+IDENTITY = ("obs_id", "person_id", "obs_group_id", "previous_version", "date_created")
 MAX_BYTES = 15_000_000  # MongoDB takes 16 MiB, the command around it included
 
 
@@ -33,7 +35,7 @@ def document(observation: Observation) -> Document:
         "created": instant(observation.created),
     }
     if observation.deleted:
-        content["row"] = _identity(observation.row)
+        content |= _identity(observation.row) | {"record": record_id(observation.hospital, observation.row["uuid"])}
     else:
         content |= _meaning(observation)
     return sealed(observation.key, observation.version, content)
@@ -42,7 +44,7 @@ def document(observation: Observation) -> Document:
 def tombstone(known: Document, version: str) -> Document:
     """What is kept of a row of the mirror that is gone."""
     content = {name: known[name] for name in ("hospital", "obsId", "personId")}
-    content |= {"deleted": True, "created": known.get("created"), "row": _identity(known["row"])}
+    content |= {"deleted": True, "created": known.get("created"), **_identity(known["row"]), "record": first_id(known)}
     return sealed(known["_id"], version, content)
 
 
@@ -69,8 +71,8 @@ def instant(at: datetime | None) -> datetime | None:
     return at and at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
-def _identity(row: Row) -> Row:
-    return {name: row[name] for name in IDENTITY if name in row}
+def _identity(row: Row) -> Document:
+    return {"row": {name: row[name] for name in IDENTITY if name in row}}
 
 
 def _meaning(observation: Observation) -> Document:

@@ -62,7 +62,7 @@ def projected(
     found: dict[ObjectId, Projected] = {}
     for entry in sorted(_sorted_out(rows, mapping).entries, key=lambda entry: int(entry.anchor["obsId"])):
         first = _first_version(entry.anchor, rows)
-        key = record_id(hospital_id, first["row"]["uuid"])
+        key = first_id(first)
         author = _author(entry)
         document = {
             "patientId": patient_id,
@@ -85,6 +85,11 @@ def unmapped(documents: Iterable[Document], mapping: Mapping) -> list[Document]:
 def record_id(hospital_id: str, uuid: str) -> ObjectId:
     """Of the record whose anchor's first version has this uuid."""
     return ObjectId(sha256(f"{hospital_id}/{uuid}".encode()).digest()[:12])
+
+
+def first_id(row: Document) -> ObjectId:
+    """Of the record that a mirror document names, should it be the anchor's first version."""
+    return row.get("record") or record_id(row["hospital"], row["row"]["uuid"])
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
 from consumers.sinks.mongo.mirror import MAX_BYTES
 from consumers.sinks.mongo.people import Link, People
 from consumers.sinks.mongo.placeholders import Signers
-from consumers.sinks.mongo.records import NO_AUTHOR, Projected, projected, record_id
+from consumers.sinks.mongo.records import NO_AUTHOR, Projected, first_id, projected
 from consumers.sinks.mongo.rows import Applied, Head, Rows
 from consumers.sinks.mongo.rules import Mapping as Rules
 from passport.errors import Retry
@@ -110,7 +110,7 @@ class Records:
     def _settle(self, seeds: Iterable[str], seen: _Seen, result: Refreshed) -> bool:
         """One round; False when something else has changed meanwhile."""
         target, authors = self._project(seen)
-        ids = {record_id(self._id, document["row"]["uuid"]) for document in seen.documents.values()} | target.keys()
+        ids = {first_id(document) for document in seen.documents.values()} | target.keys()
         with border():
             cursor = self._db.medicalrecords.find({"_id": {"$in": list(ids)}}, batch_size=ALL)
             records = {found["_id"]: found for found in cursor}
