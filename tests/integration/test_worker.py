@@ -183,7 +183,10 @@ def test_poison_is_parked_and_the_rest_goes_on(kigali: Server, kafka_bootstrap: 
     assert len(dead_letters.listed(given)) == 5
 
 
-def test_a_frozen_hospital_waits_alone(own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("refuses", [False, True], ids=["hangs", "refuses connections"])
+def test_a_hospital_that_is_away_waits_alone(
+    own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path, *, refuses: bool
+) -> None:
     servers = {"kigali": own_mariadb(), "butare": own_mariadb()}
     for seed, server in enumerate(servers.values()):
         hospital(server, seed=seed, patients=5)
@@ -191,16 +194,16 @@ def test_a_frozen_hospital_waits_alone(own_mariadb: Own, kafka_bootstrap: str, t
     with running(given):
         until(lambda: path.exists() and len(delivered(path).rows) > 0, "nothing came")
         equal_soon(given, path)
-        frozen, working = servers["kigali"], servers["butare"]
-        frozen.execute("USE openmrs", "UPDATE location SET name = CONCAT(name, ' 2')")
-        frozen.pause()
+        away, working = servers["kigali"], servers["butare"]
+        away.execute("USE openmrs", "UPDATE location SET name = CONCAT(name, ' 2')")
+        away.kill() if refuses else away.pause()
         until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1, "not paused")
         for comment in ("one", "two", "three"):
             working.execute("USE openmrs", f"UPDATE obs SET comments = '{comment}' WHERE obs_id = 3")
             took = until(lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment, "butare waits")  # noqa: B023
             assert took < 5
         assert metric("passport_consumer_paused", hospital="butare", destination="file") == 0
-        frozen.resume()
+        away.start() if refuses else away.resume()
         until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 0, "still paused")
         equal_soon(given, path)
 

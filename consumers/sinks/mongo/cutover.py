@@ -23,6 +23,7 @@ from consumers.sinks.mongo.client import Document, Mongo, border
 from consumers.sinks.mongo.people import ask_for
 from consumers.sinks.mongo.placeholders import Signers, identity
 from consumers.sinks.mongo.records import record_id
+from passport.errors import Fatal
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Reading, Source
 
@@ -67,6 +68,16 @@ def count(database: Mongo) -> tuple[int, int]:
     with border():
         doctors = database.doctors.count_documents({"openmrsProviderUuid": PROVIDER})
         return database.medicalrecords.count_documents(RECORDS), doctors
+
+
+def refuse(database: Mongo) -> None:
+    """Fatal before the first start beside undecided records of the former sync: patients would see them twice."""
+    with border():
+        begun = database.progress.find_one({}, {"_id": 1}) is not None
+        if begun or database.medicalrecords.find_one(RECORDS, {"_id": 1}) is None:
+            return
+    hint = "passport cut-over list   # then: passport cut-over adopt, and remove for what is left undecided"
+    raise Fatal("the Passport has records of the former sync: what becomes of them is not decided", hint=hint)
 
 
 class Former:

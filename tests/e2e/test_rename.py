@@ -1,0 +1,70 @@
+"""A concept with half a million obs gets another name: all are shown with it, and nobody waits for that."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dev import hospital as generator
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.e2e.ward import Ward, eventually
+
+OBS, PEOPLE = 500_000, 50
+WAIT_S = 1.0  # that a re-read may add to a live event
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    """All of them are in the Passport."""
+    kigali = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE)
+    with opened(tmp_path_factory.mktemp("rename"), kigali) as stage:
+        with kigali.connect() as connection:
+            generator.create(connection, seed=91, patients=4, visits=1)
+        stage.grant()
+        ward = Ward(stage, "kigali")
+        for _ in range(PEOPLE):
+            fill(ward, ward.patient(), OBS // PEOPLE)
+        stage.readers()
+        stage.role("consume", "--destination", "passport")
+        stored = stage.db["medicalrecords"]
+        eventually(lambda: stored.estimated_document_count() >= OBS, "everything is stored", 1_800)
+        yield ward
+
+
+def fill(ward: Ward, person: int, rows: int) -> None:
+    ward.run(
+        "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, uuid)"
+        f" SELECT {person}, {ward.concept('5087')}, '2025-03-04 10:05:00', 60 + seq % 60, 6, NOW(), UUID()"
+        f" FROM seq_1_to_{rows}"
+    )
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+def test_a_rename_of_half_a_million_obs_holds_up_no_live_event_for_a_second(ward: Ward) -> None:
+    stage, person = ward.stage, ward.patient()
+    ward.shown(ward.obs(person, "5089"))
+    quiet = [seconds(ward, person) for _ in range(20)]
+    ward.run(f"UPDATE concept_name SET name = 'Heart rate' WHERE concept_id = {ward.concept('5087')}")
+    eventually(lambda: left(stage), "it is read again", 60)
+    busy: list[float] = []
+    while left(stage):
+        busy.append(seconds(ward, person))
+        time.sleep(0.1)
+    print(f"{OBS:,} obs renamed; {len(busy)} live events took {max(busy):.2f} s at most, before {max(quiet):.2f} s")
+    assert len(busy) > 20, "it took a while"
+    assert max(busy) < max(quiet) + WAIT_S
+    shown = stage.db["medicalrecords"].count_documents({"data.testName": "Heart rate", "patientId": {"$ne": ""}})
+    assert shown >= OBS
+
+
+def left(stage: Stage) -> bool:
+    """Whether some are still to be read again."""
+    return bool((stage.db["progress"].find_one({"_id": "kigali"}) or {}).get("rereads"))
+
+
+def seconds(ward: Ward, person: int) -> float:
+    """From an obs' commit until it is shown."""
+    began = time.monotonic()
+    ward.shown(ward.obs(person, "5089", value_numeric=70))
+    return time.monotonic() - began
