@@ -783,6 +783,19 @@ def heal(run: Callable[[], object]) -> None:
         run()
 
 
+def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport) -> None:
+    patient_id = passport.register()
+    passport.sink().write([obs(1, 10)])
+    [former] = passport.shown(patient_id)
+    passport.db.medicalrecords.update_one({"_id": former["_id"]}, {"$unset": {"openmrsData.obsUuid": ""}})
+    with pytest.raises(Fatal) as refused:
+        passport.sink()
+    assert "passport cut-over list" in refused.value.hint
+    passport.sinks[0].record(Progress(HOSPITAL, 1, version(10), 1_700_000_000_000))
+    passport.sink()
+    passport.db.medicalrecords.delete_one({"_id": former["_id"]})
+
+
 # --- two writers ---------------------------------------------------------------------------------------------------
 
 
@@ -821,6 +834,19 @@ def test_a_writer_that_has_seen_less_loses_an_update(passport: Passport, monkeyp
     calls = interposed(monkeypatch, records, "_write", lambda: quick.write(newer))
     slow.write([obs(1, 20, value=make.number(80))])
     assert len(calls) == 2
+    assert passport.details() == ["90"]
+
+
+def test_a_row_that_is_newer_meanwhile_stays(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wakes just before it would write over a row of which it has seen an older state."""
+    passport.register()
+    slow, quick = passport.sink(), passport.sink()
+    slow.write([obs(1, 10)])
+    calls = interposed(monkeypatch, slow._rows, "_write", lambda: quick.write([obs(1, 30, value=make.number(90))]))
+    outcome = slow.write([obs(1, 20, value=make.number(80))])
+    assert calls
+    assert one(passport.db.observations, f"{HOSPITAL}/1")["version"] == version(30)
+    assert outcome.overtaken == [f"{HOSPITAL}/1"]
     assert passport.details() == ["90"]
 
 

@@ -9,10 +9,12 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
 from cdc import backup, topics
+from cdc.epochs import unusable
 from cdc.position import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from passport.errors import Fatal, NotReady
 from passport.settings import Settings
+from passport.source import end_of_binlog, identity
 from passport.version import Position
 from tests import stream
 from tests.hospitals import assert_equal, clinic, hospital, reading, saved
@@ -32,6 +34,16 @@ def partitions(settings: Settings) -> dict[str, int]:
     found = topics.counts(admin)
     admin.close()
     return found
+
+
+def test_a_position_is_one_servers(mysql_url: str) -> None:
+    """Of another one at the same address nothing else need tell: its files may have the same names and be longer."""
+    with Address.parse("mariadb", mysql_url).connect() as connection:
+        position = end_of_binlog(connection)
+        assert position is not None
+        here = replace(SAVED, server=identity(connection), position=position)
+        assert unusable(here, connection) == ""
+        assert unusable(replace(here, server="mariadb-7"), connection).startswith("another server")
 
 
 def test_topics_are_made_and_grow(kafka_bootstrap: str) -> None:

@@ -82,6 +82,21 @@ MUTANTS = (
         f"{INTEGRATION}test_reader.py::test_purged_while_it_is_down",
     ),
     Mutant(
+        "another server at the same address is another",
+        "cdc/epochs.py",
+        "    if saved.server != identity:",
+        "    if not identity:",
+        f"{INTEGRATION}test_positions.py::test_a_position_is_one_servers",
+    ),
+    Mutant(
+        "a binlog that began anew is another, though it has grown past the position",
+        "cdc/session.py",
+        "if self._saved.by_gtid or self._saved.format_ts == began:",
+        "if self._saved.by_gtid or self._saved.format_ts:",
+        f"{INTEGRATION}test_failover.py::"
+        "test_without_gtids_the_same_server_is_gone_on_with_and_another_or_a_new_binlog_is_a_gap",
+    ),
+    Mutant(
         "one reader a hospital",
         "cdc/lease.py",
         'if self._asked("SELECT GET_LOCK(%s, 1)", self._name)[0] == 1:',
@@ -108,6 +123,41 @@ MUTANTS = (
         'elif head.version > document["version"]:',
         "elif not head.version:",
         f"{SINK}test_a_voided_row_is_hidden_whatever_the_order",
+    ),
+    Mutant(
+        "a row that is newer meanwhile is not written over",
+        "consumers/sinks/mongo/rows.py",
+        'seen = {"_id": key, "version": head.version, "digest": head.digest}',
+        'seen = {"_id": key}',
+        f"{SINK}test_a_row_that_is_newer_meanwhile_stays",
+    ),
+    Mutant(
+        "a person who newly matches is read whole",
+        "consumers/sinks/mongo/people.py",
+        '    return "move" if before is not None and pending in (None, "move") else "read"',
+        '    return "move"',
+        f"{SINK}test_a_corrected_identifier_releases_too",
+    ),
+    Mutant(
+        "an obs that waits is read once",
+        "consumers/reread.py",
+        "            found.difference_update(other.ids or ())",
+        "            found.difference_update(other.ids[:0] if other.ids else ())",
+        f"{INTEGRATION}test_reread.py::test_an_obs_that_waits_is_read_once_however_often_the_name_changes",
+    ),
+    Mutant(
+        "what is left of a large re-read goes on after a restart",
+        "consumers/worker.py",
+        "            partition.rereads.restore(progress.rereads)",
+        "            partition.rereads.restore([])",
+        f"{INTEGRATION}test_worker.py::test_a_large_reread_goes_on_where_its_consumer_was_killed",
+    ),
+    Mutant(
+        "a consumer does not start beside undecided records of the former sync",
+        "consumers/sinks/mongo/__init__.py",
+        "        cutover.refuse(database)\n",
+        "",
+        f"{SINK}test_it_does_not_begin_beside_records_of_the_former_sync",
     ),
     Mutant(
         "who is in nobody's chunk is gone",
