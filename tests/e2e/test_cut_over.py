@@ -107,17 +107,17 @@ def test_it_is_adopted_before_the_first_start_and_nothing_is_ever_doubled(stage:
         "5 records and 0 doctors of it",
         "passport cut-over list, then adopt",
     )
+    stage.readers()
     refused = stage.run("consume", "--destination", "passport", "--until-caught-up")
     assert refused.returncode == 1
     assert "passport cut-over list" in refused.stderr
-    assert stage.db["progress"].find_one() is None
+    assert stage.db["observations"].find_one() is None
     done = stage.run("cut-over", "adopt")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "3 record adopted, 2 record removed"
     assert becomes(stage) == {}
     assert checked(stage)["ok"] is True
     assert stage.db["medicalrecords"].count_documents({"patientId": stranger}) == 0
-    stage.readers()
     stage.role("consume", "--destination", "passport")
     kigali.shown(changed)
     equal(stage, 60)

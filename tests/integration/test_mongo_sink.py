@@ -788,12 +788,14 @@ def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport)
     passport.sink().write([obs(1, 10)])
     [former] = passport.shown(patient_id)
     passport.db.medicalrecords.update_one({"_id": former["_id"]}, {"$unset": {"openmrsData.obsUuid": ""}})
+    passport.sink().write([obs(2, 20)])  # it had begun before
+    passport.db.observations.delete_many({})
     with pytest.raises(Fatal) as refused:
-        passport.sink()
+        passport.sink().write([obs(3, 30)])
     assert "passport cut-over list" in refused.value.hint
-    passport.sinks[0].record(Progress(HOSPITAL, 1, version(10), 1_700_000_000_000))
-    passport.sink()
+    assert passport.db.observations.find_one() is None
     passport.db.medicalrecords.delete_one({"_id": former["_id"]})
+    passport.sink().write([obs(3, 30)])
 
 
 # --- two writers ---------------------------------------------------------------------------------------------------

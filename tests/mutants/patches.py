@@ -153,9 +153,9 @@ MUTANTS = (
         f"{INTEGRATION}test_worker.py::test_a_large_reread_goes_on_where_its_consumer_was_killed",
     ),
     Mutant(
-        "a consumer does not start beside undecided records of the former sync",
-        "consumers/sinks/mongo/__init__.py",
-        "        cutover.refuse(database)\n",
+        "nothing is written beside undecided records of the former sync",
+        "consumers/sinks/mongo/sink.py",
+        "            cutover.refuse(self._db)\n",
         "",
         f"{SINK}test_it_does_not_begin_beside_records_of_the_former_sync",
     ),

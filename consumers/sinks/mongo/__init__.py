@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError
 
-from consumers.sinks.mongo import cutover
 from consumers.sinks.mongo.client import Mongo, connected, ensure_indexes
 from consumers.sinks.mongo.people import People
 from consumers.sinks.mongo.registrations import Registrations
@@ -46,12 +45,11 @@ def options(given: dict[str, Any]) -> Options:
 
 
 def connect(given: dict[str, Any], settings: Settings, destination: Destination) -> MongoSink:
-    """A sink that is ready to write. NotReady (server away), Fatal (refused, no replica set, options, cut-over)."""
+    """A sink that is ready to write. NotReady (server away), Fatal (refused, no replica set, options)."""
     wanted = options(given)
     rules = load(destination.mapping)
     client, database = connected(wanted.uri.get_secret_value(), wanted.database)
     try:
-        cutover.refuse(database)
         ensure_indexes(database, wanted.tombstone_ttl_days)
     except BaseException:
         client.close()

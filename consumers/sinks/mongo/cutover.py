@@ -71,9 +71,9 @@ def count(database: Mongo) -> tuple[int, int]:
 
 
 def refuse(database: Mongo) -> None:
-    """Fatal before the first start beside undecided records of the former sync: patients would see them twice."""
+    """Fatal before our first row beside undecided records of the former sync: patients would see them twice."""
     with border():
-        begun = database.progress.find_one({}, {"_id": 1}) is not None
+        begun = database.observations.find_one({}, {"_id": 1}) is not None
         if begun or database.medicalrecords.find_one(RECORDS, {"_id": 1}) is None:
             return
     hint = "passport cut-over list   # then: passport cut-over adopt, and remove for what is left undecided"

@@ -8,7 +8,7 @@ from functools import partial
 from pymongo import MongoClient
 
 from consumers.sinks import KeyRange, Outcome, Progress, Scope
-from consumers.sinks.mongo import history, mirror, reports
+from consumers.sinks.mongo import cutover, history, mirror, reports
 from consumers.sinks.mongo.client import Document, Mongo, border
 from consumers.sinks.mongo.people import Link, People
 from consumers.sinks.mongo.registrations import Registrations
@@ -45,8 +45,12 @@ class MongoSink:
         self._registrations = registrations
         self._history = partial(history.link, database) if link_medical_history else None
         self._records: dict[str, Records] = {}
+        self._begun = False
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
+        if not self._begun:
+            cutover.refuse(self._db)
+            self._begun = True
         outcome = Outcome()
         hospitals: dict[str, list[Observation]] = defaultdict(list)
         for observation in observations:
