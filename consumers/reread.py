@@ -28,6 +28,8 @@ from passport.version import Position
 SLICE = 500  # obs read and written at once, between live batches
 IDS = 1_000  # of one IN list
 PERSONS = 50  # looked at for one slice
+LISTED = 50_000  # obs_ids that are found at once
+LOWEST_ID = -(2**63)
 STORED = 1_000  # keys that the progress of a hospital may carry
 
 log = structlog.get_logger()
@@ -62,17 +64,21 @@ class _Person:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Obs that notices concern. `keys`: of the notices, by query; `ids`: obs that wait, highest first, None until they
-    are looked up; all up to `done` are read. `offset`: of the first notice, None when the progress has the job;
-    `at`: the newest notice's place. `written`: obs enriched with all of the notices known.
+    """Obs that notices concern. `keys`: of the notices, by query; `offset`: of the first notice, None when the progress
+    has the job; `at`: the newest notice's place. `written`: obs enriched with all of the notices known.
+
+    First they are listed: `found`, and what is `todo` for that (query, keys, after which obs_id). Then those in `ids`,
+    highest first, wait; all up to `done` are read.
     """
 
     keys: dict[str, set[int]] = field(default_factory=dict)
     offset: int | None = None
     at: Waypoint | None = None
     written: frozenset[int] = frozenset()
+    found: set[int] = field(default_factory=set)
+    todo: list[tuple[str, list[int], int]] | None = None
     ids: "array[int] | None" = None
-    done: int | None = None
+    done: int = LOWEST_ID
     named: dict[str, list[int]] = field(default_factory=dict)  # `keys` as they are stored
 
     @classmethod
@@ -84,15 +90,27 @@ class _Job:
     def left(self) -> dict[str, Any]:
         return {"keys": self.named, "done": self.done, "at": self.at and [*self.at.position, *self.at[1:]]}
 
-    def found(self, reading: Reading) -> set[int]:
-        """The obs that are still to be read."""
-        found: set[int] = set()
-        for query, keys in self.keys.items():
-            wanted = sorted(keys)
-            for start in range(0, len(wanted), IDS):
-                found |= {row["obs_id"] for row in reading.rows(query, (wanted[start : start + IDS],))}
-        done = self.done
-        return found - self.written if done is None else {one for one in found if one > done}
+    @property
+    def waiting(self) -> int:
+        return len(self.keys) if self.ids is None else len(self.ids)
+
+    def list(self, reading: Reading) -> bool:
+        """Finds some more of the obs that are still to be read; whether these are all."""
+        if self.todo is None:
+            parts = [(query, _parts(sorted(keys))) for query, keys in self.keys.items()]
+            self.todo = [(query, part, self.done) for query, some in parts for part in some]
+        listed = 0
+        while self.todo and listed < LISTED:
+            query, keys, after = self.todo[-1]
+            rows = reading.rows(f"{query} AND o.obs_id > %s ORDER BY o.obs_id LIMIT {LISTED}", (keys, after))
+            self.found.update(row["obs_id"] for row in rows)
+            self.todo[-1:] = [(query, keys, rows[-1]["obs_id"])] if len(rows) == LISTED else []
+            listed += len(rows)
+        return not self.todo
+
+
+def _parts(keys: Sequence[int]) -> Iterator[list[int]]:
+    return ([*keys[start : start + IDS]] for start in range(0, len(keys), IDS))
 
 
 class Rereads:
@@ -101,7 +119,7 @@ class Rereads:
     def __init__(self, lookups: Lookups, budget: LoadBudget, clock: Callable[[], float] = time.monotonic) -> None:
         self._lookups, self._budget, self._clock = lookups, budget, clock
         self._asked = _Job()
-        self._jobs: list[_Job] = []  # the longest first
+        self._jobs: list[_Job] = []
         self._persons: dict[int, _Person] = {}
         self._not_before = 0.0
         self._rows = metrics.REREADS.labels(lookups.hospital_id)
@@ -142,8 +160,7 @@ class Rereads:
 
     def pending(self) -> int:
         """How much waits: queries, persons and obs."""
-        waiting = sum(len(job.keys) if job.ids is None else len(job.ids) for job in self._jobs)
-        return len(self._asked.keys) + len(self._persons) + waiting
+        return self._asked.waiting + len(self._persons) + sum(job.waiting for job in self._jobs)
 
     def due(self) -> bool:
         """Whether `read` has something to do now."""
@@ -154,12 +171,14 @@ class Rereads:
         if not self.due():
             return None
         if self._asked.keys:
-            return self._resolve(self._asked)
+            self._jobs.append(self._asked)
+            self._asked = _Job()
+        if unlisted := [job for job in self._jobs if job.ids is None]:
+            return self._list(unlisted[-1])
         if self._persons:
             return self._read_persons()
         # The shortest, so that an encounter's obs don't wait for a concept's hundred thousand.
-        job = self._jobs[-1]
-        return self._resolve(job) if job.ids is None else self._read_some(job, job.ids)
+        return self._read_some(min(self._jobs, key=lambda job: job.waiting))
 
     def _ask(self, queries: Iterable[str], key: int, offset: int, at: Waypoint | None) -> None:
         asked = self._asked
@@ -168,15 +187,18 @@ class Rereads:
         for query in queries:
             asked.keys.setdefault(query, set()).add(key)
 
-    def _resolve(self, job: _Job) -> Slice:
+    def _list(self, job: _Job) -> Slice:
         """Finds the obs; reads them at once when they are few."""
         with self._reading(job.at) as reading:
             if self._superseded(reading, job.at):
-                return Slice(lambda: self._drop(job))
-            found = job.found(reading)
+                return Slice(lambda: self._jobs.remove(job))
+            if not job.list(reading):
+                return Slice(lambda: None)
+            found = job.found - job.written
             if len(found) <= SLICE or len(self._unasked(job, found)) <= SLICE:
-                return self._slice(reading, sorted(found), lambda: self._drop(job))
-        self._keep(job, found)
+                return self._slice(reading, sorted(found), lambda: self._jobs.remove(job))
+        job.ids, job.found, job.written = array("q", sorted(found, reverse=True)), set(), frozenset()
+        self._store(job)
         return Slice(lambda: None)
 
     def _unasked(self, job: _Job, found: set[int]) -> set[int]:
@@ -189,36 +211,24 @@ class Rereads:
                 other.at = _later(other.at, job.at)
         return found
 
-    def _keep(self, job: _Job, found: set[int]) -> None:
-        if job is self._asked:
-            self._asked = _Job()
-            self._jobs.append(job)
-            self._store(job)
-        job.ids, job.written = array("q", sorted(found, reverse=True)), frozenset()
-        self._jobs.sort(key=lambda one: -len(one.ids or ()))
-
     def _store(self, job: _Job) -> None:
         """With the progress, unless its keys are too many for that."""
         stored = [*(one for one in self._jobs if one.offset is None), job]
         if sum(len(keys) for one in stored for keys in one.keys.values()) <= STORED:
             job.offset, job.named = None, {NAMES[query]: sorted(keys) for query, keys in job.keys.items()}
 
-    def _drop(self, job: _Job) -> None:
-        if job is self._asked:
-            self._asked = _Job()
-        else:
-            self._jobs.remove(job)
+    def _read_some(self, job: _Job) -> Slice:
+        ids = job.ids if job.ids is not None else array("q")
 
-    def _read_some(self, job: _Job, ids: "array[int]") -> Slice:
         def finish() -> None:
             job.done = ids[-SLICE:][0]
             del ids[-SLICE:]
             if not ids:
-                self._drop(job)
+                self._jobs.remove(job)
 
         with self._reading(job.at) as reading:
             if self._superseded(reading, job.at):
-                return Slice(lambda: self._drop(job))
+                return Slice(lambda: self._jobs.remove(job))
             return self._slice(reading, ids[-SLICE:], finish)
 
     def _slice(self, reading: Reading, ids: Sequence[int], finish: Callable[[], None]) -> Slice:
