@@ -140,7 +140,9 @@ def consumer(stage: Stage) -> Role | None:
     if any("consume" in role.words for role in stage.roles):
         return None
     stage.readers()
-    return stage.role("consume", "--destination", "passport")
+    consumer = stage.role("consume", "--destination", "passport")
+    eventually(stage.db["people"].find_one, "it has begun")  # beside what comes now it would not
+    return consumer
 
 
 @pytest.mark.usefixtures("consumer")
