@@ -89,14 +89,6 @@ MUTANTS = (
         f"{INTEGRATION}test_positions.py::test_a_position_is_one_servers",
     ),
     Mutant(
-        "a binlog that began anew is another, though it has grown past the position",
-        "cdc/session.py",
-        "if self._saved.by_gtid or self._saved.format_ts == began:",
-        "if self._saved.by_gtid or self._saved.format_ts:",
-        f"{INTEGRATION}test_failover.py::"
-        "test_without_gtids_the_same_server_is_gone_on_with_and_another_or_a_new_binlog_is_a_gap",
-    ),
-    Mutant(
         "one reader a hospital",
         "cdc/lease.py",
         'if self._asked("SELECT GET_LOCK(%s, 1)", self._name)[0] == 1:',
