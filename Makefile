@@ -4,7 +4,7 @@ SHELL := bash
 RUN := uv run --no-sync
 # Files, the slow ones first, over three workers: these tests wait for servers more than they work.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder -p no:randomly
-SLOW := tests/e2e $(addprefix tests/integration/test_,worker.py polling.py liveness.py reader.py failover.py compare.py verify.py snapshot.py preflight.py watchdog.py)
+SLOW := tests/e2e $(addprefix tests/integration/test_,worker.py polling.py liveness.py reader.py failover.py compare.py verify.py snapshot.py preflight.py watchdog.py ddl.py server_settings.py)
 export UV_PYTHON_DOWNLOADS := never
 export PATH := $(HOME)/.local/bin:$(CURDIR)/.stack/uv/bin:$(PATH)
 

@@ -144,7 +144,8 @@ def classified(error: BaseException, kafka: Kafka) -> Exception:
     if isinstance(error, _TOO_LARGE):
         return Fatal(
             f"one record is larger than topic {kafka.topic} takes ({reduced(error)})",
-            hint=f"raise max.message.bytes of {kafka.topic} (up to {MAX_BYTES})",
+            hint=f"raise max.message.bytes of {kafka.topic} (up to {MAX_BYTES}); if the text is longer still, shorten"
+            " it at the hospital, then: passport cdc run --hospital HOSPITAL --new-epoch",
         )
     if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
         return Retry("a topic or partition is missing in Kafka", after=1)

@@ -4,6 +4,7 @@ from cdc.binlog import Notice, Partial, Row
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
 from passport import metrics
+from passport.errors import Fatal
 from passport.event import Op
 from passport.version import Position
 
@@ -64,7 +65,10 @@ class Transaction:
             return
         self._held = None
         transaction = row.gtid or f"{self._start.file}:{self._start.pos}"
-        self._publisher.send("row", self._envelopes.row(row, transaction=transaction, last=last))
+        try:
+            self._publisher.send("row", self._envelopes.row(row, transaction=transaction, last=last))
+        except Fatal as error:
+            raise Fatal(f"{error.message}: obs at {row.at.file}:{row.at.pos}", hint=error.hint) from None
         self._counts[row.op] += 1
         if self._notices:
             for notice in self._notices:

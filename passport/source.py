@@ -26,6 +26,7 @@ Flavour = Literal["mariadb", "mysql"]
 SETTLE_S = 1.0  # MySQL without GTIDs says nothing of visibility: wait, and the guarantees page says so
 DENIED = {1044, 1045, 1698}
 NO_GRANT = 1227
+ALTERED = {1054, 1146, 1412}  # no such column, no such table, another definition than the snapshot's
 NO_BINLOG = 1381
 CR_SSL = 2026
 _THREAD = re.compile(r"#\d+")
@@ -79,6 +80,10 @@ class Reading:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, args or None)
                 return [self._row(raw) for raw in cursor.fetchall()]
+        except pymysql.err.MySQLError as error:
+            if error.args[0] not in ALTERED:
+                raise
+            raise Retry("obs was altered, or is being swapped: its columns are read again") from None
         finally:
             self._connection.decoders = decoders
 
@@ -108,6 +113,9 @@ class Source:
         except pymysql.err.MySQLError as error:
             self.close()
             raise classified(error, self.hospital, self.settings) from None
+        except Retry:
+            self.close()  # the columns may be others by now
+            raise
         except BaseException:
             self._rollback()
             raise
@@ -128,7 +136,7 @@ class Source:
                     f"hospital {self.hospital}: {self.settings.database}.obs is not there, or not readable",
                     hint=f"passport check --hospital {self.hospital}",
                 )
-            if strange := [column.name for column in self._obs if not values.supported(column.data_type)]:
+            if strange := [f"{one.name} ({one.data_type})" for one in self._obs if not values.supported(one.data_type)]:
                 connection.close()
                 raise Fatal(
                     f"hospital {self.hospital}: columns of obs have a type that is not read: {', '.join(strange)}",

@@ -32,18 +32,25 @@ def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Setting
 
 def records(settings_: Settings, partition: int = 0) -> list[ChangeEvent]:
     """All records of the partition, in order."""
+    found: list[ChangeEvent] = []
+    for record in raw(settings_, partition):
+        event = ChangeEvent.parse(record.value)
+        assert record.key == event.source.hospital.encode()
+        assert record.headers == [("ce_type", event.kind.encode())]
+        found.append(event)
+    return found
+
+
+def raw(settings_: Settings, partition: int = 0) -> list[Any]:
+    """The same as Kafka has them."""
     place = TopicPartition(settings_.kafka.topic, partition)
     consumer = KafkaConsumer(bootstrap_servers=settings_.kafka.bootstrap, enable_auto_commit=False)
     consumer.assign([place])
     end = consumer.end_offsets([place])[place]
-    found: list[ChangeEvent] = []
+    found: list[Any] = []
     consumer.seek_to_beginning(place)
     while consumer.position(place) < end:
-        for record in consumer.poll(1_000).get(place, ()):
-            event = ChangeEvent.parse(record.value)
-            assert record.key == event.source.hospital.encode()
-            assert record.headers == [("ce_type", event.kind.encode())]
-            found.append(event)
+        found += consumer.poll(1_000).get(place, ())
     consumer.close()
     return found
 

@@ -117,6 +117,29 @@ def test_what_the_binlog_does_not_have_is_repaired(way: Way) -> None:
         assert way.compare() == 0
 
 
+def test_what_a_trigger_does_behind_a_statement_is_repaired(way: Way) -> None:
+    """Statement-based, on a table that nobody watches: the binlog has its text, which does not name obs."""
+    person = way.matched()[0]
+    action = "UPDATE obs SET voided = 1, date_voided = NOW() WHERE person_id = NEW.person AND voided = 0"
+    way.execute(
+        "CREATE TABLE billing (person INT)", f"CREATE TRIGGER billed AFTER INSERT ON billing FOR EACH ROW {action}"
+    )
+    way.bring()
+    before = len(way.events())
+    changed = way.execute(
+        "SET SESSION binlog_format = STATEMENT",
+        f"INSERT INTO billing VALUES ({person})",
+        f"SELECT COUNT(*) FROM obs WHERE person_id = {person} AND voided = 0",
+    )
+    assert changed == ((0,),), "the trigger did it"
+    way.bring()
+    assert not [event for event in way.events()[before:] if event.kind != "heartbeat"], "no stream shows it"
+    assert not verify(way.settings, "passport").equal
+    assert way.compare() == 1
+    way.bring()
+    assert verify(way.settings, "passport").equal
+
+
 def test_a_patient_whom_the_stream_never_told_of_is_found(way: Way) -> None:
     unknown = way.execute("SELECT MAX(patient_id) + 1 FROM patient")[0][0]
     (person, *_) = way.matched()

@@ -17,7 +17,6 @@ from typing import Any
 import pymysql
 import pytest
 import yaml
-from prometheus_client import REGISTRY
 
 from cdc import broker
 from dev.hospital.clinic import BUSY
@@ -283,61 +282,6 @@ def test_a_transaction_that_was_open_all_the_while_is_not_lost(server: Server, k
     assert_equal(settings, address)
 
 
-WITHOUT_ROWS = {
-    "truncate": ["SET SESSION foreign_key_checks = 0", "TRUNCATE openmrs.obs"],
-    "statement": ["SET SESSION binlog_format = STATEMENT", "DELETE FROM openmrs.obs ORDER BY obs_id DESC LIMIT 3"],
-    "drop and create": [
-        "SET SESSION foreign_key_checks = 0",
-        "CREATE TABLE openmrs.o2 LIKE openmrs.obs",
-        "DROP TABLE openmrs.obs",
-        "CREATE TABLE openmrs.obs LIKE openmrs.o2",
-    ],
-    "swap": [
-        "SET SESSION foreign_key_checks = 0",
-        "CREATE TABLE openmrs.o2 LIKE openmrs.obs",
-        "INSERT INTO openmrs.o2 SELECT * FROM openmrs.obs WHERE obs_id % 2",
-        "RENAME TABLE openmrs.obs TO openmrs.o3, openmrs.o2 TO openmrs.obs",
-    ],
-    "new column": [
-        "ALTER TABLE openmrs.obs DROP COLUMN interpretation",
-        "UPDATE openmrs.obs SET comments = 'without' LIMIT 3",
-        "ALTER TABLE openmrs.obs ADD COLUMN interpretation VARCHAR(32) DEFAULT 'NORMAL' AFTER obs_id",
-        "UPDATE openmrs.obs SET comments = 'with' LIMIT 2",
-    ],
-}
-
-
-@pytest.mark.parametrize("what", WITHOUT_ROWS)
-@pytest.mark.parametrize("live", [True, False], ids=["live", "down"])
-def test_what_no_row_event_shows_is_read_again(server: Server, kafka_bootstrap: str, what: str, live: bool) -> None:
-    address = hospital(server, patients=5)
-    settings = reading(address, kafka_bootstrap)
-    catch_up(settings)
-    first = saved(settings)
-    before = skipped()
-    if live:
-        with running(settings):
-            time.sleep(0.5)
-            server.execute(*WITHOUT_ROWS[what])
-            time.sleep(1)
-    else:
-        server.execute(*WITHOUT_ROWS[what])
-    catch_up(settings)
-    assert_equal(settings, address)
-    assert skipped() > before
-    last = saved(settings)
-    assert (last.epoch, last.snapshot.number) > (first.epoch, 1)  # type: ignore[union-attr]
-
-
-def skipped() -> float:
-    return sum(
-        sample.value
-        for metric in REGISTRY.collect()
-        for sample in metric.samples
-        if sample.name == "passport_cdc_events_skipped_total"
-    )
-
-
 def test_a_statement_on_a_key_table_is_a_notice_without_keys(own_mariadb: Any, kafka_bootstrap: str) -> None:
     address = hospital(own_mariadb(), patients=2)
     settings = reading(address, kafka_bootstrap)
@@ -348,26 +292,6 @@ def test_a_statement_on_a_key_table_is_a_notice_without_keys(own_mariadb: Any, k
     notices = [event for event in events if event.kind == "notice"]
     assert [(event.source.table, event.keys) for event in notices] == [("concept_name", ())]
     assert saved(settings).snapshot.number == 2  # type: ignore[union-attr]
-
-
-def test_rows_whose_images_are_not_whole_are_read_again(server: Server, kafka_bootstrap: str) -> None:
-    address = hospital(server, patients=5)
-    server.execute("SET GLOBAL binlog_row_image = 'MINIMAL'")
-    settings = reading(address, kafka_bootstrap)
-    catch_up(settings)
-    key = min(stream.obs(address))
-    with clinic(address):
-        time.sleep(2)
-    address.execute(
-        "SET SESSION foreign_key_checks = 0",
-        f"UPDATE obs SET comments = 'partly' WHERE obs_id = {key}",
-        "DELETE FROM obs ORDER BY obs_id DESC LIMIT 2",
-        f"UPDATE obs SET obs_id = obs_id + 1000000 WHERE obs_id = {key + 1}",
-    )
-    catch_up(settings)
-    events = assert_equal(settings, address)
-    assert stream.Table.of(events).rows[key]["comments"] == "partly"
-    assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
 
 
 def test_a_crashed_server_is_read_again_and_an_orderly_restart_is_not(server: Server, kafka_bootstrap: str) -> None:

@@ -1,0 +1,285 @@
+"""obs is altered, emptied, swapped, made anew: between a snapshot's chunks, while writers work, while nobody reads."""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pymysql
+import pytest
+from prometheus_client import REGISTRY
+
+from dev.hospital.clinic import BUSY
+from dev.stack import MariaDB, MySQL
+from passport.errors import NotReady, Retry
+from passport.settings import LoadBudget, Settings
+from passport.source import ANY_SNAPSHOT, Source
+from passport.tables import OBS_COLUMNS
+from tests.hospitals import Server, clinic, eventually, hospital, reading, saved
+from tests.integration.plain import held, told
+from tests.reader_process import catch_up, running
+
+# What both have by default is in `make test`, the others take their time in `make test-long`.
+SETTINGS = [
+    "mariadb-NO_LOG",
+    "mysql-MINIMAL",
+    *(pytest.param(one, marks=pytest.mark.long) for one in ("mariadb-FULL", "mariadb-MINIMAL", "mysql-FULL")),
+]
+PRIVATE = "kept at the hospital"
+ROWS = 40
+FEW = "obs_id, person_id, obs_datetime, date_created, uuid"
+SHARED = ", ".join({*OBS_COLUMNS, "void_reason", "voided_by", "value_group_id", "accession_number"} - {"value_boolean"})
+
+# Each on an obs as OpenMRS has it; two columns of one type change places or names where nothing but a name tells them.
+DDL = {
+    "a column with a default": ["ALTER TABLE obs ADD COLUMN value_boolean TINYINT DEFAULT 1 AFTER obs_id"],
+    "a column less": ["ALTER TABLE obs DROP COLUMN form_namespace_and_path"],
+    "another type": ["ALTER TABLE obs MODIFY value_numeric DECIMAL(12,3), MODIFY obs_datetime DATETIME(3) NOT NULL"],
+    "two names exchanged": [
+        "ALTER TABLE obs CHANGE comments spare VARCHAR(255)",
+        "UPDATE obs SET uuid = UUID() LIMIT 2",
+        "ALTER TABLE obs CHANGE void_reason comments VARCHAR(255), CHANGE spare void_reason VARCHAR(255)",
+    ],
+    "two places exchanged": ["ALTER TABLE obs MODIFY void_reason VARCHAR(255) AFTER value_complex"],
+    "truncated": ["TRUNCATE TABLE obs"],
+    "dropped and made anew": ["CREATE TABLE spare LIKE obs", "DROP TABLE obs", "CREATE TABLE obs LIKE spare"],
+    "swapped for another": [
+        "CREATE TABLE spare LIKE obs",
+        "ALTER TABLE spare MODIFY comments VARCHAR(255) FIRST, DROP COLUMN interpretation",
+        f"INSERT INTO spare ({FEW}) SELECT {FEW} FROM obs WHERE obs_id % 2",
+        "RENAME TABLE obs TO before_it, spare TO obs",
+    ],
+    "statement": ["SET SESSION binlog_format = STATEMENT", "DELETE FROM obs ORDER BY obs_id DESC LIMIT 3"],
+}
+
+
+class Site:
+    """A hospital whose server all tests of this file share."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.address = hospital(server, patients=2)
+        self.run(
+            "CREATE TABLE kept LIKE obs",
+            f"INSERT INTO kept SELECT * FROM obs ORDER BY obs_id LIMIT {ROWS}",
+            "UPDATE kept SET value_numeric = obs_id / 8",
+        )
+
+    def run(self, *statements: str) -> None:
+        """In one session."""
+        self.address.execute("SET SESSION foreign_key_checks = 0", *statements)
+
+    def restore(self) -> None:
+        """obs as OpenMRS has it, with its first rows, by a swap."""
+        self.run(
+            "DROP TABLE IF EXISTS spare, before_it, fresh",
+            "CREATE TABLE fresh LIKE kept",
+            "INSERT INTO fresh SELECT * FROM kept",
+            "RENAME TABLE obs TO before_it, fresh TO obs",
+            "DROP TABLE before_it",
+        )
+
+    def patiently(self, *statements: str) -> None:
+        """Again when others work on the same rows."""
+        for statement in statements:
+            for attempt in range(20):
+                try:
+                    self.run(statement)
+                    break
+                except pymysql.MySQLError as error:
+                    if error.args[0] not in BUSY or attempt == 19:
+                        raise
+
+    def alter(self, *statements: str) -> None:
+        """With rows before and after, of the same session."""
+        self.run(
+            self._insert("before", 3),
+            *statements,
+            self._insert("after", 4),
+            "UPDATE obs SET comments = 'touched' ORDER BY obs_id LIMIT 5",
+            "DELETE FROM obs ORDER BY obs_id DESC LIMIT 1",
+        )
+
+    def _insert(self, comments: str, rows: int) -> str:
+        new = "person_id, obs_datetime, date_created, uuid, comments, void_reason"
+        values = f"person_id, obs_datetime, date_created, UUID(), '{comments}', '{PRIVATE}'"
+        return f"INSERT INTO obs ({new}) SELECT {values} FROM kept LIMIT {rows}"
+
+
+@pytest.fixture(scope="module")
+def sites(module_own: Callable[..., Any]) -> Callable[[str], Site]:
+    """By flavour, each made when it is first asked for."""
+    return functools.cache(lambda flavour: Site(module_own(MariaDB if flavour == "mariadb" else MySQL)))
+
+
+@pytest.fixture(params=SETTINGS)
+def site(request: pytest.FixtureRequest, sites: Callable[[str], Site]) -> Site:
+    """On a server of the flavour, with the row metadata."""
+    flavour, metadata = request.param.split("-")
+    found = sites(flavour)
+    found.server.execute(f"SET GLOBAL binlog_row_metadata = {metadata}")
+    found.restore()
+    return found
+
+
+class Progress(NamedTuple):
+    """Of the snapshot that is saved; `where`: epoch and number."""
+
+    where: tuple[int, int]
+    next_key: int | None
+    state: str
+
+
+def progress(settings: Settings) -> Progress:
+    found = saved(settings)
+    assert found.snapshot is not None
+    return Progress((found.epoch, found.snapshot.number), found.snapshot.next_key, found.snapshot.state)
+
+
+def assert_equal(settings: Settings, site: Site, name: str) -> None:
+    there = told(settings)
+    assert there == held(site.address), name
+    private = [key for key, row in there.items() if PRIVATE in (row.get("comments") or "")]
+    assert bool(private) == (name == "two names exchanged"), "only what is called comments leaves the hospital"
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "down"])
+def test_between_chunks(site: Site, kafka_bootstrap: str, live: bool) -> None:
+    """A snapshot is in its middle when the table changes, and the reader works on, or has just stopped."""
+    settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10, "rows_per_s": 8})
+    catch_up(at_ease(settings))
+    for name, statements in DDL.items():
+        site.restore()
+        with running(settings):
+            middle = reached_the_middle(settings)
+            if live:
+                with grows("events_skipped_total"):
+                    site.alter(*statements)
+        if not live:
+            site.alter(*statements)
+        catch_up(at_ease(settings))
+        assert progress(settings).where > middle.where, name
+        assert_equal(settings, site, name)
+
+
+def reached_the_middle(settings: Settings) -> Progress:
+    """Waits for the first chunk, behind which the next ones take their time."""
+    with grows("snapshot_rows_total"), eventually(lambda: progress(settings).state == "running"):
+        pass
+    with eventually(lambda: progress(settings).next_key is not None):
+        pass
+    middle = progress(settings)
+    assert (middle.state, middle.next_key is not None) == ("running", True)
+    return middle
+
+
+def at_ease(settings: Settings) -> Settings:
+    """The same, and the server may be asked as much as it takes."""
+    kigali = settings.hospitals["kigali"].model_copy(update={"load_budget": LoadBudget(queries_per_s=10_000)})
+    return settings.model_copy(update={"hospitals": {"kigali": kigali}})
+
+
+@contextmanager
+def grows(metric: str) -> Iterator[None]:
+    """That the counter does so, after what is done within."""
+    before = total(metric)
+    with eventually(lambda: total(metric) > before, within_s=40):
+        yield
+
+
+def total(metric: str) -> float:
+    samples = (sample for family in REGISTRY.collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == f"passport_cdc_{metric}")
+
+
+# --- as the tools do it that change a table under load: a copy, kept equal, then a swap
+
+
+def copied(site: Site) -> None:
+    """Chunk by chunk, each in a transaction that waits for nobody for long."""
+    last = site.address.execute("SELECT MAX(obs_id) FROM obs")[0][0]
+    shared = "LOCK IN SHARE MODE"
+    for first in range(0, last + 1, 50):
+        site.patiently(
+            f"INSERT IGNORE INTO _obs_new ({SHARED}) SELECT {SHARED} FROM obs"
+            f" WHERE obs_id > {first} AND obs_id <= {first + 50} {shared}"
+        )
+
+
+def by_triggers(site: Site) -> None:
+    """pt-online-schema-change: triggers keep the copy equal, one RENAME swaps the two."""
+    new = ", ".join(f"NEW.{name}" for name in SHARED.split(", "))
+    take, put = (
+        "DELETE IGNORE FROM _obs_new WHERE obs_id <=> OLD.obs_id",
+        f"REPLACE INTO _obs_new ({SHARED}) VALUES ({new})",
+    )
+    for event, action in (("DELETE", take), ("UPDATE", f"BEGIN {take}; {put}; END"), ("INSERT", put)):
+        site.patiently(f"CREATE TRIGGER osc_{event} AFTER {event} ON obs FOR EACH ROW {action}")
+    copied(site)
+    site.patiently("RENAME TABLE obs TO _obs_old, _obs_new TO obs")
+    site.patiently(*(f"DROP TRIGGER osc_{event}" for event in ("DELETE", "UPDATE", "INSERT")))
+
+
+def by_ghost(site: Site) -> None:
+    """gh-ost's cut-over: under a lock the last changes go over; a RENAME waits for it, and comes before all else."""
+    copied(site)
+    site.patiently("CREATE TABLE _obs_old (sentry INT)")
+    with site.address.connect() as session, session.cursor() as cursor:
+        cursor.execute("LOCK TABLES obs WRITE, obs AS o READ, _obs_new WRITE, _obs_old WRITE")
+        cursor.execute("DELETE FROM _obs_new")
+        cursor.execute(f"INSERT INTO _obs_new ({SHARED}) SELECT {SHARED} FROM obs AS o")
+        swap = threading.Thread(target=site.patiently, args=("RENAME TABLE obs TO _obs_old, _obs_new TO obs",))
+        swap.start()
+        with eventually(lambda: any("RENAME" in str(row[7]) for row in site.address.execute("SHOW PROCESSLIST"))):
+            pass
+        cursor.execute("DROP TABLE _obs_old")
+        cursor.execute("UNLOCK TABLES")
+        swap.join()
+
+
+@pytest.mark.parametrize("tool", [by_triggers, by_ghost])
+def test_swapped_under_load(
+    site: Site, kafka_bootstrap: str, tool: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns in another order, and one more; somebody works in the hospital before, while and after."""
+    monkeypatch.setattr("dev.hospital.clinic.BUSY", BUSY | {1412})  # a transaction that was open when it was swapped
+    settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10})
+    site.run(
+        "DROP TABLE IF EXISTS _obs_new, _obs_old",
+        "CREATE TABLE _obs_new LIKE obs",
+        "ALTER TABLE _obs_new ADD COLUMN value_boolean TINYINT FIRST,"
+        " MODIFY comments VARCHAR(255) AFTER obs_id, MODIFY void_reason VARCHAR(255) AFTER comments",
+    )
+    with running(settings), clinic(site.address, rate=40):
+        with grows("events_total"):
+            pass
+        with grows("events_skipped_total"):
+            tool(site)
+        before = len(held(site.address))
+        with eventually(lambda: len(held(site.address)) > before):
+            pass
+    catch_up(settings)
+    assert next(iter(held(site.address).values())).keys() >= {"value_boolean", "comments"}
+    assert told(settings) == held(site.address)
+
+
+def test_altered_since_its_columns_were_read(site: Site) -> None:
+    """As a snapshot's chunk, or a lookup, may find it before the reader has come to the DDL: not an end, read again."""
+    source = Source("kigali", site.address.settings())
+    source.columns()
+    for statement in ("ALTER TABLE obs DROP COLUMN interpretation", "RENAME TABLE obs TO spare"):
+        site.run(statement)
+        with pytest.raises(Retry, match="altered"), source.read(ANY_SNAPSHOT) as reading:
+            reading.obs("1 = 1")
+        if "RENAME" in statement:
+            with pytest.raises(NotReady, match="obs is not there"):
+                source.columns()
+            site.run("RENAME TABLE spare TO obs")
+        with source.read(ANY_SNAPSHOT) as reading:
+            assert {row["obs_id"]: row for row in reading.obs("1 = 1")} == held(site.address)
+    with source.read(ANY_SNAPSHOT) as reading:
+        site.run("ALTER TABLE obs MODIFY comments TEXT, ADD COLUMN value_boolean TINYINT FIRST")
+        with pytest.raises(Retry, match="altered"):
+            reading.obs("1 = 1")
+    source.close()
