@@ -26,7 +26,6 @@ Flavour = Literal["mariadb", "mysql"]
 SETTLE_S = 1.0  # MySQL without GTIDs says nothing of visibility: wait, and the guarantees page says so
 DENIED = {1044, 1045, 1698}
 NO_GRANT = 1227
-ALTERED = {1054, 1146, 1412}  # no such column, no such table, another definition than the snapshot's
 NO_BINLOG = 1381
 CR_SSL = 2026
 _THREAD = re.compile(r"#\d+")
@@ -81,7 +80,7 @@ class Reading:
                 cursor.execute(sql, args or None)
                 return [self._row(raw) for raw in cursor.fetchall()]
         except pymysql.err.MySQLError as error:
-            if error.args[0] not in ALTERED:
+            if error.args[0] not in {1054, 1146, 1412}:  # no such column or table, or not as the snapshot has it
                 raise
             raise Retry("obs was altered, or is being swapped: its columns are read again") from None
         finally:
@@ -110,16 +109,11 @@ class Source:
         try:
             position = _settle(connection, at_least, patience_s, self.hospital)
             yield Reading(connection, position, self._obs)
-        except pymysql.err.MySQLError as error:
-            self.close()
-            raise classified(error, self.hospital, self.settings) from None
-        except Retry:
-            self.close()  # the columns may be others by now
-            raise
-        except BaseException:
+        except (pymysql.err.MySQLError, Retry) as error:
+            self.close()  # the list of columns, too: it may be another by now
+            raise error if isinstance(error, Retry) else classified(error, self.hospital, self.settings) from None
+        finally:
             self._rollback()
-            raise
-        self._rollback()
 
     def connection(self) -> "pymysql.Connection[Any]":
         """The open connection, made anew if there is none. NotReady, Fatal."""
@@ -238,9 +232,8 @@ def no_binlog(hospital: str) -> Fatal:
 
 def obs_columns(connection: "pymysql.Connection[Any]", database: str) -> list[values.ColumnInfo]:
     """ColumnInfo of the allow-listed columns of obs, in OBS_COLUMNS order."""
-    with connection.cursor() as cursor:
-        cursor.execute(values.COLUMN_INFO_SQL, (database, ["obs"]))
-        found = {info.name: info for _, info in map(values.ColumnInfo.read, cursor.fetchall())}
+    rows = _all(connection, values.COLUMN_INFO_SQL, (database, ["obs"]))
+    found = {info.name: info for _, info in map(values.ColumnInfo.read, rows)}
     return [found[name] for name in OBS_COLUMNS if name in found]
 
 
@@ -341,8 +334,7 @@ def _all(connection: "pymysql.Connection[Any]", sql: str, args: Sequence[Any] = 
 
 
 def _one(connection: "pymysql.Connection[Any]", sql: str, args: Sequence[Any] = ()) -> tuple[Any, ...]:
-    found = _all(connection, sql, args)
-    return found[0] if found else ()
+    return next(iter(_all(connection, sql, args)), ())
 
 
 def _tls(hospital: str, settings: MySQL) -> dict[str, Any]:

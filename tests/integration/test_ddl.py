@@ -29,7 +29,7 @@ SETTINGS = [
 PRIVATE = "kept at the hospital"
 ROWS = 40
 FEW = "obs_id, person_id, obs_datetime, date_created, uuid"
-SHARED = ", ".join({*OBS_COLUMNS, "void_reason", "voided_by", "value_group_id", "accession_number"} - {"value_boolean"})
+SHARED = ", ".join(sorted({*OBS_COLUMNS, "void_reason", "voided_by", "accession_number"} - {"value_boolean"}))
 
 # Each on an obs as OpenMRS has it; two columns of one type change places or names where nothing but a name tells them.
 DDL = {
