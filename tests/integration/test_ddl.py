@@ -1,6 +1,7 @@
 """obs is altered, emptied, swapped, made anew: between a snapshot's chunks, while writers work, while nobody reads."""
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,9 @@ from tests.integration.plain import held, told
 from tests.reader_process import catch_up, running
 
 # What both have by default is in `make test`, the others take their time in `make test-long`.
-SETTINGS = [
-    "mariadb-NO_LOG",
-    "mysql-MINIMAL",
-    *(pytest.param(one, marks=pytest.mark.long) for one in ("mariadb-FULL", "mariadb-MINIMAL", "mysql-FULL")),
-]
+DEFAULTS, OTHERS = ["mariadb-NO_LOG", "mysql-MINIMAL"], ["mariadb-FULL", "mariadb-MINIMAL", "mysql-FULL"]
+SETTINGS = [*DEFAULTS, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)]
+REST = [("mariadb-NO_LOG", False), ("mysql-MINIMAL", True), *itertools.product(OTHERS, [True, False])]
 PRIVATE = "kept at the hospital"
 ROWS = 40
 FEW = "obs_id, person_id, obs_datetime, date_created, uuid"
@@ -144,7 +143,15 @@ def assert_equal(settings: Settings, site: Site, name: str) -> None:
     assert bool(private) == (name == "two names exchanged"), "only what is called comments leaves the hospital"
 
 
-@pytest.mark.parametrize("live", [True, False], ids=["live", "down"])
+@pytest.mark.parametrize(
+    ("site", "live"),
+    [
+        ("mariadb-NO_LOG", True),
+        ("mysql-MINIMAL", False),
+        *(pytest.param(one, live, marks=pytest.mark.long) for one, live in REST),
+    ],
+    indirect=["site"],
+)
 def test_between_chunks(site: Site, kafka_bootstrap: str, live: bool) -> None:
     """A snapshot is in its middle when the table changes, and the reader works on, or has just stopped."""
     settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10, "rows_per_s": 8})

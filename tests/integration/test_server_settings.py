@@ -238,9 +238,9 @@ def test_a_clock_and_a_zone_that_change(address: Address, kafka_bootstrap: str) 
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     with running(settings):
-        for zone in ("+00:00", "-09:30", "+14:00", "+02:00"):
+        for zone in ("+00:00", "-09:30", "+13:00", "+02:00"):
             address.execute(f"SET GLOBAL time_zone = '{zone}'")
-            for seconds in (1, 1729990799, 1729994399, 1711846800, 2147483647 - 14 * 3600):
+            for seconds in (1, 1729990799, 1729994399, 1711846800, 2147483647 - 13 * 3600):
                 address.execute(
                     f"SET SESSION timestamp = {seconds}",  # of this session's events too: clocks go back
                     insert(date_voided="NOW()", value_datetime="NOW()"),
