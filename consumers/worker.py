@@ -228,6 +228,7 @@ class Worker:
         if progress is not None:
             partition.lookups.seen(progress.version)
             partition.rereads.restore(progress.rereads)
+            partition.at_ms = progress.at_ms
         self._partitions[number] = partition
 
     def _first_offset(self, number: int, name: str) -> int:

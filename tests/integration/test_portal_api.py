@@ -12,6 +12,7 @@ import pytest
 from bson import ObjectId
 from pymongo.monitoring import CommandListener
 
+from consumers.sinks.mongo.client import ensure_indexes
 from portal.api import cursor_after
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, SECRET, Site, bearer, token
@@ -134,6 +135,15 @@ def test_a_page_is_read_from_the_index(site: Site) -> None:
             assert plan.explain()["executionStats"]["totalDocsExamined"] <= 20
     finally:
         site.db.medicalrecords.delete_many({"_id": {"$in": [one["_id"] for one in many]}})
+
+
+def test_who_knows_the_patient_is_read_from_the_index(mongo_database: ps.Mongo) -> None:
+    """A partial index by $type serves no {patientId: ...}: seen on a real server, and so it is one by $gt."""
+    ensure_indexes(mongo_database, 30)
+    mongo_database.people.insert_many([{"_id": n, "patientId": f"{n}", "idHash": f"{n}"} for n in range(300)])
+    for query in ({"patientId": "7"}, {"idHash": {"$in": ["7", "8"]}}):
+        stats = mongo_database.people.find(query).explain()["executionStats"]
+        assert stats["totalDocsExamined"] == stats["nReturned"] > 0, query
 
 
 def test_an_unchanged_answer_is_not_sent_again(site: Site) -> None:

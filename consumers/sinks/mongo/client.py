@@ -21,12 +21,12 @@ _DENIED = {13, 18, 8000}
 _NO_REPLICA_SET = {20, 40573}
 _OTHER_INDEX = {85, 86}  # the Passport has one with the same keys or name: then that one serves
 
-_TEXT = {"$type": "string"}
+TEXT = {"$gt": ""}  # not $type: an index of that kind does not serve {idHash: ...}
 INDEXES: dict[str, list[IndexModel]] = {
     "people": [
-        IndexModel([("idHash", ASCENDING)], partialFilterExpression={"idHash": _TEXT}),
-        IndexModel([("patientId", ASCENDING)], partialFilterExpression={"patientId": _TEXT}),
-        IndexModel([("hospital", ASCENDING)], name="pending", partialFilterExpression={"pending": _TEXT}),
+        IndexModel([("idHash", ASCENDING)], partialFilterExpression={"idHash": TEXT}),
+        IndexModel([("patientId", ASCENDING)], partialFilterExpression={"patientId": TEXT}),
+        IndexModel([("hospital", ASCENDING)], name="pending", partialFilterExpression={"pending": TEXT}),
         IndexModel([("hospital", ASCENDING), ("state", ASCENDING)]),
         IndexModel([("ended", ASCENDING)], partialFilterExpression={"ended": True}),
     ],

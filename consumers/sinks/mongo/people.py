@@ -14,7 +14,7 @@ from typing import Any
 
 from pymongo import InsertOne, ReturnDocument, UpdateOne
 
-from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, TEXT, Document, Mongo, border, bulk
 from passport.errors import Retry
 from passport.observation import Person
 
@@ -98,7 +98,7 @@ class People:
 
     def wanted(self, hospital: str, limit: int) -> list[int]:
         """Persons with something pending, `limit` of them."""
-        query = {"hospital": hospital, "pending": {"$type": "string"}}
+        query = {"hospital": hospital, "pending": TEXT}
         with border():
             return [found["personId"] for found in self._people.find(query, {"personId": 1}).limit(limit)]
 
