@@ -15,8 +15,10 @@ from typing import Any
 import structlog
 
 from benchmarks.capture.counted import END, Counter
-from cdc import epochs, publisher, reader, session
+from cdc import epochs, publisher
+from cdc.outside import Outside
 from cdc.position import Positions, Saved, Snapshot
+from cdc.reader import Reader
 from passport import source
 from passport.settings import Hospital, Kafka, MySQL, Settings
 from passport.version import Position
@@ -72,8 +74,7 @@ def throughput(base: type[Any], settings_: Settings, rows: int) -> None:
                 stop.set()
             return number
 
-    session.Publisher = Counted  # type: ignore[misc]
-    reader.run("kigali", settings_, until_caught_up=False, stop=stop)
+    read(Counted, settings_, stop)
     counter.whole = counter.count >= rows
     counter.tell()
 
@@ -98,11 +99,20 @@ def latency(base: type[Any], settings_: Settings) -> None:
         def when_done(self, call: Any) -> None:
             self._waiting[-1][0].add_callback(lambda _: call())
 
-    session.Publisher = Timed  # type: ignore[misc]
-    reader.run("kigali", settings_, until_caught_up=False, stop=stop)
+    read(Timed, settings_, stop)
     counter.whole = True
     counter.mark()
     counter.tell(sent=sent, acked=acked)
+
+
+def read(kind: type[Any], settings_: Settings, stop: threading.Event) -> None:
+    """The product's reader with this publisher, until `stop`."""
+    hospital = settings_.hospitals["kigali"]
+    running = Reader("kigali", hospital, settings_, stop, outside=Outside(publisher=kind))
+    try:
+        running.run(until_caught_up=False)
+    finally:
+        running.close()
 
 
 def main(what: str, client: str, port: int, bootstrap: str, *place: str) -> None:
