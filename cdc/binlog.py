@@ -103,35 +103,38 @@ class BinlogStream:
     def poll(self, timeout_s: float) -> list[Item]:
         """What came, about 1,000 items at most; [] when nothing did within `timeout_s`.
 
-        Of commits with nothing between them only the last is given. A `Statement` is the last item of its list, so
-        that `relist` comes before what follows it. Retry: the connection was lost; Gap: the position is gone; Fatal.
+        Of commits with nothing between them only the last is given. The event of a `Statement` is the last of its
+        list, so that `relist` comes before what follows it. Retry: the connection was lost; Gap: the position is gone;
+        Fatal.
         """
         self._deadline = time.monotonic() + timeout_s
         items: list[Item] = []
         try:
-            for item in self._flow:
-                if item is None:
+            for found in self._flow:
+                if not found:
                     if items or time.monotonic() >= self._deadline:
                         return items
-                elif type(item) is Commit and items and type(items[-1]) is Commit:
-                    items[-1] = item
+                elif type(found[0]) is Commit and items and type(items[-1]) is Commit:
+                    items[-1] = found[0]
                 else:
-                    items.append(item)
-                    if type(item) is Statement or len(items) >= _ITEMS:
+                    items += found
+                    if len(items) >= _ITEMS or type(found[0]) is Statement:
                         return items
         except PassportError:
             self.close()
             raise
         raise Retry("binlog: the stream is closed")
 
-    def _items(self) -> Iterator[Item | None]:
-        """None: nothing more has arrived for now."""
-        read = self._decoder.read
+    def _items(self) -> Iterator[Sequence[Item]]:
+        """The items of an event, or a part of them. Empty: nothing more has arrived for now."""
         while True:
-            for event in self._wire.events(max(0.0, self._deadline - time.monotonic())):
-                if items := read(event):
-                    yield from items
-            yield None
+            for items in self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic()))):
+                if isinstance(items, list | tuple):
+                    if items:
+                        yield items
+                else:  # a compressed transaction, which is not unpacked as a whole
+                    yield from ((item,) for item in items)
+            yield ()
 
     def relist(self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:
         """Column lists read after a DDL `Statement`, when the binlog ended at `as_of`."""

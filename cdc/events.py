@@ -4,11 +4,14 @@ Nothing is held back: the rows of a transaction come before it is known to end, 
 """
 
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from itertools import count
+from typing import Any, Literal
 from uuid import UUID
+from zlib import crc32
+from zlib import error as zlib_error
 
 from pymysqlreplication.constants import BINLOG
 
@@ -33,7 +36,11 @@ _BODY = 19  # where the part behind the header begins
 _ROWS_V1 = _BODY + 8
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _DUMMY = b"\xff\xff\xff\0\0\0"
-_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib.error)
+# As `Position(...)`, `Row(...)`, `Commit(...)`, which are made for every transaction, without a call in Python.
+_position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
+_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
+_committed: Callable[[tuple[Any, ...]], Commit] = partial(tuple.__new__, Commit)
+_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,29 +128,31 @@ class EventDecoder:
             _COMPRESSED_QUERY: self._compressed_query,
         }
 
-    # --- one event
+    # --- events
 
-    def read(self, event: bytes) -> Iterable[Item]:
-        """The items of one event as the server sent it. Damaged, or Fatal when it is not understood."""
-        ts, kind, _, size, log_pos, flags = _HEADER(event)
-        if size != len(event):
-            raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
-        if kind == _FORMAT:
-            return self._format(event, ts, log_pos)
-        if kind == _ROTATE and (flags & _ARTIFICIAL or not ts):
-            return self._next_file(event)
-        if self._checksums:
-            if zlib.crc32(event) != _INTACT:
-                raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
-            event = event[:-4]
-        if kind not in _HEARTBEATS and not flags & _ARTIFICIAL:
-            self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
-            if self.pos <= self._skip_to:
-                return ()
-        self._ts = ts
-        self._ordinal = 0
-        handler = self._handlers.get(kind)
-        return handler(event) if handler else self._unknown(kind, flags)
+    def read(self, events: Iterable[bytes]) -> Iterator[Iterable[Item]]:
+        """The items of each event as the server sent it. Damaged, or Fatal when it is not understood."""
+        handlers = self._handlers
+        for event in events:
+            ts, kind, _, size, log_pos, flags = _HEADER(event)
+            if size != len(event):
+                raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
+            if kind in _ABOUT_FILES and (kind == _FORMAT or flags & _ARTIFICIAL or not ts):
+                yield self._format(event, ts, log_pos) if kind == _FORMAT else self._next_file(event)
+                continue
+            if self._checksums:
+                if crc32(event) != _INTACT:
+                    raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
+                event = event[:-4]  # noqa: PLW2901
+            if not flags & _ARTIFICIAL and kind not in _HEARTBEATS:
+                self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
+                if self.pos <= self._skip_to:
+                    continue
+            self._ts = ts
+            self._ordinal = 0
+            handler = handlers.get(kind)
+            if items := handler(event) if handler else self._unknown(kind, flags):
+                yield items
 
     def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
         if flags & _IGNORABLE:
@@ -163,14 +172,14 @@ class EventDecoder:
         self._checksums = event[-5] == 1
         cleared = bytearray(event)
         cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
-        if self._checksums and zlib.crc32(cleared) != _INTACT:
+        if self._checksums and crc32(cleared) != _INTACT:
             raise Damaged(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
         self.format_ts, self.began_ts = ts, self.began_ts or ts
         self.pos = max(self.pos, log_pos)
         return ()
 
     def _next_file(self, event: bytes) -> Iterable[Item]:
-        if zlib.crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
+        if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
         name, before = event[_BODY + 8 :].decode(), self.file
         self.file, self.pos = name, int.from_bytes(event[_BODY : _BODY + 8], "little")
@@ -236,11 +245,10 @@ class EventDecoder:
         return (self._commit(),)
 
     def _commit(self) -> Commit:
-        if self._gtid:
-            self._executed.advance(self._gtid)
-        commit = Commit(self._at(), self._gtid, self._ts, str(self._executed))
+        gtid = self._gtid
+        executed = self._executed.advance(gtid) if gtid else str(self._executed)
         self._end_group()
-        return commit
+        return _committed((_position((self.file, self.pos)), gtid, self._ts, executed))
 
     def _end_group(self) -> None:
         self._gtid = ""
@@ -328,13 +336,17 @@ class EventDecoder:
         self._watches.clear()
 
     def _rows_handler(self, op: str, version: int, *, compressed: bool) -> Callable[[bytes], Iterable[Item]]:
+        maps = self._maps
+
         def handle(event: bytes) -> Iterable[Item]:
             try:
-                watch = self._maps[event[19:25]][1]
+                watch = maps[event[19:25]][1]
             except KeyError:
                 return self._unmapped(event)
             if watch is None:
                 return ()
+            if self._xa:
+                raise self._changed_by_xa(watch.table)
             at = _ROWS_V1 if version == 1 else _ROWS_V1 + event[27] + (event[28] << 8)
             if compressed:
                 event = self._decompressed_rows(op, event, at)
@@ -347,30 +359,30 @@ class EventDecoder:
             return ()
         raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
 
+    def _changed_by_xa(self, table: str) -> Fatal:
+        return self._fatal(
+            f"{table} was changed by an XA transaction, whose rows are logged before it commits",
+            f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
+        )
+
     def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
         bitmaps = 2 if op == "u" else 1
         data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
         return event[:data_at] + self._inflated(event[data_at:])
 
     def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> list[Item]:
-        if self._xa:
-            raise self._fatal(
-                f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
-                f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
-            )
         self._rows_in_group = True
         try:
-            images = watch.decoder.rows(op, event, at)
+            befores, afters, is_partial = watch.decoder.rows(op, event, at)
         except _UNREADABLE as error:
             raise self._fatal(f"rows of {watch.table} are not understood", "report the table's definition") from error
-        place, ts, gtid, items = self._at(), self._ts, self._gtid, list[Item]()
-        for number, (before, after, partial) in enumerate(images, self._ordinal + 1):
-            if partial:
-                items.append(Partial(op, keys_of(before, after), place, number, ts, gtid))
-            elif watch.is_row:
-                items.append(Row(op, before, after, place, number, ts, gtid))
-            else:
-                items.append(Notice(watch.table, op, keys_of(before, after), place, number, ts, gtid))
+        place, ts, gtid = _position((self.file, self.pos)), self._ts, self._gtid
+        images = zip(befores, afters, count(self._ordinal + 1), strict=False)
+        if watch.is_row and not is_partial:
+            items: list[Item] = [_row((op, before, after, place, number, ts, gtid)) for before, after, number in images]
+        else:
+            kind = Partial if is_partial else partial(Notice, watch.table)
+            items = [kind(op, keys_of(b, a), place, number, ts, gtid) for b, a, number in images]
         self._ordinal += len(items)
         return items
 
@@ -394,6 +406,7 @@ _NAMES = {number: name for name, number in vars(BINLOG).items() if "_EVENT" in n
 _FORMAT, _ROTATE = BINLOG.FORMAT_DESCRIPTION_EVENT, BINLOG.ROTATE_EVENT
 # What the library does not know: MySQL's newer events, MariaDB's compressed ones (rows: 166 to 171).
 _PAYLOAD, _HEARTBEAT_V2, _TAGGED_GTID, _COMPRESSED_QUERY = 40, 41, 42, 165
+_ABOUT_FILES = frozenset({_FORMAT, _ROTATE})
 _HEARTBEATS = frozenset({BINLOG.HEARTBEAT_LOG_EVENT, _HEARTBEAT_V2})
 # INTVAR, APPEND_BLOCK, DELETE_FILE, RAND, USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY, TRANSACTION_CONTEXT,
 # VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: no rows, no transaction's end.

@@ -12,19 +12,17 @@ class MariadbState:
     """``domain-server-seq[,...]``: the last transaction of each domain."""
 
     def __init__(self, text: str = "") -> None:
-        self._last: dict[int, str] = {}
+        self._last: dict[str, str] = {}
         for gtid in filter(None, text.replace(" ", "").split(",")):
-            domain, server, seq = map(int, gtid.split("-"))
-            self._last[domain] = f"{domain}-{server}-{seq}"
+            self.advance("-".join(str(int(part)) for part in gtid.split("-")))
 
-    def advance(self, gtid: str) -> None:
-        """`gtid` was read; it is the last of its domain."""
-        self._last[int(gtid.partition("-")[0])] = gtid
+    def advance(self, gtid: str) -> str:
+        """`gtid` was read; it is the last of its domain. The state after it."""
+        self._last[gtid[: gtid.index("-")]] = gtid
+        return gtid if len(self._last) == 1 else str(self)  # once a transaction, so worth a line
 
     def __str__(self) -> str:
-        if len(self._last) == 1:  # once a transaction, so worth a line
-            return next(iter(self._last.values()))
-        return ",".join(self._last[domain] for domain in sorted(self._last))
+        return ",".join(self._last[domain] for domain in sorted(self._last, key=int))
 
     @classmethod
     def unpack(cls, data: bytes) -> "MariadbState":
@@ -62,11 +60,12 @@ class MysqlSet:
                 first, _, last = piece.partition("-")
                 self.add((uuid.lower(), tag), int(first), int(last or first))
 
-    def advance(self, gtid: str) -> None:
-        """``uuid:7`` or ``uuid:tag:7`` was read."""
+    def advance(self, gtid: str) -> str:
+        """``uuid:7`` or ``uuid:tag:7`` was read. The set with it."""
         head, _, number = gtid.rpartition(":")
         uuid, _, tag = head.partition(":")
         self.add((uuid, tag), int(number), int(number))
+        return str(self)
 
     def add(self, source: Source, first: int, last: int) -> None:
         """Add an interval, both ends included."""

@@ -5,7 +5,8 @@ compiled when it is first seen: neighbouring fixed-size columns are unpacked at 
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from json.encoder import encode_basestring as quoted
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from passport.errors import Fatal
 Decoder = Callable[[bytes, int], tuple[Any, int]]  # (event, where the row's values begin) -> value, where they end
 Form = Literal["text", "keys"]  # JSON text, or a dictionary of integers
 
+_NONE = repeat(None)
 _SHAPES = 5_000  # so many NULL patterns of one table are kept compiled
 
 
@@ -168,10 +170,11 @@ class Table:
         self._image = Image(columns, wanted, form)
         self._parts: dict[tuple[bytes, Form], Image] = {}
 
-    def rows(self, op: str, event: bytes, at: int) -> list[tuple[Any, Any, bool]]:
-        """(before, after, partial) of each row of a ROWS event; `at`: where its column count is.
+    def rows(self, op: str, event: bytes, at: int) -> tuple[Iterable[Any], Iterable[Any], bool]:
+        """The images before and after of the rows of a ROWS event, and whether they are partial; the shorter one of
+        the two says how many rows there are. `at`: where the event's column count is.
 
-        None where there is no image. Of a partial row there are only the keys, as dictionaries.
+        None where there is no image. Of partial rows there are only the keys, as dictionaries.
         ValueError when the event is not as its TABLE_MAP says.
         """
         start = at + 1 + self._bitmap
@@ -182,9 +185,11 @@ class Table:
             first, second, partial = self._partial_images(op, event, at)
         if op == "u":
             images = first.all(event, start + self._bitmap, second)
-            return [(before, after, partial) for before, after in zip(images[::2], images[1::2], strict=True)]
+            if len(images) % 2:
+                raise ValueError("an update without its second image")
+            return images[::2], images[1::2], partial
         images = first.all(event, start, first)
-        return [(None, row, partial) if op == "c" else (row, None, partial) for row in images]
+        return (_NONE, images, partial) if op == "c" else (images, _NONE, partial)
 
     def _partial_images(self, op: str, event: bytes, at: int) -> tuple[Image, Image, bool]:
         if event[at : at + 1] != self._head:

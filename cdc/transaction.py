@@ -27,7 +27,8 @@ class Transaction:
 
     def row(self, row: Row) -> None:
         self.is_open = True
-        self._release(last=False)
+        if self._held is not None:
+            self._release(last=False)
         self._held = row
 
     def notice(self, notice: Notice) -> None:

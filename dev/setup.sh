@@ -23,5 +23,8 @@ fi
 stamp=.venv/.locked
 if [ ! -e "$stamp" ] || [ uv.lock -nt "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   say "installing the locked Python dependencies into .venv"
-  uv sync --locked --quiet --group dev --all-extras && touch "$stamp"
+  # A distribution's Python is built with profile-guided optimisation and half again as fast as what pyenv builds.
+  system=/usr/bin/python3
+  "$system" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || system=
+  uv sync --locked --quiet --group dev --all-extras ${system:+--python "$system"} && touch "$stamp"
 fi

@@ -74,7 +74,7 @@ def decoder(**options: Any) -> EventDecoder:
 
 
 def items(read: EventDecoder, events: Iterable[bytes]) -> list[Any]:
-    return [item for event in events for item in read.read(event)]
+    return [item for found in read.read(events) for item in found]
 
 
 @pytest.mark.parametrize("checksums", [True, False])
