@@ -101,11 +101,10 @@ class BinlogStream:
         return Position(self._decoder.file, self._decoder.pos)
 
     def poll(self, timeout_s: float) -> list[Item]:
-        """What came, about 1,000 items at most; [] when nothing did within `timeout_s`.
+        """What came, 1,000 items at most and those of one event; [] when nothing did within `timeout_s`.
 
-        Of commits with nothing between them only the last is given. The event of a `Statement` is the last of its
-        list, so that `relist` comes before what follows it. Retry: the connection was lost; Gap: the position is gone;
-        Fatal.
+        Of commits with nothing between them only the last is given. A `Statement` is the last item of its list, so
+        that `relist` comes before what follows it. Retry: the connection was lost; Gap: the position is gone; Fatal.
         """
         self._deadline = time.monotonic() + timeout_s
         items: list[Item] = []
@@ -129,11 +128,12 @@ class BinlogStream:
         """The items of an event, or a part of them. Empty: nothing more has arrived for now."""
         while True:
             for items in self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic()))):
-                if isinstance(items, list | tuple):
-                    if items:
-                        yield items
-                else:  # a compressed transaction, which is not unpacked as a whole
+                if not isinstance(items, list | tuple):  # a compressed transaction, which is not unpacked as a whole
                     yield from ((item,) for item in items)
+                elif items and type(items[0]) is Statement:
+                    yield from ((item,) for item in items)
+                elif items:
+                    yield items
             yield ()
 
     def relist(self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:

@@ -206,7 +206,7 @@ def test_a_large_transaction_is_streamed(tap: Tap) -> None:
         rows += len(of(Row, items))
     stream.close()
     assert rows == 200_000
-    assert max(lengths) <= 1_000
+    assert max(lengths) < 2_000  # the rows of an event, 8 kB of them, come whole
 
 
 def test_a_compressed_transaction_is_one_event_whose_rows_are_numbered_through(mysql: Tap) -> None:
