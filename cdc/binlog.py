@@ -128,9 +128,9 @@ class BinlogStream:
         """The items of an event, or a part of them. Empty: nothing more has arrived for now."""
         while True:
             for items in self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic()))):
-                if not isinstance(items, list | tuple):  # a compressed transaction, which is not unpacked as a whole
-                    yield from ((item,) for item in items)
-                elif items and type(items[0]) is Statement:
+                if not isinstance(items, list | tuple) or (
+                    items and type(items[0]) is Statement
+                ):  # a compressed transaction, which is not unpacked as a whole
                     yield from ((item,) for item in items)
                 elif items:
                     yield items
