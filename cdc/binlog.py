@@ -128,9 +128,8 @@ class BinlogStream:
         """The items of an event, or a part of them. Empty: nothing more has arrived for now."""
         while True:
             for items in self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic()))):
-                if not isinstance(items, list | tuple) or (
-                    items and type(items[0]) is Statement
-                ):  # a compressed transaction, which is not unpacked as a whole
+                # A compressed transaction is not unpacked as a whole; after a statement the list must end.
+                if not isinstance(items, list | tuple) or (items and type(items[0]) is Statement):
                     yield from ((item,) for item in items)
                 elif items:
                     yield items

@@ -13,11 +13,11 @@ from uuid import UUID
 from zlib import crc32
 from zlib import error as zlib_error
 
-from pymysqlreplication.constants import BINLOG
-
+from cdc import event_types as kinds
 from cdc import table_map
 from cdc.changes import Alive, Commit, Damaged, Item, Notice, Partial, Rotated, Row, Statement, keys_of
 from cdc.compressed import inflated, inner_events
+from cdc.event_types import BINLOG
 from cdc.gtids import MariadbState, MysqlSet
 from cdc.rows import Table
 from cdc.statements import Prepared, Statements, starts_transaction
@@ -101,7 +101,7 @@ class EventDecoder:
         self._handlers = self._handler_table()
 
     def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[Item]]]:
-        handlers: dict[int, Callable[[bytes], Iterable[Item]]] = dict.fromkeys(_WITHOUT_MEANING, lambda _: ())
+        handlers: dict[int, Callable[[bytes], Iterable[Item]]] = dict.fromkeys(kinds.WITHOUT_MEANING, lambda _: ())
         firsts = ((1, BINLOG.WRITE_ROWS_EVENT_V1), (2, BINLOG.WRITE_ROWS_EVENT_V2), (1, 166), (2, 169))
         for version, first in firsts:
             for offset, op in enumerate("cud"):
@@ -115,36 +115,36 @@ class EventDecoder:
             BINLOG.TABLE_MAP_EVENT: self._table_map,
             BINLOG.INCIDENT_EVENT: self._incident,
             BINLOG.HEARTBEAT_LOG_EVENT: self._heartbeat,
-            _HEARTBEAT_V2: self._heartbeat,
+            kinds.HEARTBEAT_V2: self._heartbeat,
             BINLOG.GTID_LOG_EVENT: self._mysql_gtid,
             BINLOG.ANONYMOUS_GTID_LOG_EVENT: lambda _: self._begin(""),
             BINLOG.PREVIOUS_GTIDS_LOG_EVENT: self._previous_gtids,
             BINLOG.XA_PREPARE_EVENT: self._xid,  # of unwatched tables: rows of watched ones have stopped the stream
             BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
-            _PAYLOAD: self._payload,
-            _TAGGED_GTID: self._tagged_gtid,
+            kinds.PAYLOAD: self._payload,
+            kinds.TAGGED_GTID: self._tagged_gtid,
             BINLOG.MARIADB_GTID_EVENT: self._mariadb_gtid,
             BINLOG.MARIADB_GTID_GTID_LIST_EVENT: self._gtid_list,
-            _COMPRESSED_QUERY: self._compressed_query,
+            kinds.COMPRESSED_QUERY: self._compressed_query,
         }
 
     # --- events
 
     def read(self, events: Iterable[bytes]) -> Iterator[Iterable[Item]]:
         """The items of each event as the server sent it. Damaged, or Fatal when it is not understood."""
-        handlers = self._handlers
+        handlers, about_files, heartbeats = self._handlers, kinds.ABOUT_FILES, kinds.HEARTBEATS
         for event in events:
             ts, kind, _, size, log_pos, flags = _HEADER(event)
             if size != len(event):
                 raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
-            if kind in _ABOUT_FILES and (kind == _FORMAT or flags & _ARTIFICIAL or not ts):
-                yield self._format(event, ts, log_pos) if kind == _FORMAT else self._next_file(event)
+            if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
+                yield self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event)
                 continue
             if self._checksums:
                 if crc32(event) != _INTACT:
                     raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
                 event = event[:-4]  # noqa: PLW2901
-            if not flags & _ARTIFICIAL and kind not in _HEARTBEATS:
+            if not flags & _ARTIFICIAL and kind not in heartbeats:
                 self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
                 if self.pos <= self._skip_to:
                     continue
@@ -157,14 +157,11 @@ class EventDecoder:
     def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
         if flags & _IGNORABLE:
             return ()
-        name = _NAMES.get(kind, "no name here")
+        name = kinds.NAMES.get(kind, "no name here")
         raise self._fatal(f"event type {kind} ({name}) is not known and may carry rows", "upgrade openmrs-passport")
 
     def _fatal(self, why: str, hint: str) -> Fatal:
         return Fatal(f"binlog: {why} (at {self.file}:{self.pos})", hint=hint)
-
-    def _at(self) -> Position:
-        return Position(self.file, self.pos)
 
     # --- files
 
@@ -189,7 +186,7 @@ class EventDecoder:
         clean, self._clean, self._moved, self._skip_to = self._clean, False, True, 0
         lost = (self._statement("rollback", "*"),) if self._rows_in_group else ()
         self._end_group()
-        return (*lost, Rotated(self._at(), clean))
+        return (*lost, Rotated(Position(self.file, self.pos), clean))
 
     def _ended(self, _: bytes) -> Iterable[Item]:
         self._clean = True
@@ -198,7 +195,7 @@ class EventDecoder:
     def _heartbeat(self, event: bytes) -> Iterable[Item]:
         ahead = (_HEADER(event)[4] - self.pos) & 0xFFFFFFFF  # past what was left out: the GTID set has it
         self.pos += 0 if self._in_group or ahead >> 31 else ahead
-        return () if self._in_group else (Alive(self._at()),)
+        return () if self._in_group else (Alive(Position(self.file, self.pos)),)
 
     def _incident(self, _: bytes) -> Iterable[Item]:
         raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
@@ -290,7 +287,7 @@ class EventDecoder:
         return items
 
     def _statement(self, kind: str, table: str) -> Statement:
-        return Statement(kind, table, self._at(), self._ts)
+        return Statement(kind, table, Position(self.file, self.pos), self._ts)
 
     # --- rows
 
@@ -320,7 +317,7 @@ class EventDecoder:
             found = table_map.columns(event, columns_at, self._flavour, self._charsets)
         except _UNREADABLE as error:
             raise self._fatal(f"the columns of {table} are not understood", "upgrade openmrs-passport") from error
-        behind = self._listed_as_of is not None and self._at().order < self._listed_as_of.order
+        behind = self._listed_as_of is not None and Position(self.file, self.pos).order < self._listed_as_of.order
         if behind and not all(column.name for column in found):
             raise table_map.changed(table, "it is newer, and there may be another DDL in between")
         columns = table_map.completed(found, self.listed.get(table), table)
@@ -400,14 +397,3 @@ class EventDecoder:
                 yield from handler(inner) if handler else self._unknown(kind, flags)
         except _UNREADABLE as error:
             raise self._fatal("a compressed transaction is not understood", "report the server's version") from error
-
-
-_NAMES = {number: name for name, number in vars(BINLOG).items() if "_EVENT" in name and name[:6] != "INTVAR"}
-_FORMAT, _ROTATE = BINLOG.FORMAT_DESCRIPTION_EVENT, BINLOG.ROTATE_EVENT
-# What the library does not know: MySQL's newer events, MariaDB's compressed ones (rows: 166 to 171).
-_PAYLOAD, _HEARTBEAT_V2, _TAGGED_GTID, _COMPRESSED_QUERY = 40, 41, 42, 165
-_ABOUT_FILES = frozenset({_FORMAT, _ROTATE})
-_HEARTBEATS = frozenset({BINLOG.HEARTBEAT_LOG_EVENT, _HEARTBEAT_V2})
-# INTVAR, APPEND_BLOCK, DELETE_FILE, RAND, USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY, TRANSACTION_CONTEXT,
-# VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: no rows, no transaction's end.
-_WITHOUT_MEANING = (5, 9, 11, 13, 14, 17, 28, 29, 36, 37, 160, 161, 164)
