@@ -24,6 +24,7 @@ def fill(stage: Stage, hospital: Hospital, rows: int) -> int:
         generator.create(connection, seed=5, patients=PATIENTS, visits=visits)
         able = dict(generator.registrable(connection))
         generator.passport_patients(stage.db, able.values())
+        stage.db["patients"].create_index("nationalId", unique=True)  # as the Passport's own schema has it
         return _count(connection, list(able))
 
 
