@@ -240,7 +240,8 @@ def test_the_lower_of_both_offsets_is_where_it_starts(kigali: Server, kafka_boot
     consume(given)
     kept = {one: one.read_bytes() for one in (path, path.with_name("out.progress.json"))}
     consume(given)
-    assert {one: one.read_bytes() for one in kept} == kept, "a start alone changes nothing, its times included"
+    progress = path.with_name("out.progress.json")
+    assert progress.read_bytes() == kept[progress], "a start alone changes no progress, its times included"
     kigali.execute("USE openmrs", "UPDATE obs SET comments = 'written, then lost' WHERE obs_id = 3")
     read(given)
     consume(given)
