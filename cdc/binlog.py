@@ -129,9 +129,9 @@ class BinlogStream:
         while True:
             for items in self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic()))):
                 # A compressed transaction is not unpacked as a whole; after a statement the list must end.
-                if not isinstance(items, list | tuple) or (items and type(items[0]) is Statement):
+                if not isinstance(items, list | tuple) or type(items[0]) is Statement:
                     yield from ((item,) for item in items)
-                elif items:
+                else:
                     yield items
             yield ()
 

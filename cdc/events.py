@@ -131,14 +131,15 @@ class EventDecoder:
     # --- events
 
     def read(self, events: Iterable[bytes]) -> Iterator[Iterable[Item]]:
-        """The items of each event as the server sent it. Damaged, or Fatal when it is not understood."""
+        """The items of each event that has some. Damaged, or Fatal when it is not understood."""
         handlers, about_files, heartbeats = self._handlers, kinds.ABOUT_FILES, kinds.HEARTBEATS
         for event in events:
             ts, kind, _, size, log_pos, flags = _HEADER(event)
             if size != len(event):
                 raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
             if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
-                yield self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event)
+                if items := self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event):
+                    yield items
                 continue
             if self._checksums:
                 if crc32(event) != _INTACT:
@@ -333,17 +334,13 @@ class EventDecoder:
         self._watches.clear()
 
     def _rows_handler(self, op: str, version: int, *, compressed: bool) -> Callable[[bytes], Iterable[Item]]:
-        maps = self._maps
-
         def handle(event: bytes) -> Iterable[Item]:
             try:
-                watch = maps[event[19:25]][1]
+                watch = self._maps[event[19:25]][1]
             except KeyError:
                 return self._unmapped(event)
             if watch is None:
                 return ()
-            if self._xa:
-                raise self._changed_by_xa(watch.table)
             at = _ROWS_V1 if version == 1 else _ROWS_V1 + event[27] + (event[28] << 8)
             if compressed:
                 event = self._decompressed_rows(op, event, at)
@@ -356,18 +353,17 @@ class EventDecoder:
             return ()
         raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
 
-    def _changed_by_xa(self, table: str) -> Fatal:
-        return self._fatal(
-            f"{table} was changed by an XA transaction, whose rows are logged before it commits",
-            f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
-        )
-
     def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
         bitmaps = 2 if op == "u" else 1
         data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
         return event[:data_at] + self._inflated(event[data_at:])
 
     def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> list[Item]:
+        if self._xa:
+            raise self._fatal(
+                f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
+                f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
+            )
         self._rows_in_group = True
         try:
             befores, afters, is_partial = watch.decoder.rows(op, event, at)

@@ -79,16 +79,16 @@ class _Job:
     todo: list[tuple[str, list[int], int]] | None = None
     ids: "array[int] | None" = None
     done: int = LOWEST_ID
-    named: dict[str, list[int]] = field(default_factory=dict)  # `keys` as they are stored
 
     @classmethod
     def restored(cls, left: Mapping[str, Any]) -> "_Job":
         at = left["at"] and Waypoint(Position(*left["at"][:2]), *left["at"][2:])
         keys = {QUERY[name]: {*ids} for name, ids in left["keys"].items()}
-        return cls(keys, at=at, done=left["done"], named=left["keys"])
+        return cls(keys, at=at, done=left["done"])
 
     def left(self) -> dict[str, Any]:
-        return {"keys": self.named, "done": self.done, "at": self.at and [*self.at.position, *self.at[1:]]}
+        keys = {NAMES[query]: sorted(keys) for query, keys in self.keys.items()}
+        return {"keys": keys, "done": self.done, "at": self.at and [*self.at.position, *self.at[1:]]}
 
     @property
     def waiting(self) -> int:
@@ -195,27 +195,28 @@ class Rereads:
             if not job.list(reading):
                 return Slice(lambda: None)
             found = job.found - job.written
-            if len(found) <= SLICE or len(self._unasked(job, found)) <= SLICE:
+            if len(found) > SLICE:
+                self._leave_asked(job, found)
+            if len(found) <= SLICE:
                 return self._slice(reading, sorted(found), lambda: self._jobs.remove(job))
         job.ids, job.found, job.written = array("q", sorted(found, reverse=True)), set(), frozenset()
         self._store(job)
         return Slice(lambda: None)
 
-    def _unasked(self, job: _Job, found: set[int]) -> set[int]:
-        """`found` without what waits already: that is then read at this job's place, or later. So never more waits than
-        the hospital has, however often a name changes."""
+    def _leave_asked(self, job: _Job, found: set[int]) -> None:
+        """Takes from `found` what waits already: that is then read at this job's place, or later. So never more waits
+        than the hospital has, however often a name changes."""
         for other in self._jobs:
             before = len(found)
             found.difference_update(other.ids or ())
             if len(found) < before:
                 other.at = _later(other.at, job.at)
-        return found
 
     def _store(self, job: _Job) -> None:
         """With the progress, unless its keys are too many for that."""
         stored = [*(one for one in self._jobs if one.offset is None), job]
         if sum(len(keys) for one in stored for keys in one.keys.values()) <= STORED:
-            job.offset, job.named = None, {NAMES[query]: sorted(keys) for query, keys in job.keys.items()}
+            job.offset = None
 
     def _read_some(self, job: _Job) -> Slice:
         ids = job.ids if job.ids is not None else array("q")

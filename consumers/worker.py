@@ -219,22 +219,22 @@ class Worker:
 
     def _start(self, number: int) -> None:
         name = self._hospitals[number]
-        start = self._first_offset(number, name)
+        progress = self._sink.progress(name)
+        start = self._first_offset(number, name, progress)
         self._subscription.seek(number, start)
         self._subscription.resume(number)  # the client keeps a pause over a rearrangement that gives it back
         hospital = self._settings.hospitals[name]
         partition = Partition(number, name, hospital, self._settings.consumer, start)
-        progress = self._sink.progress(name)
         if progress is not None:
             partition.lookups.seen(progress.version)
             partition.rereads.restore(progress.rereads)
             partition.at_ms = progress.at_ms
         self._partitions[number] = partition
 
-    def _first_offset(self, number: int, name: str) -> int:
+    def _first_offset(self, number: int, name: str, progress: Progress | None) -> int:
         """Where to start: the lower of the group's offset and the destination's; the topic's start if it has none."""
         first, end = self._subscription.bounds([number])[number]
-        progress, committed = self._sink.progress(name), self._subscription.committed(number)
+        committed = self._subscription.committed(number)
         if progress is None:
             if first > 0:
                 self._gap(name, "the topic does not reach back to its start")

@@ -39,6 +39,10 @@ class Gap(Fatal):
     """What was asked for is gone from the source's binlog (purged, reset, another server): only a new epoch helps."""
 
 
+class Altered(Retry):
+    """obs has other columns by now than the connection that reads it has listed."""
+
+
 class NotReady(Retry):
     """A server isn't there (yet). A loop tries again; a command ends with exit code 3."""
 

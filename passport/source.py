@@ -15,7 +15,7 @@ import pymysql
 from pymysql.cursors import DictCursor
 
 from passport import values
-from passport.errors import Fatal, NotReady, Retry, reduced
+from passport.errors import Altered, Fatal, NotReady, Retry, reduced
 from passport.event import EventSource, Row
 from passport.settings import MySQL
 from passport.tables import OBS_COLUMNS
@@ -82,7 +82,7 @@ class Reading:
         except pymysql.err.MySQLError as error:
             if error.args[0] not in {1054, 1146, 1412}:  # no such column or table, or not as the snapshot has it
                 raise
-            raise Retry("obs was altered, or is being swapped: its columns are read again") from None
+            raise Altered("obs was altered, or is being swapped: its columns are read again") from None
         finally:
             self._connection.decoders = decoders
 
@@ -109,9 +109,9 @@ class Source:
         try:
             position = _settle(connection, at_least, patience_s, self.hospital)
             yield Reading(connection, position, self._obs)
-        except (pymysql.err.MySQLError, Retry) as error:
-            self.close()  # the list of columns, too: it may be another by now
-            raise error if isinstance(error, Retry) else classified(error, self.hospital, self.settings) from None
+        except (pymysql.err.MySQLError, Altered) as error:
+            self.close()  # with its list of columns, too
+            raise error if isinstance(error, Altered) else classified(error, self.hospital, self.settings) from None
         finally:
             self._rollback()
 

@@ -8,11 +8,11 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import bcrypt
 from pymongo.database import Database
 
 from dev.demo.site import TIMEZONE, Site
 from dev.hospital.registration import documents
+from portal.sessions import hashed
 
 PASSWORD, OPERATORS_PASSWORD = "demo-patient", "demo-operator"
 
@@ -27,7 +27,7 @@ class Account(NamedTuple):
 
 def settings() -> dict[str, Any]:
     """`portal` of the settings: for this machine alone."""
-    operators = {"password_hash": _hashed(OPERATORS_PASSWORD), "sample_s": 2}
+    operators = {"password_hash": hashed(OPERATORS_PASSWORD), "sample_s": 2}
     return {"port": _port(), "https": False, "jwt_secret": token_hex(32), "operators": operators}
 
 
@@ -40,10 +40,6 @@ def _port() -> int:
         except OSError:
             continue
     raise OSError("no port is free")
-
-
-def _hashed(password: str) -> str:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()
 
 
 def with_most_to_see(site: Site, patients: Iterable[Account]) -> Account:
@@ -63,7 +59,7 @@ def _counts(site: Site, hospital: str) -> dict[int, tuple[int, int]]:
 def let_in(passport: Database[dict[str, Any]], account: Account) -> None:
     """From now on PASSWORD opens the patient's page."""
     user = documents(account.national_id)[0]["_id"]
-    passport["users"].update_one({"_id": user}, {"$set": {"password": _hashed(PASSWORD)}})
+    passport["users"].update_one({"_id": user}, {"$set": {"password": hashed(PASSWORD)}})
 
 
 def measure_pulse(site: Site, account: Account, value: int) -> None:
