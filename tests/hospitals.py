@@ -84,7 +84,7 @@ def in_source_order(events: list[ChangeEvent]) -> bool:
 
 
 @contextmanager
-def eventually(what: Callable[[], bool], within_s: float = 20) -> Iterator[None]:
+def eventually(what: Callable[[], bool], within_s: float = 60) -> Iterator[None]:
     yield
     deadline = time.monotonic() + within_s
     while not what():

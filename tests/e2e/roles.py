@@ -104,7 +104,7 @@ class Role:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
-    def says(self, words: str, deadline_s: float = 30) -> None:
+    def says(self, words: str, deadline_s: float = 90) -> None:
         """Waits until it does."""
         end = time.monotonic() + deadline_s
         while words not in self.said():

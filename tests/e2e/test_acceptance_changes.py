@@ -303,7 +303,7 @@ def test_row_22_killed_readers_and_consumers_lose_nothing_and_another_takes_over
     clinic.run(1.5)
     scene.readers["kigali"].start()
     clinic.run(1)
-    equal(stage, 60)
+    equal(stage, 90)
     second.require_running()
     scene.consumer.start()
     assert second.stop() == 0
@@ -319,7 +319,7 @@ def test_row_20_a_rebuild_ends_the_same_with_the_same_dates(scene: Set) -> None:
     for name in ("observations", "medicalrecords", "people", "progress", "auditlogs"):
         stage.db.drop_collection(name)
     scene.consumer.start()
-    equal(stage, 60)
+    equal(stage, 90)
     after = shown(stage)
     # An `_id` is that of the oldest version: of what was archived meanwhile nothing tells.
     assert {key: one for key, one in after.items() if key in before} == {k: v for k, v in before.items() if k in after}

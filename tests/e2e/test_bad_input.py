@@ -157,16 +157,16 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
     consumer = stage.role("consume", "--destination", "passport")
     with stage.hospitals["kigali"].connect() as connection:
         generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
-    until(stage.db["observations"].find_one, 60, "the snapshot arrived")
+    until(stage.db["observations"].find_one, 120, "the snapshot arrived")
 
     producer = KafkaProducer(bootstrap_servers=stage.kafka.url)
     for value in (b'{"v": 1, "kind": "row", ' + WRONG.encode(), b'{"v": 99}', None):
         producer.send("openmrs.changes", value, key=b"kigali", partition=0, headers=[("ce_type", b"row")]).get(10)
     producer.close()
-    until(lambda: len(parked(stage)) >= 3, 30, "three records are parked")
+    until(lambda: len(parked(stage)) >= 3, 90, "three records are parked")
     with stage.hospitals["kigali"].connect() as connection:
         generator.Clinic(connection, seed=1).run(3, rate=10)
-    stage.wait_equal(60, "kigali")
+    stage.wait_equal(120, "kigali")
     assert sorted(parked(stage)) == ["malformed", "malformed", "unknown_version"]
     assert WRONG not in stage.said()
     reader.stop()

@@ -228,7 +228,7 @@ def test_the_operators_page(browser: Browser, running: Running, width: str) -> N
 
 def test_status_says_what_the_operators_page_says(browser: Browser, running: Running) -> None:
     watching = running.stage.role("status", "--json", "--watch")
-    until(lambda: watching.said().count("\n") >= 2, 60, "a second look")
+    until(lambda: watching.said().count("\n") >= 2, 120, "a second look")
     watching.stop()
     ((row,), (again,), *_) = map(json.loads, watching.said().splitlines())
     assert row["matched"] == again["matched"] == running.stage.db.people.count_documents({"patientId": {"$ne": None}})

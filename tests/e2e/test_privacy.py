@@ -81,7 +81,7 @@ def test_row_46_no_output_holds_anything_of_a_patient(stage: Stage) -> None:
         secrets = canaries(connection)
     stage.role("cdc", "run", "--hospital", "kigali", PASSPORT_HEALTH__PORT=str(ports[0]))
     stage.role("consume", "--destination", "passport", PASSPORT_HEALTH__PORT=str(ports[1]))
-    stage.wait_equal(60)
+    stage.wait_equal(120)
     with kigali.connect() as connection:
         generator.Clinic(connection, seed=4, rate=25).run(4)
         secrets += canaries(connection)

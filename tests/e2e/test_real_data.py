@@ -112,7 +112,7 @@ def test_nobody_else_is_matched(filled: Filled) -> None:
 
 
 def test_verify_finds_it_equal(filled: Filled) -> None:
-    filled.stage.wait_equal(60)
+    filled.stage.wait_equal(120)
     found = filled.stage.run("verify", "--json")
     assert found.returncode == 0, found.stdout + found.stderr
     assert json.loads(found.stdout)["equal"] is True
@@ -132,13 +132,13 @@ def test_who_registers_late_has_all_records_in_five_seconds(filled: Filled) -> N
         lambda: stage.db["medicalrecords"].find_one({"patientId": str(patient)}), 5, f"records of person {person}"
     )
     print(f"records {seconds:.2f} s after registration")
-    found = stage.wait_equal(60)
+    found = stage.wait_equal(120)
     assert found.matched > filled.first.matched
 
 
 def test_a_replay_of_the_whole_topic_changes_no_document(filled: Filled) -> None:
     stage, topic = filled.stage, "openmrs.changes"
-    stage.wait_equal(60)
+    stage.wait_equal(120)
     consumer = filled.consumer
     assert consumer.stop() == 0
     before = stage.fingerprint()
@@ -164,4 +164,4 @@ def test_a_replay_of_the_whole_topic_changes_no_document(filled: Filled) -> None
     }
     assert not changed, f"{len(changed)} fields: {sorted(changed)[:20]}"
     consumer.start()
-    stage.wait_equal(60)
+    stage.wait_equal(120)

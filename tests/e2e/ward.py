@@ -15,7 +15,7 @@ from tests.e2e.stage import Hospital, Stage
 from tests.oracle.compare import Comparison
 
 Document = dict[str, Any]
-WITHIN_S = 20
+WITHIN_S = 60
 _serials = count(7_000_000)
 
 
@@ -195,7 +195,7 @@ def eventually(condition: Callable[[], Any], what: str, within_s: float = WITHIN
         time.sleep(0.03)
 
 
-def equal(stage: Stage, within_s: float = 40) -> Comparison:
+def equal(stage: Stage, within_s: float = 90) -> Comparison:
     """Waits until MongoDB holds what the oracle expects."""
     end = time.monotonic() + within_s
     while True:

@@ -191,7 +191,7 @@ def at_ease(settings: Settings) -> Settings:
 def grows(metric: str) -> Iterator[None]:
     """That the counter does so, after what is done within."""
     before = total(metric)
-    with eventually(lambda: total(metric) > before, within_s=40):
+    with eventually(lambda: total(metric) > before, within_s=90):
         yield
 
 

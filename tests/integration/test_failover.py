@@ -172,7 +172,7 @@ def test_a_replica_that_lacks_what_was_read_is_a_gap(pair: Pair, kafka_bootstrap
         primary.kill()
         take_over(replica, primary)
         assert replica.execute("SELECT MAX(obs_id) FROM openmrs.obs")[0][0] < end, "it lacks what was published"
-        with clinic(address, seed=10), eventually(lambda: saved(settings).server != before.server, within_s=40):
+        with clinic(address, seed=10), eventually(lambda: saved(settings).server != before.server, within_s=90):
             pass
         with eventually(lambda: saved(settings).snapshot.state == "done"):  # type: ignore[union-attr]
             pass

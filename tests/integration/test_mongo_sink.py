@@ -94,7 +94,7 @@ def diagnosis(at: int, first: int = 3) -> list[Observation]:
     ]
 
 
-def eventually(condition: Callable[[], Any], within_s: float = 5) -> Any:
+def eventually(condition: Callable[[], Any], within_s: float = 20) -> Any:
     deadline = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "not within the time"

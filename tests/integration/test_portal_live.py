@@ -13,7 +13,7 @@ from dev.stack import Mongo as MongoServer
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, Site
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 class Page:

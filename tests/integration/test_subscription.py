@@ -31,7 +31,7 @@ def join(kafka: Kafka) -> Iterator[Join]:
         one.close()
 
 
-def until(subscription: Subscription, true: Callable[[], bool], seconds: float = 20, timeout_s: float = 0.01) -> None:
+def until(subscription: Subscription, true: Callable[[], bool], seconds: float = 60, timeout_s: float = 0.01) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

@@ -58,7 +58,7 @@ def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 30) -> float:
+def until(true: Callable[[], bool], what: str, seconds: float = 90) -> float:
     """Seconds it took."""
     began = time.monotonic()
     while not true():
@@ -67,7 +67,7 @@ def until(true: Callable[[], bool], what: str, seconds: float = 30) -> float:
     return time.monotonic() - began
 
 
-def equal_soon(given: Settings, path: Path, seconds: float = 30) -> Delivered:
+def equal_soon(given: Settings, path: Path, seconds: float = 90) -> Delivered:
     end = time.monotonic() + seconds
     while True:
         try:
