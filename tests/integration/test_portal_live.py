@@ -1,5 +1,7 @@
 """The event stream on a real change stream: who is told, at once and after having been away."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ import pytest
 from pymongo import MongoClient
 
 from dev.stack import Mongo as MongoServer
+from portal.server import listening
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, Site
 
@@ -104,6 +107,16 @@ def test_a_stream_ends_with_its_session(site: Site) -> None:
         assert answer.read()
     assert time.monotonic() - began < 20
     assert httpx.get(f"{site.url}/events").status_code == 401
+
+
+def test_an_answer_is_sent_at_once() -> None:
+    """Otherwise its body waits for the reader's ACK of its head, which comes after 40 ms."""
+    with (
+        listening("127.0.0.1", 0) as at,
+        socket.create_connection(at.getsockname()),
+        contextlib.closing(at.accept()[0]) as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_more_streams_than_allowed_are_refused_and_left_ones_are_forgotten(site: Site) -> None:
