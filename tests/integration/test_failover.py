@@ -197,7 +197,8 @@ def test_a_replica_whose_binlog_no_longer_has_what_follows_is_a_gap(pair: Pair, 
     promoted = promote(replica, address)
     promoted.execute("DELETE FROM obs ORDER BY obs_id DESC LIMIT 1", "FLUSH BINARY LOGS")
     last = promoted.execute("SHOW BINARY LOGS")[-1][0]
-    assert len(promoted.execute(f"PURGE BINARY LOGS TO '{last}'", "SHOW BINARY LOGS")) == 1
+    while len(promoted.execute(f"PURGE BINARY LOGS TO '{last}'", "SHOW BINARY LOGS")) > 1:
+        time.sleep(0.1)  # MariaDB keeps a file whose transactions InnoDB has not yet flushed
     with structlog.testing.capture_logs() as logs:
         catch_up(moved(settings, promoted))
     assert said(logs, "gap in the source's binlog")
