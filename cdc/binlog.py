@@ -10,9 +10,10 @@ from pymysql.constants.COMMAND import COM_BINLOG_DUMP
 from pymysql.cursors import Cursor
 
 from cdc.changes import Alive, Commit, Item, Notice, Partial, Rotated, Row, Statement
-from cdc.events import EventDecoder, Flavour
+from cdc.events import EventDecoder
 from cdc.gtids import MysqlSet
 from cdc.packets import Framing, error_of
+from cdc.watched import Flavour
 from passport.errors import Fatal, PassportError, Retry, reduced
 from passport.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport.values import ColumnInfo
@@ -33,7 +34,6 @@ __all__ = [
 _COM_BINLOG_DUMP_GTID = 0x1E
 _BY_GTID = 0x04
 _CHUNK = 262_144  # bytes a recv
-_ITEMS = 1_000  # so many a poll, about
 _FIRST, _PAST_32_BITS = 4, 1 << 32
 _OBS = {"obs": OBS_COLUMNS}
 
@@ -107,33 +107,20 @@ class BinlogStream:
         that `relist` comes before what follows it. Retry: the connection was lost; Gap: the position is gone; Fatal.
         """
         self._deadline = time.monotonic() + timeout_s
-        items: list[Item] = []
         try:
-            for found in self._flow:
-                if not found:
-                    if items or time.monotonic() >= self._deadline:
-                        return items
-                elif type(found[0]) is Commit and items and type(items[-1]) is Commit:
-                    items[-1] = found[0]
-                else:
-                    items += found
-                    if len(items) >= _ITEMS or type(found[0]) is Statement:
-                        return items
+            for items in self._flow:
+                if items or time.monotonic() >= self._deadline:
+                    return items
         except PassportError:
             self.close()
             raise
         raise Retry("binlog: the stream is closed")
 
-    def _items(self) -> Iterator[Sequence[Item]]:
-        """The items of an event, or a part of them. Empty: nothing more has arrived for now."""
+    def _items(self) -> Iterator[list[Item]]:
+        """Empty: nothing more has arrived for now."""
         while True:
-            for items in self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic()))):
-                # A compressed transaction is not unpacked as a whole; after a statement the list must end.
-                if not isinstance(items, list | tuple) or type(items[0]) is Statement:
-                    yield from ((item,) for item in items)
-                else:
-                    yield items
-            yield ()
+            yield from self._decoder.read(self._wire.events(max(0.0, self._deadline - time.monotonic())))
+            yield []
 
     def relist(self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:
         """Column lists read after a DDL `Statement`, when the binlog ended at `as_of`."""

@@ -5,28 +5,26 @@ Nothing is held back: the rows of a transaction come before it is known to end, 
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 from zlib import crc32
 from zlib import error as zlib_error
 
 from cdc import event_types as kinds
-from cdc import table_map
 from cdc.changes import Alive, Commit, Damaged, Item, Notice, Partial, Rotated, Row, Statement, keys_of
 from cdc.compressed import inflated, inner_events
 from cdc.event_types import BINLOG
 from cdc.gtids import MariadbState, MysqlSet
-from cdc.rows import Table
 from cdc.statements import Prepared, Statements, starts_transaction
 from cdc.tagged import tagged_gtid
+from cdc.watched import Flavour, Watch, Watched
 from passport.errors import Fatal
 from passport.values import ColumnInfo
 from passport.version import Position
 
-Flavour = Literal["mariadb", "mysql"]
+AT_ONCE = 1_000  # items a list, about
 
 _HEADER = struct.Struct("<IBIIIH").unpack_from  # seconds, type, server id, size, end position, flags
 _MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
@@ -41,15 +39,6 @@ _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Positi
 _row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
 _committed: Callable[[tuple[Any, ...]], Commit] = partial(tuple.__new__, Commit)
 _UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib_error)
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """A table whose rows are decoded; `is_row`: as rows, else as notices."""
-
-    table: str
-    is_row: bool
-    decoder: Table
 
 
 class EventDecoder:
@@ -78,19 +67,11 @@ class EventDecoder:
     ) -> None:
         self.file, self.pos = start or ("", 4)
         self.format_ts = self.began_ts = 0
-        self.listed = listed
-        self._listed_as_of: Position | None = None
-        self._flavour: Flavour = flavour
-        self._database = database.lower() if fold else database
-        self._fold = fold
-        self._rows_of = rows
-        self._notices_of = notices
-        self._charsets = charsets
+        self._watched = Watched(flavour, database, rows, notices, listed, charsets, fold=fold)
         self._executed = MariadbState(gtid_set) if flavour == "mariadb" else MysqlSet(gtid_set)
         self._statements = Statements(database, {*rows, *notices})
         self._skip_to = start.pos if start and skip else 0
         self._maps: dict[bytes, tuple[bytes, Watch | None]] = {}
-        self._watches: dict[bytes, Watch] = {}
         self._checksums = False
         self._xids = Prepared()
         self._clean = self._moved = False
@@ -130,30 +111,49 @@ class EventDecoder:
 
     # --- events
 
-    def read(self, events: Iterable[bytes]) -> Iterator[Iterable[Item]]:
-        """The items of each event that has some. Damaged, or Fatal when it is not understood."""
+    def read(self, events: Iterable[bytes]) -> Iterator[list[Item]]:  # noqa: C901
+        """The items of `events`, `AT_ONCE` a list and those of one event. Damaged, or Fatal when one is not understood.
+
+        Of commits with nothing between them only the last is given; a `Statement` is the last of its list. One long
+        function: each event goes through it, four a transaction, and a call costs as much as a checksum.
+        """
         handlers, about_files, heartbeats = self._handlers, kinds.ABOUT_FILES, kinds.HEARTBEATS
+        items: list[Item] = []
         for event in events:
             ts, kind, _, size, log_pos, flags = _HEADER(event)
             if size != len(event):
                 raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
             if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
-                if items := self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event):
+                found = self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event)
+            else:
+                if self._checksums:
+                    if crc32(event) != _INTACT:
+                        raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
+                    event = event[:-4]  # noqa: PLW2901
+                if not flags & _ARTIFICIAL and kind not in heartbeats:
+                    self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
+                    if self.pos <= self._skip_to:
+                        continue
+                self._ts = ts
+                self._ordinal = 0
+                handler = handlers.get(kind)
+                found = handler(event) if handler else self._unknown(kind, flags)
+            if type(found) is list:  # rows
+                items += found
+                if len(items) >= AT_ONCE:
                     yield items
-                continue
-            if self._checksums:
-                if crc32(event) != _INTACT:
-                    raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
-                event = event[:-4]  # noqa: PLW2901
-            if not flags & _ARTIFICIAL and kind not in heartbeats:
-                self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
-                if self.pos <= self._skip_to:
-                    continue
-            self._ts = ts
-            self._ordinal = 0
-            handler = handlers.get(kind)
-            if items := handler(event) if handler else self._unknown(kind, flags):
-                yield items
+                    items = []
+            elif found:
+                for item in found:
+                    if type(item) is Commit and items and type(items[-1]) is Commit:
+                        items[-1] = item
+                    else:
+                        items.append(item)
+                    if type(item) is Statement or len(items) >= AT_ONCE:
+                        yield items
+                        items = []
+        if items:
+            yield items
 
     def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
         if flags & _IGNORABLE:
@@ -285,7 +285,7 @@ class EventDecoder:
             self._xa = self._xa or found.kind == "xa"
         elif not self._open or found.kind in ("commit", "rollback", "xa_done"):
             items.append(self._commit())
-        return items
+        return tuple(items)
 
     def _statement(self, kind: str, table: str) -> Statement:
         return Statement(kind, table, Position(self.file, self.pos), self._ts)
@@ -296,42 +296,15 @@ class EventDecoder:
         table_id, body = event[19:25], event[25:]
         known = self._maps.get(table_id)
         if known is None or known[0] != body:
-            self._maps[table_id] = (body, self._watch(event))
+            if not self._in_group:
+                raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
+            self._maps[table_id] = (body, self._watched.watch(event, Position(self.file, self.pos)))
         return ()
-
-    def _watch(self, event: bytes) -> Watch | None:
-        if not self._in_group:
-            raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
-        database, table, columns_at = table_map.named(event, _BODY)
-        if self._fold:
-            database, table = database.lower(), table.lower()
-        if database != self._database or not (table in self._rows_of or table in self._notices_of):
-            return None
-        body = event[25:]
-        watch = self._watches.get(body)
-        if watch is None:
-            watch = self._watches[body] = self._compiled(event, table, columns_at)
-        return watch
-
-    def _compiled(self, event: bytes, table: str, columns_at: int) -> Watch:
-        try:
-            found = table_map.columns(event, columns_at, self._flavour, self._charsets)
-        except _UNREADABLE as error:
-            raise self._fatal(f"the columns of {table} are not understood", "upgrade openmrs-passport") from error
-        behind = self._listed_as_of is not None and Position(self.file, self.pos).order < self._listed_as_of.order
-        if behind and not all(column.name for column in found):
-            raise table_map.changed(table, "it is newer, and there may be another DDL in between")
-        columns = table_map.completed(found, self.listed.get(table), table)
-        if table in self._rows_of:
-            wanted = self._rows_of[table]
-            return Watch(table, True, Table(columns, wanted, "text", wanted[0]))
-        return Watch(table, False, Table(columns, self._notices_of[table], "keys"))
 
     def relist(self, listed: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:
         """New column lists, after a DDL statement, true from `as_of` on: rows up to there must name their columns."""
-        self.listed, self._listed_as_of = listed, as_of
+        self._watched.relist(listed, as_of)
         self._maps.clear()
-        self._watches.clear()
 
     def _rows_handler(self, op: str, version: int, *, compressed: bool) -> Callable[[bytes], Iterable[Item]]:
         def handle(event: bytes) -> Iterable[Item]:
@@ -370,7 +343,7 @@ class EventDecoder:
         except _UNREADABLE as error:
             raise self._fatal(f"rows of {watch.table} are not understood", "report the table's definition") from error
         place, ts, gtid = _position((self.file, self.pos)), self._ts, self._gtid
-        images = zip(befores, afters, count(self._ordinal + 1), strict=False)
+        images = zip(befores, afters, count(self._ordinal + 1))  # the shorter one says how many
         if watch.is_row and not is_partial:
             items: list[Item] = [_row((op, before, after, place, number, ts, gtid)) for before, after, number in images]
         else:
