@@ -35,6 +35,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Cli
         stage.readers()
         stage.role("consume", "--destination", "passport")
         eventually(lambda: stage.db["progress"].count_documents({}) == len(KEYS), "both hospitals came", 60)
+        equal(stage)
         yield stage, [generator.Clinic(one.connect(autocommit=False), seed=n) for n, one in enumerate(hospitals)]
 
 
@@ -71,7 +72,8 @@ def play(scene: tuple[Stage, Clinics], seed: int, steps: int) -> None:
                 rng.choice(clinics).do(rng.choice(sorted(ACTIONS)))
                 done += 1
     assert done > steps / 2
-    print(f"seed {seed}, {done} steps: {equal(stage, 90)}")
+    # Work may have left nobody who is matched.
+    print(f"seed {seed}, {done} steps: {equal(stage, be_it_nothing=True)}")
 
 
 def in_the_passport(stage: Stage, what: str, rng: Random) -> bool:

@@ -195,11 +195,11 @@ def eventually(condition: Callable[[], Any], what: str, within_s: float = WITHIN
         time.sleep(0.03)
 
 
-def equal(stage: Stage, within_s: float = 90) -> Comparison:
+def equal(stage: Stage, within_s: float = 90, *, be_it_nothing: bool = False) -> Comparison:
     """Waits until MongoDB holds what the oracle expects."""
     end = time.monotonic() + within_s
     while True:
         found = stage.compare()
         if not found.differences or time.monotonic() > end:
-            return found.require_equal()
+            return found if be_it_nothing and not found.differences else found.require_equal()
         time.sleep(0.2)

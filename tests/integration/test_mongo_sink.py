@@ -300,6 +300,19 @@ def test_a_registration_releases_what_waited(passport: Passport) -> None:
     )
 
 
+def test_who_registers_while_they_are_read_whole_is_read_again(passport: Passport) -> None:
+    sink = passport.sink()
+    who, rows = person(at=30), [obs(1, 10), obs(2, 11)]
+    read = [replace(row, person=who, version=who.version, origin="person") for row in rows]
+    assert sink.write(read) == Outcome(unmatched=2)
+    patient_id = passport.register()
+    sink.retain(who, [1, 2], who.version)
+    assert list(sink.wanted(HOSPITAL, 10)) == [1], "the rows were written as those of nobody"
+    read_whole(sink, who, rows)
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+    assert len(passport.shown(patient_id)) == 2
+
+
 def test_a_registration_is_found_after_a_restart(passport: Passport) -> None:
     sink = passport.sink()
     sink.write([obs(1, 10)])

@@ -142,6 +142,10 @@ class MongoSink:
 
     def _links(self, persons: Mapping[str, Person]) -> dict[str, Link]:
         """The persons' links, with what a change of them asks for done, but for reading at the hospital."""
+        return self._evaluated(persons)[0]
+
+    def _evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
+        """The same, and the keys of those that were changed here."""
         links, changed = self._people.evaluated(persons)
         for key, link in links.items():
             here = link.pending in ("move", "remove")
@@ -149,7 +153,7 @@ class MongoSink:
                 self._redo(link)
             if here:
                 links[key] = self._people.settle(link) or link
-        return links
+        return links, changed
 
     def _redo(self, link: Link) -> None:
         """Projects all of a person's rows again; of somebody who is not matched, removes them then."""
@@ -201,14 +205,15 @@ class MongoSink:
         return self._gone(scope.hospital, query, keys, version)
 
     def _retain_person(self, person: Person, keys: set[int], version: str) -> Outcome:
-        link = self._links({person.key: person})[person.key]
-        outcome = Outcome()
+        links, changed = self._evaluated({person.key: person})
+        link, outcome = links[person.key], Outcome()
         if link.patient_id is not None:
             query = {"hospital": person.hospital, "personId": person.person_id, "version": {"$lte": version}}
             outcome = self._gone(person.hospital, query, keys, None)
         if link.pending is not None or link.patient_id is None:
             self._redo(link)
-        if version >= link.floor:
+        matched_since = person.key in changed and link.pending is not None  # their rows were written as nobody's
+        if version >= link.floor and not matched_since:
             # With the `rev` from before all this: a change since then leaves `pending`, and all this comes again.
             self._people.settle(link, version)
         return outcome
