@@ -102,10 +102,14 @@ def eventually(condition: Callable[[], Any], within_s: float = 20) -> Any:
     return found
 
 
+def as_read(who: Person, rows: Sequence[Observation]) -> list[Observation]:
+    """The rows as a read of the whole person gives them: at who's version."""
+    return [replace(row, person=who, version=who.version, origin="person") for row in rows]
+
+
 def read_whole(sink: MongoSink, who: Person, rows: Sequence[Observation]) -> Outcome:
     """As the worker does for a person that `wanted` names: rows at who's version, then what else there is goes."""
-    origin = [replace(row, person=who, version=who.version, origin="person") for row in rows]
-    return sink.write(origin).__iadd__(sink.retain(who, [row.obs_id for row in rows], who.version))
+    return sink.write(as_read(who, rows)).__iadd__(sink.retain(who, [row.obs_id for row in rows], who.version))
 
 
 # --- rows and records ---------------------------------------------------------------------------------------------
@@ -303,8 +307,7 @@ def test_a_registration_releases_what_waited(passport: Passport) -> None:
 def test_who_registers_while_they_are_read_whole_is_read_again(passport: Passport) -> None:
     sink = passport.sink()
     who, rows = person(at=30), [obs(1, 10), obs(2, 11)]
-    read = [replace(row, person=who, version=who.version, origin="person") for row in rows]
-    assert sink.write(read) == Outcome(unmatched=2)
+    assert sink.write(as_read(who, rows)) == Outcome(unmatched=2)
     patient_id = passport.register()
     sink.retain(who, [1, 2], who.version)
     assert list(sink.wanted(HOSPITAL, 10)) == [1], "the rows were written as those of nobody"
