@@ -239,6 +239,7 @@ def test_whoever_is_kept_as_ambiguous_is_wanted_after_a_start(destination: Desti
     again = destination.connect()
     with eventually(lambda: list(again.wanted("kigali", 10)) == [8]):  # a destination may look for them meanwhile
         pass
+    again.write([an_obs(1, 20, 1, person=a_person(8, "ok", 20))])
     again.retain(a_person(8, "ok", 20), [1], version(20, 0))
     assert list(again.wanted("kigali", 10)) == []
     again.close()
