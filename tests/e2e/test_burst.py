@@ -59,7 +59,7 @@ def full(stage: Stage, key: str, rows: int) -> bool:
     return mirrored(stage, key) >= rows
 
 
-def test_a_burst_of_40_000_loses_none(stage: Stage) -> None:
+def test_row_48_a_burst_of_40_000_drains_and_loses_none(stage: Stage) -> None:
     stage.readers()
     stage.role("consume", "--destination", "passport")
     stage.wait_equal(90)

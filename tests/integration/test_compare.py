@@ -99,7 +99,7 @@ UNSEEN = (
 )
 
 
-def test_what_the_binlog_does_not_have_is_repaired(way: Way) -> None:
+def test_row_50_what_the_binlog_does_not_have_is_repaired(way: Way) -> None:
     for number, (person, change) in enumerate(zip(way.matched(), UNSEEN, strict=False), 1):
         before = len(way.events())
         way.unseen(f"SET @person = {person}", change)

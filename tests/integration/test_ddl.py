@@ -152,7 +152,7 @@ def assert_equal(settings: Settings, site: Site, name: str) -> None:
     ],
     indirect=["site"],
 )
-def test_between_chunks(site: Site, kafka_bootstrap: str, live: bool) -> None:
+def test_row_51_between_chunks(site: Site, kafka_bootstrap: str, live: bool) -> None:
     """A snapshot is in its middle when the table changes, and the reader works on, or has just stopped."""
     settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10, "rows_per_s": 8})
     catch_up(at_ease(settings))

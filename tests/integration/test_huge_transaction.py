@@ -30,7 +30,7 @@ FROM openmrs.obs a, openmrs.obs b, openmrs.obs c LIMIT {rows}"""
         pytest.param("mysql", 1_000_000, marks=pytest.mark.long),
     ],
 )
-def test_its_first_rows_are_acknowledged_while_it_is_read(
+def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
     flavour: str, rows: int, own_mariadb: Any, own_mysql: Any, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
     server: Server = (own_mariadb if flavour == "mariadb" else own_mysql)()

@@ -139,7 +139,7 @@ def test_the_printed_grants_suffice_for_every_stage(server: Server, kafka_bootst
         "SELECT authentication_string FROM mysql.user",
     ],
 )
-def test_the_printed_grants_allow_no_more(server: Server, kafka_bootstrap: str, statement: str) -> None:
+def test_row_47_the_printed_grants_allow_no_more(server: Server, kafka_bootstrap: str, statement: str) -> None:
     mysql = prepared(server, kafka_bootstrap).hospitals["kigali"].mysql
     server.execute("CREATE TABLE IF NOT EXISTS openmrs.person_attribute (person_attribute_id INT PRIMARY KEY)")
     connection = pymysql.connect(
@@ -210,7 +210,7 @@ BROKEN: dict[str, tuple[str, list[str], bool | None]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_each_bad_setting_comes_with_its_statement(server: Server, kafka_bootstrap: str, name: str) -> None:
+def test_row_50_each_bad_setting_comes_with_its_statement(server: Server, kafka_bootstrap: str, name: str) -> None:
     where, statements, ok = BROKEN[name]
     settings = prepared(server, kafka_bootstrap)
     if where not in ("both", flavour(server)):

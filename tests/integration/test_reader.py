@@ -169,7 +169,7 @@ def test_reset_while_it_is_down_and_the_binlog_has_grown_past_the_position(
     assert_equal(settings, address)
 
 
-def test_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str) -> None:
+def test_row_49_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str) -> None:
     address = hospital(any_server)
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)

@@ -68,7 +68,7 @@ def test_a_hospital_is_read_over_verified_tls(
 
 
 @pytest.mark.parametrize(("options", "taken"), [({"host": "elsewhere.example"}, "verify_ca"), ({"days": -1}, None)])
-def test_a_hospitals_wrong_certificate_is_refused(
+def test_row_47_a_hospitals_wrong_certificate_is_refused(
     own: Callable[..., Any], authority: Authority, options: dict[str, Any], taken: str | None
 ) -> None:
     server = own(MariaDB, flags=flags(authority, **options))

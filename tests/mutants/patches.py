@@ -79,7 +79,7 @@ MUTANTS = (
         "cdc/epochs.py",
         "    if size is None:",
         "    if size is None and not saved.epoch:",
-        f"{INTEGRATION}test_reader.py::test_purged_while_it_is_down",
+        f"{INTEGRATION}test_reader.py::test_row_49_purged_while_it_is_down",
     ),
     Mutant(
         "another server at the same address is another",
@@ -304,7 +304,7 @@ MUTANTS = (
         "reconcile/compare.py",
         "                self._publish(sorted(same), mark)\n",
         "",
-        f"{INTEGRATION}test_compare.py::test_what_the_binlog_does_not_have_is_repaired",
+        f"{INTEGRATION}test_compare.py::test_row_50_what_the_binlog_does_not_have_is_repaired",
     ),
     Mutant(
         "nothing compared is not equal",
