@@ -17,7 +17,7 @@ class Outside:
 
     connect: Callable[..., Any] = source.connect
     stream: Callable[..., BinlogStream] = BinlogStream
-    publisher: Callable[[Kafka, str, int], Publisher] = Publisher
+    publisher: Callable[[Kafka, str, int, int], Publisher] = Publisher
     positions: Callable[[Kafka], Positions] = Positions
 
 

@@ -41,6 +41,8 @@ class Saved:
     of `position`; `position`: end of a transaction, everything before it acknowledged; `columns`: every column of
     the watched tables as they are at `position`, in the table's order. `run` and `state` are the polling job's.
     After a failover `position` is the server's oldest file at BY_GTID, until a transaction's end is known there.
+    `topic_end`: the offset behind the last record that the topic had acknowledged: a topic that ends before it has
+    lost some.
     """
 
     hospital: str
@@ -56,6 +58,7 @@ class Saved:
     run: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     ts_ms: int = 0
+    topic_end: int = 0
 
     @property
     def rank(self) -> tuple[Any, ...]:

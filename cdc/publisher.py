@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any
 
 from cdc import broker
-from passport.errors import NotReady
+from passport.errors import Gap, NotReady
 from passport.event import KINDS
 from passport.settings import Kafka
 
@@ -17,9 +17,12 @@ _HEADERS = {kind: [("ce_type", kind.encode())] for kind in KINDS}
 
 
 class Publisher:
-    """One hospital's partition. Records are numbered from 1; a failure of one ends this object (make a new one)."""
+    """One hospital's partition. Records are numbered from 1; a failure of one ends this object (make a new one).
 
-    def __init__(self, kafka: Kafka, hospital: str, partition: int) -> None:
+    `end`: the offset behind the last record that was ever acknowledged, as far as it is known.
+    """
+
+    def __init__(self, kafka: Kafka, hospital: str, partition: int, end: int = 0) -> None:
         self._kafka = kafka
         self._partition = partition
         self._key = hospital.encode()
@@ -27,6 +30,7 @@ class Publisher:
         self._bytes = 0
         self._acked = 0
         self.sent = 0
+        self.end = end
         self._producer = broker.producer(
             kafka,
             linger_ms=1,  # a lone row waits it out; under load batches fill while others are in flight
@@ -50,14 +54,18 @@ class Publisher:
         return self.sent
 
     def acked(self) -> int:
-        """Number of the last record up to which all are acknowledged. NotReady or Fatal if one failed."""
-        waiting = self._waiting
+        """Number of the last record up to which all are acknowledged. NotReady or Fatal if one failed, Gap if what
+        was acknowledged before is gone.
+        """
+        waiting, future = self._waiting, None
         while waiting and waiting[0][0].is_done:
             future, size = waiting.popleft()
             if future.failed():
                 raise broker.classified(future.exception, self._kafka)
             self._bytes -= size
             self._acked += 1
+        if future is not None:
+            self._landed(future.value.offset)
         return self._acked
 
     def flush(self, timeout_s: float = STALL_S) -> None:
@@ -69,6 +77,15 @@ class Publisher:
     def close(self) -> None:
         """Drops what isn't acknowledged."""
         broker.close(self._producer)
+
+    def _landed(self, offset: int) -> None:
+        if 0 <= offset < self.end:  # -1: the broker has it from before, and doesn't say where
+            raise Gap(
+                f"topic {self._kafka.topic} took a record at {offset}, and had acknowledged others up to {self.end}:"
+                " its end was lost, or it was deleted and made anew",
+                hint="nothing to do: a new epoch and a snapshot follow by themselves",
+            )
+        self.end = max(self.end, offset + 1)
 
     def _make_room(self) -> None:
         deadline = time.monotonic() + STALL_S

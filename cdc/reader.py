@@ -88,7 +88,7 @@ class Reader:
                 self._session(until_caught_up=until_caught_up)
                 return
             except Gap as gap:
-                log.error("gap in the source's binlog", hospital=self._id, reason=gap.message)
+                log.error("gap", hospital=self._id, reason=gap.message, hint=gap.hint)
                 self._gap = gap.message
             except Retry as error:
                 if until_caught_up and isinstance(error, NotReady) and not self._reached:
@@ -105,8 +105,8 @@ class Reader:
     def _session(self, *, until_caught_up: bool) -> None:
         if not self._lease.take(self._stop):
             return
+        self._positions.ensure(self._settings)
         if not self._reached:
-            self._positions.ensure(self._settings)
             self._positions.check_partition(self._id, self._hospital.partition)
         start = epochs.start(self._id, self._hospital, self._positions, self._source, gap=self._gap)
         if start.is_new:

@@ -69,7 +69,7 @@ class Session:
         self._headroom = Headroom(hospital_id, settings.cdc.headroom_alarm_s)
         self._checkpoint = Checkpoint.at(Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns))
         self._envelopes = Envelopes(hospital_id, self._hospital, server=saved.server, epoch=saved.epoch)
-        self._publisher = outside.publisher(settings.kafka, hospital_id, self._hospital.partition)
+        self._publisher = outside.publisher(settings.kafka, hospital_id, self._hospital.partition, saved.topic_end)
         try:
             self._stream = self._opened(saved)
         except BaseException:
@@ -233,12 +233,12 @@ class Session:
         """Safe to go on from `at`. Of a file that was left meanwhile the date is not known: a later mark follows; so
         it does when the column list is newer than `at`.
         """
+        self._gtid_set = self._gtid_set if gtid_set is None else gtid_set  # the next file's first mark has it too
         if at.order < self._columns_as_of.order:
             return
         if at.file == self._stream.position.file and self._stream.format_ts:
-            known = self._gtid_set if gtid_set is None else gtid_set
-            self._gtid_set = known
-            self._checkpoint.commit(self._publisher.sent, Mark(at, known, self._stream.format_ts, self._columns))
+            mark = Mark(at, self._gtid_set, self._stream.format_ts, self._columns)
+            self._checkpoint.commit(self._publisher.sent, mark)
 
     def _save(self, *, at_most_every_s: float) -> None:
         mark = self._checkpoint.acked(self._publisher.acked())
@@ -254,7 +254,7 @@ class Session:
             snapshot=self._cursor,
         )
         if saved != self._saved:
-            saved = replace(saved, ts_ms=self._published_ts or now_ms())
+            saved = replace(saved, ts_ms=self._published_ts or now_ms(), topic_end=self._publisher.end)
             self._positions.save(saved)
             self._saved = saved
         if self._verified and (self._publisher.acked() or not self._publisher.sent):

@@ -232,7 +232,10 @@ class Worker:
         self._partitions[number] = partition
 
     def _first_offset(self, number: int, name: str, progress: Progress | None) -> int:
-        """Where to start: the lower of the group's offset and the destination's; the topic's start if it has none."""
+        """Where to start: the lower of the group's offset and the destination's; the topic's start if one has none.
+
+        Kafka forgets a group's offset with its topic: one that was made anew may have as many records by now.
+        """
         first, end = self._subscription.bounds([number])[number]
         committed = self._subscription.committed(number)
         if progress is None:
@@ -243,14 +246,14 @@ class Worker:
         if not first <= start <= end:
             self._gap(name, f"offset {start} is not in the topic ({first} to {end})")
             return first
-        return start
+        return first if committed is None else start
 
     def _restart(self, number: int) -> None:
         """The next offset is not in the topic; or an offset before the last `seek` was not."""
         partition = self._partitions.get(number)
         if partition is not None:
             first, end = self._subscription.bounds([number])[number]
-            if first <= partition.next <= end:
+            if first <= partition.next <= end and self._subscription.committed(number) is not None:
                 self._subscription.seek(number, partition.next)
                 return
             self._partitions.pop(number).close()

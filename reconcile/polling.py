@@ -23,7 +23,7 @@ from cdc.lease import Lease
 from cdc.position import Positions, Saved
 from cdc.publisher import Publisher
 from passport import metrics, source
-from passport.errors import Fatal, Retry
+from passport.errors import Fatal, Gap, Retry
 from passport.event import ChangeEvent
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Reading, Source
@@ -115,6 +115,7 @@ class Polling:
         self._stop = stop
         self._source = Source(hospital_id, self._hospital.mysql)
         self._saved = self._load()
+        publisher.end = self._saved.topic_end
         self._begun = False
         self._known = Known.decode(self._saved.state)
 
@@ -146,6 +147,11 @@ class Polling:
             self._check_server()
             with self._source.read(ANY_SNAPSHOT) as reading:
                 self._look(reading)
+        except Gap as gap:  # the topic lost what this had published: all of it again
+            log.error("gap", hospital=self._id, reason=gap.message, hint=gap.hint)
+            self._saved, self._known = self._new_epoch(self._saved, self._saved.server), Known()
+            self._publisher.end = 0
+            self.run()
         finally:
             self._source.close()  # the next run reads the column list again, should OpenMRS be upgraded
 
@@ -206,7 +212,7 @@ class Polling:
         metrics.LAST_EVENT.labels(self._id).set(self._known.through_ms / 1000)
 
     def _save(self, saved: Saved) -> None:
-        self._saved = replace(saved, ts_ms=int(time.time() * 1000))
+        self._saved = replace(saved, ts_ms=int(time.time() * 1000), topic_end=self._publisher.end)
         self._positions.save(self._saved)
 
     def _stamp(self, number: int) -> Stamp:

@@ -201,7 +201,7 @@ def test_a_replica_whose_binlog_no_longer_has_what_follows_is_a_gap(pair: Pair, 
         time.sleep(0.1)  # MariaDB keeps a file whose transactions InnoDB has not yet flushed
     with structlog.testing.capture_logs() as logs:
         catch_up(moved(settings, promoted))
-    assert said(logs, "gap in the source's binlog")
+    assert said(logs, "gap")
     assert saved(settings).epoch >= before.epoch + 2
     assert_equal(settings, promoted)
 

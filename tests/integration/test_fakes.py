@@ -70,7 +70,7 @@ class Played:
         self.outside = Outside(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
-            publisher=lambda *_: kafka.Publisher(self.broker),  # type: ignore[arg-type,return-value]
+            publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
             positions=lambda _: kafka.Positions(self.broker),  # type: ignore[arg-type,return-value]
         )
 
@@ -372,7 +372,7 @@ def publishes(told: Told) -> None:
         positions.save(told.saved(at, ""))
     found = positions.load("kigali")
     told.say("the highest", found and told.name(found.position))
-    publisher = told.side.outside.publisher(kafka_, "kigali", 0)
+    publisher = told.side.outside.publisher(kafka_, "kigali", 0, 0)
     records = [_heartbeat(number) for number in range(1, 6)]
     told.say("numbers", [publisher.send("heartbeat", value) for value in records])
     told.say("acknowledged no more than sent", publisher.acked() <= 5)

@@ -38,6 +38,11 @@ class Destination:
         self._next = self.committed = self._world.rng.randint(0, self.committed)
         self._world.count("read again")
 
+    def cut(self, kept: int) -> None:
+        """Its offset is behind the topic's end, or forgotten with the topic: from the topic's start."""
+        if self._next > kept or not kept:
+            self._next = self.committed = 0
+
     def apply(self, event: ChangeEvent) -> None:
         version = event.source.version
         late, self._epoch = version[:10] < self._epoch, max(self._epoch, version[:10])

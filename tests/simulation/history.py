@@ -70,6 +70,7 @@ class History:
         self.upheaval = 0.0  # when the binlog began anew, or another server came
         self.reused = False  # GTIDs were given twice
         self._parsed: list[ChangeEvent] = []
+        self._told: set[str] = set()  # versions that were in the topic before it was cut off
         self.number = 0
         self.servers = 1
         self.server = Server(self.world, self.flavour, 1, gtids=self.gtids)
@@ -122,6 +123,7 @@ class History:
             self._failover,
             self._forget_positions,
             self._kafka_refuses,
+            self._topic_cut,
             self._terminate,
             self._destination_goes_back,
             self._connections_cut,
@@ -164,7 +166,7 @@ class History:
         return Outside(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
-            publisher=lambda *_: kafka.Publisher(self.broker),  # type: ignore[arg-type,return-value]
+            publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
             positions=lambda _: kafka.Positions(self.broker),  # type: ignore[arg-type,return-value]
         )
 
@@ -257,6 +259,18 @@ class History:
 
     def _kafka_refuses(self) -> None:
         self.broker.refuses = 1
+
+    def _topic_cut(self) -> None:
+        """Acknowledged records are gone, the newest or all: what they told, the next epoch's snapshot must tell."""
+        kept = self.world.rng.choice((0, self.world.rng.randint(0, len(self.broker.log))))
+        if kept < len(self.broker.log) and not self.rivals:
+            self.world.count("topic cut off")
+            self.broken = True
+            self.excused |= set(range(self.number + 1))
+            self._told |= {event.source.version for event in self._rows()}
+            del self._parsed[kept:]
+            self.broker.cut(kept)
+            self.destination.cut(kept)
 
     def _terminate(self) -> None:
         if self.readers:
@@ -395,7 +409,7 @@ class History:
     def _in_order(self) -> None:
         """First deliveries of each epoch."""
         latest: dict[str, str] = {}
-        seen: set[str] = set()
+        seen = set(self._told)
         kept = {group.number for group in self.server.history}
         for event in self._rows():
             version = event.source.version

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc.position import Saved, highest, highest_epoch
-from passport.errors import NotReady
+from passport.errors import Gap, NotReady
 from tests.simulation.world import World
 
 
@@ -36,6 +36,11 @@ class Broker:
             self.world.count("landed late")
             self.late.pop(0)()
 
+    def cut(self, kept: int) -> None:
+        """The records behind the first `kept` are lost, with the connections of who is dead."""
+        del self.log[kept:]
+        self.late.clear()
+
     def append(self, saved: Saved) -> None:
         self.on_save(saved)
         self.saved.append(saved.encode())
@@ -44,10 +49,13 @@ class Broker:
 class Publisher:
     """cdc.publisher.Publisher's stand-in."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, end: int) -> None:
         self._broker, self._world = broker, broker.world
+        self.end = end
         self._queue: deque[bytes] = deque()
-        self._landed = self._acked = self.sent = 0
+        self._landed: list[int] = []  # the end of the topic behind each record
+        self._acked = self.sent = 0
+        self._cut = False
         self._open = True
         broker.publishers.append(self)
         if self._world.process:
@@ -64,6 +72,8 @@ class Publisher:
         if self._broker.refuses and self.sent > self._acked:
             self._broker.refuses -= 1
             raise NotReady("Kafka doesn't answer", hint="wait")
+        if self._cut:
+            raise Gap("the topic lost its end", hint="nothing to do")
         return self._acked
 
     def flush(self, timeout_s: float = 8) -> None:
@@ -80,9 +90,12 @@ class Publisher:
     def move(self, land: int, acknowledge: int) -> None:
         while self._queue and land > 0:
             self._broker.log.append(self._queue.popleft())
-            self._landed += 1
+            self._landed.append(len(self._broker.log))
             land -= 1
-        self._acked = min(self._landed, self._acked + acknowledge)
+        for end in self._landed[self._acked : self._acked + acknowledge]:
+            self._cut = self._cut or end <= self.end
+            self.end = max(self.end, end)
+            self._acked += 1
 
     def _end(self) -> None:
         """What is on its way lands now, later, or never; but always the first of it, in order."""

@@ -5,6 +5,7 @@ A failing seed is printed; ``python -m tests.simulation mariadb 17`` runs it aga
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ FAULTS = (
     "session timed out",
     "stood still",
     "stopped in order",
+    "topic cut off",
 )
 
 
@@ -164,6 +166,11 @@ def any_replica_has_all(patch: pytest.MonkeyPatch) -> None:
     no_snapshot_beside_the_stream_by_gtid(patch)
 
 
+def where_the_topic_ended_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    encode = Saved.encode
+    patch.setattr(Saved, "encode", lambda self: encode(replace(self, topic_end=0)))
+
+
 MUTATIONS = (
     saved_before_acknowledged,
     saved_inside_a_transaction,
@@ -180,6 +187,7 @@ MUTATIONS = (
     no_snapshot_after_a_gap,
     no_snapshot_beside_the_stream_by_gtid,
     any_replica_has_all,
+    where_the_topic_ended_is_forgotten,
 )
 
 
