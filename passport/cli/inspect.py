@@ -265,10 +265,4 @@ def unmatched_list(context: typer.Context, destination: DestinationOption = None
             for one in session.settings.hospitals
             for hospital, person, state in sink.unmatched(one)
         ]
-    if as_json:
-        session.print_json(people)
-        return
-    table = Table("hospital", "person_id", "state")
-    for one in people:
-        table.add_row(*map(str, one.values()))
-    session.console.print(table)
+    session.print_rows(people, ("hospital", "person_id", "state"), as_json=as_json)

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
 from passport.cli.bars import rows_bar
 from passport.cli.inspect import JsonOption, SomeHospital
@@ -159,25 +158,8 @@ def letters_list(
 
     session: Session = context.obj
     found = dead_letters.listed(session.settings, destination=destination, hospital=hospital)
-    rows = [
-        {
-            "id": one.id,
-            "destination": one.destination,
-            "hospital": one.hospital,
-            "reason": one.reason,
-            "kind": one.kind,
-            "partition": one.partition,
-            "offset": one.offset,
-        }
-        for one in found
-    ]
-    if as_json:
-        session.print_json(rows)
-        return
-    table = Table("id", "destination", "hospital", "reason", "kind", "partition", "offset")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    session.console.print(table)
+    names = ("id", "destination", "hospital", "reason", "kind", "partition", "offset")
+    session.print_rows(found, names, as_json=as_json)
 
 
 def letters_show(

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from passport.cli.inspect import JsonOption, SomeHospital
 from passport.cli.roles import DestinationOption
@@ -45,8 +44,7 @@ def conflicts_list(
     session: Session = context.obj
     with _passport(session, destination) as (database, _):
         found = [one for name in _hospitals(session, hospital) for one in conflicts.listed(database, name)]
-    names = ("id", "hospital", "type", "edited_at", "fields")
-    _show(session, [{name: getattr(one, name) for name in names} for one in found], names, as_json=as_json)
+    session.print_rows(found, ("id", "hospital", "type", "edited_at", "fields"), as_json=as_json)
 
 
 def conflicts_show(
@@ -98,7 +96,7 @@ def unmapped_list(
                 known = one.concept
                 told = {"concept": known.get("name"), "class": known.get("class"), "datatype": known.get("datatype")}
                 rows.append({"hospital": name, "obs": one.obs, **told, "rule": one.rule})
-    _show(session, rows, ("hospital", "obs", "concept", "class", "datatype", "rule"), as_json=as_json)
+    session.print_rows(rows, ("hospital", "obs", "concept", "class", "datatype", "rule"), as_json=as_json)
 
 
 def cut_over_list(context: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False) -> None:
@@ -106,10 +104,9 @@ def cut_over_list(context: typer.Context, destination: DestinationOption = None,
     from consumers.sinks.mongo import cutover
 
     session: Session = context.obj
-    names = ("kind", "id", "hospital", "obs_id", "becomes")
     with _passport(session, destination) as (database, _), cutover.Former(database, session.settings) as former:
-        rows = [{name: getattr(one, name) for name in names} for one in former.found()]
-    _show(session, rows, names, as_json=as_json)
+        found = list(former.found())
+    session.print_rows(found, ("kind", "id", "hospital", "obs_id", "becomes"), as_json=as_json)
 
 
 def cut_over_adopt(context: typer.Context, destination: DestinationOption = None) -> None:
@@ -155,16 +152,3 @@ def _hospitals(session: Session, only: str | None) -> list[str]:
     if only is not None:
         session.hospital(only)
     return [only] if only is not None else list(session.settings.hospitals)
-
-
-def _show(session: Session, rows: list[dict[str, Any]], names: tuple[str, ...], *, as_json: bool) -> None:
-    if as_json:
-        session.print_json(rows)
-        return
-    table = Table(*names)
-    for row in rows:
-        values = (row[name] for name in names)
-        table.add_row(
-            *(", ".join(one) if isinstance(one, tuple) else "" if one is None else str(one) for one in values)
-        )
-    session.console.print(table)

@@ -5,12 +5,14 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
 
 from passport import log, metrics
 from passport.configuration import BadSettings, load
@@ -98,3 +100,15 @@ class Session:
     def print_json(self, value: Any) -> None:
         """One JSON object on stdout, nothing else."""
         sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+    def print_rows(self, rows: Iterable[Any], names: Sequence[str], *, as_json: bool) -> None:
+        """These items or attributes of each row: a table, or JSON."""
+        told = [{name: row[name] if isinstance(row, dict) else getattr(row, name) for name in names} for row in rows]
+        if as_json:
+            self.print_json(told)
+            return
+        table = Table(*names)
+        for row in told:
+            texts = (", ".join(one) if isinstance(one, tuple) else one for one in row.values())
+            table.add_row(*("" if text is None else str(text) for text in texts))
+        self.console.print(table)

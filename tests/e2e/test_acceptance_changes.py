@@ -327,6 +327,43 @@ def test_row_20_a_rebuild_ends_the_same_with_the_same_dates(scene: Set) -> None:
     assert len(before.keys() & after.keys()) >= len(before) - 3
 
 
+def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_ends(scene: Set) -> None:
+    stage, ward = scene.stage, scene.kigali
+    person = ward.patient()
+    ward.shown(ward.obs(person))
+    equal(stage)
+    assert scene.consumer.stop() == 0
+    before = told(stage)
+    for _ in range(40):
+        ward.obs(person)
+    [letter] = [one for one in raw(stage, 1) if b'"op"' in one.value][-1:]
+    send(stage, [letter._replace(value=b'{"v": 99}')])
+    eventually(lambda: told(stage)["kigali"]["lag_records"] >= before["kigali"]["lag_records"] + 40, "lag in records")
+    eventually(lambda: told(stage)["kigali"]["last_event_s"] > 5, "lag in seconds", 40)
+    scene.consumer.start()
+    equal(stage)
+    eventually(lambda: max(one["lag_records"] for one in told(stage).values()) < 10, "no lag", 40)
+    after = told(stage)
+    assert {key: one["dead_letters"] for key, one in after.items()} == {"kigali": {}, "huye": {"unknown_version": 1}}
+    ends = json.loads(stage.run("verify", "--json").stdout)["hospitals"]
+    for key in stage.hospitals:
+        assert after[key]["stored"] == stage.db["observations"].count_documents({"hospital": key, "deleted": False})
+        assert (ends[key]["rows"], ends[key]["missing"], ends[key]["extra"]) == (rows_of_the_matched(stage, key), 0, 0)
+
+
+def told(stage: Stage) -> dict[str, Any]:
+    """What `passport status` says, by hospital."""
+    return {one["hospital"]: one for one in json.loads(stage.run("status", "--json").stdout)}
+
+
+def rows_of_the_matched(stage: Stage, key: str) -> int:
+    """How many obs the hospital has of those whom the Passport knows, by its own count."""
+    people = [one["personId"] for one in stage.db["people"].find({"hospital": key, "patientId": {"$ne": None}})]
+    with stage.hospitals[key].connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT COUNT(*) FROM obs WHERE person_id IN ({', '.join(map(str, people))})")
+        return int(cursor.fetchone()[0])
+
+
 # --- the records
 
 

@@ -1,6 +1,7 @@
 """The positions topic and the partitions, on a real broker."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from cdc import backup, topics
 from cdc.epochs import unusable
 from cdc.position import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
-from passport.errors import Fatal, NotReady
+from passport.errors import Fatal, Gap, NotReady
 from passport.settings import Settings
 from passport.source import end_of_binlog, identity
 from passport.version import Position
@@ -136,6 +137,21 @@ def test_what_is_acknowledged_is_counted_in_order(kafka_bootstrap: str) -> None:
     seen.append(publisher.acked())
     publisher.close()
     assert seen[0] <= seen[1] == publisher.sent == 3_000
+
+
+def test_a_topic_that_ends_before_what_it_acknowledged_is_a_gap(kafka_bootstrap: str) -> None:
+    settings = settings_for(kafka_bootstrap)
+    Positions.ensure(settings)
+    first = Publisher(settings.kafka, "kigali", 0)
+    first.send("heartbeat", b"x")
+    first.flush()
+    first.close()
+    for end, lost in ((first.end, False), (first.end + 2, True)):
+        publisher = Publisher(settings.kafka, "kigali", 0, end)
+        publisher.send("heartbeat", b"x")
+        with pytest.raises(Gap, match="its end was lost") if lost else nullcontext():
+            publisher.flush()
+        publisher.close()
 
 
 def test_a_record_that_no_topic_takes_stops_the_hospital(kafka_bootstrap: str) -> None:

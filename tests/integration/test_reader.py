@@ -372,3 +372,20 @@ def test_files_rotate_while_it_reads(own_mariadb: Any, kafka_bootstrap: str) -> 
     assert len({event.source.file for event in stream.changes(events)}) > 3
     assert in_source_order(events)
     assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
+
+
+def test_the_gtids_saved_in_the_next_file_are_whole(own_mariadb: Any, kafka_bootstrap: str) -> None:
+    """The last commit of a file and the step into the next one come in one read."""
+    server = own_mariadb()
+    settings = reading(hospital(server, patients=2), kafka_bootstrap)
+    catch_up(settings)
+    before = saved(settings)
+    server.execute("UPDATE openmrs.obs SET comments = 'again' LIMIT 1", "FLUSH BINARY LOGS")
+    with running(settings), eventually(lambda: saved(settings).position.file != before.position.file):
+        pass
+    found = saved(settings)
+    file, pos = found.position
+    assert server.execute(f"SELECT BINLOG_GTID_POS('{file}', {pos})") == ((found.gtid_set,),)
+    assert found.gtid_set != before.gtid_set
+    catch_up(settings)
+    assert saved(settings).epoch == before.epoch

@@ -25,7 +25,7 @@ COPIED = ("passport", "cdc", "consumers", "reconcile", "config", "dev", "tests",
 WORKERS = 3
 TIMEOUT_S = 240
 FAILED = re.compile(r"^FAILED (\S+)", re.MULTILINE)
-ERRORS = re.compile(r"^ERROR ", re.MULTILINE)
+BEFORE = re.compile(r"^_* ERROR (at setup of|collecting) |^ERROR: ", re.MULTILINE)
 
 
 def main() -> int:
@@ -96,7 +96,7 @@ def _mutated(copy: Path, urls: dict[str, str], mutant: Mutant) -> str:
         file.write_text(text, encoding="utf-8")
     if code == 0:
         return f"SURVIVED {mutant.test}"
-    return "" if FAILED.search(said) and not ERRORS.search(said) else f"not a failure of the test: {said[-1500:]}"
+    return "" if FAILED.search(said) and not BEFORE.search(said) else f"not a failure of the test: {said[-1500:]}"
 
 
 def _pytest(copy: Path, urls: dict[str, str], tests: list[str], *, timeout_s: float) -> tuple[int, str]:
