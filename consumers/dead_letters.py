@@ -24,9 +24,15 @@ _REASON, _DISPOSITION = "_dlq.errors.reason", "_dlq.errors.disposition"
 _DESTINATION, _HOSPITAL, _PARKED = "_dlq.destination", "_dlq.hospital", "_dlq.parked_ms"
 
 
+LARGEST = 15 * 1024 * 1024  # bytes: the topic takes 16 MiB, headers included
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A parked record. `hospital` "" if its partition is nobody's; `offset` -1 for a row read at the hospital."""
+    """A parked record. `hospital` "" if its partition is nobody's; `offset` -1 for a row read at the hospital.
+
+    `value` is empty of one over LARGEST: it is still in the topic of changes, at `offset`.
+    """
 
     id: str
     destination: str
@@ -110,7 +116,8 @@ class Letters:
         }
         kept = [(name, content) for name, content in headers if name == "ce_type"]
         all_headers = kept + [(name, str(content).encode()) for name, content in own.items()]
-        self._writer.write(self._kafka.dead_letters_topic, identity.encode(), value, all_headers)
+        kept_value = value if len(value) <= LARGEST else b""
+        self._writer.write(self._kafka.dead_letters_topic, identity.encode(), kept_value, all_headers)
         metrics.DEAD_LETTERS.labels(self._destination, reason).inc()
 
 

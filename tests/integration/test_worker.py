@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from prometheus_client import REGISTRY
 
 from consumers import dead_letters, worker
@@ -152,7 +153,12 @@ def test_every_kind_of_notice_reaches_its_obs(own_mariadb: Own, kafka_bootstrap:
 
 
 def produce(given: Settings, partition: int, *values: bytes | None) -> None:
-    producer = KafkaProducer(bootstrap_servers=given.kafka.bootstrap)
+    """As somebody else may, for whom the topic has no limit."""
+    admin = KafkaAdminClient(bootstrap_servers=given.kafka.bootstrap)
+    no_limit = {"max.message.bytes": str(2**25)}
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, given.kafka.topic, no_limit)], incremental=True)
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=given.kafka.bootstrap, max_request_size=2**25)
     for value in values:
         producer.send(given.kafka.topic, key=b"somebody", value=value, partition=partition).get(10)
     producer.close()
@@ -173,6 +179,7 @@ def test_poison_is_parked_and_the_rest_goes_on(kigali: Server, kafka_bootstrap: 
         json.dumps({"v": 99, "kind": "row", "secret": secret}).encode(),
         ChangeEvent("row", source, 1, "c", None, row, "t").encode(),
         ChangeEvent("heartbeat", foreign, 1).encode(),
+        b"x" * 20_000_000,
     )
     kigali.execute("USE openmrs", "UPDATE obs SET comments = 'after the poison' WHERE obs_id = 3")
     read(given)
@@ -186,11 +193,13 @@ def test_poison_is_parked_and_the_rest_goes_on(kigali: Server, kafka_bootstrap: 
         "unknown_version",
         "malformed",
         "unknown_hospital",
+        "malformed",
     ]
     assert all(letter.hospital == "kigali" and secret not in letter.id + letter.reason for letter in letters)
-    assert [(letter.destination, letter.partition) for letter in letters] == [("file", 0)] * 5
+    assert [len(letter.value) > 0 for letter in letters] == [True, False, True, True, True, False], "20 MB stay there"
+    assert [(letter.destination, letter.partition) for letter in letters] == [("file", 0)] * 6
     consume(given)
-    assert len(dead_letters.listed(given)) == 5
+    assert len(dead_letters.listed(given)) == 6
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["hangs", "refuses connections"])
