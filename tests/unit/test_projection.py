@@ -189,6 +189,7 @@ def test_a_row_with_a_live_successor_is_not_shown() -> None:
     assert anchors([obs(1, 10), obs(2, 10, previous_version=1)]) == [2]
     assert anchors([obs(1, 10), obs(2, 10, previous_version=1, voided=True)]) == [1]
     assert anchors([obs(1, 10), obs(2, 10, previous_version=1, deleted=True)]) == [1]
+    assert unmapped([header(), certainty(), certainty(6, previous_version=5)]) == [6]
 
 
 def test_of_two_successors_the_higher_shows() -> None:
