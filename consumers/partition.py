@@ -4,8 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from consumers.broker import Record
 from consumers.enrich import check
@@ -22,8 +21,7 @@ CONNECT_S, READ_S = 1.0, 3.0  # in the loop
 REFUSED_S = 60.0  # after a Fatal: try again this seldom
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A record, parsed or rejected."""
 
     record: Record

@@ -8,12 +8,15 @@ Four kinds share one topic, each in its hospital's partition, in commit order (h
 - ``heartbeat``: the reader is alive and has read up to this position.
 """
 
-import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from json.encoder import encode_basestring as quoted
 from typing import Any, Literal
 
+import msgspec
+
 from passport.errors import Reject
+from passport.version import LOWEST
 
 ENVELOPE = 1
 
@@ -23,11 +26,9 @@ Origin = Literal["binlog", "snapshot", "poll", "compare"]
 Row = dict[str, Any]
 
 KINDS = frozenset({"row", "notice", "chunk", "heartbeat"})
-OPS = frozenset({"c", "u", "d", "r"})
 
 
-@dataclass(frozen=True, slots=True)
-class EventSource:
+class EventSource(msgspec.Struct, frozen=True):
     """Where an event comes from.
 
     `file`, `pos` (END of the outer binlog event), `row` (ordinal in it, 0 = read by SELECT); `gtid` as the server
@@ -49,8 +50,7 @@ class EventSource:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeEvent:
+class ChangeEvent(msgspec.Struct, frozen=True):
     """One record of the topic.
 
     row: `op`, `before`, `after` (allow-listed columns; None where there is none) and `last` of its `transaction`.
@@ -87,53 +87,82 @@ class ChangeEvent:
             body |= {"op": self.op, "keys": self.keys}
         elif self.kind == "chunk":
             body |= {"first": self.first, "to": self.to, "keys": self.keys}
-        body["source"] = {name: getattr(self.source, name) for name in EventSource.__slots__}
+        body["source"] = self.source
         if self.kind == "row":
             body["transaction"] = {"id": self.transaction, "last": self.last}
         body["ts_ms"] = self.ts_ms
-        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        return msgspec.json.encode(body)
 
     @classmethod
     def parse(cls, value: bytes | None) -> "ChangeEvent":
         """Reject ``malformed`` or ``unknown_version``, without quoting the value."""
         try:
-            body = json.loads(value or b"")
-            if body["v"] != ENVELOPE:
-                raise Reject("unknown_version", f"envelope version {body['v']!r:.20}")
-            return cls(**_fields(body))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Reject("malformed", type(error).__name__) from None
+            wire = _PARSE(value or b"")
+            if len(wire.source.version) != len(LOWEST):
+                raise ValueError
+            return wire.event()
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+            raise _unreadable(value or b"", error) from None
 
 
-def _fields(body: dict[str, Any]) -> dict[str, Any]:
-    kind = body["kind"]
-    if kind not in KINDS:
-        raise Reject("malformed", "unknown kind")
-    fields = {"kind": kind, "source": _source(body["source"]), "ts_ms": int(body["ts_ms"])}
-    if kind == "row":
-        transaction = body["transaction"]
-        fields |= {"op": body["op"], "before": _row(body["before"]), "after": _row(body["after"])}
-        fields |= {"transaction": transaction["id"], "last": bool(transaction["last"])}
-    elif kind == "notice":
-        fields |= {"op": body["op"], "keys": tuple({**key} for key in body["keys"])}
-    elif kind == "chunk":
-        fields |= {"first": body["first"], "to": body["to"], "keys": tuple(map(int, body["keys"]))}
-    if fields.get("op", "r") not in OPS:
-        raise Reject("malformed", "unknown op")
-    return fields
+class _Wire(msgspec.Struct, tag_field="kind"):
+    """A record's value as it stands: each kind with what it must have."""
+
+    v: Literal[1]
+    source: EventSource
+    ts_ms: int
 
 
-def _source(source: dict[str, Any]) -> EventSource:
-    known = EventSource(**{name: source[name] for name in EventSource.__slots__})
-    if not (isinstance(known.hospital, str) and isinstance(known.version, str) and len(known.version) == 47):
-        raise Reject("malformed", "source")
-    return known
+class _Transaction(msgspec.Struct):
+    id: str | None
+    last: bool
 
 
-def _row(row: Any) -> Row | None:
-    if row is None or (isinstance(row, dict) and isinstance(row.get("obs_id"), int)):
-        return row
-    raise Reject("malformed", "row")
+class _Row(_Wire, tag="row"):
+    op: Op
+    before: Row | None
+    after: Row | None
+    transaction: _Transaction
+
+    def event(self) -> ChangeEvent:
+        for row in (self.before, self.after):
+            if row is not None and not isinstance(row.get("obs_id"), int):
+                raise TypeError
+        of = self.transaction
+        return ChangeEvent("row", self.source, self.ts_ms, self.op, self.before, self.after, of.id, of.last)
+
+
+class _Notice(_Wire, tag="notice"):
+    op: Op
+    keys: tuple[dict[str, Any], ...]
+
+    def event(self) -> ChangeEvent:
+        return ChangeEvent("notice", self.source, self.ts_ms, self.op, keys=self.keys)
+
+
+class _Chunk(_Wire, tag="chunk"):
+    first: int | None
+    to: int | None
+    keys: tuple[int, ...]
+
+    def event(self) -> ChangeEvent:
+        return ChangeEvent("chunk", self.source, self.ts_ms, keys=self.keys, first=self.first, to=self.to)
+
+
+class _Heartbeat(_Wire, tag="heartbeat"):
+    def event(self) -> ChangeEvent:
+        return ChangeEvent("heartbeat", self.source, self.ts_ms)
+
+
+_PARSE: Callable[[bytes], _Row | _Notice | _Chunk | _Heartbeat]
+_PARSE = msgspec.json.Decoder(_Row | _Notice | _Chunk | _Heartbeat).decode
+
+
+def _unreadable(value: bytes, error: Exception) -> Reject:
+    with suppress(msgspec.MsgspecError, RecursionError, KeyError):
+        if (version := msgspec.json.decode(value, type=dict[str, Any])["v"]) != ENVELOPE:
+            return Reject("unknown_version", f"envelope version {version!r:.20}")
+    return Reject("malformed", type(error).__name__)
 
 
 class RowEnvelope:

@@ -1,8 +1,9 @@
 """Observation: one obs row with all that it means. What every destination gets."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from passport.event import Row
 
@@ -12,8 +13,7 @@ AuthorSource = Literal["encounter_provider", "orderer", "creator", "none"]
 ObservationOrigin = Literal["stream", "reread", "person"]
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(msgspec.Struct, frozen=True):
     """Whom an obs is about, as the hospital knows them at `version`.
 
     `national_id`: digits only, 10 to 16 of them, and only in state ``ok``. States: ``none`` (no live identifier of the
@@ -33,8 +33,7 @@ class Person:
         return f"{self.hospital}/{self.person_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Concept:
+class Concept(msgspec.Struct, frozen=True):
     """`name` by the hospital's locale chain; `mappings` as ``SOURCE:code``, sorted."""
 
     concept_id: int
@@ -46,8 +45,7 @@ class Concept:
     mappings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """`text`: how a person reads it (no units); `concept` is the answer's, for coded and boolean values."""
 
     kind: ValueKind
@@ -58,8 +56,7 @@ class Value:
     at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(msgspec.Struct, frozen=True):
     """Who stated it: `key` identifies the provider (its uuid, or ``user/<uuid>``) within the hospital."""
 
     name: str
@@ -67,15 +64,13 @@ class Author:
     key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     location_id: int
     uuid: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Encounter:
+class Encounter(msgspec.Struct, frozen=True):
     """`at` is the instant of encounter_datetime, `written` the same as written; `visit_*`: the visit it belongs to."""
 
     encounter_id: int
@@ -87,8 +82,7 @@ class Encounter:
     visit_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """One obs row, enriched. Instants are aware UTC datetimes; `row` has the times as written.
 
     `deleted`: the row is gone (purged): `row` is then its last known image and the enrichment is left out.

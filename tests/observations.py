@@ -1,10 +1,10 @@
 """Observations for tests, as the consumers' enrichment would give them."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
+from msgspec.structs import replace
 
 from passport.observation import Author, Concept, Encounter, Observation, Person, Place, Value
 from passport.settings import Destination, Hospital, Kafka, MySQL, Settings

@@ -11,12 +11,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
 
+import msgspec
+
 from passport.errors import Fatal
 from passport.observation import Observation, Person
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRange:
+class KeyRange(msgspec.Struct, frozen=True):
     """``first < obs_id <= to`` of one hospital; None is open-ended."""
 
     hospital: str

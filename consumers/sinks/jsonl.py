@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from consumers.sinks import KeyRange, Outcome, Progress, Scope
@@ -122,9 +123,9 @@ class JsonLines:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses as objects, instants as ISO with Z."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: getattr(value, one.name) for one in fields(value)}
+    """Structs as objects, instants as ISO with Z."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(type(value).__name__)

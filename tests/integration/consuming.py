@@ -4,10 +4,12 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from cdc import reader
 from cdc.grants import grants
@@ -152,9 +154,7 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
         rows = reading.obs("1 = 1")
         found = lookups.observations_in(reading, [(row, lookups.newest, False, "stream") for row in rows])
     source.close()
-    whole = [
-        json.loads(json.dumps(asdict(one), default=lambda at: at.isoformat().replace("+00:00", "Z"))) for one in found
-    ]
+    whole = [json.loads(json.dumps(msgspec.to_builtins(one))) for one in found]
     return {(name, one["row"]["obs_id"]): plain(one) for one in whole}
 
 

@@ -1,7 +1,6 @@
 """What the Passport shows of one person's rows; docs/reference/records.md, sentence by sentence."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from consumers.sinks.mongo import changes, mirror, records
 from consumers.sinks.mongo.placeholders import display_name, unknown_password
