@@ -1,5 +1,7 @@
 """Rows of the transaction that is being read: published as they come, one held back so that the last is known."""
 
+from collections import Counter
+
 from cdc.binlog import Notice, Partial, Row
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
@@ -21,7 +23,7 @@ class Transaction:
         self._start = start
         self._held: Row | None = None
         self._notices: list[Notice] = []
-        self._counts = dict.fromkeys("cud", 0)
+        self._counts: Counter[tuple[str, str]] = Counter()
         self.partial: list[int] = []
         self.is_open = False
 
@@ -55,10 +57,9 @@ class Transaction:
 
     def count(self) -> None:
         """Tell the metrics what was published since the last time: now and then, since they take a lock each."""
-        for op, number in self._counts.items():
-            if number:
-                metrics.EVENTS.labels(self._hospital, "obs", op).inc(number)
-                self._counts[op] = 0
+        for (table, op), number in self._counts.items():
+            metrics.EVENTS.labels(self._hospital, table, op).inc(number)
+        self._counts.clear()
 
     def _release(self, *, last: bool) -> None:
         row = self._held
@@ -70,7 +71,7 @@ class Transaction:
             self._publisher.send("row", self._envelopes.row(row, transaction=transaction, last=last))
         except Fatal as error:
             raise Fatal(f"{error.message}: obs at {row.at.file}:{row.at.pos}", hint=error.hint) from None
-        self._counts[row.op] += 1
+        self._counts["obs", row.op] += 1
         if self._notices:
             for notice in self._notices:
                 self._notify(notice)
@@ -88,4 +89,4 @@ class Transaction:
             ts_ms=notice.ts * 1000,
         )
         self._publisher.send("notice", value)
-        metrics.EVENTS.labels(self._hospital, notice.table, notice.op).inc()
+        self._counts[notice.table, notice.op] += 1
