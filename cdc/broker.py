@@ -7,37 +7,12 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.errors import Fatal, NotReady, Retry, reduced
+from passport.broker import MAX_BYTES, classified, client_options
+from passport.errors import NotReady, reduced
 from passport.settings import Kafka
 
 KafkaError = kafka_errors.KafkaError
-MAX_BYTES = 16 * 1024 * 1024  # of one record: a row with a long text, before and after; a chunk of many keys
 TOPIC_EXISTS = kafka_errors.TopicAlreadyExistsError.errno
-
-_REFUSED = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.AuthorizationError,
-)
-_TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
-
-
-def client_options(kafka: Kafka) -> dict[str, Any]:
-    """What every Kafka client of this project is opened with."""
-    options: dict[str, Any] = {
-        "bootstrap_servers": kafka.bootstrap.split(","),
-        "security_protocol": kafka.security_protocol,
-        "request_timeout_ms": 15_000,
-        "reconnect_backoff_max_ms": 2_000,
-        "bootstrap_timeout_ms": 5_000,
-    }
-    if kafka.ssl_cafile:
-        options["ssl_cafile"] = kafka.ssl_cafile
-    if kafka.sasl_mechanism:
-        options["sasl_mechanism"] = kafka.sasl_mechanism
-        options["sasl_plain_username"] = kafka.sasl_username
-        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
-    return options
 
 
 def producer(kafka: Kafka, **options: Any) -> Any:
@@ -132,24 +107,3 @@ def remedied(kafka: Kafka) -> Iterator[None]:
             f"Kafka at {kafka.bootstrap} can't be used ({reduced(error)})",
             hint="check kafka.bootstrap and the TLS files, then: passport check",
         ) from None
-
-
-def classified(error: BaseException, kafka: Kafka) -> Exception:
-    """A client's error by its remedy, without its text."""
-    if isinstance(error, _REFUSED):
-        return Fatal(
-            f"Kafka at {kafka.bootstrap} refuses this client ({reduced(error)})",
-            hint="check kafka.security_protocol, .sasl_* and the topic's ACLs, then: passport check",
-        )
-    if isinstance(error, _TOO_LARGE):
-        return Fatal(
-            f"one record is larger than topic {kafka.topic} takes ({reduced(error)})",
-            hint=f"raise max.message.bytes of {kafka.topic} (up to {MAX_BYTES}); if the text is longer still, shorten"
-            " it at the hospital, then: passport cdc run --hospital HOSPITAL --new-epoch",
-        )
-    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
-        return Retry("a topic or partition is missing in Kafka", after=1)
-    return NotReady(
-        f"Kafka at {kafka.bootstrap} doesn't answer ({reduced(error)})",
-        hint=kafka.silent_hint,
-    )

@@ -5,6 +5,7 @@ from typing import Any
 
 from cdc import broker, topics
 from cdc.position import Positions
+from passport.broker import MAX_BYTES
 from passport.check import Check
 from passport.errors import Fatal
 from passport.settings import Hospital, Kafka
@@ -69,9 +70,9 @@ def _kept(kafka: Kafka, config: dict[str, Any]) -> Iterator[Check]:
     if config["cleanup.policy"] != "delete":
         detail = f"cleanup.policy of {kafka.topic} is {config['cleanup.policy']}: changes of a hospital share their key"
         yield Check("topic cleanup", False, detail, _alter(kafka, kafka.topic, "cleanup.policy=delete"))
-    if int(config["max.message.bytes"]) < broker.MAX_BYTES:
+    if int(config["max.message.bytes"]) < MAX_BYTES:
         detail = f"{kafka.topic} takes records of {config['max.message.bytes']} bytes: a row with a long text stops it"
-        remedy = _alter(kafka, kafka.topic, f"max.message.bytes={broker.MAX_BYTES}")
+        remedy = _alter(kafka, kafka.topic, f"max.message.bytes={MAX_BYTES}")
         yield Check("record size", None, detail, remedy)
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from typing import Any
 
 from cdc import broker
+from passport.broker import classified
 from passport.errors import Gap, NotReady
 from passport.event import KINDS
 from passport.settings import Kafka
@@ -47,7 +48,7 @@ class Publisher:
                 self._kafka.topic, value=value, key=self._key, headers=_HEADERS[kind], partition=self._partition
             )
         except (broker.KafkaError, ValueError) as error:
-            raise broker.classified(error, self._kafka) from None
+            raise classified(error, self._kafka) from None
         self.sent += 1
         self._waiting.append((future, len(value)))
         self._bytes += len(value)
@@ -61,7 +62,7 @@ class Publisher:
         while waiting and waiting[0][0].is_done:
             future, size = waiting.popleft()
             if future.failed():
-                raise broker.classified(future.exception, self._kafka)
+                raise classified(future.exception, self._kafka)
             self._bytes -= size
             self._acked += 1
         if future is not None:

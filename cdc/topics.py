@@ -6,6 +6,7 @@ from typing import Any
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from cdc import broker
+from passport.broker import MAX_BYTES
 from passport.errors import Fatal
 from passport.settings import Hospital, Kafka
 
@@ -50,14 +51,14 @@ def _wanted(kafka: Kafka, partitions: int) -> dict[str, dict[str, Any]]:
     replicated = {"replication_factor": kafka.replication_factor}
     durable = {"min.insync.replicas": "2"} if kafka.replication_factor > 2 else {}
     keep = {"cleanup.policy": "delete", "retention.ms": str(kafka.retention_ms), "retention.bytes": "-1"}
-    large = {"max.message.bytes": str(broker.MAX_BYTES)}
+    large = {"max.message.bytes": str(MAX_BYTES)}
     return {
         kafka.topic: {**replicated, "num_partitions": partitions, "configs": {**durable, **keep, **large}},
         kafka.dead_letters_topic: {**replicated, "num_partitions": 1, "configs": {**durable, **keep, **large}},
         kafka.positions_topic: {
             **replicated,
             "num_partitions": 1,
-            "configs": {**durable, "cleanup.policy": "compact", "max.message.bytes": str(broker.MAX_BYTES)},
+            "configs": {**durable, "cleanup.policy": "compact", "max.message.bytes": str(MAX_BYTES)},
         },
     }
 

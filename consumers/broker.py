@@ -7,15 +7,11 @@ from typing import Any, NamedTuple
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.errors import Fatal, NotReady, Retry, reduced
+from passport.broker import classified, client_options
+from passport.errors import NotReady
 from passport.settings import Kafka
 
 Headers = Sequence[tuple[str, bytes]]
-_REFUSED = (
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.AuthorizationError,
-)
 _NOT_OURS_ANY_MORE = (
     kafka_errors.CommitFailedError,
     kafka_errors.IllegalGenerationError,
@@ -250,24 +246,6 @@ def offset_at(kafka: Kafka, partition: int, at_ms: int) -> int:
         return int(found.offset if found is not None else consumer.end_offsets([place])[place])
 
 
-def client_options(kafka: Kafka) -> dict[str, Any]:
-    """What every Kafka client of this stage is opened with."""
-    options: dict[str, Any] = {
-        "bootstrap_servers": kafka.bootstrap.split(","),
-        "security_protocol": kafka.security_protocol,
-        "request_timeout_ms": 15_000,
-        "reconnect_backoff_max_ms": 2_000,
-        "bootstrap_timeout_ms": 5_000,
-    }
-    if kafka.ssl_cafile:
-        options["ssl_cafile"] = kafka.ssl_cafile
-    if kafka.sasl_mechanism:
-        options["sasl_mechanism"] = kafka.sasl_mechanism
-        options["sasl_plain_username"] = kafka.sasl_username
-        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
-    return options
-
-
 _STATES = (
     kafka_errors.NoOffsetForPartitionError,
     kafka_errors.OffsetOutOfRangeError,
@@ -283,15 +261,5 @@ def remedied(kafka: Kafka) -> Iterator[None]:
         yield
     except _STATES:
         raise
-    except _REFUSED as error:
-        raise Fatal(
-            f"Kafka at {kafka.bootstrap} refuses this client ({reduced(error)})",
-            hint="check kafka.security_protocol, .sasl_* and the topic's ACLs, then: passport check",
-        ) from None
-    except kafka_errors.UnknownTopicOrPartitionError:
-        raise Retry("a topic or partition is missing in Kafka", after=1) from None
     except (kafka_errors.KafkaError, OSError) as error:
-        raise NotReady(
-            f"Kafka at {kafka.bootstrap} doesn't answer ({reduced(error)})",
-            hint=kafka.silent_hint,
-        ) from None
+        raise classified(error, kafka) from None
