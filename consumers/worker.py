@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import structlog
-from pydantic import ValidationError
 
 from consumers import sinks
 from consumers.apply import Applier
@@ -26,7 +25,7 @@ from consumers.dead_letters import Letters
 from consumers.partition import Partition
 from consumers.sinks import Progress, Sink
 from passport import health, metrics
-from passport.errors import Fatal, PassportError, Retry, listed
+from passport.errors import Fatal, PassportError, Retry
 from passport.settings import Settings
 from passport.version import LOWEST
 
@@ -61,16 +60,8 @@ def connected(destination_name: str, settings: Settings) -> Sink:
     if destination is None:
         known = ", ".join(sorted(settings.destinations)) or "none"
         raise Fatal(f"there is no destination {destination_name!r}, only: {known}", hint="passport config show")
-    module = sinks.module(destination.type)
-    try:
-        options = module.Options.model_validate(destination.options)
-    except ValidationError as error:
-        wrong = listed(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors())
-        raise Fatal(
-            f"destination {destination_name}: its options are wrong\n{wrong}",
-            hint=f"correct destinations.{destination_name}.options, then: passport config show",
-        ) from None
-    sink: Sink = module.connect(options, settings, destination)
+    options = sinks.options(destination_name, destination)
+    sink: Sink = sinks.module(destination.type).connect(options, settings, destination)
     return sink
 
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from bson import ObjectId
 
-from consumers.sinks.mongo import Options, options
+from consumers import sinks
+from consumers.sinks.mongo import Options
 from consumers.sinks.mongo.client import Document, Mongo, border, connected
 from consumers.sinks.mongo.people import hashed
 from consumers.sinks.mongo.placeholders import Signers
@@ -25,7 +26,7 @@ def opened(settings: Settings, destination: str) -> Iterator["PassportDb"]:
             f"destination {destination!r} can't be compared with the hospitals; of type mongo there is: {names}",
             hint="passport config show   # destinations",
         )
-    given = options(known.options)
+    given = sinks.options(destination, known)
     client, database = connected(given.uri.get_secret_value(), given.database)
     try:
         yield PassportDb(database, given, load(known.mapping))

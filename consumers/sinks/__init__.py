@@ -12,9 +12,11 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import msgspec
+from pydantic import ValidationError
 
-from passport.errors import Fatal
+from passport.errors import Fatal, listed
 from passport.observation import Observation, Person
+from passport.settings import Destination
 
 
 class KeyRange(msgspec.Struct, frozen=True):
@@ -96,6 +98,17 @@ class Sink(Protocol):
         """Raises NotReady when the destination can't be written now."""
 
     def close(self) -> None: ...
+
+
+def options(name: str, destination: Destination) -> Any:
+    """What its module takes of the settings. Fatal names all that is wrong, and no value."""
+    try:
+        return module(destination.type).Options.model_validate(destination.options)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        wrong = (f"{'.'.join(map(str, ('destinations', name, 'options', *one['loc'])))}: {one['msg']}" for one in found)
+        hint = f"correct destinations.{name}.options, then: passport config show"
+        raise Fatal(f"destination {name}: its options can't be used:\n{listed(wrong)}", hint=hint) from None
 
 
 def module(type_: str) -> ModuleType:

@@ -10,13 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from passport import log, metrics
 from passport.configuration import BadSettings, load
-from passport.errors import Fatal, listed
+from passport.errors import Fatal
 from passport.health import serve
 from passport.settings import Destination, Hospital, Settings
 
@@ -30,18 +29,11 @@ def _check_options(settings: Settings, file: Path | None) -> None:
     problems: list[str] = []
     for name, destination in settings.destinations.items():
         try:
-            sinks.module(destination.type).Options.model_validate(destination.options)
+            sinks.options(name, destination)
         except Fatal as error:
-            problems.append(f"destinations.{name}: {error.message}")
-        except ValidationError as error:
-            for one in error.errors(include_url=False, include_input=False, include_context=False):
-                where = ".".join(map(str, ("destinations", name, "options", *one["loc"])))
-                problems.append(f"{where}: {one['msg']}")
+            problems.append(error.message)
     if problems:
-        raise BadSettings(
-            f"these settings can't be used:\n{listed(problems)}",
-            hint=f"correct them in {file}; config/local.example.yaml shows each",
-        )
+        raise BadSettings("\n".join(problems), hint=f"correct them in {file}; config/local.example.yaml shows each")
 
 
 class Session:

@@ -35,11 +35,11 @@ class Reading:
     def __init__(
         self, settings: Settings, destination: str, *, uri: SecretStr | None = None, kept_s: float = 1
     ) -> None:
-        from consumers.sinks.mongo import options
+        from consumers import sinks
         from consumers.sinks.mongo.client import connected
         from consumers.sinks.mongo.reports import Reports
 
-        given = options(settings.destinations[destination].options)
+        given = sinks.options(destination, settings.destinations[destination])
         self._settings, self._destination = settings, destination
         self.uri = (uri or given.uri).get_secret_value()
         self.database = given.database

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from bson import ObjectId
@@ -19,9 +19,10 @@ from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
 from consumers.sinks import KeyRange, Outcome, Progress
-from consumers.sinks.mongo import conflicts, connect, reports
+from consumers.sinks.mongo import conflicts, reports
 from consumers.sinks.mongo.rules import load
 from consumers.sinks.mongo.sink import MongoSink
+from consumers.worker import connected
 from passport.errors import Fatal, NotReady, Retry
 from passport.observation import Author, Observation, Person
 from passport.settings import PlaceholderHospital
@@ -47,7 +48,7 @@ class Passport:
     def sink(self, hospital: Document | None = None, **options: Any) -> MongoSink:
         given_ = {"uri": self.url, "database": self.db.name, "link_key": LINK_KEY, **options}
         settings = make.settings(given_, **(hospital or {}))
-        self.sinks.append(connect(given_, settings, settings.destinations["passport"]))
+        self.sinks.append(cast("MongoSink", connected("passport", settings)))
         return self.sinks[-1]
 
     def register(self, national_id: str = "1199080012345678") -> str:
@@ -953,7 +954,7 @@ def test_without_a_server_it_is_not_ready() -> None:
     options = {"uri": f"mongodb://user:{CANARY}@127.0.0.1:1/?replicaSet=rs0", "link_key": LINK_KEY}
     settings = make.settings(options)
     with pytest.raises(NotReady) as failure:
-        connect(options, settings, settings.destinations["passport"])
+        connected("passport", settings)
     assert CANARY not in str(failure.value)
 
 
@@ -962,7 +963,7 @@ def test_wrong_options_are_named_and_not_quoted(wrong: dict[str, str]) -> None:
     options = {"uri": "mongodb://127.0.0.1:1/", "link_key": LINK_KEY} | wrong
     settings = make.settings(options)
     with pytest.raises(Fatal, match="options") as failure:
-        connect(options, settings, settings.destinations["passport"])
+        connected("passport", settings)
     assert CANARY[:9] not in str(failure.value)
 
 

@@ -400,7 +400,7 @@ def test_a_destination_with_wrong_options_names_them(kigali: Server, kafka_boots
     given = settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "out")
     wrong = given.destinations["file"].model_copy(update={"options": {"pth": "a-secret-value"}})
     broken = given.model_copy(update={"destinations": {"file": wrong}})
-    with pytest.raises(Fatal, match=r"path: missing") as stopped:
+    with pytest.raises(Fatal, match=r"destinations\.file\.options\.path: Field required") as stopped:
         worker.connected("file", broken)
     assert "a-secret-value" not in str(stopped.value)
     with pytest.raises(Fatal, match="there is no destination 'mongo', only: file"):

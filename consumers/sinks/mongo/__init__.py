@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 
+from consumers import sinks
 from consumers.sinks.mongo.client import Mongo, connected, ensure_indexes
 from consumers.sinks.mongo.people import People
 from consumers.sinks.mongo.registrations import Registrations
@@ -33,31 +33,19 @@ class Options(Model):
         return self.link_key.get_secret_value().encode()
 
 
-def options(given: dict[str, Any]) -> Options:
-    """Checked. Fatal names the setting, never its value."""
-    try:
-        return Options.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        hint = "see docs/reference/configuration.md, or `passport config schema`"
-        raise Fatal(f"destinations.<mongo>.options.{where}: {first['msg']}", hint=hint) from None
-
-
-def connect(given: dict[str, Any], settings: Settings, destination: Destination) -> MongoSink:
-    """A sink that is ready to write. NotReady (server away), Fatal (refused, no replica set, options)."""
-    wanted = options(given)
+def connect(given: Options, settings: Settings, destination: Destination) -> MongoSink:
+    """A sink that is ready to write. NotReady (server away), Fatal (refused, no replica set)."""
     rules = load(destination.mapping)
-    client, database = connected(wanted.uri.get_secret_value(), wanted.database)
+    client, database = connected(given.uri.get_secret_value(), given.database)
     try:
-        ensure_indexes(database, wanted.tombstone_ttl_days)
+        ensure_indexes(database, given.tombstone_ttl_days)
     except BaseException:
         client.close()
         raise
-    registrations = Registrations(database, wanted.key, wanted.sweep_s)
+    registrations = Registrations(database, given.key, given.sweep_s)
     registrations.start()
-    people = People(database, wanted.key)
-    history = wanted.link_medical_history
+    people = People(database, given.key)
+    history = given.link_medical_history
     return MongoSink(client, database, settings, rules, people, registrations, link_medical_history=history)
 
 
@@ -67,7 +55,7 @@ def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, Rules]
     known = settings.destinations[destination]
     if known.type != "mongo":
         raise Fatal(f"destination {destination} of type {known.type} has no records", hint="passport config show")
-    wanted, rules = options(known.options), load(known.mapping)
+    wanted, rules = sinks.options(destination, known), load(known.mapping)
     client, database = connected(wanted.uri.get_secret_value(), wanted.database)
     with closing(client):
         yield database, rules
