@@ -6,6 +6,7 @@ two leaves no change untold, and trying again tells nothing twice.
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 
 from bson import ObjectId
@@ -24,13 +25,17 @@ def tell(database: Mongo, changes: Iterable[Change], user: ObjectId, hospital_na
 
 def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> Document:
     """In the Passport's own shape."""
+    record = str(change.id)
     return {
-        "_id": ObjectId(sha256(f"{change.id}/{change.rev}".encode()).digest()[:12]),
+        "_id": ObjectId(sha256(f"{record}/{change.rev}".encode()).digest()[:12]),
         "user": user,
-        "patient": ObjectId(change.patient),
+        "patient": _object_id(change.patient),
         "accessType": "regular",
         "action": change.action,
-        "details": f"Record {change.id} {_DONE[change.action]} from OpenMRS of {hospital_name}"[:1000],
+        "details": f"Record {record} {_DONE[change.action]} from OpenMRS of {hospital_name}"[:1000],
         "accessTime": now,
         "userAgent": "openmrs-passport",
     }
+
+
+_object_id = lru_cache(4096)(ObjectId)

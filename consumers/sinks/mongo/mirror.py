@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 import bson
+from bson.raw_bson import RawBSONDocument
 
 from consumers.sinks.mongo.records import first_id, record_id
 from passport.errors import Reject
@@ -25,7 +26,27 @@ IDENTITY = ("obs_id", "person_id", "obs_group_id", "previous_version", "date_cre
 MAX_BYTES = 15_000_000  # MongoDB takes 16 MiB, the command around it included
 
 
-def document(observation: Observation) -> Document:
+class Sealed(dict[str, Any]):
+    """A document that keeps the BSON of its content, so that it is encoded once, for the digest and for the write."""
+
+    __slots__ = ("encoded", "head")
+
+    def __init__(self, head: Document, content: Document, encoded: bytes) -> None:
+        super().__init__(content | head)
+        self.head, self.encoded = head, encoded
+
+    @property
+    def written(self) -> RawBSONDocument:
+        """The same, as it is sent."""
+        fields = bson.encode(self.head)[4:-1] + self.encoded[4:]
+        return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
+
+    def naming(self, rows: list[str]) -> "Sealed":
+        """The same with `rows` as the related ones."""
+        return Sealed(self.head | {"related": rows}, self, self.encoded)
+
+
+def document(observation: Observation) -> Sealed:
     """The row's mirror document. Reject ``too_large`` or ``invalid`` when BSON can't hold it."""
     content: Document = {
         "hospital": observation.hospital,
@@ -41,14 +62,14 @@ def document(observation: Observation) -> Document:
     return sealed(observation.key, observation.version, content)
 
 
-def tombstone(known: Document, version: str) -> Document:
+def tombstone(known: Document, version: str) -> Sealed:
     """What is kept of a row of the mirror that is gone."""
     content = {name: known[name] for name in ("hospital", "obsId", "personId")}
     content |= {"deleted": True, "created": known.get("created"), **_identity(known["row"]), "record": first_id(known)}
     return sealed(known["_id"], version, content)
 
 
-def sealed(key: str, version: str, content: Document) -> Document:
+def sealed(key: str, version: str, content: Document) -> Sealed:
     try:
         encoded = bson.encode(content)
     except (bson.errors.BSONError, OverflowError, UnicodeError):
@@ -57,7 +78,8 @@ def sealed(key: str, version: str, content: Document) -> Document:
         raise Reject("too_large")
     digest = blake2b(encoded, digest_size=9).hexdigest()
     named = related(content["hospital"], content["row"])
-    return {"_id": key, "version": version, "digest": digest} | ({"related": named} if named else {}) | content
+    head = {"_id": key, "version": version, "digest": digest} | ({"related": named} if named else {})
+    return Sealed(head, content, encoded)
 
 
 def related(hospital: str, row: Row) -> list[str]:
@@ -68,7 +90,7 @@ def related(hospital: str, row: Row) -> list[str]:
 
 def instant(at: datetime | None) -> datetime | None:
     """What BSON keeps of it: milliseconds."""
-    return at and at.replace(microsecond=at.microsecond // 1000 * 1000)
+    return at.replace(microsecond=at.microsecond // 1000 * 1000) if at is not None and at.microsecond % 1000 else at
 
 
 def _identity(row: Row) -> Document:

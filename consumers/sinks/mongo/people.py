@@ -63,11 +63,7 @@ class People:
 
     def links(self, keys: Iterable[str]) -> dict[str, Link]:
         """As they are now, by person key."""
-        with border():
-            return {
-                found["_id"]: Link.of(found)
-                for found in self._people.find({"_id": {"$in": list(keys)}}, batch_size=ALL)
-            }
+        return {key: Link.of(found) for key, found in self._known(keys).items()}
 
     def evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
         """The links of `persons` (by key), brought up to date with what the hospital and the Passport say; and the
@@ -103,8 +99,10 @@ class People:
             return [found["personId"] for found in self._people.find(query, {"personId": 1}).limit(limit)]
 
     def _known(self, persons: Iterable[str]) -> dict[str, Document]:
+        if not (keys := list(persons)):
+            return {}
         with border():
-            return {found["_id"]: found for found in self._people.find({"_id": {"$in": list(persons)}}, batch_size=ALL)}
+            return {found["_id"]: found for found in self._people.find({"_id": {"$in": keys}}, batch_size=ALL)}
 
     def _registered(self, persons: Iterable[Person]) -> dict[str, str]:
         """patients._id by national id."""

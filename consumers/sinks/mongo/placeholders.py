@@ -84,7 +84,8 @@ class Signers:
     def ensure(self, authors: Iterable[Document]) -> None:
         """Creates the placeholders that `authors` sign with, and gives those of ours their newest name."""
         self.ensure_hospital()
-        names = {author["key"]: display_name(author["name"]) for author in authors if author["key"]}
+        written = {author["key"]: author["name"] for author in authors if author["key"]}
+        names = {key: display_name(name) for key, name in written.items()}
         missing = {key: name for key, name in names.items() if not self._known[key].exists}
         self._create(missing)
         self._rename({key: name for key, name in names.items() if self._known[key].name not in (None, name)})

@@ -3,6 +3,7 @@
 Guard in two steps that any MongoDB takes: read what is there, then write only where that is still so.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from pymongo import InsertOne, ReplaceOne
 
 from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
+from consumers.sinks.mongo.mirror import Sealed
 from passport.errors import Retry
 
 TRIES = 20
@@ -49,10 +51,11 @@ class Rows:
     def __init__(self, database: Mongo) -> None:
         self._rows = database.observations
 
-    def apply(self, documents: Mapping[str, Document], reserve: Reserve) -> Applied:
+    def apply(self, documents: Mapping[str, Sealed], reserve: Reserve) -> Applied:
         """Stores the newer ones of `documents` (by _id). The same version applies again.
 
-        `reserve` gets the rows that are about to change or to be joined by new ones, before anything is written.
+        `reserve` gets the rows that are about to change or to be joined by new ones, and those connected with them,
+        before anything is written.
         """
         result, left = Applied(), dict(documents)
         for _ in range(TRIES):
@@ -60,20 +63,19 @@ class Rows:
                 return result
             heads = self.component(_named(left.values()))
             result.heads |= heads
-            changing = [key for key, document in left.items() if _changes(document, heads.get(key))]
-            if changing and heads:
-                reserve(_named(left[key] for key in changing))
+            if heads and any(_changes(document, heads.get(key)) for key, document in left.items()):
+                reserve(heads)
             left = self._once(left, heads, result)
         raise Retry("observations: rows changed all the time")
 
-    def _once(self, documents: dict[str, Document], heads: Mapping[str, Head], result: Applied) -> dict[str, Document]:
+    def _once(self, documents: dict[str, Sealed], heads: Mapping[str, Head], result: Applied) -> dict[str, Sealed]:
         """One write; returns those that must be looked at again."""
-        writes: list[tuple[str, Document, Any]] = []
+        writes: list[tuple[str, Sealed, Any]] = []
         # By obs_id, headers before their members: who reads in between sees no member without its header.
         for key, document in sorted(documents.items(), key=lambda item: int(item[1]["obsId"])):
             head = heads.get(key)
             if head is None:
-                writes.append((key, document, InsertOne(document)))
+                writes.append((key, document, InsertOne(document.written)))
             elif head.version > document["version"]:
                 result.stale.add(key)
             elif (head.version, head.digest) == (document["version"], document["digest"]):
@@ -82,14 +84,14 @@ class Rows:
             else:
                 newer = _remembering(document, head)
                 seen = {"_id": key, "version": head.version, "digest": head.digest}
-                writes.append((key, newer, ReplaceOne(seen, newer)))
+                writes.append((key, newer, ReplaceOne(seen, newer.written)))
         return self._write(writes, result)
 
-    def _write(self, writes: Sequence[tuple[str, Document, Any]], result: Applied) -> dict[str, Document]:
+    def _write(self, writes: Sequence[tuple[str, Sealed, Any]], result: Applied) -> dict[str, Sealed]:
         matched, failed = bulk(self._rows, [operation for *_, operation in writes])
         replaced = sum(isinstance(operation, ReplaceOne) for *_, operation in writes)
         lost = matched < replaced - sum(isinstance(writes[index][2], ReplaceOne) for index in failed)
-        again: dict[str, Document] = {}
+        again: dict[str, Sealed] = {}
         for index, (key, document, operation) in enumerate(writes):
             why = failed.get(index)
             if why == "duplicate" or (why is None and lost and isinstance(operation, ReplaceOne)):
@@ -142,6 +144,20 @@ class Rows:
             return {found["_id"]: Head.of(found) for found in self._rows.find(query, fields, batch_size=ALL)}
 
 
+def connected(heads: Mapping[str, Head], seeds: Iterable[str]) -> dict[str, Head]:
+    """What `Rows.component` finds of `seeds`, of rows that are all of some components."""
+    beside: dict[str, list[str]] = defaultdict(list)
+    for key, head in heads.items():
+        for other in head.related:
+            beside[key].append(other)
+            beside[other].append(key)
+    found, frontier = set[str](), set(seeds)
+    while frontier:
+        found |= frontier
+        frontier = {other for key in frontier for other in beside.get(key, ())} - found
+    return {key: heads[key] for key in found if key in heads}
+
+
 def _named(documents: Iterable[Document]) -> set[str]:
     """The documents' _ids, and those that they name: they need not be in the mirror yet."""
     return {key for document in documents for key in (document["_id"], *document.get("related", ()))}
@@ -152,7 +168,7 @@ def _changes(document: Document, head: Head | None) -> bool:
     return head is None or (head.digest != document["digest"] and head.version <= document["version"])
 
 
-def _remembering(document: Document, head: Head) -> Document:
+def _remembering(document: Sealed, head: Head) -> Sealed:
     """With the groups and versions that the row once named: their records have to be looked at, too."""
     named = list(dict.fromkeys([*document.get("related", ()), *head.related]))
-    return document | {"related": named} if named else document
+    return document.naming(named) if head.related else document

@@ -166,7 +166,7 @@ class MongoSink:
 
     def _documents(
         self, newest: Mapping[str, Observation], links: Mapping[str, Link], outcome: Outcome
-    ) -> dict[str, Document]:
+    ) -> dict[str, mirror.Sealed]:
         """Mirror documents of the rows that may be kept."""
         documents = {}
         for key, observation in newest.items():
@@ -182,7 +182,7 @@ class MongoSink:
                     outcome.rejected.append((key, error.reason))
         return documents
 
-    def _strays(self, newest: Mapping[str, Observation], links: Mapping[str, Link]) -> dict[str, Document]:
+    def _strays(self, newest: Mapping[str, Observation], links: Mapping[str, Link]) -> dict[str, mirror.Sealed]:
         """Tombstones of rows that are in the mirror as somebody else's, and now belong to one who is not matched."""
         keys = [key for key, observation in newest.items() if links[observation.person.key].patient_id is None]
         found = self._rows.documents(keys) if keys else {}

@@ -21,7 +21,7 @@ from consumers.sinks.mongo.mirror import MAX_BYTES
 from consumers.sinks.mongo.people import Link, People
 from consumers.sinks.mongo.placeholders import Signers
 from consumers.sinks.mongo.records import NO_AUTHOR, Projected, first_id, projected
-from consumers.sinks.mongo.rows import Applied, Head, Rows
+from consumers.sinks.mongo.rows import Applied, Head, Rows, connected
 from consumers.sinks.mongo.rules import Mapping as Rules
 from passport.errors import Retry
 from passport.settings import Hospital
@@ -78,7 +78,7 @@ class Records:
         if not seeds:
             return result
         documents = known.kept if known is not None else {}
-        heads = known.heads if known is not None and not known.stale else self._rows.component(seeds)
+        heads = connected(known.heads, seeds) if known is not None else self._rows.component(seeds)
         patients = {key: link.patient_id for key, link in links.items()}
         for _ in range(TRIES):
             seen = self._see(heads, documents, patients)
@@ -97,15 +97,13 @@ class Records:
         return _Seen(heads, documents, whose | self._patients(people - whose.keys()))
 
     def _patients(self, people: Iterable[str]) -> dict[str, str | None]:
-        if not (keys := list(people)):
-            return {}
+        keys = list(people)
         links = self._people.links(keys)
         return {key: links[key].patient_id if key in links else None for key in keys}
 
     def reserve(self, keys: Collection[str]) -> None:
-        """Puts claims where a record of the rows `keys`, or of rows connected with them, is missing as they are now."""
-        documents = self._rows.documents(self._rows.component(keys))
-        self._claim(self._showing(documents.values()))
+        """Puts claims where a record of the rows `keys` is missing as they are now."""
+        self._claim(self._showing(self._rows.documents(keys).values()))
 
     def _settle(self, seeds: Iterable[str], seen: _Seen, result: Refreshed) -> bool:
         """One round; False when something else has changed meanwhile."""
