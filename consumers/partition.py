@@ -98,7 +98,7 @@ class Partition:
         self.latest: Waypoint | None = None  # place of the newest event
         self.recorded: tuple[int, str, list[dict[str, Any]]] = (-1, LOWEST, [])
         self.in_snapshot = False
-        self.ask_at = 0.0
+        self.ask_at = self.store_at = 0.0
         self.failures = 0
         self.paused = False
         self._buffer: list[Item] = []

@@ -31,6 +31,7 @@ from passport.version import LOWEST
 
 IDLE_S = 0.1
 ASK_S = 0.5  # between questions which persons the destination wants
+STORE_S = 0.5  # between records of how far all is; what comes again after a crash is idempotent
 WANTED = 50
 NOTHING_S = 15.0  # without a partition so long: others of the group have them all
 
@@ -82,14 +83,17 @@ class Worker:
 
     def follow(self, stop: threading.Event) -> None:
         """Polls and applies until `stop` or, if asked for, until caught up."""
+        done = False
         try:
-            while not stop.is_set():
+            while not done:
                 try:
                     self._round(stop)
                     health.working(f"consumer {self._destination}")
-                    if self._until_caught_up and self._caught_up():
-                        return
+                    done = stop.is_set() or (self._until_caught_up and self._caught_up())
+                    for partition in self._mine() if done else ():
+                        self._store(partition, now=True)
                 except Retry as error:
+                    done = stop.is_set()
                     log.warning("consumer waits", destination=self._destination, cause=_cause(error))
                     health.failing(f"consumer {self._destination}", _cause(error))
                     stop.wait(error.after)
@@ -132,11 +136,13 @@ class Worker:
                 self._applier.batch(partition, items)
             self._ask(partition)
             self._applier.reread(partition)
-            self._store(partition)
+            self._store(partition, now=partition.failures > 0)
         except (Retry, Fatal) as error:
             if isinstance(error, Fatal) and (self._alone() or not self._applier.at_hospital):
                 raise
             self._pause(partition, error)
+            if self._applier.at_hospital:  # the destination is there, the pause may be long
+                self._store(partition, now=True)
 
     def _ask(self, partition: Partition) -> None:
         """Which persons the destination wants whole; not before an event has shown which epoch it is."""
@@ -147,16 +153,19 @@ class Worker:
         wanted = self._sink.wanted(partition.hospital_id, WANTED)
         partition.rereads.whole(wanted, None, partition.latest)
 
-    def _store(self, partition: Partition) -> None:
-        """Progress in the destination, then the offset in Kafka, when either has moved."""
+    def _store(self, partition: Partition, *, now: bool) -> None:
+        """Progress in the destination, then the offset in Kafka, when either has moved; `now`: also if it just was."""
+        if not now and time.monotonic() < partition.store_at:
+            return
         state = offset, version, rereads = partition.offset, partition.lookups.newest, partition.rereads.left()
         if state == partition.recorded:
             return
+        partition.store_at = time.monotonic() + STORE_S
         self._sink.record(Progress(partition.hospital_id, offset, version, partition.at_ms, rereads))
         if not self._subscription.commit({partition.number: offset}):
             log.info("offset not committed", partition=partition.number, reason="the group is being rearranged")
         partition.recorded = state
-        if partition.failures:
+        if partition.failures and not partition.paused:
             self._recovered(partition)
         high = self._subscription.high(partition.number)
         if high is not None:

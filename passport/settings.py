@@ -100,8 +100,7 @@ class Destination(Model):
 
 
 class Consumer(Model):
-    batch_records: int = Field(1_000, ge=1)
-    batch_wait_ms: int = Field(5, ge=0)
+    batch_records: int = Field(2_000, ge=1)
     retry_max_s: float = Field(30, gt=0)
     cache_entries: int = Field(50_000, ge=100)
     cache_ttl_s: float = Field(600, gt=0)

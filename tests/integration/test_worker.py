@@ -288,7 +288,7 @@ def test_a_gap_in_the_topic_is_said(kigali: Server, kafka_bootstrap: str, tmp_pa
     admin.close()
     with structlog.testing.capture_logs() as said:
         consume(given)
-    (gap,) = [one for one in said if one["event"] == "gap in the topic"]
+    gap, *_ = (one for one in said if one["event"] == "gap in the topic")  # again, if the group is rearranged then
     assert gap["hint"] == "passport backfill --hospital kigali"
     assert delivered(path).rows["kigali", 4]["row"]["comments"] == "kept"
 
