@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.broker import MAX_BYTES, classified, client_options
+from passport.broker import MAX_BYTES, classified, client_options, groupless
 from passport.errors import NotReady, reduced
 from passport.settings import Kafka
 
@@ -51,47 +51,33 @@ def read_all(kafka: Kafka, topic: str, key: bytes | None = None) -> list[bytes]:
     """The values in a topic of one partition, oldest first; only those of `key` if given."""
     place = TopicPartition(topic, 0)
     values: list[bytes] = []
-    with remedied(kafka):
-        consumer = KafkaConsumer(
-            **client_options(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        try:
-            consumer.assign([place])
-            end = consumer.end_offsets([place])[place]
-            consumer.seek_to_beginning(place)
-            while consumer.position(place) < end:
-                found = consumer.poll(1_000).get(place, ())
-                values += [r.value for r in found if r.value is not None and key in (None, r.key)]
-        finally:
-            consumer.close(autocommit=False)
+    with remedied(kafka), groupless(kafka) as consumer:
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        consumer.seek_to_beginning(place)
+        while consumer.position(place) < end:
+            found = consumer.poll(1_000).get(place, ())
+            values += [r.value for r in found if r.value is not None and key in (None, r.key)]
     return values
 
 
 def last_values(kafka: Kafka, topic: str, partition: int, most: int) -> list[bytes]:
     """The newest records' values, oldest first; none when the partition is empty or not there."""
     place, values = TopicPartition(topic, partition), []
-    with remedied(kafka):
-        consumer = KafkaConsumer(**client_options(kafka), group_id=None, enable_auto_commit=False)
-        try:
-            consumer.assign([place])
-            first, end = (find([place])[place] for find in (consumer.beginning_offsets, consumer.end_offsets))
-            consumer.seek(place, max(first, end - most))
-            while consumer.position(place) < end:
-                values += [record.value for record in consumer.poll(1_000).get(place, ()) if record.value]
-        finally:
-            consumer.close(autocommit=False)
+    with remedied(kafka), groupless(kafka) as consumer:
+        consumer.assign([place])
+        first, end = (find([place])[place] for find in (consumer.beginning_offsets, consumer.end_offsets))
+        consumer.seek(place, max(first, end - most))
+        while consumer.position(place) < end:
+            values += [record.value for record in consumer.poll(1_000).get(place, ()) if record.value]
     return values
 
 
 def offsets(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
     """First and next offset of each partition; empty when the topic isn't there yet."""
-    with remedied(kafka):
-        consumer = KafkaConsumer(**client_options(kafka), group_id=None, enable_auto_commit=False)
-        try:
-            places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
-        finally:
-            consumer.close(autocommit=False)
+    with remedied(kafka), groupless(kafka) as consumer:
+        places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
     return {place.partition: (first[place], end[place]) for place in places}
 
 

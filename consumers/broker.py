@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.broker import classified, client_options
+from passport.broker import classified, client_options, groupless
 from passport.errors import NotReady
 from passport.settings import Kafka
 
@@ -196,15 +196,8 @@ class Writer:
 
 @contextmanager
 def _groupless(kafka: Kafka) -> Iterator[Any]:
-    """A consumer that is assigned its partitions and commits nothing."""
-    with remedied(kafka):
-        consumer = KafkaConsumer(
-            **client_options(kafka), group_id=None, enable_auto_commit=False, auto_offset_reset="earliest"
-        )
-        try:
-            yield consumer
-        finally:
-            consumer.close(autocommit=False)
+    with remedied(kafka), groupless(kafka) as consumer:
+        yield consumer
 
 
 def read_all(kafka: Kafka, topic: str) -> Iterator[Record]:

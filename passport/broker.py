@@ -1,7 +1,10 @@
 """What both stages know of Kafka: how a client is opened, and its errors by their remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 
 from passport.errors import Fatal, NotReady, PassportError, Retry, reduced
@@ -33,6 +36,17 @@ def client_options(kafka: Kafka) -> dict[str, Any]:
         options["sasl_plain_username"] = kafka.sasl_username
         options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
     return options
+
+
+@contextmanager
+def groupless(kafka: Kafka) -> Iterator[Any]:
+    """A consumer that is assigned its partitions and commits nothing."""
+    options = {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    consumer = KafkaConsumer(**client_options(kafka), group_id=None, **options)
+    try:
+        yield consumer
+    finally:
+        consumer.close(autocommit=False)
 
 
 def classified(error: BaseException, kafka: Kafka) -> PassportError:
