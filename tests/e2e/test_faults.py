@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.stage import opened
-from tests.faults.kinds import KINDS, Scene
+from tests.faults import KINDS
+from tests.faults.kinds import Scene
 from tests.faults.scene import SETTINGS, hospitals, set_up
 from tests.soak.ledger import fresh
 from tests.soak.work import Shift, lost, told

@@ -76,7 +76,7 @@ def freeze_reader(scene: Scene, rng: random.Random) -> str:
     taken = {one: one.said().count("lease taken") for one in readers if one is not role}
     with frozen(role):
         if taken:
-            _until(lambda: any(one.said().count("lease taken") > n for one, n in taken.items()), 40, "a rival reads")
+            until(lambda: any(one.said().count("lease taken") > n for one, n in taken.items()), 40, "a rival reads")
         else:
             time.sleep(12)
     return f"{role} stood still; {'another one took the lease' if taken else 'nobody else read'}"
@@ -111,7 +111,7 @@ def rebalance_storm(scene: Scene, rng: random.Random) -> str:
     try:
         for _ in range(3):
             guest.start()
-            _until(lambda: _assignments(members) > seen[-1], 40, "the group is rearranged")
+            until(lambda: _assignments(members) > seen[-1], 40, "the group is rearranged")
             seen.append(_assignments(members))
             time.sleep(rng.uniform(0, 2))
             guest.stop()
@@ -162,7 +162,7 @@ def step_down(scene: Scene, rng: random.Random) -> str:
     before = _term(scene)
     with contextlib.suppress(Exception):
         scene.stage.client.admin.command("replSetStepDown", 3, force=True)
-    _until(lambda: _term(scene) > before, 30, "a new election")
+    until(lambda: _term(scene) > before, 30, "a new election")
     return f"term {before} -> {_term(scene)}"
 
 
@@ -231,7 +231,7 @@ def kill_dump_thread(scene: Scene, rng: random.Random) -> str:
     query = "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'"
     killed = 0
     for _ in range(3):
-        _until(lambda: bool(server.execute(query)), 30, "a reader")
+        until(lambda: bool(server.execute(query)), 30, "a reader")
         for (number,) in server.execute(query):
             with contextlib.suppress(pymysql.err.MySQLError):
                 server.execute(f"KILL {number}")
@@ -277,11 +277,11 @@ def purge_binlog(scene: Scene, rng: random.Random) -> str:
     time.sleep(2)
     server.execute("FLUSH BINARY LOGS")
     (last, *_) = server.execute("SHOW MASTER STATUS")[0]
-    _until(lambda: _purged(server, str(last)), 30, "a purge: no dump thread holds the old file")
+    until(lambda: _purged(server, str(last)), 30, "a purge: no dump thread holds the old file")
     said = sum(role.said().count("new epoch") for role in readers)
     for role in readers:
         role.start()
-    _until(lambda: sum(role.said().count("new epoch") for role in readers) > said, 40, "a new epoch")
+    until(lambda: sum(role.said().count("new epoch") for role in readers) > said, 40, "a new epoch")
     return f"everything before {last} purged; a new epoch was begun"
 
 
@@ -371,7 +371,7 @@ def frozen(role: Role) -> Iterator[None]:
     assert role.process is not None
     role.process.send_signal(signal.SIGSTOP)
     try:
-        _until(lambda: _state(role) == "T", 5, f"{role} stops")
+        until(lambda: _state(role) == "T", 5, f"{role} stops")
         yield
         assert _state(role) == "T"
     finally:
@@ -408,16 +408,16 @@ def _paused(server: Server, rng: random.Random) -> str:
     assert pid is not None
     server.pause()
     try:
-        _until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 5, "it stops")
+        until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 5, "it stops")
         time.sleep(seconds)
         assert not server.answers()
     finally:
         server.resume()
-    _until(server.answers, 60, "it answers again")
+    until(server.answers, 60, "it answers again")
     return f"pid {pid} stood still for {seconds:.0f} s"
 
 
-def _until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
+def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.stage import Stage, opened
-from tests.faults.kinds import KINDS, Scene
+from tests.faults import KINDS
+from tests.faults.kinds import Scene
 from tests.faults.scene import SETTINGS, hospitals, set_up
 from tests.soak.ledger import Entry, Ledger, fresh, positions
 from tests.soak.work import Shift, lost, told
