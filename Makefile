@@ -30,6 +30,9 @@ bench-pipeline: setup ## binlog to MongoDB: backlog, latency, first load; ROWS=4
 bench-portal: setup ## 500 open pages told of a new record; the API with 5,000 records at 50 requests/s
 	@$(RUN) python -m benchmarks.portal
 
+bench-isolation: setup ## what a hospital that is away costs the others; ROUNDS=1 for a short run
+	@$(RUN) python -m benchmarks.isolation $(if $(ROUNDS),--rounds $(ROUNDS))
+
 unit: setup ## unit tests alone: no I/O, seconds
 	$(RUN) pytest tests/unit
 
@@ -61,4 +64,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal unit lint stack stack-down setup soak mutants
+.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation unit lint stack stack-down setup soak mutants

@@ -117,11 +117,11 @@ MUTANTS = (
         f"{INTEGRATION}test_snapshot.py::test_a_crashed_server_is_read_again_and_an_orderly_restart_is_not",
     ),
     Mutant(
-        "a chunk is published after its rows",
+        "a chunk is done when it is acknowledged",
         "cdc/snapshot.py",
         "if chunk is None or self._publisher.acked() < self._last_record:",
         "if chunk is None or self._publisher.acked() < 0:",
-        f"{INTEGRATION}test_snapshot.py::test_killed_between_and_within_chunks_it_goes_on",
+        f"{UNIT}test_simulation.py::test_a_snapshots_chunk_is_done_when_it_is_acknowledged",
     ),
     Mutant(
         "a row's newest version wins",

@@ -1,0 +1,102 @@
+"""What a hospital that is away costs the others: ``make bench-isolation``.
+
+Two hospitals, each with its reader, and one consumer for both. Kigali commits 100 one-row transactions a second;
+Huye's server is in turn there, refusing connections, and hanging, with names to be read again at it
+so that the consumer asks for it too. Timed: from each COMMIT in Kigali until the record is found by patientId.
+
+Last line: one JSON. `p99_ratios`: the median of the rounds' p99, against that of the rounds with both there.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from benchmarks.pipeline.measure import Clock
+from dev import hospital as generator
+from tests.e2e.roles import Role
+from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.faults.proxy import Proxy
+
+PAUSED = "partition paused"
+RECOVERED_S = 90
+
+
+def main() -> None:
+    """Prints each round, then the numbers."""
+    given = _arguments()
+    with tempfile.TemporaryDirectory(prefix="bench-isolation-") as folder, _site(Path(folder)) as (stage, proxy):
+        consumer = stage.roles[-1]
+        ways: dict[str, Callable[[], None]] = {"there": lambda: None, "refusing": proxy.refuse, "hanging": proxy.hold}
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for number in range(given.rounds):
+            for way, break_it in ways.items():
+                took = _round(stage, proxy, consumer, break_it if way != "there" else None, given.seconds)
+                found[way].append(took)
+                print(f"round {number + 1}, {way:9} p50 {took['p50']:.0f} ms, p99 {took['p99']:.0f} ms", flush=True)
+    print(json.dumps({"latency_ms": _medians(found), "p99_ratios": _ratios(_medians(found))}))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.isolation")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=15)
+    return parser.parse_args()
+
+
+@contextmanager
+def _site(folder: Path) -> Iterator[tuple[Stage, Proxy]]:
+    """Ready, all applied; `Proxy` is in front of Huye. The consumer is the last role."""
+    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
+    with opened(folder, *hospitals) as stage:
+        for number, hospital in enumerate(hospitals):
+            with hospital.connect() as connection:
+                generator.create(connection, seed=7 + number, patients=300)
+                able = [digits for _, digits in generator.registrable(connection)]
+            generator.passport_patients(stage.db, able)
+        proxy = Proxy(stage.hospitals["huye"].sql.port)
+        stage.hospitals["huye"].settings = {"mysql": {"port": proxy.port, "read_timeout_s": 5, "connect_timeout_s": 3}}
+        stage.write_config()
+        stage.grant()
+        stage.readers()
+        stage.role("consume", "--destination", "passport")
+        stage.wait_equal(120)
+        with closing(proxy):
+            yield stage, proxy
+
+
+def _round(
+    stage: Stage, proxy: Proxy, consumer: Role, break_it: Callable[[], None] | None, seconds: float
+) -> dict[str, float]:
+    paused = consumer.said().count(PAUSED)
+    if break_it is not None:
+        stage.hospitals["huye"].sql.execute("UPDATE openmrs.location SET name = CONCAT(LEFT(name, 40), UUID())")
+        time.sleep(0.1)
+        break_it()
+        until(lambda: consumer.said().count(PAUSED) > paused, 30, "the consumer waits for Huye")
+    with closing(Clock(stage, stage.hospitals["kigali"])) as clock:
+        took = clock.run(seconds)
+    proxy.heal()
+    if break_it is None:
+        assert consumer.said().count(PAUSED) == paused, "Huye was there"
+    stage.wait_equal(RECOVERED_S)
+    return took
+
+
+def _medians(found: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {
+        way: {name: statistics.median(one[name] for one in rounds) for name in ("p50", "p99")}
+        for way, rounds in found.items()
+    }
+
+
+def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {way: round(one["p99"] / medians["there"]["p99"], 2) for way, one in medians.items() if way != "there"}
+
+
+if __name__ == "__main__":
+    main()
