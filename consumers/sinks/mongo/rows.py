@@ -17,7 +17,7 @@ from passport.errors import Retry
 TRIES = 20
 LEVELS = 200  # of groups in groups and edits of edits; more is a circle grown out of hand
 SLICE = 2_000
-Reserve = Callable[[Collection[str]], None]
+Reserve = Callable[[Collection[str]], Mapping[str, Document]]
 
 
 class Head(NamedTuple):
@@ -35,9 +35,10 @@ class Head(NamedTuple):
 @dataclass(slots=True)
 class Applied:
     """_ids by what became of them. `kept`: the stored and the unchanged, as they are now in the mirror; `heads`: theirs
-    and their neighbours', to begin with."""
+    and their neighbours', to begin with; `before`: documents that were read before the write."""
 
     heads: dict[str, Head] = field(default_factory=dict)
+    before: dict[str, Document] = field(default_factory=dict)
     kept: dict[str, Document] = field(default_factory=dict)
     stored: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
@@ -64,7 +65,7 @@ class Rows:
             heads = self.component(_named(left.values()))
             result.heads |= heads
             if heads and any(_changes(document, heads.get(key)) for key, document in left.items()):
-                reserve(heads)
+                result.before |= reserve(heads)
             left = self._once(left, heads, result)
         raise Retry("observations: rows changed all the time")
 

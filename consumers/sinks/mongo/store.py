@@ -77,7 +77,7 @@ class Records:
         result = Refreshed()
         if not seeds:
             return result
-        documents = known.kept if known is not None else {}
+        documents = known.before | known.kept if known is not None else {}
         heads = connected(known.heads, seeds) if known is not None else self._rows.component(seeds)
         patients = {key: link.patient_id for key, link in links.items()}
         for _ in range(TRIES):
@@ -101,9 +101,11 @@ class Records:
         links = self._people.links(keys)
         return {key: links[key].patient_id if key in links else None for key in keys}
 
-    def reserve(self, keys: Collection[str]) -> None:
-        """Puts claims where a record of the rows `keys` is missing as they are now."""
-        self._claim(self._showing(self._rows.documents(keys).values()))
+    def reserve(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Puts claims where a record of the rows `keys` is missing as they are now. Returns these."""
+        documents = self._rows.documents(keys)
+        self._claim(self._showing(documents.values()))
+        return documents
 
     def _settle(self, seeds: Iterable[str], seen: _Seen, result: Refreshed) -> bool:
         """One round; False when something else has changed meanwhile."""
