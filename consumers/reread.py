@@ -26,6 +26,7 @@ from passport.source import Reading, Waypoint
 from passport.version import Position
 
 SLICE = 500  # obs read and written at once, between live batches
+LITTLE_S = 2.0  # so long may less than a slice wait for more, while records wait too: what it costs is the round trips
 IDS = 1_000  # of one IN list
 PERSONS = 50  # looked at for one slice
 LISTED = 50_000  # obs_ids that are found at once
@@ -68,7 +69,7 @@ class _Job:
     has the job; `at`: the newest notice's place. `written`: obs enriched with all of the notices known.
 
     First they are listed: `found`, and what is `todo` for that (query, keys, after which obs_id). Then those in `ids`,
-    highest first, wait; all up to `done` are read.
+    highest first, wait; all up to `done` are read. `until`: so few that until then they may wait for others.
     """
 
     keys: dict[str, set[int]] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class _Job:
     todo: list[tuple[str, list[int], int]] | None = None
     ids: "array[int] | None" = None
     done: int = LOWEST_ID
+    until: float | None = None
 
     @classmethod
     def restored(cls, left: Mapping[str, Any]) -> "_Job":
@@ -166,19 +168,28 @@ class Rereads:
         """Whether `read` has something to do now."""
         return self.pending() > 0 and self._clock() >= self._not_before
 
-    def read(self) -> Slice | None:
-        """Reads the next slice. Raises Retry and Fatal of the source; what was asked for is kept until `finish`."""
+    def read(self, *, busy: bool = False) -> Slice | None:
+        """Reads the next slice. Raises Retry and Fatal of the source; what was asked for is kept until `finish`.
+
+        `busy`: records wait, too; then what is little waits a moment for more.
+        """
         if not self.due():
             return None
         if self._asked.keys:
             self._jobs.append(self._asked)
             self._asked = _Job()
+        if waited := [job for job in self._jobs if job.until is not None and not self._may_wait(job)]:
+            return self._read_some(waited[0])
         if unlisted := [job for job in self._jobs if job.ids is None]:
-            return self._list(unlisted[-1])
+            return self._list(unlisted[-1], busy=busy)
         if self._persons:
             return self._read_persons()
+        jobs = [job for job in self._jobs if not (busy and self._may_wait(job))]
         # The shortest, so that an encounter's obs don't wait for a concept's hundred thousand.
-        return self._read_some(min(self._jobs, key=lambda job: job.waiting))
+        return self._read_some(min(jobs, key=lambda job: job.waiting)) if jobs else None
+
+    def _may_wait(self, job: _Job) -> bool:
+        return job.until is not None and self._clock() < job.until and job.waiting < SLICE
 
     def _ask(self, queries: Iterable[str], key: int, offset: int, at: Waypoint | None) -> None:
         asked = self._asked
@@ -187,8 +198,8 @@ class Rereads:
         for query in queries:
             asked.keys.setdefault(query, set()).add(key)
 
-    def _list(self, job: _Job) -> Slice:
-        """Finds the obs; reads them at once when they are few."""
+    def _list(self, job: _Job, *, busy: bool) -> Slice:
+        """Finds the obs; reads them at once when they are few and nothing else waits."""
         with self._reading(job.at) as reading:
             if self._superseded(reading, job.at):
                 return Slice(lambda: self._jobs.remove(job))
@@ -197,11 +208,23 @@ class Rereads:
             found = job.found - job.written
             if len(found) > SLICE:
                 self._leave_asked(job, found)
-            if len(found) <= SLICE:
+            if len(found) <= SLICE and not (busy and found):
                 return self._slice(reading, sorted(found), lambda: self._jobs.remove(job))
+        if len(found) <= SLICE:
+            self._join(job, found)
+        else:
+            self._store(job)
         job.ids, job.found, job.written = array("q", sorted(found, reverse=True)), set(), frozenset()
-        self._store(job)
         return Slice(lambda: None)
+
+    def _join(self, job: _Job, found: set[int]) -> None:
+        """Adds to `found` and `job` the little that waits already."""
+        job.until = self._clock() + LITTLE_S
+        for other in [one for one in self._jobs if one.until is not None and one is not job]:
+            found.update(other.ids or ())
+            job.until = min(job.until, other.until or 0)
+            job.offset, job.at = _lowest((job.offset, other.offset)), _later(other.at, job.at)
+            self._jobs.remove(other)
 
     def _leave_asked(self, job: _Job, found: set[int]) -> None:
         """Takes from `found` what waits already: that is then read at this job's place, or later. So never more waits

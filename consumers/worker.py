@@ -135,7 +135,7 @@ class Worker:
             if items:
                 self._applier.batch(partition, items)
             self._ask(partition)
-            self._applier.reread(partition)
+            self._applier.reread(partition, busy=partition.next < (self._subscription.high(partition.number) or 0))
             self._store(partition, now=partition.failures > 0)
         except (Retry, Fatal) as error:
             if isinstance(error, Fatal) and (self._alone() or not self._applier.at_hospital):

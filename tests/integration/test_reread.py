@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from consumers.lookups import Lookups
-from consumers.reread import SLICE, STORED, Rereads
+from consumers.reread import LITTLE_S, SLICE, STORED, Rereads
 from dev.hospital import NATIONAL_ID_TYPE, create
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Hospital, LoadBudget
@@ -130,6 +130,32 @@ def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
     piece = rereads.read()
     assert piece is not None
     assert 0 < len(piece.observations) < SLICE
+    assert {one.row["encounter_id"] for one in piece.observations} == {1}
+
+
+def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -> None:
+    now = 0.0
+    rereads = Rereads(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
+    read_by: list[set[int]] = []
+    while not any(read_by):
+        now += LITTLE_S / 10
+        rereads.notice(ward.notice("encounter", len(read_by) + 1), 10 + len(read_by), frozenset())
+        piece = rereads.read(busy=True)
+        read_by.append({one.row["encounter_id"] for one in piece.observations} if piece else set())
+        assert rereads.held() == 10
+    assert len(read_by[-1]) > 1
+    assert now > LITTLE_S
+
+
+def test_few_obs_that_waited_are_read_as_soon_as_no_record_waits(ward: Ward) -> None:
+    rereads = ward.rereads()
+    rereads.notice(ward.notice("encounter", 1), 10, frozenset())
+    listed = rereads.read(busy=True)
+    assert listed is not None
+    assert listed.observations == []
+    assert rereads.read(busy=True) is None
+    piece = rereads.read()
+    assert piece is not None
     assert {one.row["encounter_id"] for one in piece.observations} == {1}
 
 
