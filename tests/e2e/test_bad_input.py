@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 from dev import hospital as generator
-from tests.e2e.roles import run
+from tests.e2e.roles import command, environment, run
 from tests.e2e.stage import PASSWORD, Hospital, Stage, opened, until
 
 FAILED, USAGE, NOT_READY = 1, 2, 3
@@ -192,3 +192,13 @@ def test_dead_letters_are_listed_without_their_content(stage: Stage) -> None:
     listed = stage.run("dead-letters", "list", "--json")
     require(listed, 0, hint=False)
     assert isinstance(json.loads(listed.stdout), list)
+
+
+@pytest.mark.parametrize(("most", "code"), [(64, 0), (8, NOT_READY)])
+def test_few_file_descriptors(stage: Stage, most: int, code: int) -> None:
+    """64 suffice for a reader; where they don't, it says so."""
+    words = command(stage.config, "cdc", "run", "--hospital", "kigali", "--until-caught-up")
+    found = subprocess.run(
+        ["prlimit", f"--nofile={most}", "--", *words], env=environment(), capture_output=True, text=True, check=False
+    )
+    require(found, code, hint=code != 0)
