@@ -6,7 +6,6 @@ Nothing is held back: the rows of a transaction come before it is known to end, 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count
 from typing import Any
 from uuid import UUID
 from zlib import crc32
@@ -26,13 +25,16 @@ from passport.version import Position
 
 AT_ONCE = 1_000  # items a list, about
 
-_HEADER = struct.Struct("<IBIIIH").unpack_from  # seconds, type, server id, size, end position, flags
+_HEADER = struct.Struct("<IB4xIIH").unpack_from  # seconds, type, size, end position, flags
 _MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
 _INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
 _ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
 _BODY = 19  # where the part behind the header begins
 _ROWS_V1 = _BODY + 8
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
+_NO_MAP = (None, None)
+_TABLE_MAP = BINLOG.TABLE_MAP_EVENT
+_XID = BINLOG.XID_EVENT
 _DUMMY = b"\xff\xff\xff\0\0\0"
 # As `Position(...)`, `Row(...)`, `Commit(...)`, which are made for every transaction, without a call in Python.
 _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
@@ -117,33 +119,45 @@ class EventDecoder:
         Of commits with nothing between them only the last is given; a `Statement` is the last of its list. One long
         function: each event goes through it, four a transaction, and a call costs as much as a checksum.
         """
-        handlers, about_files, heartbeats = self._handlers, kinds.ABOUT_FILES, kinds.HEARTBEATS
+        handlers, about_files, heartbeats, maps = self._handlers, kinds.ABOUT_FILES, kinds.HEARTBEATS, self._maps
+        header, crc, checksums = _HEADER, crc32, self._checksums
         items: list[Item] = []
         for event in events:
-            ts, kind, _, size, log_pos, flags = _HEADER(event)
+            ts, kind, size, log_pos, flags = header(event)
             if size != len(event):
                 raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
             if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
                 found = self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event)
+                checksums = self._checksums
             else:
-                if self._checksums:
-                    if crc32(event) != _INTACT:
+                if checksums:
+                    if crc(event) != _INTACT:
                         raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
                     event = event[:-4]  # noqa: PLW2901
                 if not flags & _ARTIFICIAL and kind not in heartbeats:
                     self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
                     if self.pos <= self._skip_to:
                         continue
+                if kind == _TABLE_MAP and maps.get(event[19:25], _NO_MAP)[0] == event[25:]:
+                    continue
                 self._ts = ts
                 self._ordinal = 0
+                if kind == _XID:
+                    if items and type(items[-1]) is Commit:
+                        items[-1] = self._commit()
+                    else:
+                        items.append(self._commit())
+                    continue
                 handler = handlers.get(kind)
                 found = handler(event) if handler else self._unknown(kind, flags)
+            if not found:
+                continue
             if type(found) is list:  # rows
                 items += found
                 if len(items) >= AT_ONCE:
                     yield items
                     items = []
-            elif found:
+            else:
                 for item in found:
                     if type(item) is Commit and items and type(items[-1]) is Commit:
                         items[-1] = item
@@ -194,7 +208,7 @@ class EventDecoder:
         return ()
 
     def _heartbeat(self, event: bytes) -> Iterable[Item]:
-        ahead = (_HEADER(event)[4] - self.pos) & 0xFFFFFFFF  # past what was left out: the GTID set has it
+        ahead = (_HEADER(event)[3] - self.pos) & 0xFFFFFFFF  # past what was left out: the GTID set has it
         self.pos += 0 if self._in_group or ahead >> 31 else ahead
         return () if self._in_group else (Alive(Position(self.file, self.pos)),)
 
@@ -293,12 +307,9 @@ class EventDecoder:
     # --- rows
 
     def _table_map(self, event: bytes) -> Iterable[Item]:
-        table_id, body = event[19:25], event[25:]
-        known = self._maps.get(table_id)
-        if known is None or known[0] != body:
-            if not self._in_group:
-                raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
-            self._maps[table_id] = (body, self._watched.watch(event, Position(self.file, self.pos)))
+        if not self._in_group:
+            raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
+        self._maps[event[19:25]] = (event[25:], self._watched.watch(event, Position(self.file, self.pos)))
         return ()
 
     def relist(self, listed: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None) -> None:
@@ -339,16 +350,20 @@ class EventDecoder:
             )
         self._rows_in_group = True
         try:
-            befores, afters, is_partial = watch.decoder.rows(op, event, at)
+            pairs, is_partial = watch.decoder.rows(op, event, at)
         except _UNREADABLE as error:
             raise self._fatal(f"rows of {watch.table} are not understood", "report the table's definition") from error
-        place, ts, gtid = _position((self.file, self.pos)), self._ts, self._gtid
-        images = zip(befores, afters, count(self._ordinal + 1))  # the shorter one says how many
+        place, ts, gtid, number = _position((self.file, self.pos)), self._ts, self._gtid, self._ordinal
+        items: list[Item] = []
         if watch.is_row and not is_partial:
-            items: list[Item] = [_row((op, before, after, place, number, ts, gtid)) for before, after, number in images]
+            for before, after in pairs:
+                number += 1
+                items.append(_row((op, before, after, place, number, ts, gtid)))
         else:
             kind = Partial if is_partial else partial(Notice, watch.table)
-            items = [kind(op, keys_of(b, a), place, number, ts, gtid) for b, a, number in images]
+            for pair in pairs:
+                number += 1
+                items.append(kind(op, keys_of(*pair), place, number, ts, gtid))
         self._ordinal += len(items)
         return items
 
@@ -361,7 +376,7 @@ class EventDecoder:
         """A compressed transaction: one outer event, whose rows are numbered through."""
         try:
             for inner in inner_events(event[_BODY:]):
-                self._ts, kind, _, _, _, flags = _HEADER(inner)
+                self._ts, kind, _, _, flags = _HEADER(inner)
                 handler = self._handlers.get(kind)
                 yield from handler(inner) if handler else self._unknown(kind, flags)
         except _UNREADABLE as error:

@@ -5,8 +5,7 @@ compiled when it is first seen: neighbouring fixed-size columns are unpacked at 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring as quoted
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from passport.errors import Fatal
 Decoder = Callable[[bytes, int], tuple[Any, int]]  # (event, where the row's values begin) -> value, where they end
 Form = Literal["text", "keys"]  # JSON text, or a dictionary of integers
 
-_NONE = repeat(None)
 _SHAPES = 5_000  # so many NULL patterns of one table are kept compiled
 
 
@@ -39,20 +37,27 @@ class Image:
         decoder = self._decoders.get(nulls) or self._compile(nulls)
         return decoder(event, start)
 
-    def all(self, event: bytes, at: int, other: "Image") -> list[Any]:
-        """The rows from `at` to the event's end, this image's and the `other`'s in turn; ValueError if one is cut."""
-        rows: list[Any] = []
-        image, end = self, len(event)
+    def pairs(self, op: str, event: bytes, at: int, second: "Image") -> list[tuple[Any, Any]]:
+        """The rows from `at` to the event's end, before and after; `second`: what updated rows are after. ValueError
+        if one is cut."""
+        pairs: list[tuple[Any, Any]] = []
+        decoders, end = self._decoders, len(event)
         while at < end:
-            start = at + image.null_bytes
+            start = at + self.null_bytes
             nulls = event[at:start]
-            decoder = image._decoders.get(nulls) or image._compile(nulls)  # a call less a row than `row`
-            row, at = decoder(event, start)
-            rows.append(row)
-            image, other = other, image
+            row, at = (decoders.get(nulls) or self._compile(nulls))(event, start)  # a call less a row than `row`
+            if op == "c":
+                pairs.append((None, row))
+            elif op == "d":
+                pairs.append((row, None))
+            elif at < end:
+                after, at = second.row(event, at)
+                pairs.append((row, after))
+            else:
+                raise ValueError("an update without its second image")
         if at != end:
             raise ValueError("a row ends behind its event")
-        return rows
+        return pairs
 
     def _compile(self, nulls: bytes) -> Decoder:
         if len(self._decoders) >= _SHAPES:
@@ -170,26 +175,21 @@ class Table:
         self._image = Image(columns, wanted, form)
         self._parts: dict[tuple[bytes, Form], Image] = {}
 
-    def rows(self, op: str, event: bytes, at: int) -> tuple[Iterable[Any], Iterable[Any], bool]:
-        """The images before and after of the rows of a ROWS event, and whether they are partial; the shorter one of
-        the two says how many rows there are. `at`: where the event's column count is.
+    def rows(self, op: str, event: bytes, at: int) -> tuple[list[tuple[Any, Any]], bool]:
+        """Before and after of the rows of a ROWS event, None where there is no image, and whether they are partial: of
+        such there are only the keys, as dictionaries. `at`: where the event's column count is.
 
-        None where there is no image. Of partial rows there are only the keys, as dictionaries.
         ValueError when the event is not as its TABLE_MAP says.
         """
         start = at + 1 + self._bitmap
-        if event[at:start] == self._full and (op != "u" or event[start : start + self._bitmap] == self._full[1:]):
-            first = second = self._image
-            partial = False
-        else:
-            first, second, partial = self._partial_images(op, event, at)
+        whole = event[at:start] == self._full
         if op == "u":
-            images = first.all(event, start + self._bitmap, second)
-            if len(images) % 2:
-                raise ValueError("an update without its second image")
-            return images[::2], images[1::2], partial
-        images = first.all(event, start, first)
-        return (_NONE, images, partial) if op == "c" else (images, _NONE, partial)
+            start += self._bitmap
+            whole = whole and event[start - self._bitmap : start] == self._full[1:]
+        if whole:
+            return self._image.pairs(op, event, start, self._image), False
+        first, second, partial = self._partial_images(op, event, at)
+        return first.pairs(op, event, start, second), partial
 
     def _partial_images(self, op: str, event: bytes, at: int) -> tuple[Image, Image, bool]:
         if event[at : at + 1] != self._head:

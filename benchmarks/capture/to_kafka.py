@@ -4,6 +4,7 @@ WHAT ``throughput`` ROWS FILE POS: until so many records are acknowledged. ``lat
 the row that ends the workload; says when each row whose comment is a number was sent and when it was acknowledged.
 """
 
+import gc
 import logging
 import re
 import sys
@@ -117,6 +118,8 @@ def read(kind: type[Any], settings_: Settings, stop: threading.Event) -> None:
 
 def main(what: str, client: str, port: int, bootstrap: str, *place: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    gc.freeze()
+    gc.set_threshold(50_000)  # as `passport cdc run` has it
     settings_ = settings(port, bootstrap)
     if client == "confluent":
         from benchmarks.capture.confluent import Publisher as Base  # an extra
