@@ -34,7 +34,7 @@ _ROWS_V1 = _BODY + 8
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
 _TABLE_MAP = BINLOG.TABLE_MAP_EVENT
-_XID = BINLOG.XID_EVENT
+_GTID, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.XID_EVENT
 _DUMMY = b"\xff\xff\xff\0\0\0"
 # As `Position(...)`, `Row(...)`, `Commit(...)`, which are made for every transaction, without a call in Python.
 _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
@@ -106,7 +106,6 @@ class EventDecoder:
             BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
             kinds.PAYLOAD: self._payload,
             kinds.TAGGED_GTID: self._tagged_gtid,
-            BINLOG.MARIADB_GTID_EVENT: self._mariadb_gtid,
             BINLOG.MARIADB_GTID_GTID_LIST_EVENT: self._gtid_list,
             kinds.COMPRESSED_QUERY: self._compressed_query,
         }
@@ -142,6 +141,13 @@ class EventDecoder:
                     continue
                 self._ts = ts
                 self._ordinal = 0
+                if kind == _GTID:
+                    server, seq, domain, more = _MARIADB_GTID(event)
+                    self._gtid = f"{domain}-{server}-{seq}"
+                    self._in_group = True
+                    self._open = not more & 1  # a standalone statement ends its group itself
+                    self._xa = bool(more & 64)
+                    continue
                 if kind == _XID:
                     if items and type(items[-1]) is Commit:
                         items[-1] = self._commit()
@@ -216,14 +222,6 @@ class EventDecoder:
         raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
 
     # --- transactions
-
-    def _mariadb_gtid(self, event: bytes) -> Iterable[Item]:
-        server, seq, domain, flags = _MARIADB_GTID(event)
-        self._gtid = f"{domain}-{server}-{seq}"
-        self._in_group = True
-        self._open = not flags & 1  # a standalone statement ends its group itself
-        self._xa = bool(flags & 64)
-        return ()
 
     def _mysql_gtid(self, event: bytes) -> Iterable[Item]:
         raw = event[20:36]
@@ -318,13 +316,12 @@ class EventDecoder:
         self._maps.clear()
 
     def _rows_handler(self, op: str, version: int, *, compressed: bool) -> Callable[[bytes], Iterable[Item]]:
+        maps = self._maps
+
         def handle(event: bytes) -> Iterable[Item]:
-            try:
-                watch = self._maps[event[19:25]][1]
-            except KeyError:
-                return self._unmapped(event)
+            watch = maps.get(event[19:25], _NO_MAP)[1]
             if watch is None:
-                return ()
+                return () if event[19:25] in maps else self._unmapped(event)
             at = _ROWS_V1 if version == 1 else _ROWS_V1 + event[27] + (event[28] << 8)
             if compressed:
                 event = self._decompressed_rows(op, event, at)
