@@ -119,7 +119,7 @@ class EventDecoder:
         function: each event goes through it, four a transaction, and a call costs as much as a checksum.
         """
         handlers, about_files, heartbeats, maps = self._handlers, kinds.ABOUT_FILES, kinds.HEARTBEATS, self._maps
-        header, crc, checksums = _HEADER, crc32, self._checksums
+        header, crc, tail = _HEADER, crc32, 4 if self._checksums else 0
         items: list[Item] = []
         for event in events:
             ts, kind, size, log_pos, flags = header(event)
@@ -127,20 +127,17 @@ class EventDecoder:
                 raise Damaged(f"binlog: an event of another size than it says behind {self.file}:{self.pos}")
             if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
                 found = self._format(event, ts, log_pos) if kind == kinds.FORMAT else self._next_file(event)
-                checksums = self._checksums
+                tail = 4 if self._checksums else 0
             else:
-                if checksums:
-                    if crc(event) != _INTACT:
-                        raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
-                    event = event[:-4]  # noqa: PLW2901
+                if tail and crc(event) != _INTACT:
+                    raise Damaged(f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}")
                 if not flags & _ARTIFICIAL and kind not in heartbeats:
                     self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
                     if self.pos <= self._skip_to:
                         continue
-                if kind == _TABLE_MAP and maps.get(event[19:25], _NO_MAP)[0] == event[25:]:
-                    continue
                 self._ts = ts
-                self._ordinal = 0
+                if kind == _TABLE_MAP and maps.get(event[19:25], _NO_MAP)[0] == event[25 : size - tail]:
+                    continue
                 if kind == _GTID:
                     server, seq, domain, more = _MARIADB_GTID(event)
                     self._gtid = f"{domain}-{server}-{seq}"
@@ -154,6 +151,8 @@ class EventDecoder:
                     else:
                         items.append(self._commit())
                     continue
+                self._ordinal = 0
+                event = event[: size - tail]  # noqa: PLW2901
                 handler = handlers.get(kind)
                 found = handler(event) if handler else self._unknown(kind, flags)
             if not found:
