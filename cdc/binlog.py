@@ -19,17 +19,7 @@ from passport.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport.values import ColumnInfo
 from passport.version import Position
 
-__all__ = [
-    "Alive",
-    "BinlogStream",
-    "Commit",
-    "Item",
-    "Notice",
-    "Partial",
-    "Rotated",
-    "Row",
-    "Statement",
-]
+__all__ = ["Alive", "BinlogStream", "Commit", "Item", "Notice", "Partial", "Rotated", "Row", "Statement"]
 
 _COM_BINLOG_DUMP_GTID = 0x1E
 _BY_GTID = 0x04

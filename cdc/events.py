@@ -33,8 +33,7 @@ _BODY = 19  # where the part behind the header begins
 _ROWS_V1 = _BODY + 8
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
-_TABLE_MAP = BINLOG.TABLE_MAP_EVENT
-_GTID, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.XID_EVENT
+_GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
 _DUMMY = b"\xff\xff\xff\0\0\0"
 # As `Position(...)`, `Row(...)`, `Commit(...)`, which are made for every transaction, without a call in Python.
 _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
@@ -147,9 +146,8 @@ class EventDecoder:
                     continue
                 if kind == _XID:
                     if items and type(items[-1]) is Commit:
-                        items[-1] = self._commit()
-                    else:
-                        items.append(self._commit())
+                        items.pop()
+                    items.append(self._commit())
                     continue
                 self._ordinal = 0
                 event = event[: size - tail]  # noqa: PLW2901
