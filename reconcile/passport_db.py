@@ -50,7 +50,7 @@ class PassportDb:
         """Version and source time (Unix ms) up to which the destination has applied the hospital's changes."""
         with border():
             found = self._db.progress.find_one({"_id": hospital})
-        return (found["version"], found["at_ms"]) if found else None
+        return (found["version"], int(found["at_ms"])) if found else None
 
     def mirrored(self, hospital: str, after: int, to: int) -> set[int]:
         """Persons in (after, to] of whose rows the mirror knows."""

@@ -333,7 +333,7 @@ def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_
     ward.shown(ward.obs(person))
     equal(stage)
     assert scene.consumer.stop() == 0
-    before = told(stage)
+    before = told(stage)  # a rebuild parks what was parked again
     for _ in range(40):
         ward.obs(person)
     [letter] = [one for one in raw(stage, 1) if b'"op"' in one.value][-1:]
@@ -344,7 +344,8 @@ def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_
     equal(stage)
     eventually(lambda: max(one["lag_records"] for one in told(stage).values()) < 10, "no lag", 40)
     after = told(stage)
-    assert {key: one["dead_letters"] for key, one in after.items()} == {"kigali": {}, "huye": {"unknown_version": 1}}
+    assert after["huye"]["dead_letters"] == {**before["huye"]["dead_letters"], "unknown_version": 1}
+    assert after["kigali"]["dead_letters"] == before["kigali"]["dead_letters"]
     ends = json.loads(stage.run("verify", "--json").stdout)["hospitals"]
     for key in stage.hospitals:
         assert after[key]["stored"] == stage.db["observations"].count_documents({"hospital": key, "deleted": False})

@@ -221,7 +221,9 @@ def test_progress_survives(destination: Destination, sink: Sink) -> None:
         sink.record(Progress("kigali", offset, version(offset), 1_700_000_000_000 + offset, left))
     sink.close()
     again = destination.connect()
-    assert again.progress("kigali") == Progress("kigali", 9, version(9), 1_700_000_000_009, left)
+    known = again.progress("kigali")
+    assert known == Progress("kigali", 9, version(9), 1_700_000_000_009, left)
+    assert (type(known.offset), type(known.at_ms)) == (int, int), "an event can be made of them"
     assert again.progress("butare") is None
     # A start from before is allowed: records come again.
     again.record(Progress("kigali", 3, version(9), 1_700_000_000_003))

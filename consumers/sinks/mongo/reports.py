@@ -23,7 +23,8 @@ class Reports:
             found = self._db.progress.find_one({"_id": hospital})
         if not found:
             return None
-        return Progress(hospital, found["offset"], found["version"], found["at_ms"], found.get("rereads", []))
+        offset, at_ms = int(found["offset"]), int(found["at_ms"])  # no bson.Int64: events are made of them
+        return Progress(hospital, offset, found["version"], at_ms, found.get("rereads", []))
 
     def counts(self, hospital: str) -> dict[str, int]:
         """`stored` rows, `matched` and `unmatched` people, `conflicts`."""
