@@ -32,7 +32,7 @@ class Applier:
                 self._retain(partition, chunk)
         partition.next = items[-1].record.offset + 1
 
-    def reread(self, partition: Partition, *, busy: bool) -> None:
+    def reread(self, partition: Partition, *, busy: bool = False) -> None:
         """One slice of what notices and the destination want read again, if any is due; `busy`: records wait, too."""
         with self._asking_hospital():
             piece = partition.rereads.read(busy=busy)

@@ -106,7 +106,7 @@ def test_the_whole_topic_again_changes_nothing(kigali: Server, kafka_bootstrap: 
     path.with_name("out.progress.json").unlink()
     consume(given)
     after = assert_equal(given, path)
-    assert after.lines >= 2 * before.lines > 0
+    assert after.lines >= before.lines + len(before.rows) > before.lines > 0, "every row was delivered again"
     assert {key: one["version"] for key, one in after.rows.items()} == {
         key: one["version"] for key, one in before.rows.items()
     }
