@@ -31,11 +31,11 @@ def main() -> None:
     given = _arguments()
     with tempfile.TemporaryDirectory(prefix="bench-isolation-") as folder, _site(Path(folder)) as (stage, proxy):
         consumer = stage.roles[-1]
-        ways: dict[str, Callable[[], None]] = {"there": lambda: None, "refusing": proxy.refuse, "hanging": proxy.hold}
+        ways: dict[str, Callable[[], None] | None] = {"there": None, "refusing": proxy.refuse, "hanging": proxy.hold}
         found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for number in range(given.rounds):
             for way, break_it in ways.items():
-                took = _round(stage, proxy, consumer, break_it if way != "there" else None, given.seconds)
+                took = _round(stage, proxy, consumer, break_it, given.seconds)
                 found[way].append(took)
                 print(f"round {number + 1}, {way:9} p50 {took['p50']:.0f} ms, p99 {took['p99']:.0f} ms", flush=True)
     print(json.dumps({"latency_ms": _medians(found), "p99_ratios": _ratios(_medians(found))}))

@@ -5,7 +5,8 @@ import subprocess
 from collections.abc import Callable
 
 from dev.stack.server import Server
-from tests.faults.kinds import Scene, until
+from tests.e2e.stage import until
+from tests.faults.kinds import Scene
 
 
 def full_kafka(scene: Scene, rng: random.Random) -> str:

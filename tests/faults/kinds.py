@@ -19,7 +19,7 @@ from kafka import KafkaProducer
 
 from dev.stack.server import Server
 from tests.e2e.roles import Role
-from tests.e2e.stage import Stage
+from tests.e2e.stage import Stage, until
 from tests.faults.proxy import Proxy
 
 
@@ -415,10 +415,3 @@ def _paused(server: Server, rng: random.Random) -> str:
         server.resume()
     until(server.answers, 60, "it answers again")
     return f"pid {pid} stood still for {seconds:.0f} s"
-
-
-def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
-        time.sleep(0.1)
