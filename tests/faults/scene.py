@@ -10,6 +10,8 @@ from tests.faults.proxy import Proxy
 REGISTERED = 0.7
 # Roles give up on a hanging server, and come back to one that was away, sooner than by default.
 SETTINGS = {"consumer": {"retry_max_s": 5}}
+# A snapshot after a gap goes in front of what is new: it may take no more than the consumers can carry beside it.
+BUDGET = {"rows_per_s": 800}
 
 
 def hospitals() -> list[Hospital]:
@@ -26,7 +28,8 @@ def set_up(stage: Stage, seed: int, patients: int = 200) -> Scene:
             generator.Clinic(connection, seed=1, journal=True)  # makes the journal's table
         generator.passport_patients(stage.db, random.Random(1).sample(able, int(len(able) * REGISTERED)))
         proxies[key] = Proxy(hospital.sql.port)
-        hospital.settings = {"mysql": {"port": proxies[key].port, "read_timeout_s": 5, "connect_timeout_s": 3}}
+        reached = {"port": proxies[key].port, "read_timeout_s": 5, "connect_timeout_s": 3}
+        hospital.settings = {"mysql": reached, "load_budget": BUDGET}
     stage.write_config()
     stage.grant()
     readers = {key: [stage.role("cdc", "run", "--hospital", key)] for key in stage.hospitals}

@@ -20,7 +20,7 @@ from tests.soak.ledger import Entry, Ledger, fresh, positions
 from tests.soak.work import Shift, lost, told
 
 RECOVERY_S = 30
-QUIET_S = 60  # within which all is equal once nobody works
+QUIET_S = 600  # within which all is equal once nobody works: a purge at the end means a whole snapshot first
 PATIENCE_S = 120  # after that a fault is not recovered from at all
 REPOSITORY = Path(__file__).resolve().parents[2]
 
