@@ -77,9 +77,9 @@ class Saved:
 
     @classmethod
     def parse(cls, value: bytes) -> "Saved":
-        """ValueError when it is none."""
+        """ValueError when it is none. What a later release added is left out: going back to this one stays possible."""
         try:
-            body = json.loads(value)
+            body = {key: one for key, one in json.loads(value).items() if key in (*cls.__slots__, "v")}
             if body.pop("v") != 1:
                 raise ValueError("a position of another version")
             body["position"] = Position(body["position"][0], int(body["position"][1]))

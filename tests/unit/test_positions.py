@@ -33,6 +33,10 @@ def test_a_saved_position_is_read_as_it_was_written() -> None:
     assert Saved.parse(polling.encode()) == polling
 
 
+def test_what_a_later_release_added_to_a_position_is_left_out() -> None:
+    assert Saved.parse(SAVED.encode().replace(b'{"v":1', b'{"v":1,"later":[1]')) == SAVED
+
+
 @pytest.mark.parametrize("value", [b"", b"{}", b"[]", b'{"v": 2}', b'{"v": 1}', b'{"v": 1, "position": []}', b"\xff"])
 def test_what_is_no_position_is_refused(value: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # json has its own words

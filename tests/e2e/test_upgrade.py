@@ -1,0 +1,98 @@
+"""X3: data that an earlier commit's code wrote is gone on with by today's, and today's by the earlier one's."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev import hospital as generator
+from tests.e2e.roles import REPOSITORY, Role, environment
+from tests.e2e.stage import Hospital, Stage, opened, until
+
+FIRST = "586d2b3"  # of the whole way
+BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
+
+
+def code_of(commit: str, folder: Path) -> dict[str, str]:
+    """Variables with which a process runs that commit's code."""
+    archive = subprocess.run(["git", "archive", commit], cwd=REPOSITORY, capture_output=True, check=False)
+    assert archive.returncode == 0, f"{archive.stderr.decode()}: the history is not here: git fetch --unshallow"
+    folder.mkdir()
+    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    variables = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    words = [sys.executable, "-c", "import cdc, consumers; print(cdc.__file__, consumers.__file__)"]
+    found = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(variables), capture_output=True, text=True, check=True
+    )
+    assert found.stdout.count(str(folder)) == 2, found.stdout
+    return variables
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with opened(tmp_path, Hospital("kigali", 0, generator.NATIONAL_ID_TYPE)) as stage:
+        with stage.hospitals["kigali"].connect() as connection:
+            generator.create(connection, seed=17, patients=40)
+            generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
+        stage.grant()
+        yield stage
+
+
+def shift(stage: Stage, seed: int, **variables: str) -> str:
+    """Reader and consumer of some code while people work, both killed in it; the epoch that MongoDB shows then."""
+    roles = _roles(stage, **variables)
+    _work(stage, seed)
+    for role in roles:
+        role.kill()
+    return _epoch(stage)
+
+
+def _roles(stage: Stage, **variables: str) -> list[Role]:
+    known = stage.db["progress"].find_one() or {}
+    reader = stage.role("cdc", "run", "--hospital", "kigali", **variables)
+    consumer = stage.role("consume", "--destination", "passport", **variables)
+    reader.says("reading the binlog")
+    until(lambda: (stage.db["progress"].find_one() or {}).get("offset") != known.get("offset"), 90, "records come")
+    return [reader, consumer]
+
+
+def _work(stage: Stage, seed: int) -> None:
+    with stage.hospitals["kigali"].connect(autocommit=False) as connection:
+        assert generator.Clinic(connection, seed=seed).run(4, rate=30).total() > 20
+
+
+def _epoch(stage: Stage) -> str:
+    found = stage.db["progress"].find_one()
+    assert found
+    return str(found["version"])[:10]
+
+
+def _records(stage: Stage) -> dict[str, object]:
+    return {one["openmrsData"]["obsUuid"]: one["_id"] for one in stage.db["medicalrecords"].find()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("commit", [FIRST, BEFORE_MSGSPEC])
+def test_todays_code_goes_on_with_what_an_earlier_one_wrote(stage: Stage, tmp_path: Path, commit: str) -> None:
+    epoch = shift(stage, 1, **code_of(commit, tmp_path / commit))
+    before = _records(stage)
+    roles = _roles(stage)
+    _work(stage, 2)
+    stage.wait_equal(120)
+    after = _records(stage)
+    assert _epoch(stage) == epoch, "no snapshot was needed"
+    kept = before.keys() & after.keys()
+    assert kept
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+    assert all(role.running for role in roles)
+
+
+@pytest.mark.long
+def test_an_earlier_one_goes_on_with_what_todays_code_wrote(stage: Stage, tmp_path: Path) -> None:
+    epoch = shift(stage, 1)
+    _roles(stage, **code_of(BEFORE_MSGSPEC, tmp_path / "earlier"))
+    _work(stage, 2)
+    stage.wait_equal(120)
+    assert _epoch(stage) == epoch
