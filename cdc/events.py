@@ -68,7 +68,7 @@ class EventDecoder:
     ) -> None:
         self.file, self.pos = start or ("", 4)
         self.format_ts = self.began_ts = 0
-        self._watched = Watched(flavour, database, rows, notices, listed, charsets, fold=fold)
+        self._watched = Watched(flavour, database, rows, notices, listed, charsets, fold)
         self._executed = MariadbState(gtid_set) if flavour == "mariadb" else MysqlSet(gtid_set)
         self._statements = Statements(database, {*rows, *notices})
         self._skip_to = start.pos if start and skip else 0

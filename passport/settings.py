@@ -55,6 +55,8 @@ class Hospital(Model):
     provider_roles: tuple[str, ...] = ()
     passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
     load_budget: LoadBudget = LoadBudget()
+    # Quiet hours on the hospital's own clock, as 22:00-05:00: comparing begins within them only.
+    compare_hours: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
     poll_interval_s: float = Field(60, gt=0)
     server_id: int | None = Field(None, ge=1, le=2**32 - 1)
     mysql: MySQL

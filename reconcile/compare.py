@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -21,12 +23,12 @@ from consumers.lookups import Lookups
 from passport import metrics
 from passport.errors import Fatal, NotReady, Retry
 from passport.event import Row
-from passport.settings import Settings
+from passport.settings import Hospital, Settings
 from passport.source import ANY_SNAPSHOT, Reading, Source
 from reconcile import differing, hashes, passport_db, watchdog
 from reconcile.caught_up import Mark
 from reconcile.hashes import Digest
-from reconcile.pacing import FETCHED, HASHED, Pace
+from reconcile.pacing import FETCHED, HASHED, Pace, closed_s
 from reconcile.passport_db import PassportDb
 from reconcile.stamp import Stamp
 
@@ -40,7 +42,7 @@ log = structlog.get_logger()
 
 
 def run(hospital_id: str, settings: Settings, destination: str, *, once: bool, stop: threading.Event) -> None:
-    """A pass each EVERY_S seconds until `stop`; `once`: one pass, else NotReady. Fatal."""
+    """A pass each EVERY_S seconds, begun in quiet hours, until `stop`; `once`: one now, else NotReady. Fatal."""
     if settings.hospitals[hospital_id].capture != "binlog":
         raise Fatal(
             f"hospital {hospital_id}: its capture is polling, which compares in its own way",
@@ -51,7 +53,7 @@ def run(hospital_id: str, settings: Settings, destination: str, *, once: bool, s
 
 
 def _passes(hospital_id: str, settings: Settings, destination: str, *, once: bool, stop: threading.Event) -> None:
-    while not stop.is_set():
+    while once or _in_hours(hospital_id, settings.hospitals[hospital_id], stop):
         try:
             with passport_db.opened(settings, destination) as passport:
                 Comparison(hospital_id, settings, passport, stop).run()
@@ -64,6 +66,16 @@ def _passes(hospital_id: str, settings: Settings, destination: str, *, once: boo
         if once:
             return
         stop.wait(wait_s)
+
+
+def _in_hours(hospital_id: str, hospital: Hospital, stop: threading.Event) -> bool:
+    """Waits for the hospital's quiet hours; False when `stop` came before them."""
+    zone = ZoneInfo(hospital.timezone)
+    if wait_s := closed_s(hospital.compare_hours, datetime.now(zone)):
+        log.info("comparing waits", hospital=hospital_id, hours=hospital.compare_hours, wait_s=round(wait_s))
+    while not stop.is_set() and closed_s(hospital.compare_hours, datetime.now(zone)):
+        stop.wait(1)
+    return not stop.is_set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +212,8 @@ class Comparison:
     def _publish(self, person_ids: Sequence[int], mark: Mark) -> None:
         """At the position that the destination has reached: nothing seems further than it is."""
         at = self._passport.progress(self._id)
-        stamp = Stamp(
-            self._id,
-            self._hospital,
-            mark.server,
-            mark.version,
-            "compare",
-            at[1] if at else 0,
-            mark.position.file,
-            mark.position.pos,
-        )
+        seen_ms = at[1] if at else 0
+        stamp = Stamp(self._id, self._hospital, mark.server, mark.version, "compare", seen_ms, *mark.position)
         publisher = Publisher(self._settings.kafka, self._id, self._hospital.partition)
         try:
             for event in stamp.notices("person", [{"person_id": one} for one in person_ids]):

@@ -1,8 +1,9 @@
-"""The load budget: slows a job down to what its hospital's server may be asked for."""
+"""The load budget: what a job may ask of its hospital's server, and in which hours."""
 
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from passport.settings import LoadBudget
 
@@ -37,3 +38,13 @@ class Pace:
         while not self._stop.is_set() and (delay := self._next - time.monotonic()) > 0:
             self._stop.wait(min(delay, 1))
             self._tick()
+
+
+def closed_s(hours: str | None, now: datetime) -> float:
+    """Seconds until `hours` ("22:00-05:00", the wall time of `now`) begin; 0 within them. As long as a day: always."""
+    if hours is None:
+        return 0.0
+    begin, end = (timedelta(hours=int(one[:2]), minutes=int(one[3:])) for one in hours.split("-"))
+    day, clock = timedelta(days=1), now - now.replace(hour=0, minute=0, second=0, microsecond=0)
+    open_for = (end - begin) % day or day
+    return 0.0 if (clock - begin) % day < open_for else ((begin - clock) % day).total_seconds()

@@ -1,10 +1,13 @@
 """Beside a real stream: what no event told of is found and repaired, and a healthy pipeline publishes nothing."""
 
 import threading
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pymongo.database import Database
+from structlog.testing import capture_logs
 
 from cdc import reader
 from cdc.publisher import Publisher
@@ -17,6 +20,7 @@ from passport.settings import Destination, Settings
 from reconcile import caught_up, compare
 from reconcile.passport_db import opened
 from reconcile.verify import verify
+from tests.hospitals import eventually
 from tests.integration.published import HOSPITAL, read, settings_for
 from tests.servers import Address
 
@@ -252,3 +256,32 @@ def test_a_record_of_an_older_epoch_that_lands_late_brings_no_row_back(way: Way)
     worker.run("passport", way.settings, until_caught_up=True, stop=stop)
     assert way.mongo["observations"].find_one({"obsId": born}) is None
     assert verify(way.settings, "passport").equal
+
+
+def test_comparing_waits_for_its_quiet_hours(way: Way) -> None:
+    now = datetime.now(ZoneInfo(way.settings.hospitals[HOSPITAL].timezone))
+    later, open_now = ((now + timedelta(hours=one)).strftime("%H:%M") + "-" for one in (2, -1))
+    end = (now + timedelta(hours=3)).strftime("%H:%M")
+    assert [line["event"] for line in said(way, later + end)] == ["comparing waits"]
+    assert [line["event"] for line in said(way, open_now + end)] == ["compared"]
+
+
+def said(way: Way, hours: str) -> list[Any]:
+    """By comparing with these hours, until it has said something."""
+    hospital = way.settings.hospitals[HOSPITAL].model_copy(update={"compare_hours": hours})
+    settings = way.settings.model_copy(update={"hospitals": {HOSPITAL: hospital}})
+    stop = threading.Event()
+    with capture_logs() as lines:
+        thread = threading.Thread(
+            target=compare.run, args=(HOSPITAL, settings, "passport"), kwargs={"once": False, "stop": stop}
+        )
+        thread.start()
+        try:
+            with eventually(lambda: bool(lines)):
+                pass
+            stop.wait(1.5)  # one that waits goes on waiting
+        finally:
+            stop.set()
+            thread.join(30)
+    assert not thread.is_alive()
+    return lines

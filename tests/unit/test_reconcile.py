@@ -4,6 +4,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from bson import ObjectId
@@ -15,7 +16,7 @@ from passport.settings import LoadBudget
 from passport.values import ColumnInfo
 from reconcile import differing, hashes, walk
 from reconcile.hashes import Digest
-from reconcile.pacing import Pace
+from reconcile.pacing import Pace, closed_s
 from reconcile.ranges import Ranges
 from reconcile.report import KEPT, Compared, Differences, Report
 from reconcile.stamp import KEYS_OF_A_NOTICE, Stamp
@@ -209,3 +210,21 @@ def test_rows_are_events_like_all_others() -> None:
 def test_many_keys_make_several_notices() -> None:
     notices = list(stamp().notices("visit", [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]))
     assert [len(notice.keys) for notice in notices] == [KEYS_OF_A_NOTICE, 1]
+
+
+@pytest.mark.parametrize(
+    ("hours", "clock", "seconds"),
+    [
+        (None, "12:00", 0),
+        ("22:00-05:00", "22:00", 0),
+        ("22:00-05:00", "04:59", 0),
+        ("22:00-05:00", "05:00", 17 * 3600),
+        ("22:00-05:00", "21:59", 60),
+        ("01:30-02:30", "00:00", 5400),
+        ("01:30-02:30", "02:00", 0),
+        ("00:00-00:00", "12:00", 0),
+    ],
+)
+def test_quiet_hours(hours: str | None, clock: str, seconds: float) -> None:
+    now = datetime.fromisoformat(f"2026-03-29T{clock}").replace(tzinfo=ZoneInfo("Europe/Paris"))
+    assert closed_s(hours, now) == seconds
