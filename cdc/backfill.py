@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from cdc import epochs
 from cdc.envelopes import Envelopes
@@ -13,6 +14,8 @@ from passport import source as server
 from passport.errors import Fatal
 from passport.settings import Settings
 from passport.source import Source, Waypoint
+
+KEYS_OF_A_NOTICE = 500
 
 
 def run(
@@ -29,50 +32,40 @@ def run(
     `progress` gets the rows so far and the share of the keys. Needs no lease: what it reads has the version of where
     it was read, and the newest version holds. NotReady, Fatal.
     """
-    hospital = settings.hospitals[hospital_id]
-    source = Source(hospital_id, hospital.mysql)
-    try:
-        saved = _saved(hospital_id, settings, source)
+    with _joined(hospital_id, settings) as (source, saved, publisher, envelopes):
         at = _now(source, saved)
-        publisher = Publisher(settings.kafka, hospital_id, hospital.partition)
-        try:
-            envelopes = Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch)
-            cursor = Snapshot(next_key=None if first is None else first - 1)
-            job = SnapshotJob(source, publisher, envelopes, hospital.load_budget, cursor, to=to)
-            while not (stop.is_set() or job.done or _past(job, to)):
-                job.step(at, live=False)
-                progress(job.rows, job.share)
-                time.sleep(min(0.05, job.wait_s(live=False)))
-            publisher.flush()
-        finally:
-            publisher.close()
-    finally:
-        source.close()
+        cursor = Snapshot(next_key=None if first is None else first - 1)
+        budget = settings.hospitals[hospital_id].load_budget
+        job = SnapshotJob(source, publisher, envelopes, budget, cursor, to=to)
+        while not (stop.is_set() or job.done or _past(job, to)):
+            job.step(at, live=False)
+            progress(job.rows, job.share)
+            time.sleep(min(0.05, job.wait_s(live=False)))
     return job.rows
 
 
-def person(hospital_id: str, settings: Settings, person_id: int) -> None:
-    """Asks every destination to read this person whole: what it then holds of them is the truth, deletes included.
+def persons(hospital_id: str, settings: Settings, person_ids: Sequence[int]) -> None:
+    """Asks every destination to read these persons whole: what it then holds of them is the truth, deletes included.
 
-    A notice, as `reconcile` publishes it for who differs: at the saved position, so that it is part of what is read
+    Notices, as `reconcile` publishes them for who differs: at the saved position, so that it is part of what is read
     and no destination seems further than it is. NotReady, Fatal.
     """
+    with _joined(hospital_id, settings) as (_, saved, publisher, envelopes):
+        for start in range(0, len(person_ids), KEYS_OF_A_NOTICE):
+            keys = [{"person_id": one} for one in person_ids[start : start + KEYS_OF_A_NOTICE]]
+            value = envelopes.notice("person", "r", keys, at=saved.position, ordinal=0, gtid="", ts_ms=0)
+            publisher.send("notice", value)
+
+
+@contextmanager
+def _joined(hospital_id: str, settings: Settings) -> Iterator[tuple[Source, Saved, Publisher, Envelopes]]:
+    """Beside the hospital's reader, in its epoch. All that was sent is acknowledged at the end."""
     hospital = settings.hospitals[hospital_id]
-    source = Source(hospital_id, hospital.mysql)
-    try:
+    with closing(Source(hospital_id, hospital.mysql)) as source:
         saved = _saved(hospital_id, settings, source)
-    finally:
-        source.close()
-    envelopes = Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch)
-    key = {"person_id": person_id}
-    publisher = Publisher(settings.kafka, hospital_id, hospital.partition)
-    try:
-        publisher.send(
-            "notice", envelopes.notice("person", "r", (key,), at=saved.position, ordinal=0, gtid="", ts_ms=0)
-        )
-        publisher.flush()
-    finally:
-        publisher.close()
+        with closing(Publisher(settings.kafka, hospital_id, hospital.partition)) as publisher:
+            yield source, saved, publisher, Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch)
+            publisher.flush()
 
 
 def _past(job: SnapshotJob, to: int | None) -> bool:
@@ -80,11 +73,8 @@ def _past(job: SnapshotJob, to: int | None) -> bool:
 
 
 def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
-    positions = Positions(settings.kafka)
-    try:
+    with closing(Positions(settings.kafka)) as positions:
         saved = positions.load(hospital_id)
-    finally:
-        positions.close()
     if saved is None or saved.capture != "binlog":
         verb = "reconcile" if settings.hospitals[hospital_id].capture == "polling" else "cdc run"
         raise Fatal(

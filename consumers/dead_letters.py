@@ -6,6 +6,7 @@ came (it may hold a patient's data), its headers say why it is here and where it
 
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 from consumers.broker import Record, Writer, read_all
@@ -203,11 +204,10 @@ def _apply(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
 
 def _apply_notice(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
     """Reads again what the notice concerns."""
-    lookups = _lookups(settings, event, sink)
-    rereads = Rereads(lookups, settings.hospitals[event.source.hospital].load_budget)
-    rereads.notice(event, 0, frozenset())
     outcome = Outcome()
-    try:
+    with closing(_lookups(settings, event, sink)) as lookups:
+        rereads = Rereads(lookups, settings.hospitals[event.source.hospital].load_budget)
+        rereads.notice(event, 0, frozenset())
         while rereads.pending():
             piece = rereads.read()
             if piece is None:
@@ -217,8 +217,6 @@ def _apply_notice(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome
             for person, keys in piece.persons:
                 outcome += sink.retain(person, keys, piece.version)
             piece.finish()
-    finally:
-        lookups.close()
     return outcome
 
 
@@ -234,8 +232,7 @@ def _lookups(settings: Settings, event: ChangeEvent, sink: Sink) -> Lookups:
 
 def _apply_row(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
     """The row as it is now at the hospital, or its end."""
-    lookups = _lookups(settings, event, sink)
-    try:
+    with closing(_lookups(settings, event, sink)) as lookups:
         with lookups.source.read() as reading:
             found: list[Row] = reading.obs("obs_id = %s", [event.row["obs_id"]])
             row = found[0] if found else event.row
@@ -243,5 +240,3 @@ def _apply_row(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
             asked: Asked = (row, lookups.version(reading), not found, "reread")
             observations = lookups.observations_in(reading, [asked])
         return sink.write(observations)
-    finally:
-        lookups.close()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import pymysql
@@ -66,11 +67,8 @@ def clock_ms(reading: Reading) -> int:
 
 
 def _last_saved(settings: Settings, hospital_id: str) -> Saved:
-    positions = Positions(settings.kafka)
-    try:
+    with closing(Positions(settings.kafka)) as positions:
         saved = positions.load(hospital_id)
-    finally:
-        positions.close()
     if saved is None:
         command = "reconcile" if settings.hospitals[hospital_id].capture == "polling" else "cdc run"
         raise NotReady(

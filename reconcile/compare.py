@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -214,13 +214,10 @@ class Comparison:
         at = self._passport.progress(self._id)
         seen_ms = at[1] if at else 0
         stamp = Stamp(self._id, self._hospital, mark.server, mark.version, "compare", seen_ms, *mark.position)
-        publisher = Publisher(self._settings.kafka, self._id, self._hospital.partition)
-        try:
+        with closing(Publisher(self._settings.kafka, self._id, self._hospital.partition)) as publisher:
             for event in stamp.notices("person", [{"person_id": one} for one in person_ids]):
                 publisher.send(event.kind, event.encode())
             publisher.flush()
-        finally:
-            publisher.close()
         metrics.REPAIRED.labels(self._id).inc(len(person_ids))
 
 

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -70,13 +70,10 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
 @contextmanager
 def _leased(hospital_id: str, settings: Settings, stop: threading.Event) -> Iterator[Lease]:
     """One poller a hospital: two would give the same number to different snapshots. Retry when `stop` came first."""
-    lease = Lease(hospital_id, settings.hospitals[hospital_id].mysql)
-    try:
+    with closing(Lease(hospital_id, settings.hospitals[hospital_id].mysql)) as lease:
         if not lease.take(stop):
             raise Retry(f"hospital {hospital_id}: stopped while waiting for its lease")
         yield lease
-    finally:
-        lease.close()
 
 
 @contextmanager
@@ -84,15 +81,10 @@ def opened(hospital_id: str, settings: Settings, lease: Lease, stop: threading.E
     """A session of polling; the lease is held. NotReady, Fatal."""
     partition = settings.hospitals[hospital_id].partition
     Positions.ensure(settings)
-    positions, publisher = Positions(settings.kafka), None
-    try:
+    with closing(Positions(settings.kafka)) as positions:
         positions.check_partition(hospital_id, partition)
-        publisher = Publisher(settings.kafka, hospital_id, partition)
-        yield Polling(hospital_id, settings, positions, lease, publisher, stop)
-    finally:
-        positions.close()
-        if publisher:
-            publisher.close()
+        with closing(Publisher(settings.kafka, hospital_id, partition)) as publisher:
+            yield Polling(hospital_id, settings, positions, lease, publisher, stop)
 
 
 class Polling:

@@ -45,6 +45,7 @@ class Differences:
 class Compared:
     """One hospital: `persons` looked at, `matched` of them, their `rows` of obs and `records`; and what differs.
 
+    `asked`: people whose repair was published.
     `behind`: the destination had not applied what the hospital holds within the time given; `hint`: what to do then.
     """
 
@@ -55,6 +56,7 @@ class Compared:
     missing: int = 0
     extra: int = 0
     different: int = 0
+    asked: int = 0
     behind: bool = False
     hint: str = ""
 
@@ -104,4 +106,5 @@ def _line(hospital_id: str, one: Compared) -> str:
     numbers = f"{one.matched} matched of {one.persons} persons, {one.rows} rows, {one.records} records"
     wrong = f"{one.missing} missing, {one.extra} extra, {one.different} different"
     late = f" (behind: {one.hint})" if one.behind else ""
-    return f"{hospital_id}: {numbers}; {wrong}{late}"
+    repair = f"; {one.asked} people are read whole again, verify once more" if one.asked else ""
+    return f"{hospital_id}: {numbers}; {wrong}{late}{repair}"

@@ -1,4 +1,4 @@
-"""Proves, without writing anything, that the Passport holds what the hospitals hold: links, mirror and records.
+"""Proves that the Passport holds what the hospitals hold: links, mirror and records. Writes nothing unless asked to.
 
 By person, in batches of which each is read at one snapshot of the hospital, with lookups of its own. What differs is
 looked at again when the destination has applied a position taken after the read: what is on its way is no difference.
@@ -14,9 +14,10 @@ from typing import TypeVar
 
 from bson import ObjectId
 
+from cdc import backfill
 from consumers.lookups import Lookups
 from consumers.sinks.mongo.client import Document
-from passport.errors import Fatal
+from passport.errors import Fatal, NotReady, Retry
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Source
 from reconcile import differing, expected, passport_db
@@ -30,7 +31,7 @@ ROUNDS = 3
 SETTLE_S = 2.0
 PERSONS = 500  # of a batch, and
 ROWS = 5_000  # of obs, one person at least
-EVERYONE = 2**62
+EVERYBODY = (0, 2**62)
 CACHE_ENTRIES = 50_000
 CACHE_TTL_S = 3_600.0
 
@@ -44,9 +45,14 @@ def verify(
     destination: str,
     *,
     hospitals: Sequence[str] | None = None,
+    persons: tuple[int, int] = EVERYBODY,
+    repair: bool = False,
     progress: OnProgress | None = None,
 ) -> Report:
-    """Compares `hospitals` (all of them if None). `progress`: told how far it is. NotReady, Retry, Fatal."""
+    """Compares `hospitals` (all of them if None). `progress`: told how far it is. NotReady, Retry, Fatal.
+
+    `persons`: first and last person_id. `repair`: who differs is read whole by every destination, once it gets there.
+    """
     chosen = list(settings.hospitals if hospitals is None else hospitals)
     for hospital_id in chosen:
         if hospital_id not in settings.hospitals:
@@ -56,7 +62,7 @@ def verify(
     with passport_db.opened(settings, destination) as passport:
         for hospital_id in chosen:
             told = partial(_told, progress, sum(one.persons for one in report.hospitals.values()))
-            report.add(hospital_id, *_Verifier(settings, hospital_id, passport, told).result())
+            report.add(hospital_id, *_Verifier(settings, hospital_id, passport, persons, told).result(repair=repair))
     return report
 
 
@@ -69,7 +75,12 @@ class _Verifier:
     """One hospital."""
 
     def __init__(
-        self, settings: Settings, hospital_id: str, passport: PassportDb, told: Callable[[int, int], None]
+        self,
+        settings: Settings,
+        hospital_id: str,
+        passport: PassportDb,
+        persons: tuple[int, int],
+        told: Callable[[int, int], None],
     ) -> None:
         self._settings = settings
         self._id = hospital_id
@@ -77,18 +88,28 @@ class _Verifier:
         self._passport = passport
         self._source = Source(hospital_id, self._hospital.mysql)
         self._pace = Pace(self._hospital.load_budget, Event())
+        self._first, self._last = persons
+        self._done_to = self._first - 1
         self._told = told
         self._patients: set[str] = set()
         self._compared = Compared()
         self._forget()
 
-    def result(self) -> tuple[Compared, Differences]:
+    def result(self, *, repair: bool) -> tuple[Compared, Differences]:
         try:
-            return self._result()
+            found, strays = self._differing()
+            if repair and not self._compared.behind and (people := self._people(found, strays)):
+                backfill.persons(self._id, self._settings, people)
+                self._compared.asked = len(people)
         finally:
             self._source.close()
+        total = Differences()
+        for one in found.values():
+            total.merge(one)
+        total.add("extra", (f"medicalrecords/{key}" for key in self._stray_records(strays)))
+        return self._compared, total
 
-    def _result(self) -> tuple[Compared, Differences]:
+    def _differing(self) -> tuple[ByPerson, set[str]]:
         found, strays = self._everyone()
         for _ in range(ROUNDS if found or strays else 0):
             if not self._caught_up():
@@ -97,11 +118,7 @@ class _Verifier:
             found, strays = self._again(found, strays)
             if (found, strays) == before or not (found or strays):
                 break
-        total = Differences()
-        for one in found.values():
-            total.merge(one)
-        total.add("extra", (f"medicalrecords/{key}" for key in self._stray_records(strays)))
-        return self._compared, total
+        return found, strays
 
     def _caught_up(self) -> bool:
         """Waits for the destination to be where the hospital is now, and to hear of who has just registered."""
@@ -115,22 +132,39 @@ class _Verifier:
         """Persons that differ, and patients who are shown records of the hospital though nobody there is them."""
         shown, linked = self._passport.shown_to(self._id), self._passport.linked(self._id)
         found: ByPerson = {}
+        try:
+            of = self._patients_there()
+            for after, to, person_ids in self._batches():
+                also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
+                for ids in _parts(sorted({*person_ids, *also})):
+                    found |= self._compare(ids, count=True)
+                self._done_to = to
+                self._told(self._compared.persons, max(of, self._compared.persons))
+        except Retry as error:
+            raise self._interrupted(error, len(found)) from None
+        return found, shown - self._patients if (self._first, self._last) == EVERYBODY else set()
+
+    def _patients_there(self) -> int:
+        sql = "SELECT COUNT(*) AS persons FROM patient WHERE patient_id BETWEEN %s AND %s"
         with self._source.read(ANY_SNAPSHOT) as reading:
-            of = int(reading.rows("SELECT COUNT(*) AS persons FROM patient")[0]["persons"])
-        for after, to, person_ids in self._batches():
-            also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
-            for ids in _parts(sorted({*person_ids, *also})):
-                found |= self._compare(ids, count=True)
-            self._told(self._compared.persons, max(of, self._compared.persons))
-        return found, shown - self._patients
+            return int(reading.rows(sql, (self._first, self._last))[0]["persons"])
+
+    def _interrupted(self, error: Retry, differ: int) -> NotReady:
+        """What is known so far, and how to go on."""
+        why = str(error).partition("\n")[0]
+        so_far = f"{self._compared.persons} people up to {self._done_to} were compared, {differ} of them differ"
+        again = f"passport verify --hospital {self._id} --from-person {self._done_to + 1}"
+        return NotReady(f"{why}; {so_far}", hint=f"{again}   # goes on there")
 
     def _again(self, found: ByPerson, strays: set[str]) -> tuple[ByPerson, set[str]]:
         self._forget()
-        persons = {*found, *self._stray_records(strays).values()} - {None}
         again: ByPerson = {}
-        for ids in _parts(sorted(one for one in persons if one is not None), PERSONS // 10):
+        for ids in _parts(self._people(found, strays), PERSONS // 10):
             again |= self._compare(ids)
         return again, {one for one in strays - self._patients if self._stray_records({one})}
+
+    def _people(self, found: ByPerson, strays: set[str]) -> list[int]:
+        return sorted({*found, *(one for one in self._stray_records(strays).values() if one is not None)})
 
     def _stray_records(self, patients: Collection[str]) -> dict[str, int | None]:
         """Hex of _id -> person_id of the records that these patients are shown."""
@@ -145,17 +179,17 @@ class _Verifier:
 
     def _batches(self) -> Iterator[tuple[int, int, list[int]]]:
         """(after, to, person_ids with obs): together they leave no number out."""
-        after = -1
+        after = self._done_to
         while True:
             with self._source.read(ANY_SNAPSHOT) as reading:
                 sizes = reading.rows(
-                    "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s"
+                    "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s AND person_id <= %s"
                     " GROUP BY person_id ORDER BY person_id LIMIT %s",
-                    (after, PERSONS),
+                    (after, self._last, PERSONS),
                 )
             batch = _prefix([(row["person_id"], row["counted"]) for row in sizes])
             last = len(batch) == len(sizes) < PERSONS
-            yield after, EVERYONE if last else batch[-1], batch
+            yield after, self._last if last else batch[-1], batch
             if last:
                 return
             after = batch[-1]

@@ -182,6 +182,9 @@ def verify(
     context: typer.Context,
     destination: DestinationOption = None,
     hospital: SomeHospital = None,
+    from_person: Annotated[int | None, typer.Option(help="First person_id; with --hospital.")] = None,
+    to_person: Annotated[int | None, typer.Option(help="Last person_id; with --hospital.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Who differs is read whole again.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Compare the two ends, mirror and records. 0 only if something was compared and all of it is equal."""
@@ -189,8 +192,12 @@ def verify(
 
     session: Session = context.obj
     name, _ = session.destination(destination, "mongo")
+    everybody = verifying.EVERYBODY
+    persons = (from_person or everybody[0], everybody[1] if to_person is None else to_person)
     if hospital:
         session.hospital(hospital)
+    elif persons != everybody:
+        raise typer.BadParameter("numbers of persons are a hospital's own: --hospital too", param_hint="--from-person")
     hospitals = [hospital] if hospital else None
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("people", total=None)
@@ -198,9 +205,12 @@ def verify(
             session.settings,
             name,
             hospitals=hospitals,
+            persons=persons,
+            repair=repair,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
-    _note(session.settings, name, report)
+    if persons == everybody:
+        _note(session.settings, name, report)
     if as_json:
         session.print_json(report.as_json())
     else:

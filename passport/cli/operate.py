@@ -51,7 +51,7 @@ def backfill(
     if person is not None:
         if from_key is not None or to_key is not None:
             raise typer.BadParameter("a person's obs have no range of keys", param_hint="--person")
-        filling.person(hospital, session.settings, person)
+        filling.persons(hospital, session.settings, [person])
         session.console.print("asked: every destination reads this person whole", highlight=False)
         return
     with rows_bar(f"obs of {hospital}") as progress:

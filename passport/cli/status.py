@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from math import isfinite
 from typing import Any
 
@@ -119,14 +120,12 @@ def _at_the_server(settings: Settings, name: str, saved: Any) -> tuple[bool | No
 
     if saved is None or saved.capture == "polling":
         return None, None
-    source = Source(name, settings.hospitals[name].mysql)
     try:
-        end = end_of_binlog(source.connection())
-        left, _ = headroom(source, saved.position, saved.ts_ms)
+        with closing(Source(name, settings.hospitals[name].mysql)) as source:
+            end = end_of_binlog(source.connection())
+            left, _ = headroom(source, saved.position, saved.ts_ms)
     except PassportError:
         return None, None
-    finally:
-        source.close()
     return end is not None and end.order > saved.position.order, left
 
 

@@ -53,7 +53,7 @@ def test_without_a_stream_there_is_nothing_to_join(own_mariadb: Callable[..., Ma
     with pytest.raises(Fatal, match="kigali: no stream has been started"):
         backfill.run("kigali", settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
     with pytest.raises(Fatal, match="kigali: no stream has been started"):
-        backfill.person("kigali", settings, 7)
+        backfill.persons("kigali", settings, [7])
 
 
 def busiest(server: MariaDB | MySQL) -> int:
@@ -82,7 +82,7 @@ def test_a_person_is_read_whole_again(
     with pytest.raises(AssertionError):  # the fault happened: no destination knows
         consuming.assert_equal(given, path)
     lines = consuming.delivered(path).lines
-    backfill.person("kigali", given, person)
+    backfill.persons("kigali", given, [person])
     consuming.consume(given)
     found = consuming.assert_equal(given, path)
     ((rows,),) = kigali.execute(f"SELECT COUNT(*) FROM openmrs.obs WHERE person_id = {person}")

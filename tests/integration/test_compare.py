@@ -56,6 +56,10 @@ class Way:
     def notices(self) -> list[ChangeEvent]:
         return [event for event in self.events() if event.kind == "notice" and event.source.origin == "compare"]
 
+    def repairs(self) -> list[ChangeEvent]:
+        """What `verify --repair` asked for."""
+        return [event for event in self.events() if event.kind == "notice" and event.op == "r"]
+
     def matched(self) -> list[int]:
         return [one["personId"] for one in self.mongo["people"].find({"patientId": {"$type": "string"}})]
 
@@ -285,3 +289,16 @@ def said(way: Way, hours: str) -> list[Any]:
             thread.join(30)
     assert not thread.is_alive()
     return lines
+
+
+def test_verify_repairs_who_differs(way: Way) -> None:
+    one, other = way.matched()[:2]
+    way.mongo["observations"].delete_one({"personId": one, "deleted": False})
+    way.mongo["medicalrecords"].update_one({"openmrsData.personId": other}, {"$set": {"data.title": "tampered"}})
+    report = verify(way.settings, "passport", repair=True)
+    assert not report.equal
+    assert report.hospitals[HOSPITAL].asked == 2
+    assert [key["person_id"] for notice in way.repairs() for key in notice.keys] == sorted((one, other))
+    way.bring()
+    assert verify(way.settings, "passport", repair=True).equal
+    assert len(way.repairs()) == 1

@@ -1,7 +1,9 @@
 """Verifying finds what is missing, extra and different, and calls nothing else a difference."""
 
+import re
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +19,7 @@ from passport.settings import Destination, Settings
 from reconcile import caught_up, polling
 from reconcile.report import Report
 from reconcile.verify import verify
+from tests.faults.proxy import Proxy
 from tests.integration.published import HOSPITAL, settings_for
 from tests.servers import Address
 
@@ -244,3 +247,43 @@ def test_what_differs_in_a_hospital_without_positions_names_the_command(
     polling.Positions.ensure(settings)
     with pytest.raises(NotReady, match="nothing of it has been captured"):
         verify(settings, "passport")
+
+
+def test_a_range_of_persons(way: Way) -> None:
+    wrong = way.mongo["observations"].find_one(LIVE)
+    assert wrong
+    way.mongo["observations"].update_one({"_id": wrong["_id"]}, {"$set": {"row.comments": "changed"}})
+    person = wrong["personId"]
+    ranges = {
+        where: verify(way.settings, "passport", persons=where)
+        for where in ((0, person - 1), (person, person), (person + 1, 2**62))
+    }
+    whole = way.verify()
+    assert [one.different for one in ranges.values()] == [0, 1, 0]
+    assert sum(one.rows for one in ranges.values()) == whole.rows
+    assert sum(one.records for one in ranges.values()) == whole.records
+    assert sum(one.hospitals[HOSPITAL].persons for one in ranges.values()) == whole.hospitals[HOSPITAL].persons
+
+
+def test_an_interrupted_one_says_where_to_go_on(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconcile.verify.PERSONS", 10)
+    whole, parts = way.verify(), []
+    with closing(Proxy(way.address.port)) as proxy:
+        hospital = way.settings.hospitals[HOSPITAL]
+        behind = hospital.model_copy(update={"mysql": hospital.mysql.model_copy(update={"port": proxy.port})})
+        settings = way.settings.model_copy(update={"hospitals": {HOSPITAL: behind}})
+
+        def told(done: int, _: int) -> None:
+            parts.append(done)
+            if len(parts) == 2:
+                proxy.refuse()
+
+        with pytest.raises(NotReady) as interrupted:
+            verify(settings, "passport", progress=told)
+    assert proxy.cuts
+    assert f"{parts[-1]} people up to" in interrupted.value.message
+    found = re.search(r"--from-person (\d+)", interrupted.value.hint)
+    assert found
+    rest = verify(way.settings, "passport", persons=(int(found[1]), 2**62))
+    assert rest.equal
+    assert rest.hospitals[HOSPITAL].persons == whole.hospitals[HOSPITAL].persons - parts[-1]
