@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
+from dev import asyncapi
 from passport import metrics
 from passport.cli import app
 from passport.settings import Settings
@@ -26,6 +27,7 @@ def pages() -> dict[Path, str]:
     """Text by place of each page."""
     folder = ROOT / "docs/reference"
     return {
+        folder / "asyncapi.json": asyncapi.page(),
         folder / "command-line.md": MADE.format("passport/cli") + _command_line(),
         folder / "metrics.md": MADE.format("passport/metrics.py") + _metrics(),
         folder / "settings.md": MADE.format("passport/settings.py and config/*.yaml") + _settings(),

@@ -1,0 +1,67 @@
+"""docs/reference/asyncapi.json: the topics that others may read, with the schemas of the types that are parsed."""
+
+import json
+from typing import Any
+
+import msgspec
+
+from passport import __version__, event
+from passport.settings import Kafka
+
+MESSAGES = {
+    "row": ("a row of obs changed, or was read", event._Row),  # noqa: SLF001
+    "notice": ("a row changed in a table that obs are enriched from or matched by", event._Notice),  # noqa: SLF001
+    "chunk": ("every other obs in this range of keys is gone", event._Chunk),  # noqa: SLF001
+    "heartbeat": ("all up to this position is published", event._Heartbeat),  # noqa: SLF001
+}
+KEY = {"type": "string", "description": "The hospital's id, which has a partition of its own."}
+LETTER = {"type": "string", "contentEncoding": "binary", "description": "The record as it came, or null: settled."}
+
+
+def page() -> str:
+    return json.dumps(_document(), indent=1) + "\n"
+
+
+def _document() -> dict[str, Any]:
+    kafka = Kafka(bootstrap="localhost")
+    messages = {kind: _message(kind, summary) for kind, (summary, _) in MESSAGES.items()}
+    letter = {"summary": "a record that could not be carried", "payload": LETTER}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "openmrs-passport",
+            "version": __version__,
+            "description": "What travels in Kafka; events.md tells it in words.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "changes": _channel(kafka.topic, "One partition a hospital, in commit order.", list(messages)),
+            "deadLetters": _channel(kafka.dead_letters_topic, "Why each is here stands in its headers.", ["letter"]),
+        },
+        "operations": {
+            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}} for name in ("changes", "deadLetters")
+        },
+        "components": {"messages": {**messages, "letter": letter}, "schemas": _schemas()},
+    }
+
+
+def _channel(topic: str, description: str, messages: list[str]) -> dict[str, Any]:
+    refs = {name: {"$ref": f"#/components/messages/{name}"} for name in messages}
+    return {"address": topic, "description": description, "messages": refs}
+
+
+def _message(kind: str, summary: str) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "headers": {"type": "object", "properties": {"ce_type": {"const": kind}}, "required": ["ce_type"]},
+        "payload": {"$ref": f"#/components/schemas/{kind.capitalize()}"},
+        "bindings": {"kafka": {"key": KEY}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    """As the parser has them; names without the underscore of a private class."""
+    types = [of for _, of in MESSAGES.values()]
+    _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    named: dict[str, Any] = json.loads(json.dumps(found).replace('"_', '"').replace("/_", "/"))
+    return named
