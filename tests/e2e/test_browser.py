@@ -227,6 +227,7 @@ def test_the_operators_page(browser: Browser, running: Running, width: str) -> N
 
 
 def test_status_says_what_the_operators_page_says(browser: Browser, running: Running) -> None:
+    running.stage.wait_equal(90)  # else somebody is matched between the one and the other
     watching = running.stage.role("status", "--json", "--watch")
     until(lambda: watching.said().count("\n") >= 2, 120, "a second look")
     watching.stop()
