@@ -11,11 +11,9 @@ from cdc.position import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob
 from passport import source as server
-from passport.errors import Fatal
+from passport.errors import NotReady
 from passport.settings import Settings
 from passport.source import Source, Waypoint
-
-KEYS_OF_A_NOTICE = 500
 
 
 def run(
@@ -51,9 +49,8 @@ def persons(hospital_id: str, settings: Settings, person_ids: Sequence[int]) -> 
     and no destination seems further than it is. NotReady, Fatal.
     """
     with _joined(hospital_id, settings) as (_, saved, publisher, envelopes):
-        for start in range(0, len(person_ids), KEYS_OF_A_NOTICE):
-            keys = [{"person_id": one} for one in person_ids[start : start + KEYS_OF_A_NOTICE]]
-            value = envelopes.notice("person", "r", keys, at=saved.position, ordinal=0, gtid="", ts_ms=0)
+        keys = [{"person_id": one} for one in person_ids]
+        for value in envelopes.notices("person", "r", keys, saved.position, ts_ms=0):
             publisher.send("notice", value)
 
 
@@ -77,12 +74,12 @@ def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
         saved = positions.load(hospital_id)
     if saved is None or saved.capture != "binlog":
         verb = "reconcile" if settings.hospitals[hospital_id].capture == "polling" else "cdc run"
-        raise Fatal(
+        raise NotReady(
             f"hospital {hospital_id}: no stream has been started that a backfill could join",
             hint=f"passport {verb} --hospital {hospital_id}",
         )
     if why := epochs.unusable(saved, source.connection()):
-        raise Fatal(
+        raise NotReady(
             f"hospital {hospital_id}: its reader will take a whole snapshot anyway ({why})",
             hint=f"passport cdc run --hospital {hospital_id}",
         )

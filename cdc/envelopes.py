@@ -1,26 +1,30 @@
-"""What the reader publishes, as bytes: pure, one object an epoch."""
+"""What is published, as bytes: pure, one object an epoch."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cdc.changes import Row as Change
-from passport.event import ChangeEvent, EventSource, Op, Origin, Row, RowEnvelope
+from passport.event import KEYS_OF_A_NOTICE, ChangeEvent, EventSource, Op, Origin, Row, RowEnvelope
 from passport.settings import Hospital
 from passport.values import row_text
 from passport.version import Position, prefix
 
 
 class Envelopes:
-    """Of one hospital's epoch; `server`: identity of the server whose positions these are."""
+    """Of one hospital's epoch; `server`: identity of the server whose positions these are.
 
-    def __init__(self, hospital_id: str, hospital: Hospital, *, server: str, epoch: int) -> None:
+    `polled`: there is no binlog; the files of the positions count the runs, and no event tells its place.
+    """
+
+    def __init__(self, hospital_id: str, hospital: Hospital, *, server: str, epoch: int, polled: bool = False) -> None:
         self.epoch = epoch
         self.server = server
         self._hospital_id = hospital_id
         self._hospital = hospital
+        self._polled = polled
         self._stream = self._envelope("binlog")
-        self._read = self._envelope("snapshot")
+        self._read = self._envelope("poll" if polled else "snapshot")
         self._at: Position | None = None
         self._file = self._begin = ""
 
@@ -41,7 +45,7 @@ class Envelopes:
         """Rows that a SELECT saw at `at`."""
         version = prefix(self.epoch, at.number, at.pos)
         where = f"{at.file}:{at.pos}"
-        self._read.at(file=at.file, pos=at.pos, gtid="", ts_ms=ts_ms, prefix=version, transaction=where)
+        self._read.at(file=self._told(at), pos=at.pos, gtid="", ts_ms=ts_ms, prefix=version, transaction=where)
         for row in rows:
             yield self._read("r", None, row_text(row.keys(), row.values()), 0, True, now_ms())
 
@@ -57,6 +61,12 @@ class Envelopes:
         source = self._source(table, at, ordinal, gtid, ts_ms, "binlog")
         return ChangeEvent("notice", source, now_ms(), op=op, keys=tuple(keys)).encode()
 
+    def notices(self, table: str, op: Op, keys: Sequence[Any], at: Position, ts_ms: int) -> Iterator[bytes]:
+        """Of many rows at once."""
+        for start in range(0, len(keys), KEYS_OF_A_NOTICE):
+            some = keys[start : start + KEYS_OF_A_NOTICE]
+            yield self.notice(table, op, some, at=at, ordinal=0, gtid="", ts_ms=ts_ms)
+
     def heartbeat(self, at: Position, gtid: str, ts_ms: int) -> bytes:
         """All up to `at` is published; the source's clock was `ts_ms` when that was all there was."""
         return ChangeEvent("heartbeat", self._source("", at, 0, gtid, ts_ms, "binlog"), now_ms()).encode()
@@ -67,15 +77,18 @@ class Envelopes:
             timezone=self._hospital.timezone,
             db=self._hospital.mysql.database,
             table=table,
-            file=at.file,
+            file=self._told(at),
             pos=at.pos,
             row=ordinal,
             gtid=gtid,
             server=self.server,
             ts_ms=ts_ms,
             version=f"{prefix(self.epoch, at.number, at.pos)}{ordinal:08d}",
-            origin=origin,
+            origin="poll" if self._polled else origin,
         )
+
+    def _told(self, at: Position) -> str:
+        return "" if self._polled else at.file
 
     def _envelope(self, origin: Origin) -> RowEnvelope:
         return RowEnvelope(

@@ -22,9 +22,10 @@ ENVELOPE = 1
 
 Kind = Literal["row", "notice", "chunk", "heartbeat"]
 Op = Literal["c", "u", "d", "r"]
-Origin = Literal["binlog", "snapshot", "poll", "compare"]
+Origin = Literal["binlog", "snapshot", "poll", "compare"]  # the last one in older topics only
 Row = dict[str, Any]
 
+KEYS_OF_A_NOTICE = 500  # at most; of the polling and comparing that find many at once
 KINDS = frozenset({"row", "notice", "chunk", "heartbeat"})
 
 

@@ -62,11 +62,6 @@ def read_version(epoch: int, at: Position) -> str:
     return row_version(epoch, at, 0)
 
 
-def poll_version(epoch: int, run: int) -> str:
-    """Version of what polling run number `run` saw."""
-    return str(Version(epoch, run, 0, 0))
-
-
 def parse(text: str) -> Version:
     """Inverse of ``str(Version(...))``; ValueError when the text is not a version."""
     parts = text.split("-")

@@ -9,28 +9,25 @@ Names alone are not compared here: `passport verify` does that, and `passport ba
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import structlog
 
-from cdc.publisher import Publisher
+from cdc import backfill
 from consumers.lookups import Lookups
 from passport import metrics
 from passport.errors import Fatal, NotReady, Retry
-from passport.event import Row
 from passport.settings import Hospital, Settings
-from passport.source import ANY_SNAPSHOT, Reading, Source
-from reconcile import differing, hashes, passport_db, watchdog
+from passport.source import ANY_SNAPSHOT, Source
+from reconcile import passport_db, watchdog
+from reconcile.by_hash import ByHash, Differing
 from reconcile.caught_up import Mark
-from reconcile.hashes import Digest
-from reconcile.pacing import FETCHED, HASHED, Pace, closed_s
+from reconcile.pacing import Pace, closed_s
 from reconcile.passport_db import PassportDb
-from reconcile.stamp import Stamp
+from reconcile.report import Compared
 
 EVERY_S = 3_600.0  # from one pass to the next
 ROUNDS = 3
@@ -78,14 +75,6 @@ def _in_hours(hospital_id: str, hospital: Hospital, stop: threading.Event) -> bo
     return not stop.is_set()
 
 
-@dataclass(frozen=True, slots=True)
-class Differing:
-    """A person who differs, as the hospital was when that was seen."""
-
-    patient: str | None
-    digest: Digest
-
-
 class Comparison:
     """One pass over one hospital and one destination."""
 
@@ -96,8 +85,8 @@ class Comparison:
         self._passport = passport
         self._stop = stop
         self._source = Source(hospital_id, self._hospital.mysql)
-        self._pace = Pace(self._hospital.load_budget, stop)
-        self._persons = 0
+        self._compared = Compared()
+        self._by_hash = ByHash(self._source, passport, Pace(self._hospital.load_budget, stop), self._compared)
 
     def run(self) -> int:
         """Persons whose repair was published. Retry, NotReady, Fatal."""
@@ -108,7 +97,7 @@ class Comparison:
             self._source.close()
         duration_s = round(time.monotonic() - started, 3)
         say = log.warning if repaired else log.info
-        say("compared", hospital=self._id, persons=self._persons, repaired=repaired, duration_s=duration_s)
+        say("compared", hospital=self._id, persons=self._compared.persons, repaired=repaired, duration_s=duration_s)
         return repaired
 
     def _run(self) -> int:
@@ -128,7 +117,8 @@ class Comparison:
             again = self._look(_parts(sorted(suspects)))
             same = {one for one in again if again[one] == suspects[one]}
             if same:
-                self._publish(sorted(same), mark)
+                backfill.persons(self._id, self._settings, sorted(same))
+                metrics.REPAIRED.labels(self._id).inc(len(same))
                 confirmed |= same
             suspects = {one: seen for one, seen in again.items() if one not in same}
         return len(confirmed)
@@ -157,72 +147,8 @@ class Comparison:
         for person_ids in batches:
             if self._stop.is_set():
                 raise Retry(f"hospital {self._id}: stopped within a pass")
-            found |= self._differing(lookups, person_ids)
-            self._persons += len(person_ids)
+            found |= self._by_hash.differing(lookups, person_ids)
         return found
-
-    def _differing(self, lookups: Lookups, person_ids: Sequence[int]) -> dict[int, Differing]:
-        with self._source.read(ANY_SNAPSHOT) as reading:
-            persons = lookups.persons_in(reading, person_ids, fresh=True)
-            known = self._passport.patients(persons.values())
-            matched = {one.person_id: known[one.key] for one in persons.values() if one.key in known}
-            digests = self._digests(reading, list(matched))
-            mirror = self._mirror(person_ids)
-            links = self._passport.links([one.key for one in persons.values()])
-            suspects = [one for one in person_ids if self._suspect(digests.get(one, Digest()), mirror.get(one, []))]
-            rows = self._rows(reading, [one for one in suspects if one in matched])
-        found = {}
-        for one, person in persons.items():
-            link = self._passport.link(person, matched.get(one))
-            wrong = differing.link(person.key, link, links.get(person.key), has_rows=one in digests)
-            if wrong or (one in suspects and not _equal(rows[one], mirror.get(one, []))):
-                found[one] = Differing(matched.get(one), digests.get(one, Digest()))
-        return found
-
-    def _digests(self, reading: Reading, person_ids: Sequence[int]) -> dict[int, Digest]:
-        """Of the rows of each person who has any."""
-        if not person_ids:
-            return {}
-        rows = reading.rows(
-            f"SELECT person_id, COUNT(*) AS counted, {hashes.sql(self._source.columns())} AS digest"  # noqa: S608
-            f" FROM obs WHERE person_id IN ({','.join(map(str, person_ids))}) GROUP BY person_id"
-        )
-        self._pace.spend(sum(row["counted"] for row in rows) * HASHED)
-        return {row["person_id"]: Digest(int(row["counted"]), int(row["digest"])) for row in rows}
-
-    def _suspect(self, digest: Digest, rows: Sequence[Row]) -> bool:
-        return hashes.digest(rows, self._source.columns()) != digest
-
-    def _mirror(self, person_ids: Collection[int]) -> Mapping[int, list[Row]]:
-        """The rows that the destination holds, by person."""
-        found: dict[int, list[Row]] = defaultdict(list)
-        for document in self._passport.live_rows(self._id, person_ids):
-            found[document["personId"]].append(document["row"])
-        return found
-
-    def _rows(self, reading: Reading, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
-        """A hash may differ where a number's text does: the rows themselves decide."""
-        found: dict[int, list[Row]] = defaultdict(list)
-        if person_ids:
-            for row in reading.obs(f"person_id IN ({','.join(map(str, person_ids))})"):
-                found[row["person_id"]].append(row)
-            self._pace.spend(sum(map(len, found.values())) * FETCHED)
-        return found
-
-    def _publish(self, person_ids: Sequence[int], mark: Mark) -> None:
-        """At the position that the destination has reached: nothing seems further than it is."""
-        at = self._passport.progress(self._id)
-        seen_ms = at[1] if at else 0
-        stamp = Stamp(self._id, self._hospital, mark.server, mark.version, "compare", seen_ms, *mark.position)
-        with closing(Publisher(self._settings.kafka, self._id, self._hospital.partition)) as publisher:
-            for event in stamp.notices("person", [{"person_id": one} for one in person_ids]):
-                publisher.send(event.kind, event.encode())
-            publisher.flush()
-        metrics.REPAIRED.labels(self._id).inc(len(person_ids))
-
-
-def _equal(one: Iterable[Row], other: Iterable[Row]) -> bool:
-    return {row["obs_id"]: row for row in one} == {row["obs_id"]: row for row in other}
 
 
 def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:

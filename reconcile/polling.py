@@ -19,19 +19,18 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from cdc.envelopes import Envelopes
 from cdc.lease import Lease
 from cdc.position import Positions, Saved
 from cdc.publisher import Publisher
 from passport import metrics, source
 from passport.errors import Fatal, Gap, Retry
-from passport.event import ChangeEvent
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Reading, Source
-from passport.version import Position, next_epoch, poll_version
+from passport.version import Position, next_epoch
 from reconcile import scan
 from reconcile.caught_up import clock_ms
 from reconcile.pacing import FETCHED, Pace
-from reconcile.stamp import Stamp
 from reconcile.walk import Change, Known, Walk
 
 OVERLAP_S = 2 * 3600  # of recent stamps: costs hashing only; more than a clock's change to winter time
@@ -152,7 +151,6 @@ class Polling:
         since = self._wall(known.run_ms // 1000 - OVERLAP_S)
         known.begin(clock_ms(reading))
         self._begun = False
-        stamp = self._stamp(self._saved.run + 1)
         pace = Pace(hospital.load_budget, self._stop, self._lease.keep)
         tables = [*scan.noticed(reading, hospital.mysql.database), scan.obs(self._source.columns())]
         walk = Walk(reading, tables, known, pace, width=hospital.load_budget.chunk_rows)
@@ -160,33 +158,32 @@ class Polling:
         for change in walk.changes(budget, since):
             if self._stop.is_set():
                 raise Retry(f"hospital {self._id}: stopped within a run, which comes again")
-            self._publish(reading, change, stamp, pace)
+            self._publish(reading, change, pace)
         known.end()
         self._end()
         log.info("polled", hospital=self._id, run=self._saved.run, duration_s=round(time.monotonic() - started, 3))
 
-    def _publish(self, reading: Reading, change: Change, stamp: Stamp, pace: Pace) -> None:
+    def _publish(self, reading: Reading, change: Change, pace: Pace) -> None:
+        """Dated by what is surely published: when a row has changed nobody knows."""
         self._begin()
+        envelopes, at, ts_ms = self._envelopes(), self._at, self._known.through_ms
         if change.table.name != "obs":
             keys = _keys(reading, change, self._known.tables[change.table.name].top)
             pace.spend(len(keys) * FETCHED)
-            self._send(stamp.notices(change.table.name, keys))
+            for value in envelopes.notices(change.table.name, "u", keys, at, ts_ms):
+                self._publisher.send("notice", value)
+                metrics.EVENTS.labels(self._id, change.table.name, "u").inc()
             return
         after, to = -1 if change.after is None else change.after, 2**62 if change.to is None else change.to
         rows = reading.obs("obs_id > %s AND obs_id <= %s ORDER BY obs_id", (after, to))
         pace.spend(len(rows) * FETCHED)
-        for value in stamp.rows(rows):
+        for value in envelopes.read(rows, at, ts_ms):
             self._publisher.send("row", value)
         metrics.EVENTS.labels(self._id, "obs", "r").inc(len(rows))
         if change.whole:
             self._publisher.flush()
-            self._send(iter([stamp.chunk(change.after, change.to, [row["obs_id"] for row in rows])]))
-
-    def _send(self, events: Iterator[ChangeEvent]) -> None:
-        for event in events:
-            self._publisher.send(event.kind, event.encode())
-            if event.op:
-                metrics.EVENTS.labels(self._id, event.source.table, event.op).inc()
+            value = envelopes.chunk(change.after, change.to, [row["obs_id"] for row in rows], at, ts_ms)
+            self._publisher.send("chunk", value)
 
     def _begin(self) -> None:
         """The run's number is kept before its first record: no two runs ever share one."""
@@ -196,7 +193,7 @@ class Polling:
             self._begun = True
 
     def _end(self) -> None:
-        self._send(iter([self._stamp(self._saved.run).heartbeat()]))
+        self._publisher.send("heartbeat", self._envelopes().heartbeat(self._at, "", self._known.through_ms))
         self._publisher.flush()
         if self._begun:
             place = _place(self._saved.run, ended=True)
@@ -207,10 +204,14 @@ class Polling:
         self._saved = replace(saved, ts_ms=int(time.time() * 1000), topic_end=self._publisher.end)
         self._positions.save(self._saved)
 
-    def _stamp(self, number: int) -> Stamp:
-        """Dated by what is surely published: when a row has changed nobody knows."""
-        version = poll_version(self._saved.epoch, number)
-        return Stamp(self._id, self._hospital, self._saved.server, version, "poll", self._known.through_ms)
+    @property
+    def _at(self) -> Position:
+        """Of this run, or the last one."""
+        return Position(f"poll.{self._saved.run}", 0)
+
+    def _envelopes(self) -> Envelopes:
+        saved = self._saved
+        return Envelopes(self._id, self._hospital, server=saved.server, epoch=saved.epoch, polled=True)
 
     def _wall(self, unix_s: int) -> str:
         zone = ZoneInfo(self._hospital.timezone)

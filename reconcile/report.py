@@ -8,6 +8,7 @@ KEPT = 100  # keys of each kind in a report, and
 KEPT_OF_A_PERSON = 10
 
 Kind = Literal["missing", "extra", "different"]
+Level = Literal["record", "mirror"]
 KINDS: tuple[Kind, ...] = ("missing", "extra", "different")
 
 
@@ -68,8 +69,12 @@ class Compared:
 
 @dataclass(slots=True)
 class Report:
-    """`equal`: something was compared, and nothing differs. `keys`: up to KEPT of each kind."""
+    """`equal`: something was compared, and nothing differs. `keys`: up to KEPT of each kind.
 
+    At `level` mirror links and rows are compared; records only of people in whom one of these differs.
+    """
+
+    level: Level = "record"
     equal: bool = False
     rows: int = 0
     records: int = 0
@@ -99,7 +104,8 @@ class Report:
         lines += [f"{kind}: {key}" for kind, keys in self.keys.items() for key in keys]
         if not self.rows:
             lines.append("nothing was compared: nobody of these hospitals is matched")
-        return "\n".join([*lines, "equal" if self.equal else "NOT equal"])
+        what = "" if self.level == "record" else ": links and mirror; records were not looked at"
+        return "\n".join([*lines, ("equal" if self.equal else "NOT equal") + what])
 
 
 def _line(hospital_id: str, one: Compared) -> str:

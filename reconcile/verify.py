@@ -2,6 +2,7 @@
 
 By person, in batches of which each is read at one snapshot of the hospital, with lookups of its own. What differs is
 looked at again when the destination has applied a position taken after the read: what is on its way is no difference.
+At level mirror only people are read who differ by the hash of their rows: several times as fast, blind for records.
 """
 
 import time
@@ -21,11 +22,12 @@ from passport.errors import Fatal, NotReady, Retry
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Source
 from reconcile import differing, expected, passport_db
+from reconcile.by_hash import ByHash
 from reconcile.caught_up import Mark
 from reconcile.expected import Expected
 from reconcile.pacing import FETCHED, Pace
 from reconcile.passport_db import PassportDb
-from reconcile.report import Compared, Differences, Report
+from reconcile.report import Compared, Differences, Level, Report
 
 ROUNDS = 3
 SETTLE_S = 2.0
@@ -46,6 +48,7 @@ def verify(
     *,
     hospitals: Sequence[str] | None = None,
     persons: tuple[int, int] = EVERYBODY,
+    level: Level = "record",
     repair: bool = False,
     progress: OnProgress | None = None,
 ) -> Report:
@@ -58,11 +61,12 @@ def verify(
         if hospital_id not in settings.hospitals:
             known = ", ".join(sorted(settings.hospitals)) or "none"
             raise Fatal(f"there is no hospital {hospital_id!r}, only: {known}", hint="passport config show")
-    report = Report()
+    report = Report(level)
     with passport_db.opened(settings, destination) as passport:
         for hospital_id in chosen:
             told = partial(_told, progress, sum(one.persons for one in report.hospitals.values()))
-            report.add(hospital_id, *_Verifier(settings, hospital_id, passport, persons, told).result(repair=repair))
+            verifier = _Verifier(settings, hospital_id, passport, persons, level, told)
+            report.add(hospital_id, *verifier.result(repair=repair))
     return report
 
 
@@ -80,6 +84,7 @@ class _Verifier:
         hospital_id: str,
         passport: PassportDb,
         persons: tuple[int, int],
+        level: Level,
         told: Callable[[int, int], None],
     ) -> None:
         self._settings = settings
@@ -93,6 +98,7 @@ class _Verifier:
         self._told = told
         self._patients: set[str] = set()
         self._compared = Compared()
+        self._by_hash = ByHash(self._source, passport, self._pace, self._compared) if level == "mirror" else None
         self._forget()
 
     def result(self, *, repair: bool) -> tuple[Compared, Differences]:
@@ -130,19 +136,27 @@ class _Verifier:
 
     def _everyone(self) -> tuple[ByPerson, set[str]]:
         """Persons that differ, and patients who are shown records of the hospital though nobody there is them."""
-        shown, linked = self._passport.shown_to(self._id), self._passport.linked(self._id)
+        linked = self._passport.linked(self._id)
+        whole = not self._by_hash and (self._first, self._last) == EVERYBODY
+        shown = self._passport.shown_to(self._id) if whole else set()
         found: ByPerson = {}
         try:
             of = self._patients_there()
             for after, to, person_ids in self._batches():
                 also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
                 for ids in _parts(sorted({*person_ids, *also})):
-                    found |= self._compare(ids, count=True)
+                    found |= self._look(ids)
                 self._done_to = to
                 self._told(self._compared.persons, max(of, self._compared.persons))
         except Retry as error:
             raise self._interrupted(error, len(found)) from None
-        return found, shown - self._patients if (self._first, self._last) == EVERYBODY else set()
+        return found, shown - self._patients
+
+    def _look(self, person_ids: Sequence[int]) -> ByPerson:
+        if self._by_hash is None:
+            return self._compare(person_ids, count=True)
+        differ = sorted(self._by_hash.differing(self._lookups, person_ids))
+        return self._compare(differ) if differ else {}
 
     def _patients_there(self) -> int:
         sql = "SELECT COUNT(*) AS persons FROM patient WHERE patient_id BETWEEN %s AND %s"
@@ -153,7 +167,8 @@ class _Verifier:
         """What is known so far, and how to go on."""
         why = str(error).partition("\n")[0]
         so_far = f"{self._compared.persons} people up to {self._done_to} were compared, {differ} of them differ"
-        again = f"passport verify --hospital {self._id} --from-person {self._done_to + 1}"
+        level = " --level mirror" if self._by_hash else ""
+        again = f"passport verify{level} --hospital {self._id} --from-person {self._done_to + 1}"
         return NotReady(f"{why}; {so_far}", hint=f"{again}   # goes on there")
 
     def _again(self, found: ByPerson, strays: set[str]) -> tuple[ByPerson, set[str]]:

@@ -184,6 +184,10 @@ def verify(
     hospital: SomeHospital = None,
     from_person: Annotated[int | None, typer.Option(help="First person_id; with --hospital.")] = None,
     to_person: Annotated[int | None, typer.Option(help="Last person_id; with --hospital.")] = None,
+    level: Annotated[
+        Literal["record", "mirror"],
+        typer.Option("--level", help="mirror: links and rows, by hash; several times faster."),
+    ] = "record",
     repair: Annotated[bool, typer.Option("--repair", help="Who differs is read whole again.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -206,10 +210,11 @@ def verify(
             name,
             hospitals=hospitals,
             persons=persons,
+            level=level,
             repair=repair,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
-    if persons == everybody:
+    if persons == everybody and level == "record":
         _note(session.settings, name, report)
     if as_json:
         session.print_json(report.as_json())

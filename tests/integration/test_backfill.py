@@ -10,7 +10,7 @@ import pytest
 from cdc import backfill
 from cdc.position import Positions
 from dev.stack import MariaDB, MySQL
-from passport.errors import Fatal
+from passport.errors import NotReady
 from tests import stream
 from tests.hospitals import assert_equal, hospital, reading
 from tests.integration import consuming
@@ -50,9 +50,9 @@ def test_without_a_stream_there_is_nothing_to_join(own_mariadb: Callable[..., Ma
     address = hospital(own_mariadb(), patients=1)
     settings = reading(address, kafka_bootstrap)
     Positions.ensure(settings)
-    with pytest.raises(Fatal, match="kigali: no stream has been started"):
+    with pytest.raises(NotReady, match="kigali: no stream has been started"):
         backfill.run("kigali", settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
-    with pytest.raises(Fatal, match="kigali: no stream has been started"):
+    with pytest.raises(NotReady, match="kigali: no stream has been started"):
         backfill.persons("kigali", settings, [7])
 
 

@@ -53,11 +53,8 @@ class Way:
     def events(self) -> list[ChangeEvent]:
         return read(self.settings.kafka.bootstrap, self.settings.kafka.topic)
 
-    def notices(self) -> list[ChangeEvent]:
-        return [event for event in self.events() if event.kind == "notice" and event.source.origin == "compare"]
-
     def repairs(self) -> list[ChangeEvent]:
-        """What `verify --repair` asked for."""
+        """What comparing or `verify --repair` asked for."""
         return [event for event in self.events() if event.kind == "notice" and event.op == "r"]
 
     def matched(self) -> list[int]:
@@ -95,7 +92,7 @@ def test_a_healthy_pipeline_publishes_nothing(way: Way) -> None:
     way.execute("UPDATE obs SET voided = 1 - voided WHERE obs_id % 7 = 0")
     way.bring()
     assert way.compare() == 0
-    assert not way.notices()
+    assert not way.repairs()
     assert way.matched()
 
 
@@ -116,8 +113,8 @@ def test_row_50_what_the_binlog_does_not_have_is_repaired(way: Way) -> None:
         assert not seen, change  # invisible to the stream
         assert not verify(way.settings, "passport").equal, change
         assert way.compare() == 1
-        notice = way.notices()[-1]
-        assert len(way.notices()) == number
+        notice = way.repairs()[-1]
+        assert len(way.repairs()) == number
         assert notice.source.table == "person"
         assert notice.keys == ({"person_id": person},)
         way.bring()
@@ -197,14 +194,14 @@ def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(caught_up.Mark, "now", bringing)
     assert way.compare() == 0
-    assert not way.notices()
+    assert not way.repairs()
 
 
 def test_a_destination_that_is_behind_is_not_judged(way: Way) -> None:
     way.execute("UPDATE obs SET voided = 1 - voided")
     with pytest.raises(NotReady, match="behind"):
         way.compare()
-    assert not way.notices()
+    assert not way.repairs()
 
 
 def test_numbers_and_texts_at_their_limits_are_equal(way: Way) -> None:

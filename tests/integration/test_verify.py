@@ -17,7 +17,7 @@ from dev.hospital import people, registration
 from passport.errors import Fatal, NotReady
 from passport.settings import Destination, Settings
 from reconcile import caught_up, polling
-from reconcile.report import Report
+from reconcile.report import Level, Report
 from reconcile.verify import verify
 from tests.faults.proxy import Proxy
 from tests.integration.published import HOSPITAL, settings_for
@@ -39,8 +39,8 @@ class Way:
         polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
         worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
 
-    def verify(self) -> Report:
-        return verify(self.settings, "passport")
+    def verify(self, level: Level = "record") -> Report:
+        return verify(self.settings, "passport", level=level)
 
     def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
         return self.address.execute("SET foreign_key_checks = 0", *statements)
@@ -155,6 +155,21 @@ def test_one_wrong_document_is_found_and_nothing_else(way: Way) -> None:
         if before:
             way.mongo[collection].insert_one(before)
     assert way.verify().equal
+
+
+def test_the_mirror_level_finds_links_and_rows_and_says_that_records_were_left_out(way: Way) -> None:
+    for kind, tamper in TAMPERED:
+        collection, key, before = tamper(way.mongo)
+        report = way.verify("mirror")
+        assert keys(report, kind) == ([] if collection == "medicalrecords" else [f"{collection}/{key}"])
+        assert report.equal is (collection == "medicalrecords")
+        way.mongo[collection].delete_one({"_id": key})
+        if before:
+            way.mongo[collection].insert_one(before)
+    whole, quick = way.verify(), way.verify("mirror")
+    assert (quick.rows, quick.matched, quick.records) == (whole.rows, whole.matched, 0)
+    assert quick.hospitals[HOSPITAL].persons == whole.hospitals[HOSPITAL].persons
+    assert quick.as_text().endswith("equal: links and mirror; records were not looked at")
 
 
 UNPUBLISHED = (

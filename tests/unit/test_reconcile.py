@@ -11,15 +11,16 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passport.event import ChangeEvent
+from cdc.envelopes import Envelopes
+from passport.event import KEYS_OF_A_NOTICE, ChangeEvent
 from passport.settings import LoadBudget
 from passport.values import ColumnInfo
+from passport.version import Position, Version
 from reconcile import differing, hashes, walk
 from reconcile.hashes import Digest
 from reconcile.pacing import Pace, closed_s
 from reconcile.ranges import Ranges
 from reconcile.report import KEPT, Compared, Differences, Report
-from reconcile.stamp import KEYS_OF_A_NOTICE, Stamp
 from tests.integration.published import settings_for
 from tests.servers import Address
 
@@ -191,25 +192,30 @@ def test_a_pace_keeps_to_the_budget_and_stops_at_once() -> None:
     assert time.monotonic() - started < 2
 
 
-def stamp() -> Stamp:
+AT = Position("poll.7", 0)
+
+
+def polled() -> Envelopes:
     address = Address("mariadb", "127.0.0.1", 3306, "root", "", "openmrs")
     hospital = settings_for(address, "127.0.0.1:9092", "t").hospitals["kigali"]
-    return Stamp("kigali", hospital, "mariadb-1", "0" * 47, "poll", 1)
+    return Envelopes("kigali", hospital, server="mariadb-1", epoch=3, polled=True)
 
 
-def test_rows_are_events_like_all_others() -> None:
+def test_rows_of_a_run_are_events_like_all_others() -> None:
     rows = [{"obs_id": key, "value_text": "ü", "value_numeric": 36.6, "voided": 0} for key in (1, 2)]
-    events = [ChangeEvent.parse(value) for value in stamp().rows(rows)]
+    events = [ChangeEvent.parse(value) for value in polled().read(rows, AT, 1)]
     assert [event.after for event in events] == rows
-    assert [event.last for event in events] == [False, True]
-    assert {(event.kind, event.op, event.source.origin, event.source.ts_ms) for event in events} == {
-        ("row", "r", "poll", 1)
-    }
+    for event in events:
+        source = event.source
+        assert (event.kind, event.op, source.origin, source.ts_ms) == ("row", "r", "poll", 1)
+        assert (source.file, source.version) == ("", str(Version(3, 7, 0, 0)))
 
 
 def test_many_keys_make_several_notices() -> None:
-    notices = list(stamp().notices("visit", [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]))
+    keys = [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]
+    notices = [ChangeEvent.parse(value) for value in polled().notices("visit", "u", keys, AT, 1)]
     assert [len(notice.keys) for notice in notices] == [KEYS_OF_A_NOTICE, 1]
+    assert {notice.source.origin for notice in notices} == {"poll"}
 
 
 @pytest.mark.parametrize(
