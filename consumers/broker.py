@@ -69,7 +69,7 @@ class Subscription:
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 max_poll_records=max_records,
-                max_partition_fetch_bytes=8 * 1024 * 1024,
+                max_partition_fetch_bytes=4 * 1024 * 1024,
                 session_timeout_ms=10_000,
                 heartbeat_interval_ms=2_000,
                 max_poll_interval_ms=120_000,

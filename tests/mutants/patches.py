@@ -307,6 +307,13 @@ MUTANTS = (
         f"{INTEGRATION}test_polling.py::test_a_run_that_breaks_off_comes_again_with_another_number",
     ),
     Mutant(
+        "a document that is refused is told by its place in the whole write",
+        "consumers/sinks/mongo/client.py",
+        "{half + index: why",
+        "{index: why",
+        f"{INTEGRATION}test_mongo_client.py::test_a_large_write_in_two_halves_tells_of_each_operation_by_its_index",
+    ),
+    Mutant(
         "what is on its way is no difference",
         "reconcile/compare.py",
         "            if not mark.reached(lambda: self._passport.progress(self._id)):",
@@ -316,7 +323,7 @@ MUTANTS = (
     Mutant(
         "who differs is published",
         "reconcile/compare.py",
-        "                self._publish(sorted(same), mark)\n",
+        "                backfill.persons(self._id, self._settings, sorted(same))\n",
         "",
         f"{INTEGRATION}test_compare.py::test_row_50_what_the_binlog_does_not_have_is_repaired",
     ),

@@ -9,12 +9,13 @@ wins, by compare-and-swap on `rev`.
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from pymongo import InsertOne, ReturnDocument, UpdateOne
 
-from consumers.sinks.mongo.client import ALL, TEXT, Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, TEXT, Document, Mongo, at_once, border, bulk
 from passport.errors import Retry
 from passport.observation import Person
 
@@ -70,12 +71,11 @@ class People:
         keys of those that were changed here.
 
         Goes round until nothing is left to change: so that a registration between reading `patients` and writing the
-        link is seen here, and one after it finds the link.
+        link is seen here, and one after it finds the link. Where there was a link, it leaves its mark there.
         """
         changed: set[str] = set()
         for _ in range(TRIES):
-            known = self._known(persons)
-            patients = self._registered(persons.values())
+            known, patients = at_once(partial(self._known, persons), partial(self._registered, persons.values()))
             due = {key: self._change(person, known.get(key), patients) for key, person in persons.items()}
             changes = {key: change for key, change in due.items() if change is not None}
             if not changes:

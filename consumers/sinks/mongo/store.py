@@ -1,6 +1,6 @@
 """`medicalrecords`: written by compare-and-swap, so that of two writers the one that has seen less loses.
 
-Read the records' `rev` first, then the links, then the rows; write where `rev` is unchanged, else start again.
+Read the records' `rev` first, then the links and the rows; write where `rev` is unchanged, else start again.
 A record that doesn't exist has no `rev`. So whoever is about to change rows or a link in a way that may end a record
 puts a claim (an empty tombstone) where it is missing: an insert by a writer that has seen less then fails.
 """
@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import bson
 from bson import ObjectId
@@ -16,7 +17,7 @@ from pymongo import InsertOne
 
 from consumers.sinks.mongo import audit, changes
 from consumers.sinks.mongo.changes import Change
-from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, Document, Mongo, at_once, border, bulk
 from consumers.sinks.mongo.mirror import MAX_BYTES
 from consumers.sinks.mongo.people import Link, People
 from consumers.sinks.mongo.placeholders import Signers
@@ -166,7 +167,8 @@ class Records:
         bulk(self._db.medicalrecords, [InsertOne(claim) for claim in claims])  # one that is there now is as good
 
     def _still(self, seeds: Iterable[str], seen: _Seen) -> bool:
-        return self._patients(seen.patients) == seen.patients and self._rows.component(seeds) == seen.heads
+        patients, heads = at_once(partial(self._patients, seen.patients), partial(self._rows.component, seeds))
+        return bool(patients == seen.patients and heads == seen.heads)
 
     def _due(
         self,
