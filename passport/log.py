@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import threading
 from typing import Any
 
 import structlog
@@ -42,7 +41,7 @@ def configure(settings: Logs) -> None:
         cache_logger_on_first_use=True,
     )
     _clients(settings.level, shared, renderer)
-    sys.unraisablehook = threading.excepthook = _tidying
+    sys.unraisablehook = _tidying
 
 
 def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
@@ -88,7 +87,7 @@ class _Seldom(logging.Filter):
 
 
 def _tidying(args: Any) -> None:
-    """An error where nobody can catch it (a destructor, a thread of a client): its type, never its text."""
+    """An error where nobody can catch it, in a destructor: its type, never its text."""
     structlog.get_logger().warning("error while tidying up", error=getattr(args.exc_type, "__name__", ""))
 
 

@@ -72,6 +72,8 @@ def _run() -> int:
     except BrokenPipeError:
         return OK
     except Exception as error:  # noqa: BLE001  # its text may quote values: only type, code and place are shown
+        if isinstance(error, MemoryError) or "start new thread" in str(error):
+            return _say(Fatal("out of memory", hint="docs/explanation/sizing.md says what it needs; ulimit -a"), FAILED)
         place = traceback.extract_tb(error.__traceback__)[-1]
         return _say(f"a fault of this program: {reduced(error)} in {Path(place.filename).name}:{place.lineno}", FAILED)
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -81,8 +83,15 @@ class Session:
         gc.set_threshold(GARBAGE)  # by default it looks for cycles every 700 objects: a fifth of a consumer's CPU
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        threading.excepthook = self._thread_ended
         serve(self.settings.health)
         return self.stop
+
+    def _thread_ended(self, args: threading.ExceptHookArgs) -> None:
+        """Without it a role might stand still and say nothing: it ends at once, which is safe, and is started again."""
+        structlog.get_logger().error("a thread ended by an error", error=args.exc_type.__name__)
+        if not self.stop.is_set():
+            os._exit(1)
 
     def _stop(self, number: int, _frame: object) -> None:
         if self.stop.is_set():
