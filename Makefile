@@ -19,19 +19,22 @@ test: setup ## unit, integration and end-to-end tests on real servers (what take
 	$(RUN) pytest $(SLOW) tests/integration -m "not long" $(SPREAD)
 
 test-long: setup ## the tests that take minutes
-	$(RUN) pytest tests -m long --timeout 3600
+	$(RUN) pytest tests -m long --timeout 3600 $(SPREAD)
 
 bench-capture: setup ## the reader beside mysql-replication and Debezium; ROUNDS=1 ROWS=60000 for a short run
 	@$(RUN) python -m benchmarks.capture
 
-bench-pipeline: setup ## binlog to MongoDB: backlog, latency, first load; ROWS=40000 SECONDS=20 for a short run
-	@$(RUN) python -m benchmarks.pipeline $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
+bench-pipeline: setup ## binlog to MongoDB: backlog, latency, first load; ROWS=40000 SECONDS=20 for a short run, PEER=1 for Kafka Connect beside it
+	@$(RUN) python -m benchmarks.pipeline $(if $(PEER),--peer) $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ONLY),--only $(ONLY))
 
 bench-portal: setup ## 500 open pages told of a new record; the API with 5,000 records at 50 requests/s
 	@$(RUN) python -m benchmarks.portal
 
 bench-isolation: setup ## what a hospital that is away costs the others; ROUNDS=1 for a short run
 	@$(RUN) python -m benchmarks.isolation $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-verify: setup ## verify of 1.7 million rows at both levels; ROWS=80000 for a short run
+	@$(RUN) python -m benchmarks.verify $(if $(ROWS),--rows $(ROWS))
 
 unit: setup ## unit tests alone: no I/O, seconds
 	$(RUN) pytest tests/unit
@@ -64,4 +67,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation unit lint stack stack-down setup soak mutants
+.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation bench-verify unit lint stack stack-down setup soak mutants

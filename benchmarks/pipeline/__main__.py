@@ -1,4 +1,4 @@
-"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART]``: prints a JSON line at the end.
+"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART] [--peer]``: prints a JSON line at the end.
 
 All servers, one reader and one consumer share this machine. What was written is compared with the oracle: a run whose
 MongoDB is not equal ends with an error.
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import hospital as work
-from benchmarks.pipeline.measure import Clock, busy, cpu, peak_rss_mb, until_still
+from benchmarks.pipeline.measure import Clock, busy, cpu, peak_rss_mb, until_still, until_written
+from benchmarks.pipeline.peer import Peer
 from dev import hospital as generator
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
@@ -28,13 +29,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-pipeline-") as folder:
         if arguments.only in ("", "backlog", "latency"):
             with _stage(Path(folder) / "backlog") as stage:
-                result |= _backlog(stage, arguments.rows)
+                result |= _backlog(stage, arguments.rows, peer=arguments.peer)
                 if arguments.only != "backlog":
                     result |= _latency(stage, arguments.seconds)
         if arguments.only in ("", "first"):
             with _stage(Path(folder) / "first") as stage:
-                result |= _first_load(stage, arguments.rows)
-    print(json.dumps(result))
+                result |= _first_load(stage, arguments.rows, peer=arguments.peer)
+    print(json.dumps(result | _ratios(result)))
 
 
 def _arguments() -> argparse.Namespace:
@@ -42,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--only", choices=["", "backlog", "first", "latency"], default="")
+    parser.add_argument("--peer", action="store_true", help="the same data through Kafka Connect, too")
     return parser.parse_args()
 
 
@@ -51,7 +53,7 @@ def _stage(folder: Path) -> Any:
     return opened(folder, kigali, logs={"format": "json", "level": "WARNING"})
 
 
-def _backlog(stage: Stage, rows: int) -> dict[str, Any]:
+def _backlog(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
     """Everything is in the binlog before the reader and the consumer start."""
     kigali = stage.hospitals["kigali"]
     matched = work.fill(stage, kigali, rows)
@@ -59,17 +61,53 @@ def _backlog(stage: Stage, rows: int) -> dict[str, Any]:
     stage.grant()
     for words in (("cdc", "run", "--hospital", "kigali"), ("consume", "--destination", "passport")):
         assert stage.run(*words, "--until-caught-up").returncode == 0
+    other = Peer(stage, kigali) if peer else None
+    if other is not None:
+        other.note_position(lambda: work.stir(kigali))
     began = time.monotonic()
     transactions, edited = work.work(kigali)
     print(f"backlog: {transactions} transactions, {edited} edits, written in {time.monotonic() - began:.0f} s")
-    return _applied("backlog", stage, matched)
+    result = _applied("backlog", stage, matched)
+    return result | (_peers("backlog", stage, other, snapshot=False) if other is not None else {})
 
 
-def _first_load(stage: Stage, rows: int) -> dict[str, Any]:
+def _first_load(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
     """The snapshot of a hospital that was there before."""
-    matched = work.fill(stage, stage.hospitals["kigali"], rows)
+    kigali = stage.hospitals["kigali"]
+    matched = work.fill(stage, kigali, rows)
     stage.grant()
-    return _applied("first_load", stage, matched)
+    result = _applied("first_load", stage, matched)
+    return result | (_peers("first_load", stage, Peer(stage, kigali), snapshot=True) if peer else {})
+
+
+def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, Any]:
+    """The same rows, every patient's, as they are; the clock runs from the start of the JVM."""
+    servers = _servers(stage)
+    before, machine = cpu(servers), busy()
+    began = time.monotonic()
+    rows = work.count(stage.hospitals["kigali"])
+    with peer.running(snapshot=snapshot) as pid:
+        seconds = until_written(stage, peer.rows, rows, DEADLINE_S) - began
+        used = cpu({"connect": pid}) | {server: after - before[server] for server, after in cpu(servers).items()}
+        rest = busy() - machine - sum(used.values())
+        rss = peak_rss_mb(pid)
+    each = {who: round(cost * 100_000 / rows, 1) for who, cost in used.items()}
+    print(
+        f"{name}, Debezium and MongoDB's sink in Connect: {rows} obs in {seconds:.1f} s: {rows / seconds:.0f} obs/s;"
+        f" Connect {rss} MB; CPU s per 100k {each}, all {sum(each.values()):.1f};"
+        f" rest of the machine {rest / seconds:.2f} cores"
+    )
+    return {f"peer_{name}_obs_per_s": round(rows / seconds), f"peer_{name}_cpu_s_per_100k": each}
+
+
+def _ratios(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Ours divided by the peer's."""
+    parts = [part for part in ("backlog", "first_load") if f"peer_{part}_obs_per_s" in result]
+    ratios = {f"{part}_obs_per_s": result[f"{part}_obs_per_s"] / result[f"peer_{part}_obs_per_s"] for part in parts}
+    for part in parts:
+        ours, others = (sum(result[f"{whose}{part}_cpu_s_per_100k"].values()) for whose in ("", "peer_"))
+        ratios[f"{part}_cpu"] = ours / others
+    return {"ratios": {name: round(value, 2) for name, value in ratios.items()}} if parts else {}
 
 
 def _applied(name: str, stage: Stage, matched: int) -> dict[str, Any]:
@@ -94,7 +132,12 @@ def _applied(name: str, stage: Stage, matched: int) -> dict[str, Any]:
         f" {found.records} records, equal to the oracle; consumer {rss} MB;"
         f" CPU s per 100k {each}, all {sum(each.values()):.1f}; rest of the machine {rest / seconds:.2f} cores"
     )
-    return {f"{name}_obs_per_s": rate, "consumer_rss_mb": rss, "cpu_s_per_100k": each}
+    return {
+        f"{name}_obs_per_s": rate,
+        "consumer_rss_mb": rss,
+        "cpu_s_per_100k": each,
+        f"{name}_cpu_s_per_100k": each,
+    }
 
 
 def _servers(stage: Stage) -> Mapping[str, int]:

@@ -64,6 +64,24 @@ def work(hospital: Hospital) -> tuple[int, int]:
         return done + len(waiting), edited
 
 
+def stir(hospital: Hospital) -> None:
+    """Two events of obs, after which it is as it was."""
+    with hospital.connect() as connection:
+        _run(
+            connection,
+            "SET foreign_key_checks = 0",
+            "INSERT INTO obs (obs_id, person_id, concept_id, obs_datetime, creator, date_created, voided, uuid)"
+            " VALUES (1, 0, 0, NOW(), 1, NOW(), 0, UUID())",
+            "DELETE FROM obs WHERE obs_id = 1",
+        )
+
+
+def count(hospital: Hospital) -> int:
+    """All rows of obs."""
+    with hospital.connect() as connection:
+        return int(next(_rows(connection, "SELECT COUNT(*) FROM obs"))[0])
+
+
 def _plan(connection: "pymysql.Connection[Any]") -> tuple[list[tuple[Any, list[int]]], dict[Any, list[list[int]]]]:
     """(encounter, obs_ids as first written) in order; by encounter, the trees of new versions."""
     entered: dict[Any, list[int]] = defaultdict(list)

@@ -5,7 +5,7 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,20 @@ def until_still(stage: Stage, rows: int, deadline_s: float) -> float:
             return last
         time.sleep(POLL_S)
     raise AssertionError(f"{mirrored} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}")
+
+
+def until_written(stage: Stage, counted: Callable[[], int], rows: int, deadline_s: float) -> float:
+    """Waits until there are `rows` and nothing is written any more, updates neither; the moment of the last write."""
+    began = last = time.monotonic()
+    before: Any = None
+    while time.monotonic() - began < deadline_s:
+        now = stage.client.admin.command("serverStatus", **dict.fromkeys(COSTLY, 0))["opcounters"]
+        if (state := tuple(now[kind] for kind in ("insert", "update", "delete"))) != before:
+            last, before = time.monotonic(), state
+        elif time.monotonic() - last > QUIET_S and counted() >= rows:
+            return last
+        time.sleep(POLL_S)
+    raise AssertionError(f"{counted()} of {rows} rows after {deadline_s} s")
 
 
 def _content(stage: Stage, seen: Mapping[str, int]) -> Any:
