@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from passport import metrics
+from passport.configuration import load
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 METRIC = re.compile(r"\b(passport_[a-z_]+)(?:\{([^}]*)\})?")
@@ -50,3 +52,45 @@ def test_an_expression_names_metrics_that_exist(expression: str) -> None:
 def test_an_alert_says_what_to_type(rule: dict[str, dict[str, str]]) -> None:
     assert rule["annotations"]["command"].startswith("passport ")
     assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+ROOT = DEPLOY.parent
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+def compose_faults(compose: object) -> list[str]:
+    schema = json.loads((ROOT / "tests/schemas/compose/compose-spec.json").read_text(encoding="utf-8"))
+    return [str(fault) for fault in jsonschema_rs.validator_for(schema).iter_errors(compose)]
+
+
+def test_compose_is_as_its_specification_says() -> None:
+    assert not compose_faults(COMPOSE)
+    assert compose_faults(COMPOSE | {"services": {"kafka": {"image": 7}}})
+
+
+def test_compose_has_its_profiles_and_what_they_need() -> None:
+    services = COMPOSE["services"]
+    profiles = {name: set(one.get("profiles", ())) for name, one in services.items()}
+    assert set().union(*profiles.values()) == {"demo", "monitoring"}
+    assert {name for name, of in profiles.items() if not of} == {"kafka", "mongo"}
+    for name, one in services.items():
+        for other in one.get("depends_on", ()):
+            assert profiles[other] <= profiles[name], f"{name} needs {other}, which its profile doesn't start"
+        for mounted in (config["source"] for config in one.get("configs", ())):
+            assert mounted in COMPOSE["configs"]
+
+
+def test_composes_settings_are_settings(tmp_path: Path) -> None:
+    file = tmp_path / "local.yaml"
+    file.write_text(COMPOSE["configs"]["local"]["content"], encoding="utf-8")
+    settings, unknown = load(file)
+    assert not unknown
+    assert set(settings.hospitals) == {"kigali", "huye"}
+    roles = {" ".join(one["command"].split()[2:4]) for one in COMPOSE["services"].values() if "build" in one}
+    assert roles == {"cdc run", "consume --destination", "reconcile --hospital", "portal"}
+
+
+def test_prometheus_in_compose_looks_at_every_role() -> None:
+    targets = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])["scrape_configs"][0]["static_configs"][0]
+    roles = {name for name, one in COMPOSE["services"].items() if "build" in one}
+    assert {target.removesuffix(":8080") for target in targets["targets"]} == roles
