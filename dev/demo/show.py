@@ -17,7 +17,7 @@ from consumers.worker import connected
 from dev.demo import pages
 from dev.demo.latency import Latency
 from dev.demo.pages import Account
-from dev.demo.site import FOLDER, Processes, Site, portal, roles, site
+from dev.demo.site import FOLDER, Processes, Site, again, portal, roles, site
 from dev.hospital import Clinic, passport_patients, registrable
 from passport.cli.status import collect
 from passport.configuration import load
@@ -67,7 +67,7 @@ class Demo:
             self._invite(account)
             code = self._shown(late, others)
             if not once and not self.stop.is_set():
-                self._go_on(account)
+                self._go_on(account, others)
         return code
 
     def _shown(self, late: str, others: Processes) -> int:
@@ -162,13 +162,12 @@ class Demo:
     @contextmanager
     def _followed(self) -> Iterator[None]:
         """`passport status` once a second, in a thread of its own."""
-        settings, _ = load(self.site.config)
         ended = threading.Event()
 
         def look() -> None:
-            with closing(connected("passport", settings)) as sink:
+            with closing(connected("passport", load(self.site.config)[0])) as sink:
                 while not ended.wait(1 if self._looks else 0):
-                    self._rows = collect(settings, sink)
+                    self._rows = collect(load(self.site.config)[0], sink)  # a hospital may have been added
                     self._looks += 1
 
         thread = threading.Thread(target=look, name="status")
@@ -243,7 +242,7 @@ class Demo:
         self.console.print("[dim]passport verify")
         return subprocess.run(self.site.command("verify"), check=False).returncode
 
-    def _go_on(self, account: Account) -> None:
+    def _go_on(self, account: Account, others: Processes) -> None:
         self.console.print(f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}")
         self._invite(account)
         self.console.print("That patient's pulse is taken every 15 s: it appears on the page by itself.")
@@ -251,10 +250,15 @@ class Demo:
         with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
             self._caught_up(processes)
             with self._clinics(2):
-                number = 0
-                while not self.stop.wait(15):
-                    pages.measure_pulse(self.site, account, 60 + number * 7 % 40)
-                    number += 1
+                seconds, settings = 0, self.site.config.read_bytes()
+                while not self.stop.wait(1):
+                    seconds += 1
+                    if seconds % 15 == 0:
+                        pages.measure_pulse(self.site, account, 60 + seconds % 40)
+                    if (now := self.site.config.read_bytes()) != settings:
+                        settings = now
+                        again(self.site, processes, "consume", "consume", "--destination", "passport")
+                        again(self.site, others, "portal", "portal")
 
 
 def _is_done(row: dict[str, Any]) -> bool:

@@ -1,9 +1,10 @@
 """The demo's servers, hospitals, settings and roles; all of it ends with the context."""
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pymongo.database import Database
 
 from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import Kafka, MariaDB, Mongo
+from dev.stack.ports import is_free
 
 Processes = dict[str, "subprocess.Popen[bytes]"]
 FOLDER = Path(__file__).parents[2] / ".stack" / "demo"
@@ -87,21 +89,38 @@ def portal(site: Site) -> AbstractContextManager[Processes]:
 @contextmanager
 def _running(site: Site, verbs: Mapping[str, Sequence[str]]) -> Iterator[Processes]:
     """Processes of their own; SIGTERM at the end."""
-    started: dict[str, subprocess.Popen[bytes]] = {}
+    started: Processes = {}
     try:
         for name, verb in verbs.items():
-            with (FOLDER / f"{name.replace(' ', '-')}.log").open("ab") as log:
-                started[name] = subprocess.Popen(site.command(*verb), stderr=log, stdout=log, start_new_session=True)
+            started[name] = _started(site, name, verb)
         yield started
     finally:
-        for process in started.values():
-            process.terminate()
-        for process in started.values():
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _end(started.values())
+
+
+def _started(site: Site, name: str, verb: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """The consumer serves /metrics where deploy/prometheus looks for it, if the port is free."""
+    port = {"consume": 9402}.get(name, 0)
+    environment = {**os.environ, **({"PASSPORT_HEALTH__PORT": str(port)} if port and is_free(port) else {})}
+    with (FOLDER / f"{name.replace(' ', '-')}.log").open("ab") as log:
+        return subprocess.Popen(site.command(*verb), stderr=log, stdout=log, env=environment, start_new_session=True)
+
+
+def again(site: Site, processes: Processes, name: str, *verb: str) -> None:
+    """Started once more: settings are read at the start."""
+    _end([processes[name]])
+    processes[name] = _started(site, name, verb)
+
+
+def _end(processes: Collection["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _fill(server: MariaDB, name: str, seed: int, patients: int, data: Path | None) -> None:
