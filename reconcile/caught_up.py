@@ -16,21 +16,21 @@ from passport.version import Position, read_version
 PATIENCE_S = 30.0
 PAUSE_S = 0.2
 
-Progressed = Callable[[], tuple[str, int] | None]  # version and source time (Unix ms) that the destination is at
+Progressed = Callable[[], tuple[str, int, int] | None]  # version, source time (Unix ms), next offset of the destination
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A destination at this `version`, and at this source time, has applied what the hospital held when it was taken.
+    """A destination at this version, source time and offset has applied what the hospital held when it was taken.
 
-    `server` and `position`: where that was, of a streaming hospital. `hint`: what to do when it isn't reached.
+    `offset`: what was published by then; a snapshot's rows have one version, so that the first is as far as the last.
+    `hint`: what to do when it isn't reached.
     """
 
     version: str
     at_ms: int
+    offset: int
     hint: str
-    server: str = ""
-    position: Position = ANY_SNAPSHOT.position
 
     @classmethod
     def now(cls, settings: Settings, hospital_id: str, source: Source) -> "Mark":
@@ -40,21 +40,23 @@ class Mark:
             with source.read(ANY_SNAPSHOT) as reading:
                 now_ms = clock_ms(reading)
             command = f"passport reconcile --hospital {hospital_id} --once"
-            return cls("", now_ms, f"what has changed since its last run is not published yet: {command}")
+            return cls(
+                "", now_ms, saved.topic_end, f"what has changed since its last run is not published yet: {command}"
+            )
         if saved.snapshot is not None and saved.snapshot.state == "running":
             raise NotReady(
                 f"hospital {hospital_id}: its snapshot is still running", hint="passport status   # and try again"
             )
         end = _end(saved, source)
         hint = f"is its reader running? passport status; passport cdc run --hospital {hospital_id}"
-        return cls(read_version(saved.epoch, end), 0, hint, saved.server, end)
+        return cls(read_version(saved.epoch, end), 0, saved.topic_end, hint)
 
     def reached(self, progressed: Progressed, patience_s: float | None = None) -> bool:
         """Waits up to `patience_s` (PATIENCE_S) seconds for it."""
         deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
         while True:
             at = progressed()
-            if at is not None and at[0] >= self.version and at[1] >= self.at_ms:
+            if at is not None and at[0] >= self.version and at[1] >= self.at_ms and at[2] >= self.offset:
                 return True
             if time.monotonic() > deadline:
                 return False

@@ -46,11 +46,11 @@ class PassportDb:
         """Used for `look_up` and `created_by` alone, which only read."""
         return Signers(self._db, hospital_id, settings.hospitals[hospital_id])
 
-    def progress(self, hospital: str) -> tuple[str, int] | None:
-        """Version and source time (Unix ms) up to which the destination has applied the hospital's changes."""
+    def progress(self, hospital: str) -> tuple[str, int, int] | None:
+        """Version, source time (Unix ms) and next offset: up to there the destination has applied the changes."""
         with border():
             found = self._db.progress.find_one({"_id": hospital})
-        return (found["version"], int(found["at_ms"])) if found else None
+        return (found["version"], int(found["at_ms"]), int(found["offset"])) if found else None
 
     def mirrored(self, hospital: str, after: int, to: int) -> set[int]:
         """Persons in (after, to] of whose rows the mirror knows."""

@@ -204,6 +204,21 @@ def test_a_destination_that_is_behind_is_not_judged(way: Way) -> None:
     assert not way.repairs()
 
 
+def test_a_snapshot_that_is_applied_in_part_is_not_judged(way: Way) -> None:
+    """Its rows have one version: by that alone the destination would be there with the first of them."""
+    query = {"_id": HOSPITAL}
+    at = way.mongo["progress"].find_one(query)
+    assert at
+    way.mongo["observations"].delete_one({"personId": way.matched()[0]})
+    way.mongo["progress"].update_one(query, {"$set": {"offset": 3}})
+    with pytest.raises(NotReady, match="behind"):
+        way.compare()
+    assert verify(way.settings, "passport").hospitals[HOSPITAL].behind
+    assert not way.repairs()
+    way.mongo["progress"].update_one(query, {"$set": {"offset": at["offset"]}})
+    assert way.compare() == 1
+
+
 def test_numbers_and_texts_at_their_limits_are_equal(way: Way) -> None:
     (person, *_) = way.matched()
     numbers = (
