@@ -19,7 +19,7 @@ test: setup ## unit, integration and end-to-end tests on real servers (what take
 	$(RUN) pytest $(SLOW) tests/integration -m "not long" $(SPREAD)
 
 test-long: setup ## the tests that take minutes
-	$(RUN) pytest tests -m long --timeout 3600 $(SPREAD)
+	$(RUN) pytest tests -m long --timeout 3600 -v $(SPREAD)
 
 bench-capture: setup ## the reader beside mysql-replication and Debezium; ROUNDS=1 ROWS=60000 for a short run
 	@$(RUN) python -m benchmarks.capture

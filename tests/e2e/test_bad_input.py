@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,22 @@ def test_few_file_descriptors(stage: Stage, most: int, code: int) -> None:
         ["prlimit", f"--nofile={most}", "--", *words], env=environment(), capture_output=True, text=True, check=False
     )
     require(found, code, hint=code != 0)
+
+
+LOSES_A_THREAD = """
+import pathlib, sys, threading, time
+from passport.cli.session import Session
+session = Session(pathlib.Path(sys.argv[1]))
+session.settings
+session.role()
+threading.Thread(target=lambda: {}["a patient's value"]).start()
+time.sleep(30)
+"""
+
+
+def test_a_role_does_not_outlive_one_of_its_threads(stage: Stage) -> None:
+    words = [sys.executable, "-c", LOSES_A_THREAD, str(stage.config)]
+    found = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, timeout=25)
+    assert found.returncode == FAILED
+    assert json.loads(found.stderr)["error"] == "KeyError"
+    assert "value" not in found.stderr

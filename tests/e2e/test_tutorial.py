@@ -107,7 +107,10 @@ def shown(url: str, national_id: str) -> str:
 
 def firing(answer: str) -> list[str]:
     """What the alert is said of."""
-    alerts = json.loads(answer)["data"]["alerts"]
+    found, _ = json.JSONDecoder().raw_decode(
+        answer[answer.index("{") :]
+    )  # the shell may tell of a killed job behind it
+    alerts = found["data"]["alerts"]
     return [
         one["labels"]["instance"] for one in alerts if one["labels"]["alertname"] == ALERT and one["state"] == "firing"
     ]
