@@ -1014,7 +1014,7 @@ def test_a_batch_takes_few_round_trips_whatever_its_size(passport: Passport) -> 
     sink.write(rows[:1])
     counts = [operations(passport, partial(sink.write, part)) for part in (rows[1:11], rows[11:600])]
     assert counts[1] <= 16
-    assert counts[1] - counts[0] <= 3, "its writes of rows, audit entries and records go in two halves"
+    assert counts[1] - counts[0] <= 5, "three writes go in two halves, and larger answers may come in pieces"
 
 
 def operations(passport: Passport, act: Callable[[], Any]) -> int:
