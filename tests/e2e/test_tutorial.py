@@ -107,10 +107,8 @@ def shown(url: str, national_id: str) -> str:
 
 def firing(answer: str) -> list[str]:
     """What the alert is said of."""
-    found, _ = json.JSONDecoder().raw_decode(
-        answer[answer.index("{") :]
-    )  # the shell may tell of a killed job behind it
-    alerts = found["data"]["alerts"]
+    said = answer[answer.index("{") :]  # and behind it the shell may tell of a killed job
+    alerts = json.JSONDecoder().raw_decode(said)[0]["data"]["alerts"]
     return [
         one["labels"]["instance"] for one in alerts if one["labels"]["alertname"] == ALERT and one["state"] == "firing"
     ]
