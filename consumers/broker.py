@@ -4,7 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaAdminClient,
+    KafkaConsumer,
+    KafkaProducer,
+    OffsetAndMetadata,
+    TopicPartition,
+)
 from kafka import errors as kafka_errors
 
 from passport.broker import classified, client_options, groupless
@@ -210,6 +217,16 @@ def read_all(kafka: Kafka, topic: str) -> Iterator[Record]:
         while any(consumer.position(place) < end for place, end in ends.items()):
             for records in consumer.poll(1_000).values():
                 yield from map(_record, records)
+
+
+def cut(kafka: Kafka, topic: str, before: Mapping[int, int]) -> None:
+    """Nobody can read the records before these offsets, by partition, any more. NotReady, Fatal."""
+    with remedied(kafka):
+        admin = KafkaAdminClient(**client_options(kafka))
+        try:
+            admin.delete_records({TopicPartition(topic, one): offset for one, offset in before.items()})
+        finally:
+            admin.close()
 
 
 def stretch(kafka: Kafka, partition: int, first: int, end: int) -> Iterator[list[Record]]:

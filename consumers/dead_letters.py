@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
-from consumers.broker import Record, Writer, read_all
+from consumers.broker import Record, Writer, cut, read_all
 from consumers.enrich import check
 from consumers.lookups import Asked, Lookups
 from consumers.reread import Rereads
@@ -149,6 +149,26 @@ def _letter(identity: str, record: Record) -> Letter:
         int(said.get(_PARKED, 0)),
         record.value or b"",
     )
+
+
+def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: bool) -> int:
+    """Takes letters out of the topic, the settled too: the others that are open are written anew, then all that was
+    there is cut off. How many there are. NotReady, Fatal.
+    """
+    kafka, found, others, ends = settings.kafka, 0, dict[bytes, Record](), dict[int, int]()
+    for record in read_all(kafka, kafka.dead_letters_topic):
+        ends[record.partition] = record.offset + 1
+        others.pop(record.key or b"", None)
+        if concern(record):
+            found += 1
+        elif record.value is not None:
+            others[record.key or b""] = record
+    if found and not dry_run:
+        with closing(Writer(kafka)) as writer:
+            for key, record in others.items():
+                writer.write(kafka.dead_letters_topic, key, record.value, record.headers)
+        cut(kafka, kafka.dead_letters_topic, ends)
+    return found
 
 
 def show(settings: Settings, identity: str, *, reveal: bool = False) -> Shown:

@@ -1,5 +1,6 @@
 """Commands for what a person has to decide: conflicts, concepts without a rule, records of the former sync."""
 
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     unmapped = typer.Typer(no_args_is_help=True, help="Observations that no rule of mapping.yaml shows.")
     app.add_typer(unmapped, name="unmapped")
     unmapped.command("list")(unmapped_list)
+    app.command()(erase)
     cut_over = typer.Typer(no_args_is_help=True, help="What the former sync wrote: shown once, or gone.")
     app.add_typer(cut_over, name="cut-over")
     cut_over.command("list")(cut_over_list)
@@ -97,6 +99,32 @@ def unmapped_list(
                 told = {"concept": known.get("name"), "class": known.get("class"), "datatype": known.get("datatype")}
                 rows.append({"hospital": name, "obs": one.obs, **told, "rule": one.rule})
     session.print_rows(rows, ("hospital", "obs", "concept", "class", "datatype", "rule"), as_json=as_json)
+
+
+def erase(
+    context: typer.Context,
+    destination: DestinationOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, delete nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what is left of a person who has left the Passport; their national id comes on stdin or is asked for."""
+    from consumers import dead_letters, sinks
+    from consumers.identity import digits
+    from consumers.sinks.mongo.erasure import Erasure
+
+    session: Session = context.obj
+    name, known = session.destination(destination, "mongo")
+    with _passport(session, name) as (database, _):
+        written = typer.prompt("National id", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+        if not 10 <= len(national_id := digits(written)) <= 16:
+            raise typer.BadParameter("10 to 16 digits, on stdin", param_hint="national id")
+        erasure = Erasure(database, session.settings, sinks.options(name, known).key, national_id)
+        letters = dead_letters.erase(session.settings, erasure.concerns, dry_run=dry_run)
+        done = {"dead letters": letters, **erasure.run(dry_run=dry_run)}
+    if as_json:
+        session.print_json(done)
+    else:
+        _tell(session, done)
 
 
 def cut_over_list(context: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False) -> None:

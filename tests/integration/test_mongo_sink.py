@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -20,12 +21,13 @@ from pymongo.errors import AutoReconnect
 
 from consumers.sinks import KeyRange, Outcome, Progress
 from consumers.sinks.mongo import conflicts, reports
+from consumers.sinks.mongo.erasure import Erasure
 from consumers.sinks.mongo.rules import load
 from consumers.sinks.mongo.sink import MongoSink
 from consumers.worker import connected
 from passport.errors import Fatal, NotReady, Retry
 from passport.observation import Author, Observation, Person
-from passport.settings import PlaceholderHospital
+from passport.settings import PlaceholderHospital, Settings
 from tests import observations as make
 from tests.observations import HOSPITAL, obs, patient, person, version
 from tests.passport_shapes import check
@@ -1026,3 +1028,42 @@ def operations(passport: Passport, act: Callable[[], Any]) -> int:
     before = total()
     act()
     return total() - before - idle
+
+
+# --- erased ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links were read, then the patient left and the link was erased, then the rows are written."""
+    passport.register()
+    sink = passport.sink()
+    sink._registrations.stop()
+    sink.write([obs(1, 10)])
+    apply = sink._rows.apply
+
+    def overtaken(*given: Any) -> Any:
+        passport.db.patients.delete_many({})
+        passport.db.people.delete_many({})
+        return apply(*given)
+
+    monkeypatch.setattr(sink._rows, "apply", overtaken)
+    sink.write([obs(1, 20), obs(2, 20, row=2)])
+    assert list(passport.db.observations.find()) == []
+    assert passport.shown() == []
+
+
+def test_nobody_is_erased_before_the_consumers_know_that_they_have_left(passport: Passport) -> None:
+    national_id, nowhere = "1199080012345678", cast("Settings", SimpleNamespace(hospitals={}))
+    passport.register(national_id)
+    sink = passport.sink()
+    sink._registrations.stop()
+    sink.write([obs(1, 10)])
+    with pytest.raises(Fatal, match="still has a patient"):
+        Erasure(passport.db, nowhere, LINK_KEY.encode(), national_id)
+    passport.db.patients.delete_many({})
+    with pytest.raises(NotReady, match="have yet to remove"):
+        Erasure(passport.db, nowhere, LINK_KEY.encode(), national_id)
+    assert len(passport.shown()) == 1
+    passport.db.medicalrecords.delete_many({})

@@ -356,4 +356,18 @@ MUTANTS = (
         "        while self._partition",
         f"{INTEGRATION}test_replay.py::test_replaying_everything_changes_nothing_and_moves_no_offset",
     ),
+    Mutant(
+        "who once bore an erased id by mistake is somebody else",
+        "consumers/sinks/mongo/erasure.py",
+        "if who.national_id in (None, self._id))",
+        "if who.hospital)",
+        "tests/e2e/test_erasure.py::test_a_person_is_erased",
+    ),
+    Mutant(
+        "rows of a writer that an erasure has overtaken go",
+        "consumers/sinks/mongo/sink.py",
+        "        for key in refreshed.unlinked:\n",
+        "        for key in self._people.links(refreshed.unlinked):\n",
+        f"{SINK}test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing",
+    ),
 )

@@ -15,6 +15,7 @@ from pymongo import InsertOne
 from consumers.sinks.mongo.changes import Change
 from consumers.sinks.mongo.client import Document, Mongo, bulk
 
+AGENT = "openmrs-passport"  # as `userAgent`: what tells our entries from the Passport's
 _DONE = {"create": "created", "update": "updated", "delete": "removed"}
 
 
@@ -34,7 +35,7 @@ def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> 
         "action": change.action,
         "details": f"Record {record} {_DONE[change.action]} from OpenMRS of {hospital_name}"[:1000],
         "accessTime": now,
-        "userAgent": "openmrs-passport",
+        "userAgent": AGENT,
     }
 
 

@@ -8,12 +8,12 @@ wins, by compare-and-swap on `rev`.
 
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from pymongo import InsertOne, ReturnDocument, UpdateOne
+from pymongo import InsertOne, UpdateOne
 
 from consumers.sinks.mongo.client import ALL, TEXT, Document, Mongo, at_once, border, bulk
 from passport.errors import Retry
@@ -87,10 +87,10 @@ class People:
     def settle(self, link: Link, floor: str = "") -> Link | None:
         """Clears `pending` and raises the floor; None when the link has changed since it was read."""
         update: Document = {"$unset": {"pending": ""}, "$inc": {"rev": 1}, "$max": {"version": floor, "floor": floor}}
-        with border():
-            seen = {"_id": link.key, "rev": link.rev}
-            found = self._people.find_one_and_update(seen, update, return_document=ReturnDocument.AFTER)
-        return Link.of(found) if found is not None else None
+        with border():  # no findAndModify, of which MongoDB keeps the document's image for as long as its session
+            found = self._people.update_one({"_id": link.key, "rev": link.rev}, update)
+        settled = replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
+        return settled if found.matched_count else None
 
     def wanted(self, hospital: str, limit: int) -> list[int]:
         """Persons with something pending, `limit` of them."""

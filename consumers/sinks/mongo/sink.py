@@ -136,9 +136,10 @@ class MongoSink:
     def _project(self, hospital: str, applied: Applied, links: Mapping[str, Link], outcome: Outcome) -> None:
         refreshed = self._of(hospital).refresh(applied.kept, links, applied)
         outcome.rejected += list((applied.refused | refreshed.refused).items())
-        for link in self._people.links(refreshed.unlinked).values():
-            # Stored by a writer that did not know yet that the person's link has ended: this one, perhaps.
-            self._rows.remove(link.hospital, link.person_id, max(map(_version, applied.kept.values()), default=""))
+        for key in refreshed.unlinked:
+            # Stored by a writer that did not know yet that the person's link has ended, or is gone: this one, perhaps.
+            number = int(key.removeprefix(f"{hospital}/"))
+            self._rows.remove(hospital, number, max(map(_version, applied.kept.values()), default=""))
 
     def _links(self, persons: Mapping[str, Person]) -> dict[str, Link]:
         """The persons' links, with what a change of them asks for done, but for reading at the hospital."""
