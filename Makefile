@@ -46,6 +46,9 @@ lint: setup ## ruff, mypy --strict, import contracts, the rules of the tree
 	$(RUN) lint-imports
 	$(RUN) python -m dev.rules
 
+audit: setup ## the locked dependencies against osv.dev; STRICT=1 fails where it can't be reached
+	@dev/audit.sh
+
 soak: setup ## MINUTES=10: two hospitals at work and a random fault every half minute; SEED=n repeats one
 	$(RUN) python -m tests.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(KINDS),--kinds $(KINDS))
 
@@ -67,4 +70,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation bench-verify unit lint stack stack-down setup soak mutants
+.PHONY: audit docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation bench-verify unit lint stack stack-down setup soak mutants
