@@ -1,15 +1,15 @@
 """Kafka, as this stage meets it: connections, topics, and errors by their remedy."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from passport.broker import MAX_BYTES, classified, client_options, groupless
-from passport.errors import NotReady, reduced
+from passport.broker import MAX_BYTES, Spans, admin, client_options, offsets, read, remedied
 from passport.settings import Kafka
+
+__all__ = ["admin", "offsets", "remedied"]
 
 KafkaError = kafka_errors.KafkaError
 TOPIC_EXISTS = kafka_errors.TopicAlreadyExistsError.errno
@@ -37,59 +37,16 @@ def close(client: Any, timeout_s: float = 0) -> None:
         client.close(timeout=timeout_s)
 
 
-@contextmanager
-def admin(kafka: Kafka) -> Iterator[Any]:
-    with remedied(kafka):
-        client = KafkaAdminClient(**client_options(kafka))
-        try:
-            yield client
-        finally:
-            client.close()
-
-
 def read_all(kafka: Kafka, topic: str, key: bytes | None = None) -> list[bytes]:
     """The values in a topic of one partition, oldest first; only those of `key` if given."""
-    place = TopicPartition(topic, 0)
-    values: list[bytes] = []
-    with remedied(kafka), groupless(kafka) as consumer:
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        consumer.seek_to_beginning(place)
-        while consumer.position(place) < end:
-            found = consumer.poll(1_000).get(place, ())
-            values += [r.value for r in found if r.value is not None and key in (None, r.key)]
-    return values
+    found = (one for some in read(kafka, topic, [0]) for one in some)
+    return [one.value for one in found if one.value is not None and key in (None, one.key)]
 
 
 def last_values(kafka: Kafka, topic: str, partition: int, most: int) -> list[bytes]:
-    """The newest records' values, oldest first; none when the partition is empty or not there."""
-    place, values = TopicPartition(topic, partition), []
-    with remedied(kafka), groupless(kafka) as consumer:
-        consumer.assign([place])
-        first, end = (find([place])[place] for find in (consumer.beginning_offsets, consumer.end_offsets))
-        consumer.seek(place, max(first, end - most))
-        while consumer.position(place) < end:
-            values += [record.value for record in consumer.poll(1_000).get(place, ()) if record.value]
-    return values
+    """The newest records' values, oldest first; none when the partition is empty."""
 
+    def last(spans: Spans) -> Spans:
+        return {number: (max(first, end - most), end) for number, (first, end) in spans.items()}
 
-def offsets(kafka: Kafka, topic: str) -> dict[int, tuple[int, int]]:
-    """First and next offset of each partition; empty when the topic isn't there yet."""
-    with remedied(kafka), groupless(kafka) as consumer:
-        places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
-    return {place.partition: (first[place], end[place]) for place in places}
-
-
-@contextmanager
-def remedied(kafka: Kafka) -> Iterator[None]:
-    """Raise a client's error as NotReady or Fatal."""
-    try:
-        yield
-    except KafkaError as error:
-        raise classified(error, kafka) from None
-    except (OSError, ValueError) as error:
-        raise NotReady(
-            f"Kafka at {kafka.bootstrap} can't be used ({reduced(error)})",
-            hint="check kafka.bootstrap and the TLS files, then: passport check",
-        ) from None
+    return [one.value for some in read(kafka, topic, [partition], last) for one in some if one.value]

@@ -1,20 +1,15 @@
 """Kafka, as this stage meets it: the group's partitions, their records and offsets, and the dead letters' topic."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
-from kafka import (
-    ConsumerRebalanceListener,
-    KafkaAdminClient,
-    KafkaConsumer,
-    KafkaProducer,
-    OffsetAndMetadata,
-    TopicPartition,
-)
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.broker import classified, client_options, groupless
+from passport import broker
+from passport.broker import admin, client_options, groupless, offsets, read
 from passport.errors import NotReady
 from passport.settings import Kafka
 
@@ -29,6 +24,13 @@ _NOT_OURS_ANY_MORE = (
 
 
 JOIN_S = 2.0  # at most so long for the other members
+_STATES = (
+    kafka_errors.NoOffsetForPartitionError,
+    kafka_errors.OffsetOutOfRangeError,
+    kafka_errors.LogTruncationError,
+    *_NOT_OURS_ANY_MORE,
+)
+remedied = partial(broker.remedied, states=_STATES)
 # The group may be rearranged at any moment: then `assigned` changes, and everything starts anew.
 _TAKEN_AWAY = (ValueError, KeyError, kafka_errors.IllegalStateError)
 
@@ -201,75 +203,32 @@ class Writer:
             self._producer.close(timeout=1)
 
 
-@contextmanager
-def _groupless(kafka: Kafka) -> Iterator[Any]:
-    with remedied(kafka), groupless(kafka) as consumer:
-        yield consumer
-
-
 def read_all(kafka: Kafka, topic: str) -> Iterator[Record]:
-    """Every record of a topic up to its end as it is now, partition by partition. NotReady, Fatal."""
-    with _groupless(kafka) as consumer:
-        places = [TopicPartition(topic, one) for one in sorted(consumer.partitions_for_topic(topic) or ())]
-        consumer.assign(places)
-        ends = consumer.end_offsets(places) if places else {}
-        consumer.seek_to_beginning(*places) if places else None
-        while any(consumer.position(place) < end for place, end in ends.items()):
-            for records in consumer.poll(1_000).values():
-                yield from map(_record, records)
+    """Every record of a topic up to its end as it is now. NotReady, Fatal."""
+    for some in read(kafka, topic):
+        yield from map(_record, some)
 
 
 def cut(kafka: Kafka, topic: str, before: Mapping[int, int]) -> None:
     """Nobody can read the records before these offsets, by partition, any more. NotReady, Fatal."""
-    with remedied(kafka):
-        admin = KafkaAdminClient(**client_options(kafka))
-        try:
-            admin.delete_records({TopicPartition(topic, one): offset for one, offset in before.items()})
-        finally:
-            admin.close()
+    with admin(kafka) as client:
+        client.delete_records({TopicPartition(topic, one): offset for one, offset in before.items()})
 
 
 def stretch(kafka: Kafka, partition: int, first: int, end: int) -> Iterator[list[Record]]:
     """The records of the changes' topic with ``first <= offset < end``, some at a time. NotReady, Fatal."""
-    place = TopicPartition(kafka.topic, partition)
-    with _groupless(kafka) as consumer:
-        consumer.assign([place])
-        consumer.seek(place, first)
-        while consumer.position(place) < end:
-            records = consumer.poll(1_000).get(place, ())
-            if found := [_record(one) for one in records if one.offset < end]:
-                yield found
+    for some in read(kafka, kafka.topic, [partition], lambda _: {partition: (first, end)}):
+        yield [*map(_record, some)]
 
 
 def bounds(kafka: Kafka, partition: int) -> tuple[int, int]:
     """First offset of the changes' topic and the one after the last. NotReady, Fatal."""
-    place = TopicPartition(kafka.topic, partition)
-    with _groupless(kafka) as consumer:
-        return int(consumer.beginning_offsets([place])[place]), int(consumer.end_offsets([place])[place])
+    return offsets(kafka, kafka.topic).get(partition, (0, 0))
 
 
 def offset_at(kafka: Kafka, partition: int, at_ms: int) -> int:
     """Of the first record published at this Unix time in ms or later; the end when there is none."""
     place = TopicPartition(kafka.topic, partition)
-    with _groupless(kafka) as consumer:
+    with remedied(kafka), groupless(kafka) as consumer:
         found = consumer.offsets_for_times({place: at_ms})[place]
         return int(found.offset if found is not None else consumer.end_offsets([place])[place])
-
-
-_STATES = (
-    kafka_errors.NoOffsetForPartitionError,
-    kafka_errors.OffsetOutOfRangeError,
-    kafka_errors.LogTruncationError,
-    *_NOT_OURS_ANY_MORE,
-)
-
-
-@contextmanager
-def remedied(kafka: Kafka) -> Iterator[None]:
-    """Raises a client's error as NotReady, Retry or Fatal, without its text; states of the subscription as they are."""
-    try:
-        yield
-    except _STATES:
-        raise
-    except (kafka_errors.KafkaError, OSError) as error:
-        raise classified(error, kafka) from None

@@ -1,15 +1,16 @@
-"""What both stages know of Kafka: how a client is opened, and its errors by their remedy."""
+"""What both stages know of Kafka: how a client is opened, what a topic holds, and a client's errors by their remedy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
 from passport.errors import Fatal, NotReady, PassportError, Retry, reduced
 from passport.settings import Kafka
 
+Spans = dict[int, tuple[int, int]]  # by partition: first offset, and the one behind the last
 MAX_BYTES = 16 * 1024 * 1024  # of one record: a row with a long text, before and after; a chunk of many keys
 
 _REFUSED = (
@@ -47,6 +48,64 @@ def groupless(kafka: Kafka) -> Iterator[Any]:
         yield consumer
     finally:
         consumer.close(autocommit=False)
+
+
+@contextmanager
+def admin(kafka: Kafka) -> Iterator[Any]:
+    """NotReady, Fatal."""
+    with remedied(kafka):
+        client = KafkaAdminClient(**client_options(kafka))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def offsets(kafka: Kafka, topic: str) -> Spans:
+    """First and next offset of each partition; empty when the topic isn't there yet. NotReady, Fatal."""
+    with remedied(kafka), groupless(kafka) as consumer:
+        return _spans(consumer, topic, consumer.partitions_for_topic(topic) or ())
+
+
+def read(
+    kafka: Kafka, topic: str, partitions: Iterable[int] | None = None, chosen: Callable[[Spans], Spans] = dict
+) -> Iterator[Sequence[Any]]:
+    """The client's records of a topic, or of these partitions of it, up to its end as it is now, some at a time.
+
+    `chosen`: what of the offsets that are there is wanted. NotReady, Fatal.
+    """
+    with remedied(kafka), groupless(kafka) as consumer:
+        numbers = sorted(consumer.partitions_for_topic(topic) or ()) if partitions is None else partitions
+        spans = chosen(_spans(consumer, topic, numbers))
+        ends = {TopicPartition(topic, number): end for number, (_, end) in spans.items()}
+        consumer.assign([*ends])
+        for place in ends:
+            consumer.seek(place, spans[place.partition][0])
+        while any(consumer.position(place) < end for place, end in ends.items()):
+            for place, records in consumer.poll(1_000).items():
+                yield [record for record in records if record.offset < ends[place]]
+
+
+def _spans(consumer: Any, topic: str, partitions: Iterable[int]) -> Spans:
+    places = [TopicPartition(topic, number) for number in partitions]
+    if not places:
+        return {}
+    first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
+    return {place.partition: (int(first[place]), int(end[place])) for place in places}
+
+
+@contextmanager
+def remedied(kafka: Kafka, states: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Raises a client's error as NotReady, Retry or Fatal, without its text; `states` as they are."""
+    try:
+        yield
+    except states:
+        raise
+    except kafka_errors.KafkaError as error:
+        raise classified(error, kafka) from None
+    except (OSError, ValueError) as error:
+        hint = "check kafka.bootstrap and the TLS files, then: passport check"
+        raise NotReady(f"Kafka at {kafka.bootstrap} can't be used ({reduced(error)})", hint=hint) from None
 
 
 def classified(error: BaseException, kafka: Kafka) -> PassportError:
