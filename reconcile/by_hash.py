@@ -1,7 +1,7 @@
 """Who differs from the mirror, by the link and by a hash of their rows that the hospital's server computes."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from consumers.lookups import Lookups
@@ -12,6 +12,8 @@ from reconcile.hashes import Digest
 from reconcile.pacing import FETCHED, HASHED, Pace
 from reconcile.passport_db import PassportDb
 from reconcile.report import Compared
+
+PERSONS = 500  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +86,7 @@ class ByHash:
 
 def _equal(one: Iterable[Row], other: Iterable[Row]) -> bool:
     return {row["obs_id"]: row for row in one} == {row["obs_id"]: row for row in other}
+
+
+def parts(ids: Sequence[int], size: int = PERSONS) -> Iterator[Sequence[int]]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))

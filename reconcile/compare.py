@@ -23,7 +23,7 @@ from passport.errors import Fatal, NotReady, Retry
 from passport.settings import Hospital, Settings
 from passport.source import ANY_SNAPSHOT, Source
 from reconcile import passport_db, watchdog
-from reconcile.by_hash import ByHash, Differing
+from reconcile.by_hash import PERSONS, ByHash, Differing, parts
 from reconcile.caught_up import Mark
 from reconcile.pacing import Pace, closed_s
 from reconcile.passport_db import PassportDb
@@ -32,7 +32,6 @@ from reconcile.report import Compared
 EVERY_S = 3_600.0  # from one pass to the next
 ROUNDS = 3
 SETTLE_S = 2.0
-PERSONS = 500
 CACHE_TTL_S = 3_600.0
 
 log = structlog.get_logger()
@@ -114,7 +113,7 @@ class Comparison:
                 raise NotReady(
                     f"hospital {self._id}: the destination is behind, what differs means nothing", hint=mark.hint
                 )
-            again = self._look(_parts(sorted(suspects)))
+            again = self._look(parts(sorted(suspects)))
             same = {one for one in again if again[one] == suspects[one]}
             if same:
                 backfill.persons(self._id, self._settings, sorted(same))
@@ -136,7 +135,7 @@ class Comparison:
             ids = [row["patient_id"] for row in rows]
             to = ids[-1] if len(ids) == PERSONS else 2**62
             also = {one for one in known if after < one <= to} | self._passport.mirrored(self._id, after, to)
-            yield from _parts(sorted({*ids, *also}))
+            yield from parts(sorted({*ids, *also}))
             if to == 2**62:
                 return
             after = to
@@ -149,7 +148,3 @@ class Comparison:
                 raise Retry(f"hospital {self._id}: stopped within a pass")
             found |= self._by_hash.differing(lookups, person_ids)
         return found
-
-
-def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (ids[start : start + PERSONS] for start in range(0, len(ids), PERSONS))

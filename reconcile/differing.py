@@ -5,13 +5,12 @@ from typing import Any
 
 from bson import ObjectId
 
+from consumers.sinks.mongo.changes import PASSPORT_OWNED, edited
 from reconcile.report import Differences
 
 Document = dict[str, Any]
 
-# Of the mirror's own, and of the Passport's own: see docs/reference/records.md.
-MIRROR_OWN = frozenset({"version", "digest", "related"})
-PASSPORT_OWN = frozenset({"medicationStatus"})
+MIRROR_OWN = frozenset({"version", "digest", "related"})  # see docs/reference/records.md
 
 
 def rows(wanted: Mapping[str, Document], there: Mapping[str, Document]) -> Differences:
@@ -50,13 +49,7 @@ def same(wanted: Document, record: Document) -> bool:
     hospital_says: Document = wanted["data"]
     if edited(record):
         return pending is None or pending == hospital_says
-    return {name: value for name, value in data.items() if name not in PASSPORT_OWN} == hospital_says
-
-
-def edited(record: Document) -> bool:
-    """Whether a person has changed the record in the Passport since it came."""
-    at, synced = record.get("lastEditedAt"), record.get("syncDate")
-    return at is not None and (synced is None or at > synced)
+    return {name: value for name, value in data.items() if name not in PASSPORT_OWNED} == hospital_says
 
 
 def link(key: str, wanted: Document, there: Document | None, *, has_rows: bool) -> Differences:

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from bson import ObjectId
 
 from consumers import sinks
+from consumers.sinks import mongo
 from consumers.sinks.mongo import Options
-from consumers.sinks.mongo.client import Document, Mongo, border, connected
+from consumers.sinks.mongo.client import Document, Mongo, border
 from consumers.sinks.mongo.people import hashed
 from consumers.sinks.mongo.placeholders import Signers
-from consumers.sinks.mongo.rules import Mapping, load
-from passport.errors import Fatal
+from consumers.sinks.mongo.rules import Mapping
 from passport.observation import Person
 from passport.settings import Settings
 
@@ -19,19 +19,8 @@ from passport.settings import Settings
 @contextmanager
 def opened(settings: Settings, destination: str) -> Iterator["PassportDb"]:
     """Fatal when the destination isn't a mongo one; NotReady."""
-    known = settings.destinations.get(destination)
-    if known is None or known.type != "mongo":
-        names = ", ".join(name for name, one in settings.destinations.items() if one.type == "mongo") or "none"
-        raise Fatal(
-            f"destination {destination!r} can't be compared with the hospitals; of type mongo there is: {names}",
-            hint="passport config show   # destinations",
-        )
-    given = sinks.options(destination, known)
-    client, database = connected(given.uri.get_secret_value(), given.database)
-    try:
-        yield PassportDb(database, given, load(known.mapping))
-    finally:
-        client.close()
+    with mongo.opened(settings, destination) as (database, rules):
+        yield PassportDb(database, sinks.options(destination, settings.destinations[destination]), rules)
 
 
 class PassportDb:

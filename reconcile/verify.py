@@ -22,7 +22,7 @@ from passport.errors import Fatal, NotReady, Retry
 from passport.settings import Settings
 from passport.source import ANY_SNAPSHOT, Source
 from reconcile import differing, expected, passport_db
-from reconcile.by_hash import ByHash
+from reconcile.by_hash import PERSONS, ByHash, parts
 from reconcile.caught_up import Mark
 from reconcile.expected import Expected
 from reconcile.pacing import FETCHED, Pace
@@ -31,8 +31,7 @@ from reconcile.report import Compared, Differences, Level, Report
 
 ROUNDS = 3
 SETTLE_S = 2.0
-PERSONS = 500  # of a batch, and
-ROWS = 5_000  # of obs, one person at least
+ROWS = 5_000  # of a batch with no more than PERSONS, and one person at least
 EVERYBODY = (0, 2**62)
 CACHE_ENTRIES = 50_000
 CACHE_TTL_S = 3_600.0
@@ -144,7 +143,7 @@ class _Verifier:
             of = self._patients_there()
             for after, to, person_ids in self._batches():
                 also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
-                for ids in _parts(sorted({*person_ids, *also})):
+                for ids in parts(sorted({*person_ids, *also})):
                     found |= self._look(ids)
                 self._done_to = to
                 self._told(self._compared.persons, max(of, self._compared.persons))
@@ -174,7 +173,7 @@ class _Verifier:
     def _again(self, found: ByPerson, strays: set[str]) -> tuple[ByPerson, set[str]]:
         self._forget()
         again: ByPerson = {}
-        for ids in _parts(self._people(found, strays), PERSONS // 10):
+        for ids in parts(self._people(found, strays), PERSONS // 10):
             again |= self._compare(ids)
         return again, {one for one in strays - self._patients if self._stray_records({one})}
 
@@ -281,7 +280,3 @@ def _prefix(sizes: Sequence[tuple[int, int]]) -> list[int]:
             break
         chosen.append(person_id)
     return chosen
-
-
-def _parts(ids: Sequence[int], size: int = PERSONS) -> Iterator[Sequence[int]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))

@@ -201,6 +201,18 @@ def test_a_person_is_erased(stage: Stage) -> None:
     kigali.shown(kigali.newest(edited))
     stage.wait_equal(90)
     assert "gap" not in "".join(role.said() for role in stage.roles)
+    refusals(stage)
+
+
+def refusals(stage: Stage) -> None:
+    """By exit code, and what to do; no number that was typed is said again."""
+    assert erase(stage, new_id()).stdout == "nothing to do\n"
+    wrong = erase(stage, "123456789")
+    assert (wrong.returncode, "10 to 16 digits" in wrong.stderr, "123456789" in wrong.stderr) == (2, True, False)
+    stage.hospitals["huye"].sql.kill()
+    away = erase(stage, new_id())
+    assert away.returncode == 3
+    assert "hospital huye" in away.stderr
 
 
 def shortened(stage: Stage) -> None:

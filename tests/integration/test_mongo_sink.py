@@ -287,7 +287,7 @@ def test_nothing_is_stored_of_who_is_not_matched(passport: Passport, state: str)
     row = obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY), who=who, author=Author(CANARY, "creator", "user/u"))
     assert sink.write([row]) == Outcome(unmatched=1)
     assert list(reports.unmatched(passport.db, HOSPITAL)) == [(HOSPITAL, 4711, state)]
-    assert reports.unmatched_counts(passport.db, HOSPITAL) == {state: 1}
+    assert reports.Reports(passport.db).unmatched_by(HOSPITAL) == {state: 1}
     everything = passport.everything()
     assert CANARY not in everything
     assert "1199080099999999" not in everything

@@ -52,9 +52,11 @@ def connect(given: Options, settings: Settings, destination: Destination) -> Mon
 @contextmanager
 def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, Rules]]:
     """A destination's database and mapping, for commands that look at it. Fatal when it isn't a mongo one; NotReady."""
-    known = settings.destinations[destination]
-    if known.type != "mongo":
-        raise Fatal(f"destination {destination} of type {known.type} has no records", hint="passport config show")
+    known = settings.destinations.get(destination)
+    if known is None or known.type != "mongo":
+        names = ", ".join(name for name, one in settings.destinations.items() if one.type == "mongo") or "none"
+        wrong = f"destination {destination!r} has no records and can't be compared; of type mongo there is: {names}"
+        raise Fatal(wrong, hint="passport config show   # destinations")
     wanted, rules = sinks.options(destination, known), load(known.mapping)
     client, database = connected(wanted.uri.get_secret_value(), wanted.database)
     with closing(client):

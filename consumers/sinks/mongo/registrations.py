@@ -14,7 +14,7 @@ import structlog
 from bson import ObjectId
 from pymongo.errors import PyMongoError
 
-from consumers.sinks.mongo.client import Document, Mongo, border, classified
+from consumers.sinks.mongo.client import Document, Mongo, classified
 from consumers.sinks.mongo.people import ask_for, hashed
 from passport.errors import Fatal
 
@@ -71,11 +71,6 @@ class Registrations:
         if self._fatal is not None:
             raise self._fatal
 
-    def sweep(self) -> int:
-        """Compares `people` with `patients`; returns how many had to be marked."""
-        with border():
-            return self._sweep()
-
     def _run(self) -> None:
         asked = False
         while not self._stop.is_set():
@@ -107,6 +102,7 @@ class Registrations:
                     self._concerned(event)
 
     def _sweep(self) -> int:
+        """Compares `people` with `patients`; returns how many had to be marked."""
         read = sum(ask_for(self._db, ids) for found in (self._missed(), self._outdated()) for ids in found)
         return read + sum(ask_for(self._db, ids, "remove") for ids in self._left_over())
 

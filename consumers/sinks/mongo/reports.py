@@ -38,8 +38,13 @@ class Reports:
             }
 
     def unmatched_by(self, hospital: str) -> dict[str, int]:
-        """People who are not matched, by state."""
-        return unmatched_counts(self._db, hospital)
+        """People whose rows are not kept, by state."""
+        stages: list[Document] = [
+            {"$match": {"hospital": hospital, "patientId": None}},
+            {"$group": {"_id": "$state", "people": {"$sum": 1}}},
+        ]
+        with border():
+            return {found["_id"]: found["people"] for found in self._db.people.aggregate(stages)}
 
     def verified(self, hospital: str) -> Document | None:
         """What the last whole verify found: ``{at, equal, ...}``."""
@@ -60,16 +65,6 @@ def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
     with border():
         for found in database.people.find(query, {"personId": 1, "state": 1}).sort("_id", 1):
             yield hospital, found["personId"], found["state"]
-
-
-def unmatched_counts(database: Mongo, hospital: str) -> dict[str, int]:
-    """People whose rows are not kept, by state."""
-    stages: list[Document] = [
-        {"$match": {"hospital": hospital, "patientId": None}},
-        {"$group": {"_id": "$state", "people": {"$sum": 1}}},
-    ]
-    with border():
-        return {found["_id"]: found["people"] for found in database.people.aggregate(stages)}
 
 
 def _conflicting(hospital: str) -> Document:
