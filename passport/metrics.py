@@ -34,7 +34,9 @@ LOOKUPS = Counter("passport_lookup_total", "Lookups by kind and result (hit, mis
 REREADS = Counter("passport_reread_rows_total", "Obs rows read again after a notice", ["hospital"])
 WRITE_SECONDS = Histogram("passport_sink_write_seconds", "One batch written", ["sink"])
 DEAD_LETTERS = Counter("passport_dead_letters_total", "Records parked", ["destination", "reason"])
-UNMATCHED = Gauge("passport_people_unmatched", "People not matched, by state", ["hospital", "state"])
+UNMATCHED = Gauge(
+    "passport_people_unmatched", "People not matched, by state; every consumer tells it", ["hospital", "state"]
+)
 REPAIRED = Counter("passport_reconcile_repaired_total", "Differences found and published again", ["hospital"])
 POLLED_INSTEAD = Gauge(
     "passport_reconcile_polled_instead", "1 while a silent stream's hospital is polled", ["hospital"]

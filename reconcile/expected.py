@@ -11,7 +11,7 @@ from consumers.lookups import Asked, Lookups
 from consumers.sinks.mongo import mirror
 from consumers.sinks.mongo.client import Document
 from consumers.sinks.mongo.placeholders import Signers
-from consumers.sinks.mongo.records import project
+from consumers.sinks.mongo.records import projected
 from consumers.sinks.mongo.rules import Mapping
 from passport.errors import Reject
 from passport.event import Row
@@ -37,14 +37,8 @@ class Expected:
         signers.look_up(one["author"] for one in self.rows.values())
         records: dict[ObjectId, Document] = {}
         for person_id, patient in self.patients.items():
-            records |= project(
-                documents[person_id],
-                mapping=rules,
-                hospital_id=hospital,
-                hospital_name=name,
-                patient_id=patient,
-                created_by=signers.created_by,
-            )
+            found = projected(documents[person_id], rules, hospital, name, patient, signers.created_by)
+            records |= {one.id: one.document for one in found}
         return records
 
 

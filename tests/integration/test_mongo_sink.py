@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from prometheus_client import REGISTRY
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
@@ -414,6 +415,19 @@ def test_the_sweep_sees_what_the_stream_missed(passport: Passport) -> None:
     # A link that says otherwise than `patients`, without any event of `patients`.
     passport.db.people.update_one({}, {"$set": {"patientId": str(ObjectId())}})
     assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+
+
+def test_the_sweep_counts_who_is_not_matched_by_state(passport: Passport) -> None:
+    sink = passport.sink(sweep_s=0.2)
+    sink.write([obs(1, 10), obs(2, 11, who=person(2, None, state="invalid"))])
+    counted = [{"hospital": HOSPITAL, "state": state} for state in ("ok", "invalid")]
+    assert eventually(
+        lambda: [REGISTRY.get_sample_value("passport_people_unmatched", one) for one in counted] == [1, 1]
+    )
+    passport.register()
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    assert read_whole(sink, person(at=20), [obs(1, 10)]).stored == 1
+    assert eventually(lambda: REGISTRY.get_sample_value("passport_people_unmatched", counted[0]) is None)
 
 
 def test_ambiguous_people_are_asked_for_once_a_start(passport: Passport) -> None:

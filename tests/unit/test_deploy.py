@@ -14,6 +14,8 @@ from passport import metrics
 from passport.configuration import load
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = DEPLOY.parent
+STAGES = ("passport", "cdc", "consumers", "reconcile", "portal")
 METRIC = re.compile(r"\b(passport_[a-z_]+)(?:\{([^}]*)\})?")
 
 
@@ -48,13 +50,18 @@ def test_an_expression_names_metrics_that_exist(expression: str) -> None:
         assert set(re.findall(r"(\w+)=", matchers)) <= known[name]
 
 
+@pytest.mark.parametrize("name", [name for name, one in vars(metrics).items() if name.isupper()])
+def test_a_metric_is_counted_somewhere(name: str) -> None:
+    code = [path for stage in STAGES for path in (ROOT / stage).rglob("*.py") if path.name != "metrics.py"]
+    assert any(re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")) for path in code)
+
+
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_an_alert_says_what_to_type(rule: dict[str, dict[str, str]]) -> None:
     assert rule["annotations"]["command"].startswith("passport ")
     assert rule["labels"]["severity"] in ("critical", "warning")
 
 
-ROOT = DEPLOY.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 
 

@@ -26,7 +26,7 @@ PATIENT = "a" * 24
 
 def shown(rows: Sequence[Observation], mapping: Any = MAPPING) -> list[Document]:
     """The records of `rows`, by obs_id of their anchors."""
-    found = records.project(
+    found = records.projected(
         [mirror.document(row) for row in rows],
         mapping=mapping,
         hospital_id=HOSPITAL,
@@ -34,7 +34,7 @@ def shown(rows: Sequence[Observation], mapping: Any = MAPPING) -> list[Document]
         patient_id=PATIENT,
         created_by=lambda author: f"user of {author['key']}",
     )
-    return sorted(found.values(), key=lambda record: int(record["openmrsData"]["obsId"]))
+    return sorted((one.document for one in found), key=lambda record: int(record["openmrsData"]["obsId"]))
 
 
 def anchors(rows: Sequence[Observation]) -> list[int]:

@@ -32,23 +32,6 @@ class Projected(NamedTuple):
     created: datetime
 
 
-def project(
-    documents: Iterable[Document],
-    *,
-    mapping: Mapping,
-    hospital_id: str,
-    hospital_name: str,
-    patient_id: str,
-    created_by: CreatedBy,
-) -> dict[ObjectId, Document]:
-    """The records of one person's mirror documents (all of them, or whole groups), without Passport-owned fields.
-
-    `created_by` gives the hex of a users._id for a mirror document's `author`.
-    """
-    found = projected(documents, mapping, hospital_id, hospital_name, patient_id, created_by)
-    return {one.id: one.document for one in found}
-
-
 def projected(
     documents: Iterable[Document],
     mapping: Mapping,
@@ -57,7 +40,10 @@ def projected(
     patient_id: str,
     created_by: CreatedBy,
 ) -> list[Projected]:
-    """As `project`, with the instant that an insert is dated by."""
+    """The records of one person's mirror documents (all of them, or whole groups).
+
+    `created_by` gives the hex of a users._id for a mirror document's `author`.
+    """
     rows = {document["obsId"]: document for document in documents}
     found: dict[ObjectId, Projected] = {}
     for entry in sorted(_sorted_out(rows, mapping).entries, key=lambda entry: int(entry.anchor["obsId"])):

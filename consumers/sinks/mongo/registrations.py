@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 
 from consumers.sinks.mongo.client import Document, Mongo, classified
 from consumers.sinks.mongo.people import ask_for, hashed
+from passport import metrics
 from passport.errors import Fatal
 
 PAGE = 1_000
@@ -96,6 +97,7 @@ class Registrations:
             while not self._stop.is_set() and stream.alive:
                 if time.monotonic() >= due:
                     self._sweep()
+                    self._count()
                     due = time.monotonic() + self._sweep_s
                 event = stream.try_next()
                 if event is not None:
@@ -105,6 +107,13 @@ class Registrations:
         """Compares `people` with `patients`; returns how many had to be marked."""
         read = sum(ask_for(self._db, ids) for found in (self._missed(), self._outdated()) for ids in found)
         return read + sum(ask_for(self._db, ids, "remove") for ids in self._left_over())
+
+    def _count(self) -> None:
+        by = {"hospital": "$hospital", "state": "$state"}
+        found = self._people.aggregate([{"$match": {"patientId": None}}, {"$group": {"_id": by, "n": {"$sum": 1}}}])
+        metrics.UNMATCHED.clear()
+        for one in found:
+            metrics.UNMATCHED.labels(**one["_id"]).set(one["n"])
 
     def _concerned(self, event: Any) -> None:
         patient = str(event["documentKey"]["_id"])
