@@ -7,14 +7,14 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT
 WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY passport/__init__.py passport/
-RUN uv sync --locked --no-dev --extra portal --no-install-project
+RUN uv sync --locked --no-dev --extra portal --extra otel --no-install-project
 COPY config/default.yaml config/mapping.yaml config/
 COPY passport passport
 COPY cdc cdc
 COPY consumers consumers
 COPY reconcile reconcile
 COPY portal portal
-RUN uv sync --locked --no-dev --extra portal --no-editable
+RUN uv sync --locked --no-dev --extra portal --extra otel --no-editable
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin passport

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 from zlib import crc32
-from zlib import error as zlib_error
 
 from cdc import event_types as kinds
 from cdc.changes import Alive, Commit, Damaged, Item, Notice, Partial, Rotated, Row, Statement, keys_of
@@ -18,7 +17,7 @@ from cdc.event_types import BINLOG
 from cdc.gtids import MariadbState, MysqlSet
 from cdc.statements import Prepared, Statements, starts_transaction
 from cdc.tagged import tagged_gtid
-from cdc.watched import Flavour, Watch, Watched
+from cdc.watched import BODY, UNREADABLE, Flavour, Watch, Watched
 from passport.errors import Fatal
 from passport.values import ColumnInfo
 from passport.version import Position
@@ -29,8 +28,7 @@ _HEADER = struct.Struct("<IB4xIIH").unpack_from  # seconds, type, size, end posi
 _MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
 _INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
 _ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
-_BODY = 19  # where the part behind the header begins
-_ROWS_V1 = _BODY + 8
+_ROWS_V1 = BODY + 8
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
 _GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
@@ -39,7 +37,6 @@ _DUMMY = b"\xff\xff\xff\0\0\0"
 _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
 _row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
 _committed: Callable[[tuple[Any, ...]], Commit] = partial(tuple.__new__, Commit)
-_UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib_error)
 
 
 class EventDecoder:
@@ -196,8 +193,8 @@ class EventDecoder:
     def _next_file(self, event: bytes) -> Iterable[Item]:
         if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
-        name, before = event[_BODY + 8 :].decode(), self.file
-        self.file, self.pos = name, int.from_bytes(event[_BODY : _BODY + 8], "little")
+        name, before = event[BODY + 8 :].decode(), self.file
+        self.file, self.pos = name, int.from_bytes(event[BODY : BODY + 8], "little")
         if before in ("", name):
             return ()
         self._maps.clear()  # a restarted server numbers its tables anew
@@ -228,8 +225,8 @@ class EventDecoder:
 
     def _tagged_gtid(self, event: bytes) -> Iterable[Item]:
         try:
-            return self._begin(tagged_gtid(event[_BODY:]))
-        except _UNREADABLE as error:
+            return self._begin(tagged_gtid(event[BODY:]))
+        except UNREADABLE as error:
             raise self._fatal("a tagged GTID is not understood", "upgrade openmrs-passport") from error
 
     def _begin(self, gtid: str) -> Iterable[Item]:
@@ -237,7 +234,7 @@ class EventDecoder:
         return ()
 
     def _previous_gtids(self, event: bytes) -> Iterable[Item]:
-        return self._known(MysqlSet.unpack(event[_BODY:]))
+        return self._known(MysqlSet.unpack(event[BODY:]))
 
     def _known(self, executed: MariadbState | MysqlSet) -> Iterable[Item]:
         """A file begins with all that was executed before it; where we began inside one, that is less than we know."""
@@ -246,7 +243,7 @@ class EventDecoder:
         return ()
 
     def _gtid_list(self, event: bytes) -> Iterable[Item]:
-        return self._known(MariadbState.unpack(event[_BODY:]))
+        return self._known(MariadbState.unpack(event[BODY:]))
 
     def _xid(self, _: bytes) -> Iterable[Item]:
         return (self._commit(),)
@@ -276,7 +273,7 @@ class EventDecoder:
     def _inflated(self, data: bytes) -> bytes:
         try:
             return inflated(data)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._fatal("a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF") from error
 
     def _classified(self, database: bytes, text: bytes) -> Iterable[Item]:
@@ -345,7 +342,7 @@ class EventDecoder:
         self._rows_in_group = True
         try:
             pairs, is_partial = watch.decoder.rows(op, event, at)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._fatal(f"rows of {watch.table} are not understood", "report the table's definition") from error
         place, ts, gtid, number = _position((self.file, self.pos)), self._ts, self._gtid, self._ordinal
         items: list[Item] = []
@@ -369,9 +366,9 @@ class EventDecoder:
     def _payload(self, event: bytes) -> Iterator[Item]:
         """A compressed transaction: one outer event, whose rows are numbered through."""
         try:
-            for inner in inner_events(event[_BODY:]):
+            for inner in inner_events(event[BODY:]):
                 self._ts, kind, _, _, flags = _HEADER(inner)
                 handler = self._handlers.get(kind)
                 yield from handler(inner) if handler else self._unknown(kind, flags)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._fatal("a compressed transaction is not understood", "report the server's version") from error

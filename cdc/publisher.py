@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from cdc import broker
@@ -29,6 +30,7 @@ class Publisher:
         self._key = hospital.encode()
         self._waiting: deque[tuple[Any, int]] = deque()
         self._bytes = 0
+        self._headers = _HEADERS
         self._acked = 0
         self.sent = 0
         self.end = end
@@ -45,7 +47,7 @@ class Publisher:
             self._make_room()
         try:
             future = self._producer.send(
-                self._kafka.topic, value=value, key=self._key, headers=_HEADERS[kind], partition=self._partition
+                self._kafka.topic, value=value, key=self._key, headers=self._headers[kind], partition=self._partition
             )
         except (broker.KafkaError, ValueError) as error:
             raise classified(error, self._kafka) from None
@@ -53,6 +55,18 @@ class Publisher:
         self._waiting.append((future, len(value)))
         self._bytes += len(value)
         return self.sent
+
+    def mark(self, header: tuple[str, bytes] | None) -> None:
+        """What is sent from now on has this header, too; None: no longer."""
+        self._headers = {kind: [*own, header] for kind, own in _HEADERS.items()} if header else _HEADERS
+
+    def when_acked(self, tell: Callable[[int | None], object]) -> None:
+        """`tell` the offset of the last record sent once Kafka has it, None if it never has; in the client's thread."""
+        if not self._waiting:
+            tell(self.end - 1)
+            return
+        future, _ = self._waiting[-1]
+        future.add_callback(lambda landed: tell(landed.offset)).add_errback(lambda _: tell(None))
 
     def acked(self) -> int:
         """Number of the last record up to which all are acknowledged. NotReady or Fatal if one failed, Gap if what

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,8 +19,8 @@ from cdc.position import Positions, Saved, Snapshot
 from cdc.retention import Headroom
 from cdc.snapshot import SnapshotJob, read_obs
 from cdc.table_map import ColumnsChanged
-from cdc.transaction import Transaction
-from passport import health, metrics
+from cdc.transaction import Traced, Transaction
+from passport import health, metrics, tracing
 from passport import source as server
 from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
@@ -49,7 +50,7 @@ class Session:
     ) -> None:
         self._id = hospital_id
         self._hospital = settings.hospitals[hospital_id]
-        self._cdc = settings.cdc
+        self._cdc, self._kafka = settings.cdc, settings.kafka
         self._lease = lease
         self._source = source
         self._positions = positions
@@ -69,13 +70,13 @@ class Session:
         self._headroom = Headroom(hospital_id, settings.cdc.headroom_alarm_s)
         self._checkpoint = Checkpoint.at(Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns))
         self._envelopes = Envelopes(hospital_id, self._hospital, server=saved.server, epoch=saved.epoch)
-        self._publisher = outside.publisher(settings.kafka, hospital_id, self._hospital.partition, saved.topic_end)
+        self._publisher = outside.publisher(self._kafka, hospital_id, self._hospital.partition, saved.topic_end)
         try:
             self._stream = self._opened(saved)
         except BaseException:
             self._publisher.close()
             raise
-        self._transaction = Transaction(hospital_id, self._publisher, self._envelopes, saved.position)
+        self._transaction = self._transactions()
         self._snapshot = self._job()
         self._handlers: dict[type, Callable[[Any], None]] = {
             Row: self._transaction.row,
@@ -329,6 +330,13 @@ class Session:
 
     def _waypoint(self) -> Waypoint:
         return Waypoint(self._at, self._gtid, self._saved.server)
+
+    def _transactions(self) -> Transaction:
+        given = self._id, self._publisher, self._envelopes, self._saved.position
+        if not tracing.every:
+            return Transaction(*given)
+        where = {tracing.HOSPITAL: self._id, tracing.PARTITION: str(self._hospital.partition)}
+        return Traced(*given, begin=partial(tracing.Trace, self._kafka.topic, attributes=where))
 
     def _job(self) -> SnapshotJob:
         budget = self._hospital.load_budget

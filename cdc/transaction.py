@@ -1,13 +1,17 @@
 """Rows of the transaction that is being read: published as they come, one held back so that the last is known."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from cdc.binlog import Notice, Partial, Row
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
-from passport import metrics
+from passport import metrics, tracing
 from passport.errors import Fatal
 from passport.event import Op
+from passport.tracing import Trace
 from passport.version import Position
 
 HELD_NOTICES = 1_000  # behind a held row, to keep the order; past that the row goes without being called the last
@@ -90,3 +94,41 @@ class Transaction:
         )
         self._publisher.send("notice", value)
         self._counts[notice.table, notice.op] += 1
+
+
+class Traced(Transaction):
+    """One in `tracing.every` is traced: its records carry where its span is, which ends when Kafka has the last.
+
+    `begin`: makes the trace of a transaction of this time in ms.
+    """
+
+    def __init__(self, *given: Any, begin: Callable[[int], Trace]) -> None:
+        super().__init__(*given)
+        self._begin_trace = begin
+        self._until_next = 1
+        self._trace: Trace | None = None
+        self._before = 0  # records sent before it
+
+    def row(self, row: Row) -> None:
+        self._begin(row.ts)
+        super().row(row)
+
+    def notice(self, notice: Notice) -> None:
+        self._begin(notice.ts)
+        super().notice(notice)
+
+    def commit(self, at: Position) -> None:
+        super().commit(at)
+        trace, self._trace = self._trace, None
+        self._publisher.mark(None)
+        if trace is not None and (count := self._publisher.sent - self._before):
+            self._publisher.when_acked(partial(trace.end, count))
+
+    def _begin(self, ts: int) -> None:
+        if self.is_open:
+            return
+        self._until_next -= 1
+        if self._until_next == 0:
+            self._until_next, self._before = tracing.every, self._publisher.sent
+            self._trace = self._begin_trace(ts * 1000)
+            self._publisher.mark(self._trace.header)

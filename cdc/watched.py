@@ -4,6 +4,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from zlib import error as zlib_error
 
 from cdc import table_map
 from cdc.rows import Table
@@ -13,8 +14,9 @@ from passport.version import Position
 
 Flavour = Literal["mariadb", "mysql"]
 
-_BODY = 19  # where the part behind the header begins
-_AFTER_ID = _BODY + 6
+BODY = 19  # where the part behind the header begins
+UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib_error)  # what bytes raise that are not understood
+_AFTER_ID = BODY + 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Watched:
 
     def watch(self, event: bytes, at: Position) -> Watch | None:
         """None when its rows are not wanted. Fatal when its columns are not understood."""
-        database, table, columns_at = table_map.named(event, _BODY)
+        database, table, columns_at = table_map.named(event, BODY)
         if self.fold:
             database, table = database.lower(), table.lower()
         if database != self.database or not (table in self.rows or table in self.notices):
@@ -64,7 +66,7 @@ class Watched:
     def _compiled(self, event: bytes, table: str, columns_at: int, at: Position) -> Watch:
         try:
             found = table_map.columns(event, columns_at, self.flavour, self.charsets)
-        except (ValueError, IndexError, KeyError, struct.error) as error:
+        except UNREADABLE as error:
             why = f"binlog: the columns of {table} are not understood (at {at.file}:{at.pos})"
             raise Fatal(why, hint="upgrade openmrs-passport") from error
         behind = self._as_of is not None and at.order < self._as_of.order

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from consumers.dead_letters import Letters
 from consumers.lookups import Asked
 from consumers.partition import Item, Partition
 from consumers.sinks import KeyRange, Outcome, Sink
-from passport import metrics
+from passport import metrics, tracing
 from passport.event import ChangeEvent, EventSource, Row
 from passport.observation import Observation
 from passport.source import Waypoint
@@ -83,7 +83,7 @@ class Applier:
         if not items:
             return frozenset()
         asked = [_asked(_event(item)) for item in (_newest(items) if self._newest_wins else items)]
-        with self._asking_hospital():
+        with self._asking_hospital(), self._step("enrich", partition, items):
             observations = partition.lookups.observations(asked, partition.latest)
         outcome = self._write(partition, observations, items)
         now = time.time()
@@ -109,7 +109,7 @@ class Applier:
         """Writes; parks what the destination can't take: the record it came with, or the row as read."""
         if not observations:
             return Outcome()
-        with self._write_seconds.time():
+        with self._write_seconds.time(), self._step("write", partition, items):
             outcome = self._sink.write(observations)
         self._count(partition, outcome)
         if outcome.rejected:
@@ -153,6 +153,10 @@ class Applier:
         )
         event = ChangeEvent("row", source, int(time.time() * 1000), op="r", after=row, transaction="")
         self._letters.park_row(event, reason, partition.number)
+
+    def _step(self, name: str, partition: Partition, items: Sequence[Item]) -> AbstractContextManager[None]:
+        known = {tracing.HOSPITAL: partition.hospital_id, tracing.DESTINATION: self._destination}
+        return tracing.step(name, items, {**known, tracing.COUNT: len(items)})
 
     @contextmanager
     def _asking_hospital(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from consumers.enrich import check
 from consumers.lookups import Asked, Lookups
 from consumers.reread import Rereads
 from consumers.sinks import KeyRange, Outcome, Sink
-from passport import metrics
+from passport import metrics, tracing
 from passport.errors import Fatal, Reject
 from passport.event import ChangeEvent, Row
 from passport.settings import Kafka, Settings
@@ -115,7 +115,7 @@ class Letters:
             _HOSPITAL: hospital,
             _PARKED: int(time.time() * 1000),
         }
-        kept = [(name, content) for name, content in headers if name == "ce_type"]
+        kept = [(name, content) for name, content in headers if name in ("ce_type", tracing.TRACEPARENT)]
         all_headers = kept + [(name, str(content).encode()) for name, content in own.items()]
         kept_value = value if len(value) <= LARGEST else b""
         self._writer.write(self._kafka.dead_letters_topic, identity.encode(), kept_value, all_headers)

@@ -13,7 +13,7 @@ pauses its partition, which goes back to `next`, and no other; what is wrong wit
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import structlog
@@ -22,9 +22,9 @@ from consumers import sinks
 from consumers.apply import Applier
 from consumers.broker import OutOfRange, Record, Subscription
 from consumers.dead_letters import Letters
-from consumers.partition import Partition
+from consumers.partition import Item, Partition
 from consumers.sinks import Progress, Sink
-from passport import health, metrics
+from passport import health, metrics, tracing
 from passport.errors import Fatal, PassportError, Retry
 from passport.settings import Settings
 from passport.version import LOWEST
@@ -133,6 +133,7 @@ class Worker:
         try:
             items = partition.take(self._settings.consumer.batch_records)
             if items:
+                self._received(partition, items)
                 self._applier.batch(partition, items)
             self._ask(partition)
             self._applier.reread(partition, busy=partition.next < (self._subscription.high(partition.number) or 0))
@@ -143,6 +144,14 @@ class Worker:
             self._pause(partition, error)
             if self._applier.at_hospital:  # the destination is there, the pause may be long
                 self._store(partition, now=True)
+
+    def _received(self, partition: Partition, items: Sequence[Item]) -> None:
+        """For its traces: how long records waited from when they were published until now."""
+        topic = self._settings.kafka.topic
+        where = {tracing.HOSPITAL: partition.hospital_id, tracing.DESTINATION: self._destination}
+        known = tracing.kafka("receive", topic) | where | {tracing.COUNT: len(items)}
+        with tracing.step(f"receive {topic}", items, known, waited=True):
+            pass
 
     def _ask(self, partition: Partition) -> None:
         """Which persons the destination wants whole; not before an event has shown which epoch it is."""

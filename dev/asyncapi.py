@@ -15,6 +15,7 @@ MESSAGES = {
     "heartbeat": ("all up to this position is published", event._Heartbeat),  # noqa: SLF001
 }
 KEY = {"type": "string", "description": "The hospital's id, which has a partition of its own."}
+TRACEPARENT = {"type": "string", "description": "W3C Trace Context, of a transaction that is traced."}
 LETTER = {"type": "string", "contentEncoding": "binary", "description": "The record as it came, or null: settled."}
 
 
@@ -53,7 +54,11 @@ def _channel(topic: str, description: str, messages: list[str]) -> dict[str, Any
 def _message(kind: str, summary: str) -> dict[str, Any]:
     return {
         "summary": summary,
-        "headers": {"type": "object", "properties": {"ce_type": {"const": kind}}, "required": ["ce_type"]},
+        "headers": {
+            "type": "object",
+            "properties": {"ce_type": {"const": kind}, "traceparent": TRACEPARENT},
+            "required": ["ce_type"],
+        },
         "payload": {"$ref": f"#/components/schemas/{kind.capitalize()}"},
         "bindings": {"kafka": {"key": KEY}},
     }

@@ -14,7 +14,7 @@ VAGUE = re.compile(r"^(utils?|helpers?|common|managers?|base|misc)$")
 PURE = ("cdc/rows.py", "consumers/enrich.py", "consumers/sinks/mongo/records.py", "passport/version.py")
 IMPURE = {"time", "socket", "os", "random", "pymysql", "pymongo", "kafka", "threading", "logging", "structlog"}
 MODULE, MEDIAN, P95 = 400, 10, 40
-LINES = 12_601  # of code; the aim is 7,000, and docs/decisions/0003-size.md says where the rest is
+LINES = 12_740  # of code; the aim is 7,000, and docs/decisions/0003-size.md says where the rest is
 # Where a client is met: nowhere else in that stage.
 CLIENTS = {
     "pymysqlreplication": {"cdc": 1},

@@ -121,6 +121,12 @@ class Logs(Model):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class Tracing(Model):
+    """One transaction in `every` is traced, 0: none; where to, OpenTelemetry's own variables say."""
+
+    every: int = Field(0, ge=0)
+
+
 class Health(Model):
     """`port` 0: no endpoint. /livez, /readyz and /metrics."""
 
@@ -164,6 +170,7 @@ class Settings(Model):
     cdc: Cdc = Cdc()
     logs: Logs = Logs()
     health: Health = Health()
+    tracing: Tracing = Tracing()
     portal: Portal = Portal()
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from passport import log, metrics
+from passport import log, metrics, tracing
 from passport.configuration import BadSettings, load
 from passport.errors import Fatal
 from passport.health import serve
@@ -75,7 +75,10 @@ class Session:
         return name, known[name]
 
     def role(self) -> threading.Event:
-        """Prepares a long-running role: signals end it in good order, /livez, /readyz and /metrics are served."""
+        """Prepares a long-running role: signals end it in good order, /livez, /readyz and /metrics are served.
+
+        Fatal when it is to be traced, and can't be.
+        """
         from passport import __version__
 
         metrics.BUILD.labels(__version__).set(1)
@@ -84,6 +87,7 @@ class Session:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         threading.excepthook = self._thread_ended
+        tracing.start(self.settings.tracing)
         serve(self.settings.health)
         return self.stop
 

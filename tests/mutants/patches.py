@@ -231,9 +231,9 @@ MUTANTS = (
     Mutant(
         "progress is stored after the write",
         "consumers/worker.py",
-        "            if items:\n                self._applier.batch(partition, items)",
-        "            if items:\n                partition.next = items[-1].record.offset + 1\n"
-        "                self._store(partition, now=True)\n                self._applier.batch(partition, items)",
+        "                self._received(partition, items)\n",
+        "                partition.next = items[-1].record.offset + 1\n"
+        "                self._store(partition, now=True)\n",
         f"{INTEGRATION}test_apply.py::test_a_write_that_fails_comes_again_after_a_restart",
     ),
     Mutant(
