@@ -33,6 +33,9 @@ bench-portal: setup ## 500 open pages told of a new record; the API with 5,000 r
 bench-isolation: setup ## what a hospital that is away costs the others; ROUNDS=1 for a short run
 	@$(RUN) python -m benchmarks.isolation $(if $(ROUNDS),--rounds $(ROUNDS))
 
+bench-scale: setup ## 1 to 8 hospitals, 1 to 4 consumers: throughput, CPU and memory; ROWS=4000 for a short run
+	@$(RUN) python -m benchmarks.scale $(if $(ROWS),--rows $(ROWS))
+
 bench-verify: setup ## verify of 1.7 million rows at both levels; ROWS=80000 for a short run
 	@$(RUN) python -m benchmarks.verify $(if $(ROWS),--rows $(ROWS))
 
@@ -70,4 +73,4 @@ stack-down: ## stop what `make stack` started
 setup: ## uv and the locked dependencies; says what it installs
 	@dev/setup.sh
 
-.PHONY: audit docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation bench-verify unit lint stack stack-down setup soak mutants
+.PHONY: audit docs help portal-api demo test test-long bench-capture bench-pipeline bench-portal bench-isolation bench-scale bench-verify unit lint stack stack-down setup soak mutants
