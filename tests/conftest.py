@@ -11,12 +11,12 @@ from kafka.admin import NewTopic
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from dev.stack import Kafka, MariaDB, Mongo, MySQL
+from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL
 from passport.errors import Fatal
 from tests import passport_shapes
 from tests.servers import Address, Servers, described, fresh_database, fresh_name, unavailable
 
-S = TypeVar("S", MariaDB, MySQL, Kafka, Mongo)
+S = TypeVar("S", MariaDB, MySQL, Kafka, Mongo, Fhir)
 
 
 def pytest_report_header() -> str:
@@ -55,6 +55,12 @@ def kafka_bootstrap(servers: Servers) -> str:
 def mongo_url(servers: Servers) -> str:
     """A replica set of one."""
     return servers.url(Mongo)
+
+
+@pytest.fixture(scope="session")
+def fhir_url(servers: Servers) -> str:
+    """The base of a FHIR R4 server."""
+    return servers.url(Fhir)
 
 
 @pytest.fixture(scope="session", params=["mariadb", "mysql"])
@@ -128,7 +134,7 @@ def module_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
 
 def _own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    started: list[MariaDB | MySQL | Kafka | Mongo] = []
+    started: list[MariaDB | MySQL | Kafka | Mongo | Fhir] = []
 
     def start(kind: type[S], **options: Any) -> S:
         server = kind(tmp_path_factory.mktemp(kind.__name__), **options)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from dev.stack import Kafka, MariaDB, Mongo, MySQL, install, ports
+from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL, install, ports
 from dev.stack.server import START_S
 
 _BINLOG = "--log-bin=binlog --binlog-format=ROW --binlog-row-metadata=FULL --server-id=1"
@@ -16,7 +16,7 @@ class EngineError(Exception):
 
 
 @contextlib.contextmanager
-def run(server: MariaDB | MySQL | Kafka | Mongo) -> Iterator[None]:
+def run(server: MariaDB | MySQL | Kafka | Mongo | Fhir) -> Iterator[None]:
     """Run `server`'s image on its port, inside and outside alike: Kafka and MongoDB tell clients their own."""
     from docker.errors import DockerException  # type: ignore[import-untyped]
 
@@ -30,7 +30,7 @@ def run(server: MariaDB | MySQL | Kafka | Mongo) -> Iterator[None]:
         raise EngineError(f"testcontainers: {type(error).__name__}") from error
 
 
-def _wait(server: MariaDB | MySQL | Kafka | Mongo) -> None:
+def _wait(server: MariaDB | MySQL | Kafka | Mongo | Fhir) -> None:
     deadline = time.monotonic() + START_S
     while not server.answers():
         if time.monotonic() > deadline:
@@ -38,7 +38,7 @@ def _wait(server: MariaDB | MySQL | Kafka | Mongo) -> None:
         time.sleep(0.2)
 
 
-def _container(server: MariaDB | MySQL | Kafka | Mongo) -> Any:
+def _container(server: MariaDB | MySQL | Kafka | Mongo | Fhir) -> Any:
     from testcontainers.core.container import DockerContainer
 
     port = server.port
@@ -55,6 +55,8 @@ def _container(server: MariaDB | MySQL | Kafka | Mongo) -> Any:
             image, command = "mongo:7.0", f"--replSet rs0 --bind_ip_all --port {port}"
         case Kafka():
             image, environment = f"apache/kafka:{install.KAFKA_VERSION}", _kafka(port)
+        case Fhir():
+            image, environment = f"hapiproject/hapi:v{install.HAPI_VERSION}-1", {"SERVER_PORT": str(port)}
     container = DockerContainer(image).with_bind_ports(port, port)
     for name, value in environment.items():
         container = container.with_env(name, value)

@@ -14,18 +14,19 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 import pytest
 
-from dev.stack import Kafka, MariaDB, Mongo, MySQL, install
+from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL, install
 from passport import settings
 from passport.errors import Fatal
 from tests import containers
 
-VARIABLES: dict[type[MariaDB | MySQL | Kafka | Mongo], str] = {
+VARIABLES: dict[type[MariaDB | MySQL | Kafka | Mongo | Fhir], str] = {
     MariaDB: "TEST_MYSQL_URL",
     MySQL: "TEST_MYSQL9_URL",
     Kafka: "TEST_KAFKA_BOOTSTRAP",
     Mongo: "TEST_MONGO_URL",
+    Fhir: "TEST_FHIR_URL",
 }
-_NAMES = {MariaDB: "MariaDB", MySQL: "MySQL", Kafka: "Kafka", Mongo: "MongoDB"}
+_NAMES = {MariaDB: "MariaDB", MySQL: "MySQL", Kafka: "Kafka", Mongo: "MongoDB", Fhir: "HAPI FHIR"}
 
 
 class Address(NamedTuple):
@@ -92,7 +93,7 @@ class Servers:
         self._failures: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
 
-    def url(self, kind: type[MariaDB | MySQL | Kafka | Mongo]) -> str:
+    def url(self, kind: type[MariaDB | MySQL | Kafka | Mongo | Fhir]) -> str:
         """Where the server of this kind is; without one the test fails in CI and is skipped elsewhere."""
         variable = VARIABLES[kind]
         if given := os.environ.get(variable):
@@ -106,7 +107,7 @@ class Servers:
     def close(self) -> None:
         self._stack.close()
 
-    def _start(self, kind: type[MariaDB | MySQL | Kafka | Mongo], variable: str) -> None:
+    def _start(self, kind: type[MariaDB | MySQL | Kafka | Mongo | Fhir], variable: str) -> None:
         server = kind(self._folder / kind.__name__)
         try:
             self._stack.callback(server.kill)

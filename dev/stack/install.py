@@ -19,6 +19,7 @@ from pathlib import Path
 from passport.errors import Fatal
 
 KAFKA_VERSION = "4.4.0"
+HAPI_VERSION = "8.8.0"
 HELM_VERSION = "v3.22.0"
 _HERE = Path(__file__).parent
 _threads = threading.RLock()
@@ -58,7 +59,7 @@ def java() -> Path:
 
 
 def javac() -> Path:
-    """For benchmarks: the product compiles no Java."""
+    """For benchmarks and the tests' FHIR server: the product compiles no Java."""
     return _program("javac", "openjdk-17-jdk-headless")
 
 
@@ -73,6 +74,12 @@ def kafka_jars() -> Path:
     """The folder with the broker's jars."""
     java()
     return once(f"kafka/{KAFKA_VERSION}", _get_kafka)
+
+
+def fhir_jars() -> Path:
+    """The folder with a FHIR server's jars."""
+    java()
+    return once(f"fhir/{HAPI_VERSION}", _get_fhir)
 
 
 def mysqld() -> Path:
@@ -130,6 +137,8 @@ def here() -> dict[str, str]:
         found["MySQL"] = version(mysql)
     if (cache() / "kafka" / KAFKA_VERSION).exists():
         found["Kafka"] = KAFKA_VERSION
+    if (cache() / "fhir" / HAPI_VERSION).exists():
+        found["HAPI FHIR"] = HAPI_VERSION
     if mongo:
         found["MongoDB"] = version(mongo)
     return found
@@ -192,6 +201,11 @@ def _no_services() -> Iterator[None]:
 def _get_kafka(folder: Path) -> None:
     say(f"fetching Kafka {KAFKA_VERSION} with Maven into {cache()} (43 MB)")
     jars(folder, _HERE / "kafka-pom.xml", f"-Dkafka.version={KAFKA_VERSION}")
+
+
+def _get_fhir(folder: Path) -> None:
+    say(f"fetching HAPI FHIR {HAPI_VERSION} with Maven into {cache()} (286 MB)")
+    jars(folder, _HERE / "fhir-pom.xml", f"-Dhapi.version={HAPI_VERSION}")
 
 
 def jars(folder: Path, pom: Path, *options: str) -> None:

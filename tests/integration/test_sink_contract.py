@@ -1,4 +1,4 @@
-"""What every destination must do, whatever it is: each module of consumers/sinks is tried."""
+"""What every destination must do, whatever it is: those of consumers/sinks, of destinations, and the how-to's."""
 
 import itertools
 import json
@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -105,6 +107,28 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Destination:
     return _destination(f"{package}.sqlite", {"path": str(path)}, rows)
 
 
+@pytest.fixture
+def fhir_server(fhir_url: str) -> Destination:
+    prefix = fresh_name().replace("_", "-") + "."
+    ours = urlencode({"identifier": f"urn:openmrs:{prefix}kigali:obs|", "_count": "50"})
+
+    def rows() -> Rows:
+        found = resources(f"{fhir_url}/Observation?{ours}")
+        live = (one for one in found if one["status"] != "entered-in-error")
+        return {int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live}
+
+    return _destination("destinations.fhir.server", {"url": fhir_url, "prefix": prefix}, rows)
+
+
+def resources(url: str | None) -> Iterator[dict[str, Any]]:
+    """All pages of a search."""
+    with httpx.Client(headers={"Cache-Control": "no-cache"}, timeout=60) as client:
+        while url:
+            page = client.get(url).raise_for_status().json()
+            yield from (entry["resource"] for entry in page.get("entry", ()))
+            url = next((link["url"] for link in page["link"] if link["relation"] == "next"), None)
+
+
 def _destination(kind: str, options: dict[str, Any], rows: Callable[[], Rows]) -> Destination:
     mysql = {"host": "localhost", "user": "nobody"}
     hospital = {"name": "Kigali", "partition": 0, "timezone": "Africa/Kigali", "national_id_type": "t", "mysql": mysql}
@@ -138,7 +162,7 @@ def _holds(retain: dict[str, Any], row: dict[str, Any]) -> bool:
     return (first is None or first < row["obs_id"]) and (to is None or row["obs_id"] <= to)
 
 
-MODULES = ["documented", *sorted(module.name for module in pkgutil.iter_modules(sinks.__path__))]
+MODULES = ["documented", "fhir_server", *sorted(module.name for module in pkgutil.iter_modules(sinks.__path__))]
 
 
 @pytest.fixture(params=MODULES)
