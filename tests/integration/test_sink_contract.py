@@ -120,6 +120,20 @@ def fhir_server(fhir_url: str) -> Destination:
     return _destination("destinations.fhir.server", {"url": fhir_url, "prefix": prefix}, rows)
 
 
+@pytest.fixture
+def fhir_ndjson(tmp_path: Path) -> Destination:
+    """Its reader: the last line about an id holds."""
+    folder = tmp_path / "bulk"
+
+    def rows() -> Rows:
+        file = folder / "Observation.ndjson"
+        last = {one["id"]: one for one in map(json.loads, file.read_text().splitlines() if file.exists() else ())}
+        live = (one for one in last.values() if one["status"] != "entered-in-error")
+        return {int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live}
+
+    return _destination("destinations.fhir.ndjson", {"folder": str(folder)}, rows)
+
+
 def resources(url: str | None) -> Iterator[dict[str, Any]]:
     """All pages of a search."""
     with httpx.Client(headers={"Cache-Control": "no-cache"}, timeout=60) as client:
@@ -162,7 +176,12 @@ def _holds(retain: dict[str, Any], row: dict[str, Any]) -> bool:
     return (first is None or first < row["obs_id"]) and (to is None or row["obs_id"] <= to)
 
 
-MODULES = ["documented", "fhir_server", *sorted(module.name for module in pkgutil.iter_modules(sinks.__path__))]
+MODULES = [
+    "documented",
+    "fhir_server",
+    "fhir_ndjson",
+    *sorted(module.name for module in pkgutil.iter_modules(sinks.__path__)),
+]
 
 
 @pytest.fixture(params=MODULES)
