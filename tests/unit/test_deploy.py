@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import jsonschema_rs
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
+from dev import dashboard_picture
 from passport import metrics
 from passport.configuration import load
 
@@ -60,6 +62,13 @@ def test_a_metric_is_counted_somewhere(name: str) -> None:
 def test_an_alert_says_what_to_type(rule: dict[str, dict[str, str]]) -> None:
     assert rule["annotations"]["command"].startswith("passport ")
     assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_the_picture_shows_the_dashboards_panels_and_queries() -> None:
+    drawn = dashboard_picture.PICTURE.read_text(encoding="utf-8")
+    shown = re.findall('data-title="([^"]*)" data-queries="([^"]*)"', drawn)
+    panels = [(one["title"], " ".join(dashboard_picture.queries(one))) for one in dashboard_picture.panels()]
+    assert [(unescape(title), unescape(queries)) for title, queries in shown] == panels, "python -m dev.dashboard_run"
 
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
