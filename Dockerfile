@@ -13,6 +13,7 @@ COPY passport passport
 COPY cdc cdc
 COPY consumers consumers
 COPY reconcile reconcile
+COPY destinations destinations
 COPY portal portal
 RUN uv sync --locked --no-dev --extra portal --extra otel --no-editable
 

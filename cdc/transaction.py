@@ -105,28 +105,28 @@ class Traced(Transaction):
     def __init__(self, *given: Any, begin: Callable[[int], Trace]) -> None:
         super().__init__(*given)
         self._begin_trace = begin
-        self._until_next = 1
+        self._until_next, self._before = 1, 0  # transactions; records sent before the one that is traced
         self._trace: Trace | None = None
-        self._before = 0  # records sent before it
 
     def row(self, row: Row) -> None:
-        self._begin(row.ts)
+        if not self.is_open:
+            self._begin(row.ts)
         super().row(row)
 
     def notice(self, notice: Notice) -> None:
-        self._begin(notice.ts)
+        if not self.is_open:
+            self._begin(notice.ts)
         super().notice(notice)
 
     def commit(self, at: Position) -> None:
         super().commit(at)
-        trace, self._trace = self._trace, None
-        self._publisher.mark(None)
-        if trace is not None and (count := self._publisher.sent - self._before):
-            self._publisher.when_acked(partial(trace.end, count))
+        if self._trace is not None:
+            self._publisher.mark(None)
+            if count := self._publisher.sent - self._before:
+                self._publisher.when_acked(partial(self._trace.end, count))
+            self._trace = None
 
     def _begin(self, ts: int) -> None:
-        if self.is_open:
-            return
         self._until_next -= 1
         if self._until_next == 0:
             self._until_next, self._before = tracing.every, self._publisher.sent

@@ -23,6 +23,14 @@ def pytest_report_header() -> str:
     return described()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the FHIR server is long: its jars are 286 MB."""
+    for item in items:
+        if "fhir_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """All that this session shares."""

@@ -178,7 +178,7 @@ def _holds(retain: dict[str, Any], row: dict[str, Any]) -> bool:
 
 MODULES = [
     "documented",
-    "fhir_server",
+    pytest.param("fhir_server", marks=pytest.mark.long),  # its jars are 286 MB
     "fhir_ndjson",
     *sorted(module.name for module in pkgutil.iter_modules(sinks.__path__)),
 ]
