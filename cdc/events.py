@@ -181,6 +181,8 @@ class EventDecoder:
     # --- files
 
     def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[Item]:
+        if event[BODY : BODY + 2] != b"\4\0" or event[BODY + 56] != BODY:  # of version 4, whose headers have 19 bytes
+            raise Damaged(f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, though it says so")
         self._checksums = event[-5] == 1
         cleared = bytearray(event)
         cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum

@@ -50,7 +50,7 @@ class Server:
     def file(self, name: str = FILE) -> list[bytes]:
         rotate = self.event(ROTATE, struct.pack("<Q", self.pos) + name.encode(), log_pos=0, ts=0, flags=0x20)
         algorithm = bytes([self.checksums]) + bytes(0 if self.checksums else 4)
-        return [rotate, self.event(FORMAT, bytes(57) + bytes(40) + algorithm, log_pos=0, ts=77)]
+        return [rotate, self.event(FORMAT, b"\4\0" + bytes(54) + b"\x13" + bytes(40) + algorithm, log_pos=0, ts=77)]
 
     def transaction(self, *numbers: int, **options: Any) -> list[bytes]:
         self.seq += 1
@@ -196,6 +196,17 @@ def test_alive_only_between_transactions() -> None:
     assert items(read, [first, heartbeat]) == []
     assert type(items(read, others)[-1]) is Commit
     assert items(read, [heartbeat]) == [Alive(Position(FILE, server.pos))]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_no_other_type_of_event_hides_a_damaged_one(which: int) -> None:
+    server = Server()
+    events = [*server.file(), *server.transaction(1)]
+    right = events[2 + which]
+    for kind in set(range(256)) - {right[4]}:  # FORMAT_DESCRIPTION could turn checksums off, ROTATE has none for sure
+        events[2 + which] = right[:4] + bytes([kind]) + right[5:]
+        with pytest.raises((Retry, Fatal)):
+            items(decoder(), events)
 
 
 @given(st.integers(0, 3), st.data())
