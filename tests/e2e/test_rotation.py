@@ -231,7 +231,7 @@ def test_passwords_changed_beneath_the_roles_end_them_and_nothing_is_lost(site: 
         for server in (site.stage.kafka, site.stage.mongo):
             server.kill()
             server.start()
-        assert {name: role.wait(60) for name, role in running.items()} == {"reader": 1, "consumer": 1}
+        assert {name: role.wait(180) for name, role in running.items()} == {"reader": 1, "consumer": 1}
         assert "refuses user 'passport_one'" in running["reader"].said()
         assert "-> set hospitals.kigali.mysql.user and .password" in running["reader"].said()
         assert "refuse" in running["consumer"].said()
