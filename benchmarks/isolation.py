@@ -55,10 +55,7 @@ def _site(folder: Path) -> Iterator[tuple[Stage, Proxy]]:
     hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
     with opened(folder, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            with hospital.connect() as connection:
-                generator.create(connection, seed=7 + number, patients=300)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able)
+            stage.fill(hospital, seed=7 + number, patients=300)
         proxy = Proxy(stage.hospitals["huye"].sql.port)
         stage.hospitals["huye"].settings = {"mysql": {"port": proxy.port, "read_timeout_s": 5, "connect_timeout_s": 3}}
         stage.write_config()

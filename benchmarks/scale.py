@@ -11,19 +11,19 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pipeline.measure import cpu, peak_rss_mb
+from benchmarks.pipeline import hospital as work
+from benchmarks.pipeline.measure import cpu, peak_rss_mb, until_shown
 from dev import hospital as generator
-from tests.e2e.roles import Role
-from tests.e2e.stage import LINK_KEY, Hospital, Stage, opened, until
+from tests.e2e.stage import LINK_KEY, Hospital, Stage, opened
 
 NAMES = ("kigali", "huye", "musanze", "rubavu", "rusizi", "nyagatare", "kayonza", "muhanga")
 CONSUMERS = (1, 2, 4)
 ROWS, VISITS, OBS_A_VISIT = 20_000, 4, 20  # of one hospital
-QUIET_S, DEADLINE_S = 1.0, 600.0
+DEADLINE_S = 600.0
 
 
 def main() -> None:
@@ -50,27 +50,27 @@ def _hospitals(folder: Path, number: int, rows: int) -> list[dict[str, Any]]:
     hospitals = [Hospital(NAMES[one], one, generator.NATIONAL_ID_TYPE) for one in range(number)]
     consumers = [one for one in CONSUMERS if one <= number]
     with opened(folder, *hospitals) as stage:
-        people, all_rows = _fill(stage, rows)
+        people, all_rows, kept = _fill(stage, rows)
         destinations = {f"by_{one}": _destination(stage, one) for one in consumers}
         stage.write_config(destinations=destinations)
         stage.grant()
         read = _read(stage, all_rows)
-        return [read | _consumed(stage, one, people, read) for one in consumers]
+        return [read | _consumed(stage, one, people, kept, read) for one in consumers]
 
 
-def _fill(stage: Stage, rows: int) -> tuple[Sequence[str], int]:
-    """National ids of all who can be matched, and how many obs there are."""
+def _fill(stage: Stage, rows: int) -> tuple[Sequence[str], int, int]:
+    """National ids of all who can be matched, how many obs there are, and how many of them are theirs."""
     people: list[str] = []
-    count = 0
+    count = kept = 0
     for number, hospital in enumerate(stage.hospitals.values()):
         with hospital.connect() as connection:
             patients = max(1, rows // VISITS // OBS_A_VISIT)
             generator.create(connection, seed=5 + number, patients=patients, visits=VISITS)
-            people += [digits for _, digits in generator.registrable(connection)]
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT COUNT(*) FROM obs")
-                count += cursor.fetchone()[0]
-    return sorted(set(people)), count
+            able = dict(generator.registrable(connection))
+            kept += work.count_of(connection, list(able))
+        people += able.values()
+        count += work.count(hospital)
+    return sorted(set(people)), count, kept
 
 
 def _destination(stage: Stage, consumers: int) -> dict[str, Any]:
@@ -94,36 +94,26 @@ def _read(stage: Stage, rows: int) -> dict[str, Any]:
     return {"hospitals": len(readers), "obs": rows, "read_per_s": round(rows / seconds), "reader_mb": rss, "cpu": cost}
 
 
-def _consumed(stage: Stage, consumers: int, people: Sequence[str], read: Mapping[str, Any]) -> dict[str, Any]:
+def _consumed(
+    stage: Stage, consumers: int, people: Sequence[str], kept: int, read: Mapping[str, Any]
+) -> dict[str, Any]:
     stage.db = stage.client[f"by_{consumers}"]
     generator.passport_patients(stage.db, people)
     began, before = time.monotonic(), cpu(_servers(stage))
     roles = [stage.role("consume", "--destination", f"by_{consumers}") for _ in range(consumers)]
-    seconds = _still(stage.db["observations"].estimated_document_count, roles) - began
+    seconds = until_shown(stage, kept, DEADLINE_S) - began
     pids = _pids(roles)
     used, rss = sum(cpu(pids).values()), max(peak_rss_mb(pid) for pid in pids.values())
     mongod = cpu(_servers(stage))["mongod"] - before["mongod"]
     for role in roles:
         role.stop()
     rows = stage.compare().require_equal().rows
+    assert rows == kept
     print(
         f"  {consumers} consumers: {rows} kept in {seconds:.1f} s, {rows / seconds:.0f} obs/s; {rss:.0f} MB", flush=True
     )
     cost = {**read["cpu"], "consumers": _each(used, rows), "mongod": _each(mongod, rows)}
     return {"consumers": consumers, "kept": rows, "kept_per_s": round(rows / seconds), "consumer_mb": rss, "cpu": cost}
-
-
-def _still(count: Callable[[], int], roles: Sequence[Role]) -> float:
-    """When the last document came; nothing came for a while after it."""
-    until(lambda: count() > 0, DEADLINE_S, "a first document")
-    last, seen = time.monotonic(), count()
-    while time.monotonic() < last + QUIET_S * 3:
-        time.sleep(0.1)
-        if (now := count()) != seen:
-            last, seen = time.monotonic(), now
-        for role in roles:
-            role.require_running()
-    return last
 
 
 def _servers(stage: Stage) -> dict[str, int]:

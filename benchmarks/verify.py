@@ -44,9 +44,7 @@ def _arguments() -> argparse.Namespace:
 
 def _load(stage: Stage, kigali: Hospital, rows: int) -> None:
     began = time.monotonic()
-    with kigali.connect() as connection:
-        generator.create(connection, seed=5, patients=max(1, rows // OBS_OF_A_PATIENT), visits=VISITS)
-        generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
+    stage.fill(kigali, seed=5, patients=max(1, rows // OBS_OF_A_PATIENT), visits=VISITS)
     print(f"made in {time.monotonic() - began:.0f} s", flush=True)
     stage.db["patients"].create_index("nationalId", unique=True)  # as the Passport's own schema has it
     stage.grant()

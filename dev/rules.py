@@ -73,13 +73,7 @@ def _sentences() -> Iterator[str]:
 
 
 def _imports(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+    return {name.partition(".")[0] for name in _modules_of(tree)}
 
 
 def _purity(modules: dict[Path, ast.Module]) -> Iterator[str]:

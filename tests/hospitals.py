@@ -15,6 +15,7 @@ from dev.stack import MariaDB, MySQL
 from passport.event import ChangeEvent
 from passport.settings import Settings
 from tests import stream
+from tests.beside import beside
 from tests.servers import Address, fresh_name
 
 Server = MariaDB | MySQL
@@ -40,27 +41,15 @@ def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
 @contextmanager
 def clinic(address: Address, *, seed: int = 7, rate: float | None = 50) -> Iterator[None]:
     """Somebody works in the hospital."""
-    done = threading.Event()
-    raised: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            with address.connect(autocommit=False) as connection:
-                clinic = Clinic(connection, seed=seed, rate=rate)
-                while not done.is_set():
-                    clinic.step()
-        except BaseException as error:  # noqa: BLE001  # shown by the test
-            raised.append(error)
+    def work(done: threading.Event) -> None:
+        with address.connect(autocommit=False) as connection:
+            clinic = Clinic(connection, seed=seed, rate=rate)
+            while not done.is_set():
+                clinic.step()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with beside(work):
         yield
-    finally:
-        done.set()
-        thread.join()
-    if raised:
-        raise raised[0]
 
 
 def saved(settings: Settings) -> Saved:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import hospital as work
-from benchmarks.pipeline.measure import Clock, busy, cpu, peak_rss_mb, until_still, until_written
+from benchmarks.pipeline.measure import Clock, busy, cpu, operations, peak_rss_mb, until_shown, until_still
 from benchmarks.pipeline.peer import Peer
 from dev import hospital as generator
 from tests.e2e.roles import Role
@@ -87,7 +87,7 @@ def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, 
     began = time.monotonic()
     rows = work.count(stage.hospitals["kigali"])
     with peer.running(snapshot=snapshot) as pid:
-        seconds = until_written(stage, peer.rows, rows, DEADLINE_S) - began
+        seconds = until_still(stage, rows, DEADLINE_S, lambda: operations(stage), peer.rows) - began
         used = cpu({"connect": pid}) | {server: after - before[server] for server, after in cpu(servers).items()}
         rest = busy() - machine - sum(used.values())
         rss = peak_rss_mb(pid)
@@ -116,7 +116,7 @@ def _applied(name: str, stage: Stage, matched: int) -> dict[str, Any]:
     before, machine = cpu(servers), busy()
     began = time.monotonic()
     roles = _start(stage)
-    seconds = until_still(stage, matched, DEADLINE_S) - began
+    seconds = until_shown(stage, matched, DEADLINE_S) - began
     pids = {role: process.process.pid for role, process in roles.items() if process.process}
     used = cpu(pids) | {server: after - before[server] for server, after in cpu(servers).items()}
     rest = busy() - machine - sum(used.values())

@@ -25,7 +25,7 @@ def fill(stage: Stage, hospital: Hospital, rows: int) -> int:
         able = dict(generator.registrable(connection))
         generator.passport_patients(stage.db, able.values())
         stage.db["patients"].create_index("nationalId", unique=True)  # as the Passport's own schema has it
-        return _count(connection, list(able))
+        return count_of(connection, list(able))
 
 
 def set_aside(hospital: Hospital) -> None:
@@ -140,7 +140,8 @@ def _correct(connection: "pymysql.Connection[Any]", new: Sequence[int]) -> int:
     return len(new)
 
 
-def _count(connection: "pymysql.Connection[Any]", people: Sequence[int]) -> int:
+def count_of(connection: "pymysql.Connection[Any]", people: Sequence[int]) -> int:
+    """The rows of obs of these persons."""
     return int(next(_rows(connection, f"SELECT COUNT(*) FROM obs WHERE person_id IN ({_list(people)})"))[0])
 
 

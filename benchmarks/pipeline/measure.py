@@ -39,40 +39,37 @@ def peak_rss_mb(pid: int) -> float:
     return round(int(status["VmHWM"].split()[0]) / 1024, 1)
 
 
-def until_still(stage: Stage, rows: int, deadline_s: float) -> float:
-    """Waits until `rows` live rows are mirrored and nothing is written any more; the moment of the last write."""
+def until_still(
+    stage: Stage, rows: int, deadline_s: float, written: Callable[[], Any], counted: Callable[[], int]
+) -> float:
+    """Waits until `counted` says `rows` and `written` does not change any more; the moment of its last change."""
     began = last = time.monotonic()
     before: Any = None
     while time.monotonic() - began < deadline_s:
-        now = stage.client.admin.command("serverStatus", **dict.fromkeys(COSTLY, 0))["opcounters"]
-        seen = {kind: now[kind] for kind in ("insert", "update", "delete")}
-        mirrored = stage.db["observations"].estimated_document_count()
-        if (state := (mirrored, _content(stage, seen))) != before:
-            last, before = time.monotonic(), state
-        elif time.monotonic() - last > QUIET_S and mirrored >= rows:
-            return last
-        time.sleep(POLL_S)
-    raise AssertionError(f"{mirrored} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}")
-
-
-def until_written(stage: Stage, counted: Callable[[], int], rows: int, deadline_s: float) -> float:
-    """Waits until there are `rows` and nothing is written any more, updates neither; the moment of the last write."""
-    began = last = time.monotonic()
-    before: Any = None
-    while time.monotonic() - began < deadline_s:
-        now = stage.client.admin.command("serverStatus", **dict.fromkeys(COSTLY, 0))["opcounters"]
-        if (state := tuple(now[kind] for kind in ("insert", "update", "delete"))) != before:
+        if (state := written()) != before:
             last, before = time.monotonic(), state
         elif time.monotonic() - last > QUIET_S and counted() >= rows:
             return last
         time.sleep(POLL_S)
-    raise AssertionError(f"{counted()} of {rows} rows after {deadline_s} s")
+    raise AssertionError(f"{counted()} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}")
 
 
-def _content(stage: Stage, seen: Mapping[str, int]) -> Any:
-    """Documents and changes that are not bookkeeping of an idle consumer: that one updates `progress` only."""
-    counts = tuple(stage.db[name].estimated_document_count() for name in ("medicalrecords", "auditlogs"))
-    return counts, seen["insert"], seen["delete"]
+def until_shown(stage: Stage, rows: int, deadline_s: float) -> float:
+    """Of the Passport: documents and changes that are not bookkeeping of an idle consumer, which updates `progress`."""
+    mirror = stage.db["observations"].estimated_document_count
+
+    def written() -> Any:
+        counts = [stage.db[name].estimated_document_count() for name in ("medicalrecords", "auditlogs")]
+        seen = operations(stage)
+        return mirror(), *counts, seen["insert"], seen["delete"]
+
+    return until_still(stage, rows, deadline_s, written, mirror)
+
+
+def operations(stage: Stage) -> dict[str, int]:
+    """MongoDB's inserts, updates and deletes so far."""
+    now = stage.client.admin.command("serverStatus", **dict.fromkeys(COSTLY, 0))["opcounters"]
+    return {kind: now[kind] for kind in ("insert", "update", "delete")}
 
 
 class Clock:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from consumers.sinks import KeyRange, Outcome, Progress, Scope
-from destinations.fhir.newest import Changes, Kept, by_hospital, changes, gone, require_ids
+from destinations.fhir.newest import Changes, Kept, Unsure, by_hospital, changes, gone, require_ids, told
 from destinations.fhir.resources import TYPES, Held, Resource, held
 from passport.errors import Fatal, NotReady, reduced
 from passport.observation import Observation
@@ -58,7 +58,7 @@ class Files:
             self._index = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
             self._index.executescript(_TABLES)
             path.chmod(0o600)
-        self._asking: dict[str, dict[int, None]] = {}
+        self._unsure = Unsure(self._ambiguous)
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
         outcome = Outcome()
@@ -72,24 +72,18 @@ class Files:
         with self._transaction():
             rows = self._of_scope(scope)
             outcome = self._apply(scope.hospital, gone(scope, frozenset(keys), version, rows, self._options))
-        if not isinstance(scope, KeyRange):
-            self._asking.get(scope.hospital, {}).pop(scope.person_id, None)
+        self._unsure.had(scope)
         return outcome
 
     def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        """Who was ambiguous when it was first asked: who shared their id may have given it up unseen."""
-        if hospital not in self._asking:
-            found = self._all("SELECT person_id FROM unsure WHERE hospital = ? ORDER BY person_id", hospital)
-            self._asking[hospital] = dict.fromkeys(person_id for (person_id,) in found)
-        return list(self._asking[hospital])[:limit]
+        return self._unsure.wanted(hospital, limit)
 
     def progress(self, hospital: str) -> Progress | None:
         found = self._all("SELECT told FROM progress WHERE hospital = ?", hospital)
         return Progress(hospital, **json.loads(found[0][0])) if found else None
 
     def record(self, progress: Progress) -> None:
-        told = {name: getattr(progress, name) for name in ("offset", "version", "at_ms", "rereads")}
-        self._all("REPLACE INTO progress VALUES (?, ?)", progress.hospital, json.dumps(told))
+        self._all("REPLACE INTO progress VALUES (?, ?)", progress.hospital, json.dumps(told(progress)))
 
     def counts(self, hospital: str) -> Mapping[str, int]:
         [(stored,)] = self._all("SELECT count(*) FROM rows WHERE hospital = ? AND live", hospital)
@@ -101,6 +95,9 @@ class Files:
 
     def close(self) -> None:
         self._index.close()
+
+    def _ambiguous(self, hospital: str) -> list[int]:
+        return [person_id for (person_id,) in self._all("SELECT person_id FROM unsure WHERE hospital = ?", hospital)]
 
     def _apply(self, hospital: str, made: Changes) -> Outcome:
         for type_ in TYPES:

@@ -4,13 +4,13 @@ A row has one resource that is live, or none; under any other type that it once 
 highest version of all of them is the row's.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from consumers.sinks import KeyRange, Outcome, Scope
+from consumers.sinks import KeyRange, Outcome, Progress, Scope
 from destinations.fhir.resources import ID_CHARACTERS, TYPES, Held, Naming, Resource, held, resource, type_of, withdrawn
 from passport.errors import Fatal
 from passport.observation import Observation, Person
@@ -131,6 +131,29 @@ def rows_of(found: Iterable[Resource]) -> dict[int, list[Held]]:
             row = held(one)
             rows.setdefault(row.obs_id, []).append(row)
     return rows
+
+
+class Unsure:
+    """Who was ambiguous when it was first asked: who shared their id may have given it up unseen."""
+
+    def __init__(self, known: Callable[[str], Iterable[int]]) -> None:
+        self._known = known
+        self._waiting: dict[str, dict[int, None]] = {}
+
+    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
+        if hospital not in self._waiting:
+            self._waiting[hospital] = dict.fromkeys(sorted(self._known(hospital)))
+        return list(self._waiting[hospital])[:limit]
+
+    def had(self, scope: Scope) -> None:
+        """A person has been retained."""
+        if isinstance(scope, Person):
+            self._waiting.get(scope.hospital, {}).pop(scope.person_id, None)
+
+
+def told(progress: Progress) -> dict[str, Any]:
+    """What is kept of it beside its hospital."""
+    return {name: getattr(progress, name) for name in ("offset", "version", "at_ms", "rereads")}
 
 
 def by_hospital(observations: Iterable[Observation]) -> dict[str, list[Observation]]:

@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from consumers.sinks import KeyRange, Outcome, Progress, Scope
 from destinations.fhir.client import Client, Refused, authorization, require_r4
-from destinations.fhir.newest import Changes, Kept, by_hospital, changes, gone, require_ids, rows_of
+from destinations.fhir.newest import Changes, Kept, Unsure, by_hospital, changes, gone, require_ids, rows_of, told
 from destinations.fhir.resources import BUCKET, TYPES, Held, Resource, identity, system
 from passport.errors import Fatal, Retry
 from passport.observation import Observation
@@ -95,7 +95,7 @@ class FhirServer:
     def __init__(self, client: Client, options: Options) -> None:
         self._client, self._options = client, options
         self._journals: dict[str, Journal] = {}
-        self._asking: dict[str, dict[int, None]] = {}
+        self._unsure = Unsure(lambda hospital: self._journal(hospital).unsure)
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
         outcome = Outcome()
@@ -106,26 +106,21 @@ class FhirServer:
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
         outcome = self._apply(scope.hospital, _Scope(self, scope, frozenset(keys), version))
-        if not isinstance(scope, KeyRange):
-            self._asking.get(scope.hospital, {}).pop(scope.person_id, None)
+        self._unsure.had(scope)
         return outcome
 
     def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        """Who was ambiguous when it was first asked: who shared their id may have given it up unseen."""
-        if hospital not in self._asking:
-            self._asking[hospital] = dict.fromkeys(sorted(self._journal(hospital).unsure))
-        return list(self._asking[hospital])[:limit]
+        return self._unsure.wanted(hospital, limit)
 
     def progress(self, hospital: str) -> Progress | None:
         found = self._read_journal(hospital)
         return None if found is None or found.progress is None else Progress(hospital, **found.progress)
 
     def record(self, progress: Progress) -> None:
-        told = {name: getattr(progress, name) for name in ("offset", "version", "at_ms", "rereads")}
         for _ in range(ATTEMPTS):
             journal = self._journal(progress.hospital)
             try:
-                self._send(progress.hospital, replace(journal, progress=told), [])
+                self._send(progress.hospital, replace(journal, progress=told(progress)), [])
                 return
             except Overtaken:
                 continue
@@ -229,9 +224,9 @@ class FhirServer:
         if not answer.ok:
             raise Retry(f"the FHIR server doesn't show the journal of {hospital} (HTTP {answer.status})")
         said = next(one["valueString"] for one in answer.body["extension"] if one["url"] == JOURNAL)
-        told = json.loads(said)
+        content = json.loads(said)
         etag = _etag(answer.body["meta"]["versionId"])
-        return Journal(etag, told["progress"], frozenset(told["unsure"]), told["top"])
+        return Journal(etag, content["progress"], frozenset(content["unsure"]), content["top"])
 
     def _journal_id(self, hospital: str) -> str:
         return f"openmrs-passport.{self._options.prefix}{hospital}"
@@ -295,7 +290,7 @@ def _put(one: Resource, etag: str = "") -> Resource:
 
 def _as_basic(id_: str, journal: Journal) -> Resource:
     """`turn`: a server may take a resource that says the same for no change, and would leave its version."""
-    told = {
+    content = {
         "progress": journal.progress,
         "unsure": sorted(journal.unsure),
         "top": journal.top,
@@ -305,7 +300,7 @@ def _as_basic(id_: str, journal: Journal) -> Resource:
         "resourceType": "Basic",
         "id": id_,
         "code": {"text": "openmrs-passport: how far this server is"},
-        "extension": [{"url": JOURNAL, "valueString": json.dumps(told)}],
+        "extension": [{"url": JOURNAL, "valueString": json.dumps(content)}],
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import bson
@@ -16,13 +17,16 @@ import yaml
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from dev import hospital as generator
 from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from passport.errors import Fatal
 from tests import passport_shapes
+from tests.beside import beside
 from tests.e2e.roles import Role, run
 from tests.oracle.compare import Comparison, compare
 from tests.servers import Address, unavailable
 
+DAY_S = 86_400.0
 PASSWORD = "a-passw0rd-nobody-may-see"
 LINK_KEY = "a link key of the tests, 32 letters or more"
 # What moves by itself, or counts: no part of what the Passport shows.
@@ -64,6 +68,15 @@ class Hospital:
     def connect(self, **options: Any) -> "pymysql.Connection[Any]":
         """As root, to OpenMRS' database."""
         return self.sql.connect(database="openmrs", **options)
+
+    def at_work(self, seed: int, rate: float) -> contextlib.AbstractContextManager[None]:
+        """The generator's clinic, so many transactions a second, until the block ends."""
+
+        def work(done: Event) -> None:
+            with self.connect(autocommit=False) as connection:
+                generator.Clinic(connection, seed=seed, rate=rate).run(DAY_S, stop=done)
+
+        return beside(work)
 
     def for_oracle(self) -> dict[str, Any]:
         names = ("key", "name", "timezone", "locales", "provider_roles", "national_id_type")
@@ -127,6 +140,13 @@ class Stage:
         path = path or self.config
         path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
         return path
+
+    def fill(self, hospital: Hospital, every: int = 1, **made: Any) -> None:
+        """A hospital as dev.hospital's `create` makes it; each `every`-th who can be matched registers."""
+        with hospital.connect() as connection:
+            generator.create(connection, **made)
+            able = [digits for _, digits in generator.registrable(connection)]
+        generator.passport_patients(self.db, able[::every])
 
     def grant(self) -> None:
         """Each hospital's account, made by the SQL that `passport grants` prints for its DBA."""

@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -34,22 +33,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Set]:
     hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
     with opened(tmp_path_factory.mktemp("changes"), *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            with hospital.connect() as connection:
-                generator.create(connection, seed=51 + number, patients=14, visits=2, obs_id_start=1 + number * 50)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able[::2])
+            stage.fill(hospital, every=2, seed=51 + number, patients=14, visits=2, obs_id_start=1 + number * 50)
         stage.grant()
-        done = Event()
-        with hospitals[0].connect() as connection:
-            clinic = generator.Clinic(connection, seed=8, rate=40)
-            worker = Thread(target=clinic.run, args=(60,), kwargs={"stop": done})
-            worker.start()
+        with hospitals[0].at_work(8, rate=40):
             readers = stage.readers()
             consumer = stage.role("consume", "--destination", "passport")
             eventually(lambda: stage.db["progress"].count_documents({}) == 2, "both hospitals came", 40)
             time.sleep(1)
-            done.set()
-            worker.join()
         yield Set(stage, Ward(stage, "kigali"), Ward(stage, "huye"), consumer, readers)
 
 

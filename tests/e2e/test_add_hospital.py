@@ -1,9 +1,7 @@
 """A hospital is added while two consumers and another hospital's reader run (docs/how-to/add-a-hospital.md)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 
@@ -18,26 +16,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
     with opened(tmp_path, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            with hospital.connect() as connection:
-                generator.create(connection, seed=91 + number, patients=12)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able)
+            stage.fill(hospital, seed=91 + number, patients=12)
         stage.grant()
         yield stage
-
-
-@contextmanager
-def at_work(stage: Stage, key: str) -> Iterator[None]:
-    done = Event()
-    with stage.hospitals[key].connect(autocommit=False) as connection:
-        clinic = generator.Clinic(connection, seed=4, rate=20)
-        thread = Thread(target=clinic.run, args=(300,), kwargs={"stop": done})
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
 
 def offset(stage: Stage, key: str) -> int:
@@ -60,7 +41,7 @@ def test_a_hospital_joins_while_the_others_work(stage: Stage) -> None:
     consumers = [stage.role("consume", "--destination", "passport") for _ in range(2)]
     unknown = stage.run("cdc", "run", "--hospital", "huye")
     assert unknown.returncode == 2, "it is not in the settings yet"
-    with at_work(stage, "kigali"), at_work(stage, "huye"):
+    with stage.hospitals["kigali"].at_work(4, rate=20), stage.hospitals["huye"].at_work(4, rate=20):
         goes_on(stage, "kigali")
         stage.config.write_bytes(with_both.read_bytes())
         checked = stage.run("check", "--hospital", "huye")

@@ -28,10 +28,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     )
     with opened(tmp_path_factory.mktemp("burst"), streaming, polled) as stage:
         for hospital in stage.hospitals.values():
-            with hospital.connect() as connection:
-                generator.create(connection, seed=21, patients=40, visits=1)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able)
+            stage.fill(hospital, seed=21, patients=40, visits=1)
         stage.grant()
         yield stage
 

@@ -13,7 +13,7 @@ from typing import Any
 import bson
 import pytest
 from bson import ObjectId
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from pymongo import MongoClient
 
 from consumers.sinks.mongo.people import hashed
@@ -34,10 +34,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
     with opened(tmp_path, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            with hospital.connect() as connection:
-                generator.create(connection, seed=71 + number, patients=8, visits=2, obs_id_start=1 + number * 500)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able[::2])
+            stage.fill(hospital, every=2, seed=71 + number, patients=8, visits=2, obs_id_start=1 + number * 500)
         stage.grant()
         stage.readers()
         stage.role("consume", "--destination", "passport")
@@ -89,15 +86,7 @@ def documents(stage: Stage) -> dict[str, bytes]:
 
 def letters(stage: Stage) -> list[Any]:
     """All that can be read of the topic of dead letters."""
-    consumer, place = KafkaConsumer(bootstrap_servers=stage.kafka.url), TopicPartition(LETTERS, 0)
-    consumer.assign([place])
-    consumer.seek_to_beginning(place)
-    end, found = consumer.end_offsets([place])[place], []
-    while consumer.position(place) < end:
-        for records in consumer.poll(1000).values():
-            found += records
-    consumer.close()
-    return found
+    return raw(stage, 0, topic=LETTERS)
 
 
 def erase(stage: Stage, written: str, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -18,9 +18,7 @@ ROLES = {"reader": ("cdc", "run", "--hospital", "kigali"), "consumer": ("consume
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with opened(tmp_path_factory.mktemp("memory"), Hospital("kigali", 0, generator.NATIONAL_ID_TYPE)) as stage:
-        with stage.hospitals["kigali"].connect() as connection:
-            generator.create(connection, seed=23, patients=30, visits=1)
-            generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
+        stage.fill(stage.hospitals["kigali"], seed=23, patients=30, visits=1)
         stage.grant()
         yield stage
 

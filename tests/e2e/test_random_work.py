@@ -27,10 +27,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Cli
     hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(KEYS)]
     with opened(tmp_path_factory.mktemp("random"), *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            with hospital.connect() as connection:
-                generator.create(connection, seed=81 + number, patients=20, visits=1)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able[::2])
+            stage.fill(hospital, every=2, seed=81 + number, patients=20, visits=1)
         stage.grant()
         stage.readers()
         stage.role("consume", "--destination", "passport")

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -143,26 +142,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path, Authority(tmp_path / "old", "old"))
     try:
         site.stage.start_servers()
-        with site.kigali.connect() as connection:
-            generator.create(connection, seed=31, patients=20)
-            generator.passport_patients(site.stage.db, [digits for _, digits in generator.registrable(connection)])
+        site.stage.fill(site.kigali, seed=31, patients=20)
         yield site
     finally:
         site.stage.close()
-
-
-@contextmanager
-def work(site: Site) -> Iterator[None]:
-    done = Event()
-    with site.kigali.connect(autocommit=False) as connection:
-        clinic = generator.Clinic(connection, seed=9, rate=20)
-        thread = Thread(target=clinic.run, args=(300,), kwargs={"stop": done})
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
 
 def roles(site: Site) -> Mapping[str, Role]:
@@ -189,7 +172,7 @@ def test_accounts_and_authority_are_exchanged_and_nothing_is_lost(site: Site, tm
     site.settings("one")
     site.add("one")
     running = roles(site)
-    with work(site):
+    with site.kigali.at_work(9, rate=20):
         goes_on(site)
         site.settings("two")  # both are good now
         site.add("two")
@@ -224,7 +207,7 @@ def test_passwords_changed_beneath_the_roles_end_them_and_nothing_is_lost(site: 
     site.settings("one")
     site.add("one")
     running = roles(site)
-    with work(site):
+    with site.kigali.at_work(9, rate=20):
         goes_on(site)
         site.change("one", "another-passw0rd")
         goes_on(site)  # who is signed in stays so

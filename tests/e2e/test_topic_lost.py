@@ -26,10 +26,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     )
     with opened(tmp_path_factory.mktemp("topic"), *hospitals) as stage:
         for hospital in stage.hospitals.values():
-            with hospital.connect() as connection:
-                generator.create(connection, seed=41, patients=15, visits=2)
-                able = [digits for _, digits in generator.registrable(connection)]
-            generator.passport_patients(stage.db, able)
+            stage.fill(hospital, seed=41, patients=15, visits=2)
         stage.grant()
         yield stage
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from kafka import KafkaConsumer, TopicPartition
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from dev import hospital as generator
@@ -22,8 +21,8 @@ from passport import tracing
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened, until
 from tests.e2e.test_privacy import found_in, private
+from tests.e2e.topic import TOPIC, raw
 
-TOPIC = "openmrs.changes"
 KNOWN = {value for name, value in vars(tracing).items() if name.isupper() and isinstance(value, str)}
 AWAY_S = 3.0
 CLOCK_S = 0.01  # a time in ms is cut off, and two of them are compared
@@ -132,17 +131,8 @@ class Scene:
 
     def headers(self, word: str) -> dict[str, str]:
         """Of the record that carries it, with its offset."""
-        place = TopicPartition(TOPIC, 0)
-        consumer = KafkaConsumer(bootstrap_servers=self.stage.kafka.url, auto_offset_reset="earliest")
-        consumer.assign([place])
-        end = consumer.end_offsets([place])[place]
-        found: dict[str, str] = {}
-        while consumer.position(place) < end:
-            for record in consumer.poll(1_000).get(place, ()):
-                if word.encode() in record.value:
-                    found = {name: value.decode() for name, value in record.headers} | {"offset": str(record.offset)}
-        consumer.close()
-        return found
+        record = [one for one in raw(self.stage, 0) if word.encode() in one.value][-1]
+        return {name: value.decode() for name, value in record.headers} | {"offset": str(record.offset)}
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,7 @@ def code_of(commit: str, folder: Path) -> dict[str, str]:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with opened(tmp_path, Hospital("kigali", 0, generator.NATIONAL_ID_TYPE)) as stage:
-        with stage.hospitals["kigali"].connect() as connection:
-            generator.create(connection, seed=17, patients=40)
-            generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
+        stage.fill(stage.hospitals["kigali"], seed=17, patients=40)
         stage.grant()
         yield stage
 

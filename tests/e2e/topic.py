@@ -26,12 +26,12 @@ def end_of(stage: Stage, partition: int) -> int:
     return end
 
 
-def raw(stage: Stage, partition: int, first: int = 0) -> list[Any]:
-    """A partition's records."""
+def raw(stage: Stage, partition: int, first: int = 0, topic: str = TOPIC) -> list[Any]:
+    """A partition's records from offset `first`, or from where it begins if that is later."""
     consumer = KafkaConsumer(bootstrap_servers=stage.kafka.url)
-    place = TopicPartition(TOPIC, partition)
+    place = TopicPartition(topic, partition)
     consumer.assign([place])
-    consumer.seek(place, first)
+    consumer.seek(place, max(first, consumer.beginning_offsets([place])[place]))
     end, found = consumer.end_offsets([place])[place], []
     while consumer.position(place) < end:
         for records in consumer.poll(1000).values():

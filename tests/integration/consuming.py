@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import MariaDB, MySQL
 from passport.settings import Settings
 from passport.source import Source
+from tests.beside import beside
 from tests.servers import fresh_name
 
 Server = MariaDB | MySQL
@@ -72,26 +73,13 @@ def consume(given: Settings) -> None:
 @contextmanager
 def running(given: Settings, *names: str, consumer: bool = True) -> Iterator[None]:
     """Readers, and the consumer, in threads."""
-    stop, raised = threading.Event(), list[BaseException]()
-
-    def guarded(role: Any, name: str) -> None:
-        try:
-            role(name, given, until_caught_up=False, stop=stop)
-        except BaseException as error:  # noqa: BLE001  # shown by the test
-            raised.append(error)
-
     roles = [(reader.run, name) for name in names or given.hospitals] + [(worker.run, DESTINATION)] * consumer
-    threads = [threading.Thread(target=guarded, args=role) for role in roles]
-    for thread in threads:
-        thread.start()
-    try:
+
+    def work(role: Any, name: str, stop: threading.Event) -> None:
+        role(name, given, until_caught_up=False, stop=stop)
+
+    with beside(*(partial(work, *one) for one in roles)):
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    if raised:
-        raise raised[0]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 
 from consumers.sinks.mongo.client import Document, Mongo, classified
 from consumers.sinks.mongo.people import ask_for, hashed
+from consumers.sinks.mongo.reports import unmatched_counts
 from passport import metrics
 from passport.errors import Fatal
 
@@ -109,11 +110,10 @@ class Registrations:
         return read + sum(ask_for(self._db, ids, "remove") for ids in self._left_over())
 
     def _count(self) -> None:
-        by = {"hospital": "$hospital", "state": "$state"}
-        found = self._people.aggregate([{"$match": {"patientId": None}}, {"$group": {"_id": by, "n": {"$sum": 1}}}])
+        found = unmatched_counts(self._db)
         metrics.UNMATCHED.clear()
-        for one in found:
-            metrics.UNMATCHED.labels(**one["_id"]).set(one["n"])
+        for (hospital, state), people in found.items():
+            metrics.UNMATCHED.labels(hospital, state).set(people)
 
     def _concerned(self, event: Any) -> None:
         patient = str(event["documentKey"]["_id"])

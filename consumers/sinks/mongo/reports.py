@@ -39,12 +39,8 @@ class Reports:
 
     def unmatched_by(self, hospital: str) -> dict[str, int]:
         """People whose rows are not kept, by state."""
-        stages: list[Document] = [
-            {"$match": {"hospital": hospital, "patientId": None}},
-            {"$group": {"_id": "$state", "people": {"$sum": 1}}},
-        ]
         with border():
-            return {found["_id"]: found["people"] for found in self._db.people.aggregate(stages)}
+            return {state: people for (_, state), people in unmatched_counts(self._db, hospital=hospital).items()}
 
     def verified(self, hospital: str) -> Document | None:
         """What the last whole verify found: ``{at, equal, ...}``."""
@@ -65,6 +61,13 @@ def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
     with border():
         for found in database.people.find(query, {"personId": 1, "state": 1}).sort("_id", 1):
             yield hospital, found["personId"], found["state"]
+
+
+def unmatched_counts(database: Mongo, **ours: str) -> dict[tuple[str, str], int]:
+    """People whose rows are not kept, by hospital and state; errors are the client's own."""
+    by = {"hospital": "$hospital", "state": "$state"}
+    stages: list[Document] = [{"$match": ours | {"patientId": None}}, {"$group": {"_id": by, "people": {"$sum": 1}}}]
+    return {(one["_id"]["hospital"], one["_id"]["state"]): one["people"] for one in database.people.aggregate(stages)}
 
 
 def _conflicting(hospital: str) -> Document:

@@ -1,0 +1,29 @@
+"""What goes on in threads while a test does something else."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+
+@contextmanager
+def beside(*works: Callable[[Event], object]) -> Iterator[None]:
+    """Each in a thread until the block ends, which the event says; what one of them raised is raised then."""
+    done, raised = Event(), list[BaseException]()
+
+    def guarded(work: Callable[[Event], object]) -> None:
+        try:
+            work(done)
+        except BaseException as error:  # noqa: BLE001  # shown by the test
+            raised.append(error)
+
+    threads = [Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    if raised:
+        raise raised[0]
