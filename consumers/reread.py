@@ -7,6 +7,7 @@ progress instead (`left`), and goes on where it was (`restore`).
 
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -123,6 +124,7 @@ class Rereads:
         self._asked = _Job()
         self._jobs: list[_Job] = []
         self._persons: dict[int, _Person] = {}
+        self._turns = deque([self._read_shortest, self._read_persons, self._read_waited])
         self._not_before = 0.0
         self._rows = metrics.REREADS.labels(lookups.hospital_id)
 
@@ -178,15 +180,29 @@ class Rereads:
         if self._asked.keys:
             self._jobs.append(self._asked)
             self._asked = _Job()
-        if waited := [job for job in self._jobs if job.until is not None and not self._may_wait(job)]:
-            return self._read_some(waited[0])
-        if unlisted := [job for job in self._jobs if job.ids is None]:
-            return self._list(unlisted[-1], busy=busy)
-        if self._persons:
-            return self._read_persons()
-        jobs = [job for job in self._jobs if not (busy and self._may_wait(job))]
-        # The shortest, so that an encounter's obs don't wait for a concept's hundred thousand.
-        return self._read_some(min(jobs, key=lambda job: job.waiting)) if jobs else None
+        # Each call lists, or in a backlog what came first would wait until its end, and hold the offset as long.
+        for job in self._unlisted():
+            if piece := self._list(job, busy=busy):
+                return piece
+        for _ in range(len(self._turns)):
+            self._turns.rotate()
+            if piece := self._turns[0](busy=busy):
+                return piece
+        return None
+
+    def _unlisted(self) -> list[_Job]:
+        """The first that is not begun, and the first that is: neither waits for the others."""
+        left = [job for job in self._jobs if job.ids is None]
+        return [*[job for job in left if job.todo is None][:1], *[job for job in left if job.todo is not None][:1]]
+
+    def _read_waited(self, *, busy: bool) -> Slice | None:
+        due = (job for job in self._jobs if job.until is not None and not (busy and self._may_wait(job)))
+        return next(map(self._read_some, due), None)
+
+    def _read_shortest(self, *, busy: bool) -> Slice | None:  # one of the turns
+        """So that an encounter's obs don't wait for a concept's hundred thousand."""
+        large = [job for job in self._jobs if job.ids and job.until is None]
+        return self._read_some(min(large, key=lambda job: job.waiting)) if large else None
 
     def _may_wait(self, job: _Job) -> bool:
         return job.until is not None and self._clock() < job.until and job.waiting < SLICE
@@ -198,24 +214,32 @@ class Rereads:
         for query in queries:
             asked.keys.setdefault(query, set()).add(key)
 
-    def _list(self, job: _Job, *, busy: bool) -> Slice:
-        """Finds the obs; reads them at once when they are few and nothing else waits."""
+    def _list(self, job: _Job, *, busy: bool) -> Slice | None:
+        """Finds the obs; reads them at once when they are few and no record waits."""
         with self._reading(job.at) as reading:
             if self._superseded(reading, job.at):
-                return Slice(lambda: self._jobs.remove(job))
+                self._jobs.remove(job)
+                return None
             if not job.list(reading):
-                return Slice(lambda: None)
+                return None
             found = job.found - job.written
             if len(found) > SLICE:
                 self._leave_asked(job, found)
-            if len(found) <= SLICE and not (busy and found):
+            if 0 < len(found) <= SLICE and not busy:
                 return self._slice(reading, sorted(found), lambda: self._jobs.remove(job))
-        if len(found) <= SLICE:
+        self._keep(job, found)
+        return None
+
+    def _keep(self, job: _Job, found: set[int]) -> None:
+        """Until it is read: with the little that waits already, or by itself."""
+        if not found:
+            self._jobs.remove(job)
+            return
+        if len(found) <= SLICE and job.offset is not None:
             self._join(job, found)
         else:
             self._store(job)
         job.ids, job.found, job.written = array("q", sorted(found, reverse=True)), set(), frozenset()
-        return Slice(lambda: None)
 
     def _join(self, job: _Job, found: set[int]) -> None:
         """Adds to `found` and `job` the little that waits already."""
@@ -261,7 +285,9 @@ class Rereads:
             self._fill(piece, reading, "obs_id", ids, "reread")
         return piece
 
-    def _read_persons(self) -> Slice:
+    def _read_persons(self, *, busy: bool) -> Slice | None:  # one of the turns
+        if not self._persons:
+            return None
         waiting = list(self._persons.items())[:PERSONS]
         at: Waypoint | None = None
         for _, asked in waiting:

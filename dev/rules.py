@@ -22,7 +22,7 @@ PURE = (
 )
 IMPURE = {"time", "socket", "os", "random", "pymysql", "pymongo", "kafka", "threading", "logging", "structlog"}
 MODULE, MEDIAN, P95 = 400, 10, 40
-LINES = 12_740  # of code; the aim is 7,000, and docs/decisions/0003-size.md says where the rest is
+LINES = 12_760  # of code; the aim is 7,000, and docs/decisions/0003-size.md says where the rest is
 # Where a client is met: nowhere else in that stage.
 CLIENTS = {
     "pymysqlreplication": {"cdc": 1},

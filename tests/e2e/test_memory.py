@@ -1,5 +1,6 @@
 """X1: a role whose memory is bounded below its need ends and says why, or goes on; what it left is done later."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_a_role_without_memory_ends_or_goes_on_and_nothing_is_lost(stage: Stage,
         assert process.poll() is not None, "the limit was felt"
     if process.poll() is not None:  # -11: a client's C code ran out of it first, which is as good as a kill
         assert process.returncode in (1, -11), process.returncode
-        assert process.returncode != 1 or "passport: out of memory" in role.said()
+        # SystemError: C code, the interpreter's own included, that ran out of it and didn't say so.
+        assert process.returncode != 1 or re.search(r"passport: (out of memory|.*: SystemError)", role.said())
     for one in roles.values():
         one.stop()
     again = [stage.role(*words) for words in ROLES.values()]

@@ -147,13 +147,30 @@ def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -
     assert now > LITTLE_S
 
 
+def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
+    """Each batch has a notice and each has a name that many obs have; one call of `read` comes to a batch."""
+    now = 0.0
+    rereads = Rereads(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
+    rereads.whole([1], None, None)
+    rereads.notice(ward.rename("one"), 1, frozenset())
+    whole, places = set[int](), set[str]()
+    for offset in range(10, 60):
+        now += LITTLE_S / 5
+        rereads.notice(ward.notice("encounter", 1 + offset % 3), offset, frozenset())
+        if piece := rereads.read(busy=True):
+            whole |= {person.person_id for person, _ in piece.persons}
+            places |= {one.place.name for one in piece.observations if one.place}
+            piece.finish()
+        assert offset - (rereads.held() or offset) < 20, "the offset follows"
+    assert whole == {1}
+    assert "one" in places
+
+
 def test_few_obs_that_waited_are_read_as_soon_as_no_record_waits(ward: Ward) -> None:
     rereads = ward.rereads()
     rereads.notice(ward.notice("encounter", 1), 10, frozenset())
-    listed = rereads.read(busy=True)
-    assert listed is not None
-    assert listed.observations == []
     assert rereads.read(busy=True) is None
+    assert rereads.held() == 10
     piece = rereads.read()
     assert piece is not None
     assert {one.row["encounter_id"] for one in piece.observations} == {1}
