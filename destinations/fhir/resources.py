@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -227,7 +227,7 @@ def _value(one: Observation) -> Resource:
         case "boolean":
             stated = _truth(value)
             return {"valueCodeableConcept": _answer(one)} if stated is None else {"valueBoolean": stated}
-        case "date":
+        case "date" if _day(value.text):
             return {"valueDateTime": value.text}
         case "time":
             return {"valueTime": value.text}
@@ -308,9 +308,17 @@ def _note(one: Observation) -> list[Resource] | None:
     return [{"text": words}] if words else None
 
 
-def _when(one: Observation) -> str:
-    """The instant; of an hour that the clock left out, the day."""
-    return _instant(one.at) or str(one.row["obs_datetime"])[:10]
+def _when(one: Observation) -> str | None:
+    """The instant; the day alone of a time that there is not; nothing when there is no such day either."""
+    return _instant(one.at) or _day(str(one.row["obs_datetime"]))
+
+
+def _day(written: str) -> str | None:
+    """OpenMRS' old imports have days like 0000-00-00, which FHIR does not take."""
+    try:
+        return date.fromisoformat(written[:10]).isoformat()
+    except ValueError:
+        return None
 
 
 def _instant(at: datetime | None) -> str | None:

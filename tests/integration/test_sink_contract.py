@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -28,6 +27,7 @@ from passport.observation import Author, Concept, Observation, Person, PersonSta
 from passport.settings import Settings
 from passport.tables import OBS_COLUMNS
 from passport.version import Version
+from tests.fhir_readers import newest, pages
 from tests.hospitals import eventually
 from tests.servers import fresh_name
 
@@ -113,7 +113,7 @@ def fhir_server(fhir_url: str) -> Destination:
     ours = urlencode({"identifier": f"urn:openmrs:{prefix}kigali:obs|", "_count": "50"})
 
     def rows() -> Rows:
-        found = resources(f"{fhir_url}/Observation?{ours}")
+        found = pages(f"{fhir_url}/Observation?{ours}")
         live = (one for one in found if one["status"] != "entered-in-error")
         return {int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live}
 
@@ -122,25 +122,13 @@ def fhir_server(fhir_url: str) -> Destination:
 
 @pytest.fixture
 def fhir_ndjson(tmp_path: Path) -> Destination:
-    """Its reader: the last line about an id holds."""
     folder = tmp_path / "bulk"
 
     def rows() -> Rows:
-        file = folder / "Observation.ndjson"
-        last = {one["id"]: one for one in map(json.loads, file.read_text().splitlines() if file.exists() else ())}
-        live = (one for one in last.values() if one["status"] != "entered-in-error")
+        live = (one for one in newest(folder) if one["status"] != "entered-in-error")
         return {int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live}
 
     return _destination("destinations.fhir.ndjson", {"folder": str(folder)}, rows)
-
-
-def resources(url: str | None) -> Iterator[dict[str, Any]]:
-    """All pages of a search."""
-    with httpx.Client(headers={"Cache-Control": "no-cache"}, timeout=60) as client:
-        while url:
-            page = client.get(url).raise_for_status().json()
-            yield from (entry["resource"] for entry in page.get("entry", ()))
-            url = next((link["url"] for link in page["link"] if link["relation"] == "next"), None)
 
 
 def _destination(kind: str, options: dict[str, Any], rows: Callable[[], Rows]) -> Destination:

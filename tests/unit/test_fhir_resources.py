@@ -67,6 +67,7 @@ def of(found: Resource) -> dict[str, Any]:
         (text("  "), {}),
         (NO_VALUE, {}),
         (Value("date", "2025-11-06", at=AT), {"valueDateTime": "2025-11-06"}),
+        (Value("date", "2025-00-12"), {"valueString": "2025-00-12"}),
         (Value("time", "10:30:00", at=AT), {"valueTime": "10:30:00"}),
         (Value("datetime", "2025-11-06 10:30:00", at=AT), {"valueDateTime": "2025-11-06T08:30:00Z"}),
         (Value("datetime", "2025-03-30 02:30:00"), {"valueString": "2025-03-30 02:30:00"}),
@@ -114,11 +115,21 @@ def test_who_when_where_from() -> None:
     assert (found["performer"], found["note"]) == ([{"display": "Jane Smith"}], [{"text": "check again"}])
 
 
-def test_nobody_is_no_performer_and_a_skipped_hour_leaves_the_day() -> None:
+def test_nobody_is_no_performer_and_a_time_that_is_none_leaves_the_day() -> None:
     one = structs.replace(obs(5, 10, author=NOBODY), at=None, created=None, encounter=None)
     found = valid(resource(one, KEPT.naming))
     assert found["effectiveDateTime"] == "2025-11-06"
     assert not {"performer", "issued", "encounter"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("asked", "value"),
+    [(PULSE, number(72)), (DIAGNOSIS, coded(MALARIA)), (DRUG_ORDER, coded(PENICILLIN))],
+)
+def test_a_day_that_is_none_is_left_out(asked: Concept, value: Value) -> None:
+    one = structs.replace(obs(5, 10, asked, value, obs_datetime="0000-00-00T00:00:00"), at=None)
+    found = valid(resource(one, KEPT.naming))
+    assert not {"effectiveDateTime", "recordedDate", "dateAsserted"} & found.keys()
 
 
 def test_somebody_without_a_national_id_is_known_by_the_hospitals_uuid() -> None:
