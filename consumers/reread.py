@@ -196,16 +196,16 @@ class Rereads:
         return [*[job for job in left if job.todo is None][:1], *[job for job in left if job.todo is not None][:1]]
 
     def _read_waited(self, *, busy: bool) -> Slice | None:
-        due = (job for job in self._jobs if job.until is not None and not (busy and self._may_wait(job)))
+        """While records wait too, only what has waited for more long enough, or is enough."""
+        now = self._clock()
+        little = ((job, job.until) for job in self._jobs if job.until is not None)
+        due = (job for job, until in little if not busy or now >= until or job.waiting >= SLICE)
         return next(map(self._read_some, due), None)
 
     def _read_shortest(self, *, busy: bool) -> Slice | None:  # one of the turns
         """So that an encounter's obs don't wait for a concept's hundred thousand."""
         large = [job for job in self._jobs if job.ids and job.until is None]
         return self._read_some(min(large, key=lambda job: job.waiting)) if large else None
-
-    def _may_wait(self, job: _Job) -> bool:
-        return job.until is not None and self._clock() < job.until and job.waiting < SLICE
 
     def _ask(self, queries: Iterable[str], key: int, offset: int, at: Waypoint | None) -> None:
         asked = self._asked

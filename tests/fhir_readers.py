@@ -6,19 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 
 Resource = dict[str, Any]
-TYPES = ("Observation", "Condition", "MedicationStatement")
-
-
-def of_hospital(url: str, hospital: str) -> Iterator[Resource]:
-    """All that a server has of a hospital (with its prefix), page by page."""
-    asked = urlencode({"identifier": f"urn:openmrs:{hospital}:obs|", "_count": "200"})
-    for type_ in TYPES:
-        yield from pages(f"{url}/{type_}?{asked}")
 
 
 def pages(url: str | None) -> Iterator[Resource]:
