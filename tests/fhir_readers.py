@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
 Resource = dict[str, Any]
+TYPES = ("Observation", "Condition", "MedicationStatement")
 
 
 def pages(url: str | None) -> Iterator[Resource]:
@@ -37,3 +39,9 @@ def lines(folder: Path) -> Iterator[Resource]:
 def newest(folder: Path) -> list[Resource]:
     """The last line about each resource."""
     return list({(one["resourceType"], one["id"]): one for one in lines(folder)}.values())
+
+
+def of_hospital(url: str, name: str) -> Iterator[Resource]:
+    """All that a server holds of a hospital (with its prefix), live or not."""
+    for type_ in TYPES:
+        yield from pages(f"{url}/{type_}?{urlencode({'identifier': f'urn:openmrs:{name}:obs|', '_count': 1000})}")
