@@ -64,6 +64,7 @@ class AtWork:
             self.error = error
 
 
+@pytest.mark.long
 def test_ten_kills_at_random_moments(stage: Stage) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")

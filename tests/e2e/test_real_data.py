@@ -136,6 +136,7 @@ def test_who_registers_late_has_all_records_in_five_seconds(filled: Filled) -> N
     assert found.matched > filled.first.matched
 
 
+@pytest.mark.long
 def test_a_replay_of_the_whole_topic_changes_no_document(filled: Filled) -> None:
     stage, topic = filled.stage, "openmrs.changes"
     stage.wait_equal(120)

@@ -202,6 +202,7 @@ def test_accounts_and_authority_are_exchanged_and_nothing_is_lost(site: Site, tm
     assert site.stage.run("verify").returncode == 0
 
 
+@pytest.mark.long
 def test_passwords_changed_beneath_the_roles_end_them_and_nothing_is_lost(site: Site, tmp_path: Path) -> None:
     site.trust(Authority(tmp_path / "nobody", "nobody"), site.old)
     site.settings("one")

@@ -44,6 +44,12 @@ def address(request: pytest.FixtureRequest, module_own: Callable[..., Any]) -> A
     return hospital(module_own(MariaDB if request.param == "mariadb" else MySQL), patients=5)
 
 
+# What is between the two: the reader's own part, the same whatever the server is.
+network = pytest.mark.parametrize(
+    "address", ["mariadb", pytest.param("mysql", marks=pytest.mark.long)], indirect=True, scope="module"
+)
+
+
 @pytest.fixture
 def proxy(address: Address) -> Iterator[Proxy]:
     with Proxy(address.port) as proxy:
@@ -126,6 +132,7 @@ CUTS = {
 }
 
 
+@network
 def test_a_connection_that_breaks_anywhere(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     catch_up(settings)
@@ -149,6 +156,7 @@ def test_a_connection_that_breaks_anywhere(address: Address, proxy: Proxy, kafka
     assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
 
 
+@network
 @pytest.mark.parametrize("how", ["cut", "half-open"])
 def test_a_handshake_that_breaks(address: Address, proxy: Proxy, kafka_bootstrap: str, how: Any) -> None:
     settings = through(proxy, address, kafka_bootstrap)
@@ -167,6 +175,7 @@ def test_a_handshake_that_breaks(address: Address, proxy: Proxy, kafka_bootstrap
     assert_resumed(assert_equal(settings, address))
 
 
+@network
 def test_a_slow_and_late_connection_is_kept(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     catch_up(settings)
@@ -187,6 +196,7 @@ def test_a_slow_and_late_connection_is_kept(address: Address, proxy: Proxy, kafk
     assert_resumed(assert_equal(settings, address))
 
 
+@network
 def test_a_server_that_hangs_up_is_not_stormed(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
     settings = through(proxy, address, kafka_bootstrap, cdc={"reconnect_max_s": 30})
     with running(settings):
@@ -301,6 +311,7 @@ def test_a_reader_that_stood_still_publishes_nothing_more(
     assert_equal(settings, address)
 
 
+@network
 def test_two_readers_at_once_whose_clocks_are_wrong(
     address: Address, kafka_bootstrap: str, tmp_path: Path, start: Any
 ) -> None:

@@ -136,7 +136,7 @@ def test_more_streams_than_allowed_are_refused_and_left_ones_are_forgotten(site:
         assert not live._owners, "nothing is remembered of patients whose pages are closed"
 
 
-@pytest.mark.parametrize("fault", ["restart", "step down"])
+@pytest.mark.parametrize("fault", [pytest.param("restart", marks=pytest.mark.long), "step down"])
 def test_a_mongod_that_was_away_loses_no_event(own_mongo: Callable[..., MongoServer], fault: str) -> None:
     server = own_mongo()
     with MongoClient[dict[str, Any]](server.url, tz_aware=True) as client:

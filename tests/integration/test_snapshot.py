@@ -146,12 +146,12 @@ def test_it_is_exact_beside_writers_at_full_speed(server: Server, kafka_bootstra
 def test_killed_between_and_within_chunks_it_goes_on(server: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
     """Large chunks, so that one is surely being sent when the process dies."""
     address = hospital(server, patients=5)
-    bulk(address, -(-12_000 // len(stream.obs(address))))
-    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 4_000, "rows_per_s": 2_000})
+    bulk(address, -(-36_000 // len(stream.obs(address))))
+    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 12_000, "rows_per_s": 6_000})
     halfway: list[Any] = []
     for turn, wanted in enumerate(("within", "between")):
         process = spawn(settings, tmp_path)
-        with eventually(lambda turn=turn: sent(settings) > turn * 4_200 + 500, within_s=60):  # type: ignore[misc]
+        with eventually(lambda turn=turn: sent(settings) > turn * 12_400 + 500, within_s=60):  # type: ignore[misc]
             pass
         if wanted == "between":
             with eventually(lambda: saved(settings).snapshot.next_key is not None, within_s=60):  # type: ignore[union-attr]
@@ -162,7 +162,7 @@ def test_killed_between_and_within_chunks_it_goes_on(server: Server, kafka_boots
         halfway.append((saved(settings).snapshot, len(chunks(events)), sum(event.kind == "row" for event in events)))
     (first, no_chunk, rows_then), (second, some, _) = halfway
     assert (first.next_key, no_chunk) == (None, 0)
-    assert 0 < rows_then < 4_000, "within a chunk"
+    assert 0 < rows_then < 12_000, "within a chunk"
     assert (second.next_key is not None, some >= 1) == (True, True)
     before = len(chunks(stream.records(settings)))
     catch_up(settings)

@@ -126,6 +126,7 @@ def is_streamed(ward: Ward, after: int) -> Callable[[], bool]:
     return streamed
 
 
+@pytest.mark.long
 def test_binlog_off_and_on_again(ward: Ward) -> None:
     first = saved(ward.settings).epoch
     with beside(ward), supervised(ward.settings) as causes:

@@ -368,6 +368,7 @@ def test_killed_and_rearranged_it_loses_nothing(own_mariadb: Own, kafka_bootstra
     assert len(found.rows) > 300
 
 
+@pytest.mark.long
 def test_a_large_reread_goes_on_where_its_consumer_was_killed(
     kigali: Server, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
