@@ -196,8 +196,8 @@ MUTANTS = (
     Mutant(
         "what moves to somebody who is not matched is gone",
         "consumers/sinks/mongo/sink.py",
-        "documents | self._strays(newest, links)",
-        "documents",
+        "documents | self._strays(newest, links), links",
+        "documents, links",
         f"{SINK}test_a_row_that_goes_to_an_unmatched_person_is_gone",
     ),
     Mutant(
@@ -367,7 +367,7 @@ MUTANTS = (
         "rows of a writer that an erasure has overtaken go",
         "consumers/sinks/mongo/sink.py",
         "        for key in refreshed.unlinked:\n",
-        "        for key in self._people.links(refreshed.unlinked):\n",
+        "        for key in self._people.patients(refreshed.unlinked):\n",
         f"{SINK}test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing",
     ),
 )

@@ -148,7 +148,7 @@ def _code(error: PyMongoError) -> int | None:
     return code if isinstance(code, int) else None
 
 
-_beside = ThreadPoolExecutor(2, thread_name_prefix="mongo")
+_beside = ThreadPoolExecutor(4, thread_name_prefix="mongo")  # a write beside something else takes two
 
 
 def at_once(first: Callable[[], Any], *others: Callable[[], Any]) -> list[Any]:

@@ -62,9 +62,9 @@ class People:
         self._patients = database.patients
         self._key = link_key
 
-    def links(self, keys: Iterable[str]) -> dict[str, Link]:
-        """As they are now, by person key."""
-        return {key: Link.of(found) for key, found in self._known(keys).items()}
+    def patients(self, keys: Iterable[str]) -> dict[str, str | None]:
+        """patients._id as it is now, by person key; None: not matched."""
+        return dict.fromkeys(keys) | {key: found["patientId"] for key, found in self._known(keys).items()}
 
     def evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
         """The links of `persons` (by key), brought up to date with what the hospital and the Passport say; and the

@@ -6,11 +6,12 @@ Guard in two steps that any MongoDB takes: read what is there, then write only w
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from pymongo import InsertOne, ReplaceOne
 
-from consumers.sinks.mongo.client import ALL, Document, Mongo, border, bulk
+from consumers.sinks.mongo.client import ALL, Document, Mongo, at_once, border, bulk
 from consumers.sinks.mongo.mirror import Sealed
 from passport.errors import Retry
 
@@ -35,7 +36,8 @@ class Head(NamedTuple):
 @dataclass(slots=True)
 class Applied:
     """_ids by what became of them. `kept`: the stored and the unchanged, as they are now in the mirror; `heads`: theirs
-    and their neighbours', to begin with; `before`: documents that were read before the write."""
+    and their neighbours', to begin with; `before`: documents that were read before the write; `begun`: what was made
+    of all this while the rows were on their way."""
 
     heads: dict[str, Head] = field(default_factory=dict)
     before: dict[str, Document] = field(default_factory=dict)
@@ -44,6 +46,16 @@ class Applied:
     unchanged: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
+    begun: Any = None
+
+    def hoped(self, writes: Mapping[str, Sealed]) -> "Applied":
+        """What is known of it once `writes` are stored."""
+        heads = {key: Head.of(document) for key, document in writes.items()}
+        return Applied(self.heads | heads, self.before, {**self.kept, **writes})
+
+
+Begin = Callable[[Applied], Any]
+Left = dict[str, Sealed]
 
 
 class Rows:
@@ -52,11 +64,11 @@ class Rows:
     def __init__(self, database: Mongo) -> None:
         self._rows = database.observations
 
-    def apply(self, documents: Mapping[str, Sealed], reserve: Reserve) -> Applied:
+    def apply(self, documents: Mapping[str, Sealed], reserve: Reserve, begin: Begin) -> Applied:
         """Stores the newer ones of `documents` (by _id). The same version applies again.
 
         `reserve` gets the rows that are about to change or to be joined by new ones, and those connected with them,
-        before anything is written.
+        before anything is written; `begin` what will be there unless something else has changed, while it is written.
         """
         result, left = Applied(), dict(documents)
         for _ in range(TRIES):
@@ -66,10 +78,10 @@ class Rows:
             result.heads |= heads
             if heads and any(_changes(document, heads.get(key)) for key, document in left.items()):
                 result.before |= reserve(heads)
-            left = self._once(left, heads, result)
+            left = self._once(left, heads, result, begin)
         raise Retry("observations: rows changed all the time")
 
-    def _once(self, documents: dict[str, Sealed], heads: Mapping[str, Head], result: Applied) -> dict[str, Sealed]:
+    def _once(self, documents: Left, heads: Mapping[str, Head], result: Applied, begin: Begin) -> Left:
         """One write; returns those that must be looked at again."""
         writes: list[tuple[str, Sealed, Any]] = []
         # By obs_id, headers before their members: who reads in between sees no member without its header.
@@ -86,13 +98,15 @@ class Rows:
                 newer = _remembering(document, head)
                 seen = {"_id": key, "version": head.version, "digest": head.digest}
                 writes.append((key, newer, ReplaceOne(seen, newer.written)))
-        return self._write(writes, result)
+        return self._write(writes, result, begin)
 
-    def _write(self, writes: Sequence[tuple[str, Sealed, Any]], result: Applied) -> dict[str, Sealed]:
-        matched, failed = bulk(self._rows, [operation for *_, operation in writes])
+    def _write(self, writes: Sequence[tuple[str, Sealed, Any]], result: Applied, begin: Begin) -> Left:
+        hoped = result.hoped({key: document for key, document, _ in writes})
+        operations = [operation for *_, operation in writes]
+        result.begun, (matched, failed) = at_once(partial(begin, hoped), partial(bulk, self._rows, operations))
         replaced = sum(isinstance(operation, ReplaceOne) for *_, operation in writes)
         lost = matched < replaced - sum(isinstance(writes[index][2], ReplaceOne) for index in failed)
-        again: dict[str, Sealed] = {}
+        again: Left = {}
         for index, (key, document, operation) in enumerate(writes):
             why = failed.get(index)
             if why == "duplicate" or (why is None and lost and isinstance(operation, ReplaceOne)):

@@ -125,16 +125,20 @@ class MongoSink:
         outcome = Outcome(stale=len(batch) - len(newest))
         links = self._links(_persons(newest.values()))
         documents = self._documents(newest, links, outcome)
-        applied = self._rows.apply(documents | self._strays(newest, links), self._of(hospital).reserve)
-        self._project(hospital, applied, links, outcome)
+        applied = self._apply(hospital, documents | self._strays(newest, links), links)
+        self._project(hospital, applied, outcome)
         outcome.stored += sum(key in documents for key in applied.stored)
         outcome.unchanged += sum(key in documents for key in applied.unchanged)
         outcome.overtaken += [key for key in applied.stale if key in documents]
         outcome.stale += len(outcome.overtaken)
         return outcome
 
-    def _project(self, hospital: str, applied: Applied, links: Mapping[str, Link], outcome: Outcome) -> None:
-        refreshed = self._of(hospital).refresh(applied.kept, links, applied)
+    def _apply(self, hospital: str, documents: Mapping[str, mirror.Sealed], links: Mapping[str, Link]) -> Applied:
+        records = self._of(hospital)
+        return self._rows.apply(documents, records.reserve, partial(records.begin, links))
+
+    def _project(self, hospital: str, applied: Applied, outcome: Outcome) -> None:
+        refreshed = self._of(hospital).refresh(applied.kept, applied.begun)
         outcome.rejected += list((applied.refused | refreshed.refused).items())
         for key in refreshed.unlinked:
             # Stored by a writer that did not know yet that the person's link has ended, or is gone: this one, perhaps.
@@ -161,7 +165,7 @@ class MongoSink:
         owned = self._rows.versions(link.hospital, link.person_id)
         keys = list(owned)
         for start in range(0, len(keys), SLICE):
-            self._of(link.hospital).refresh(keys[start : start + SLICE], {})
+            self._of(link.hospital).refresh(keys[start : start + SLICE])
         if link.patient_id is None and owned:
             self._rows.remove(link.hospital, link.person_id, max(owned.values()))
 
@@ -228,8 +232,8 @@ class MongoSink:
         for start in range(0, len(gone), SLICE):
             known = self._rows.documents(gone[start : start + SLICE])
             tombstones = {key: mirror.tombstone(one, version or one["version"]) for key, one in known.items()}
-            applied = self._rows.apply(tombstones, self._of(hospital).reserve)
-            self._project(hospital, applied, {}, outcome)
+            applied = self._apply(hospital, tombstones, {})
+            self._project(hospital, applied, outcome)
             outcome.stored += len(applied.stored)
             outcome.unchanged += len(applied.unchanged)
             outcome.stale += len(applied.stale)

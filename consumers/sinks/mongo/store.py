@@ -29,6 +29,8 @@ from passport.settings import Hospital
 
 TRIES = 20
 History = Callable[[Mapping[ObjectId, str | None]], None]
+Documents = Mapping[str, Document]
+Patients = Mapping[str, str | None]
 
 
 @dataclass(slots=True)
@@ -39,13 +41,18 @@ class Refreshed:
     unlinked: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What one projection is made of: rows as they were, and to whom they belonged."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A round's first half: the rows `seeds` and those connected with them as they are or soon will be, to whom they
+    belong, what they show (`target`), and after that the records as they are."""
 
+    seeds: frozenset[str]
     heads: dict[str, Head]
     documents: dict[str, Document]
     patients: dict[str, str | None]
+    target: dict[ObjectId, Projected]
+    authors: list[Document]
+    records: dict[ObjectId, Document | None]
 
 
 class Records:
@@ -70,65 +77,67 @@ class Records:
         self._history = history
         self.signers = Signers(database, hospital_id, hospital)
 
-    def refresh(self, seeds: Collection[str], links: Mapping[str, Link], known: Applied | None = None) -> Refreshed:
+    def begin(self, links: Mapping[str, Link], known: Applied) -> Begun:
+        """A round for the rows `known.kept`, which need not be stored yet: it ends only if all is as `known` says."""
+        heads, documents = connected(known.heads, known.kept), known.before | known.kept
+        return self._begin(known.kept, heads, documents, {key: link.patient_id for key, link in links.items()})
+
+    def refresh(self, seeds: Collection[str], begun: Begun | None = None) -> Refreshed:
         """Makes the records of the rows `seeds` (_ids), and of all rows connected with them, what they should be.
 
-        `links` and `known` are what the caller has just read: where they are not true any more, nothing is written.
+        `begun` is a round for the same: where what it was made of is not true any more, nothing is written.
         """
         result = Refreshed()
         if not seeds:
             return result
-        documents = known.before | known.kept if known is not None else {}
-        heads = connected(known.heads, seeds) if known is not None else self._rows.component(seeds)
-        patients = {key: link.patient_id for key, link in links.items()}
+        if begun is None or begun.seeds != set(seeds):
+            begun = self._begin(seeds, self._rows.component(seeds), {}, {})
         for _ in range(TRIES):
-            seen = self._see(heads, documents, patients)
-            if self._settle(seeds, seen, result):
-                result.unlinked = {key for key, patient in seen.patients.items() if patient is None}
+            if self._settle(begun, result):
+                result.unlinked = {key for key, patient in begun.patients.items() if patient is None}
                 return result
-            heads, documents, patients = self._rows.component(seeds), seen.documents, {}
+            begun = self._begin(seeds, self._rows.component(seeds), begun.documents, {})
         raise Retry(f"hospital {self._id}: records changed all the time")
 
-    def _see(self, heads: dict[str, Head], known: Mapping[str, Document], patients: Mapping[str, str | None]) -> _Seen:
+    def _begin(self, seeds: Iterable[str], heads: dict[str, Head], known: Documents, links: Patients) -> Begun:
         documents = {key: known[key] for key, head in heads.items() if key in known and _same(known[key], head)}
         if missing := heads.keys() - documents.keys():
             documents |= self._rows.documents(missing)
         people = {_person(document) for document in documents.values()}
-        whose = {key: patients[key] for key in people if key in patients}
-        return _Seen(heads, documents, whose | self._patients(people - whose.keys()))
-
-    def _patients(self, people: Iterable[str]) -> dict[str, str | None]:
-        keys = list(people)
-        links = self._people.links(keys)
-        return {key: links[key].patient_id if key in links else None for key in keys}
+        patients = {key: links[key] for key in people if key in links}
+        patients |= self._people.patients(people - patients.keys())
+        target, authors = self._project(documents, patients)
+        ids = {first_id(document) for document in documents.values()} | target.keys()
+        with border():
+            found = self._db.medicalrecords.find({"_id": {"$in": list(ids)}}, batch_size=ALL)
+            records = dict.fromkeys(ids) | {one["_id"]: one for one in found}
+        return Begun(frozenset(seeds), heads, documents, patients, target, authors, records)
 
     def reserve(self, keys: Collection[str]) -> Mapping[str, Document]:
         """Puts claims where a record of the rows `keys` is missing as they are now. Returns these."""
         documents = self._rows.documents(keys)
-        self._claim(self._showing(documents.values()))
+        self._claim(documents.values())
         return documents
 
-    def _settle(self, seeds: Iterable[str], seen: _Seen, result: Refreshed) -> bool:
-        """One round; False when something else has changed meanwhile."""
-        target, authors = self._project(seen)
-        ids = {first_id(document) for document in seen.documents.values()} | target.keys()
-        with border():
-            cursor = self._db.medicalrecords.find({"_id": {"$in": list(ids)}}, batch_size=ALL)
-            records = {found["_id"]: found for found in cursor}
-        if not self._still(seeds, seen):
+    def _settle(self, begun: Begun, result: Refreshed) -> bool:
+        """Ends a round; False when something else has changed meanwhile."""
+        asked = partial(self._people.patients, begun.patients), partial(self._rows.component, begun.seeds)
+        (due, refused), patients, heads = at_once(partial(self._due, begun), *asked)
+        if patients != begun.patients or heads != begun.heads:
             return False
-        due = self._due(ids, records, target, result)
+        result.refused |= refused
         if due:
-            self.signers.ensure(authors)
+            self.signers.ensure(begun.authors)
             audit.tell(self._db, due, self.signers.system, self._name, _now())
-        written = self._write(due, target, result)
-        self._claim(self._hidden(seen))
+        written = self._write(due, begun.target, result)
+        self._claim(one for one in begun.documents.values() if begun.patients[_person(one)] is None)
         if written and self._history is not None:
-            self._history({key: target[key].document["patientId"] if key in target else None for key in records})
+            shown = {key: one.document["patientId"] for key, one in begun.target.items()}
+            self._history({key: shown.get(key) for key, record in begun.records.items() if record is not None})
         return written
 
-    def _project(self, seen: _Seen) -> tuple[dict[ObjectId, Projected], list[Document]]:
-        self.signers.look_up(document.get("author") or NO_AUTHOR for document in seen.documents.values())
+    def _project(self, documents: Documents, patients: Patients) -> tuple[dict[ObjectId, Projected], list[Document]]:
+        self.signers.look_up(document.get("author") or NO_AUTHOR for document in documents.values())
         authors: list[Document] = []
 
         def created_by(author: Document) -> str:
@@ -136,27 +145,17 @@ class Records:
             return self.signers.created_by(author)
 
         target: dict[ObjectId, Projected] = {}
-        for person, documents in _by_person(seen.documents.values()).items():
-            patient = seen.patients[person]
+        for person, rows in _by_person(documents.values()).items():
+            patient = patients[person]
             if patient is not None:
-                found = projected(documents, self._rules, self._id, self._name, patient, created_by)
+                found = projected(rows, self._rules, self._id, self._name, patient, created_by)
                 target |= {one.id: one for one in found}
         return target, authors
 
-    def _showing(self, documents: Iterable[Document]) -> list[Projected]:
-        """The records of rows, whoever's they are."""
-        return [
-            one
-            for rows in _by_person(documents).values()
-            for one in projected(rows, self._rules, self._id, self._name, "", _nobody)
-        ]
-
-    def _hidden(self, seen: _Seen) -> list[Projected]:
-        """What there would be, were the rows' people matched."""
-        return self._showing(one for one in seen.documents.values() if seen.patients[_person(one)] is None)
-
-    def _claim(self, records: Iterable[Projected]) -> None:
-        wanted = {one.id: one for one in records}
+    def _claim(self, documents: Iterable[Document]) -> None:
+        """Where there is no record yet that rows would show, were their people matched."""
+        args = self._rules, self._id, self._name, "", _nobody
+        wanted = {one.id: one for rows in _by_person(documents).values() for one in projected(rows, *args)}
         if not wanted:
             return
         with border():
@@ -166,25 +165,17 @@ class Records:
         claims = [changes.claim(key, self._id, uuid, _now()) for key, uuid in uuids.items()]
         bulk(self._db.medicalrecords, [InsertOne(claim) for claim in claims])  # one that is there now is as good
 
-    def _still(self, seeds: Iterable[str], seen: _Seen) -> bool:
-        patients, heads = at_once(partial(self._patients, seen.patients), partial(self._rows.component, seeds))
-        return bool(patients == seen.patients and heads == seen.heads)
-
-    def _due(
-        self,
-        ids: Iterable[ObjectId],
-        records: Mapping[ObjectId, Document],
-        target: Mapping[ObjectId, Projected],
-        result: Refreshed,
-    ) -> list[Change]:
-        now, due = _now(), []
-        for key in ids:
-            change = changes.change(records.get(key), target.get(key), self._id, now)
-            if change is not None and key in target and _too_large(change):
-                result.refused[_anchor(self._id, target[key])] = "too_large"
+    def _due(self, begun: Begun) -> tuple[list[Change], dict[str, str]]:
+        """What is to be written, and why some of it can't be."""
+        now, due, refused = _now(), list[Change](), dict[str, str]()
+        for key, record in begun.records.items():
+            new = begun.target.get(key)
+            change = changes.change(record, new, self._id, now)
+            if change is not None and new is not None and _too_large(change):
+                refused[_anchor(self._id, new)] = "too_large"
             elif change is not None:
                 due.append(change)
-        return due
+        return due, refused
 
     def _write(self, due: Sequence[Change], target: Mapping[ObjectId, Projected], result: Refreshed) -> bool:
         """False when a record is not as it was read any more."""
