@@ -261,7 +261,7 @@ class Rereads:
 
     def _store(self, job: _Job) -> None:
         """With the progress, unless its keys are too many for that."""
-        stored = [*(one for one in self._jobs if one.offset is None), job]
+        stored = [one for one in self._jobs if one.offset is None or one is job]
         if sum(len(keys) for one in stored for keys in one.keys.values()) <= STORED:
             job.offset = None
 

@@ -1013,6 +1013,30 @@ def test_it_goes_on_after_the_server_was_killed(own_mongo: Callable[..., Any]) -
     passport.close()
 
 
+def test_the_watch_on_registrations_goes_on_when_its_own_write_fails(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody registers while nobody looks; MongoDB is away for the moment in which that is to be marked."""
+    from pymongo.collection import Collection
+
+    first = passport.sink()
+    first.write([obs(1, 10)])
+    first.close()
+    passport.register()
+    failed, write = list[str](), Collection.update_many
+
+    def once(collection: Any, *given: Any, **more: Any) -> Any:
+        if not failed:
+            failed.append(collection.name)
+            raise AutoReconnect("cut")
+        return write(collection, *given, **more)
+
+    monkeypatch.setattr(Collection, "update_many", once)
+    sink = passport.sink()
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [1]
+    assert failed == ["people"]
+
+
 def test_indexes_of_the_passport_with_other_options_are_left(passport: Passport) -> None:
     passport.db.medicalrecords.create_index([("patientId", 1), ("type", 1)], name="mine")
     passport.db.medicalrecords.create_index("removedAt", expireAfterSeconds=5, name="tombstones", sparse=True)

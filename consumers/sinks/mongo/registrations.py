@@ -18,7 +18,7 @@ from consumers.sinks.mongo.client import Document, Mongo, classified
 from consumers.sinks.mongo.people import ask_for, hashed
 from consumers.sinks.mongo.reports import unmatched_counts
 from passport import metrics
-from passport.errors import Fatal
+from passport.errors import Fatal, PassportError
 
 PAGE = 1_000
 AGAIN_S = 1.0
@@ -79,8 +79,8 @@ class Registrations:
             try:
                 asked = asked or self._ask_for_ambiguous()
                 self._follow()
-            except (PyMongoError, Fatal) as error:
-                reason = error if isinstance(error, Fatal) else classified(error)
+            except (PyMongoError, PassportError) as error:
+                reason = error if isinstance(error, PassportError) else classified(error)
                 if isinstance(reason, Fatal):
                     self._fatal = reason
                     return
