@@ -77,8 +77,10 @@ class Records:
         self._history = history
         self.signers = Signers(database, hospital_id, hospital)
 
-    def begin(self, links: Mapping[str, Link], known: Applied) -> Begun:
+    def begin(self, links: Mapping[str, Link], known: Applied) -> Begun | None:
         """A round for the rows `known.kept`, which need not be stored yet: it ends only if all is as `known` says."""
+        if not known.kept:
+            return None
         heads, documents = connected(known.heads, known.kept), known.before | known.kept
         return self._begin(known.kept, heads, documents, {key: link.patient_id for key, link in links.items()})
 
