@@ -102,7 +102,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, fhir_url: str) -> Iterator[S
 def leave_none_ambiguous(connection: Any) -> None:
     """Who is, may be read whole at the hospital, and the first test is of what the topic alone gives."""
     known = people(Query(connection), generator.NATIONAL_ID_TYPE)
-    ambiguous = [person for person, (state, _) in known.items() if state == "ambiguous"]
+    ambiguous = [(person,) for person, (state, _) in known.items() if state == "ambiguous"]
     connection.cursor().executemany("UPDATE patient_identifier SET voided = 1 WHERE patient_id = %s", ambiguous)
 
 
