@@ -15,7 +15,7 @@ from dev.hospital import corrections, encounters, patients
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.topic import applied, end_of, events, obs_of, raw, send
-from tests.e2e.ward import Ward, equal, eventually
+from tests.e2e.ward import Ward, equal, eventually, new_id
 
 
 @dataclass
@@ -127,7 +127,8 @@ def test_row_12_archiving_voided_rows_changes_no_record(scene: Set) -> None:
 
 def test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none(scene: Set) -> None:
     ward = scene.kigali
-    winner, loser = ward.patient(), ward.patient()
+    digits = new_id()
+    registered, winner, loser = ward.register(digits), ward.patient(digits), ward.patient()
     visit = ward.encounter(loser)
     mine, theirs, voided = ward.obs(winner), ward.obs(loser, encounter_id=visit, value_numeric=80), ward.obs(loser)
     group = ward.diagnosis(loser)
@@ -146,6 +147,12 @@ def test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none(scene: 
     eventually(lambda: ward.state(loser) == "voided", "the loser is voided")
     equal(scene.stage)
     ward.run(f"UPDATE obs SET person_id = {winner} WHERE obs_id = {group[1]}")  # and in place, as 1.x does
+    equal(scene.stage)
+    moved = ward.obs(ward.patient(), value_numeric=82)
+    before = ward.shown(moved)
+    ward.run(f"UPDATE obs SET person_id = {winner} WHERE obs_id = {moved}")
+    eventually(lambda: (ward.record(moved) or before)["patientId"] == registered, "a live row moves too")
+    assert ward.record(moved)["_id"] == before["_id"]  # type: ignore[index]
     equal(scene.stage)
 
 
