@@ -55,8 +55,8 @@ audit: setup ## the locked dependencies against osv.dev; STRICT=1 fails where it
 soak: setup ## MINUTES=10: two hospitals at work and a random fault every half minute; SEED=n repeats one
 	$(RUN) python -m tests.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE)) $(if $(KINDS),--kinds $(KINDS))
 
-mutants: setup ## product code broken in many places, each of which a test must see; ONLY=words of a promise
-	$(RUN) python -m tests.mutants $(ONLY)
+mutants: setup ## product code broken in many places, each of which a test must see; ONLY=pattern of a promise, as in ONLY="row [0-9]"
+	$(RUN) python -m tests.mutants $(if $(ONLY),"$(ONLY)")
 
 portal-api: setup ## write docs/reference/portal-api.json anew
 	$(RUN) python -m dev.portal_api

@@ -41,7 +41,8 @@ ROWS = (
         RECORDS,
         "for obs_id, row in standing.items() if obs_id not in replaced}",
         "for obs_id, row in standing.items() if obs_id not in replaced\n"
-        '            and not rows.get(row["row"].get("previous_version"), {}).get("deleted")}',
+        '            and not any(rows.get(int(one.split("/")[1]), {}).get("deleted")\n'
+        '                        for one in row.get("related", ()))}',
         f"{CHANGES}test_row_12_archiving_voided_rows_changes_no_record",
     ),
     Mutant(
