@@ -26,6 +26,7 @@ VALUES: dict[str, Any] = {
     "readersElsewhere": ["far"],
     "existingSecret": "secrets",
     "consumers": {"replicas": 2},
+    "portal": {"enabled": True},
     "serviceMonitor": {"enabled": True},
 }
 
@@ -64,7 +65,7 @@ def test_the_chart_makes_a_deployment_a_role(tmp_path: Path) -> None:
     found = [one for one in yaml.safe_load_all(done.stdout) if one]
     roles = {one["metadata"]["name"]: one["spec"] for one in found if one["kind"] == "Deployment"}
     assert set(roles) == {
-        *("demo-cdc-kigali", "demo-consume-passport"),
+        *("demo-cdc-kigali", "demo-consume-passport", "demo-portal-pages"),
         *(f"demo-reconcile-{hospital}" for hospital in ("kigali", "huye", "far")),
     }
     assert roles["demo-cdc-kigali"]["strategy"] == {"type": "Recreate"}
@@ -74,6 +75,13 @@ def test_the_chart_makes_a_deployment_a_role(tmp_path: Path) -> None:
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert role["template"]["spec"]["securityContext"]["runAsNonRoot"]
         assert container["envFrom"] == [{"secretRef": {"name": "secrets"}}]
+    (pages,) = (one["spec"] for one in found if one["kind"] == "Service" and one["metadata"]["name"] == "demo-portal")
+    portal = roles["demo-portal-pages"]["template"]
+    assert pages["selector"] == portal["metadata"]["labels"]
+    (container,) = portal["spec"]["containers"]
+    assert {"name": "pages", "containerPort": 8000} in container["ports"]
+    assert {"name": "PASSPORT_PORTAL__PORT", "value": "8000"} in container["env"]
+    assert pages["ports"][0]["targetPort"] == "pages"
     (settings,) = (one["data"] for one in found if one["kind"] == "ConfigMap")
     assert yaml.safe_load(settings["local.yaml"]) == VALUES["settings"]
     assert {one["kind"] for one in found} >= {"PodDisruptionBudget", "ServiceMonitor", "Service"}

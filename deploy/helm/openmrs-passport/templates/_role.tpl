@@ -6,7 +6,7 @@ app.kubernetes.io/component: {{ .role }}
 passport/of: {{ .of }}
 {{- end }}
 
-{{/* One Deployment of one role; `command` is what the image runs. */}}
+{{/* One Deployment of one role; `command` is what the image runs; `env` and `ports`: more of them. */}}
 {{- define "passport.role" -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -40,12 +40,18 @@ spec:
           env:
             - {name: PASSPORT_HEALTH__HOST, value: "0.0.0.0"}
             - {name: PASSPORT_HEALTH__PORT, value: "8080"}
+            {{- range .env }}
+            - {{ toJson . }}
+            {{- end }}
           {{- with .root.Values.existingSecret }}
           envFrom:
             - secretRef: {name: {{ . }}}
           {{- end }}
           ports:
             - {name: health, containerPort: 8080}
+            {{- range .ports }}
+            - {{ toJson . }}
+            {{- end }}
           livenessProbe:
             httpGet: {path: /livez, port: health}
             periodSeconds: 10
