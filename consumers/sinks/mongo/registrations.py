@@ -12,9 +12,8 @@ from typing import Any
 
 import structlog
 from bson import ObjectId
-from pymongo.errors import PyMongoError
 
-from consumers.sinks.mongo.client import Document, Mongo, classified
+from consumers.sinks.mongo.client import Document, Mongo, border
 from consumers.sinks.mongo.people import ask_for, hashed
 from consumers.sinks.mongo.reports import unmatched_counts
 from passport import metrics
@@ -77,10 +76,10 @@ class Registrations:
         asked = False
         while not self._stop.is_set():
             try:
-                asked = asked or self._ask_for_ambiguous()
-                self._follow()
-            except (PyMongoError, PassportError) as error:
-                reason = error if isinstance(error, PassportError) else classified(error)
+                with border():
+                    asked = asked or self._ask_for_ambiguous()
+                    self._follow()
+            except PassportError as reason:
                 if isinstance(reason, Fatal):
                     self._fatal = reason
                     return

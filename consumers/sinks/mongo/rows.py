@@ -116,7 +116,7 @@ class Rows:
             else:
                 result.stored.add(key)
                 result.kept[key] = document
-                result.heads[key] = Head.of(document)
+                result.heads[key] = hoped.heads[key]
         return again
 
     def component(self, seeds: Iterable[str]) -> dict[str, Head]:
