@@ -151,13 +151,17 @@ class Stage:
     def grant(self) -> None:
         """Each hospital's account, made by the SQL that `passport grants` prints for its DBA."""
         for hospital in self.hospitals.values():
-            found = self.run("grants", "--hospital", hospital.key, "--flavour", hospital.flavour)
-            assert found.returncode == 0, found.stderr
-            hospital.sql.execute(*(line for line in found.stdout.splitlines() if line and not line.startswith("--")))
+            hospital.sql.execute(*(line for line in self.granted(hospital) if not line.startswith("--")))
             accounts = hospital.sql.execute("SELECT User, Host FROM mysql.user WHERE User = 'passport'")
             for user, host in accounts:
                 hospital.sql.execute(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{PASSWORD}'")
-            assert accounts, found.stdout
+            assert accounts
+
+    def granted(self, hospital: Hospital) -> list[str]:
+        """The lines that `passport grants` prints, comments too."""
+        found = self.run("grants", "--hospital", hospital.key, "--flavour", hospital.flavour)
+        assert found.returncode == 0, found.stderr
+        return [line for line in found.stdout.splitlines() if line]
 
     def role(self, *words: str, **variables: str) -> Role:
         """Starts a role, with these environment variables; it is ended with the stage."""

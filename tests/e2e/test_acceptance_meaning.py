@@ -371,8 +371,8 @@ def test_row_36_what_is_kept_outside_obs_is_reported(scene: Set) -> None:
     ward, person = scene.kigali, scene.kigali.patient()
     encounter, answer = ward.encounter(person), ward.concept("116128")
     assert {outside(scene)[table] for table in COUNTED} == {(None, "may have rows, which are not carried yet")}
-    granted = scene.stage.run("grants", "--hospital", "kigali", "--flavour", ward.hospital.flavour).stdout
-    ward.hospital.sql.execute(*(line.removeprefix("-- ") for line in granted.splitlines() if line[:8] == "-- GRANT"))
+    granted = scene.stage.granted(ward.hospital)
+    ward.hospital.sql.execute(*(line.removeprefix("-- ") for line in granted if line.startswith("-- GRANT")))
     ward.run("DELETE FROM conditions")
     assert outside(scene)["conditions"] == (True, "no rows")
     with ward.work() as work:

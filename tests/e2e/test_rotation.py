@@ -90,9 +90,7 @@ class Site:
     def add(self, generation: str) -> None:
         """Accounts beside those that are there; `settings` names them."""
         user, password = f"passport_{generation}", f"{PASSWORD}-{generation}"
-        found = self.stage.run("grants", "--hospital", "kigali", "--flavour", "mariadb")
-        assert found.returncode == 0, found.stderr
-        lines = [line for line in found.stdout.splitlines() if line and not line.startswith("--")]
+        lines = [line for line in self.stage.granted(self.kigali) if not line.startswith("--")]
         self.kigali.sql.execute(*(line.replace("choose-a-password", password) for line in lines))
         with self.admin() as admin:
             admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, SCRAM, password.encode(), 4096)])

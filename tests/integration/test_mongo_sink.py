@@ -739,24 +739,27 @@ def empty(passport: Passport) -> None:
 
 
 class Failing:
-    """The sink's database, whose n-th write does not happen (or happens, and its answer is lost)."""
+    """The database, of which the n-th write of `threads` does not happen (or happens, and its answer is lost).
+
+    `failed`: the collections of those that did not."""
 
     WRITES = frozenset({"bulk_write", "update_one", "delete_many", "find_one_and_update", "update_many", "insert_one"})
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *threads: str) -> None:
         from pymongo.collection import Collection
 
-        self.left, self.after, self.failed = -1, False, 0
+        self.left, self.after, self.threads = -1, False, threads
+        self.failed: list[str] = []
         for name in self.WRITES:
             monkeypatch.setattr(Collection, name, self._wrapped(getattr(Collection, name)))
 
     def _wrapped(self, method: Any) -> Any:
         def call(collection: Any, *args: Any, **options: Any) -> Any:
-            self.left -= threading.current_thread().name.startswith(("MainThread", "mongo"))  # the sink's
+            self.left -= threading.current_thread().name.startswith(self.threads)
             if self.left != 0:
                 return method(collection, *args, **options)
             self.left = -1
-            self.failed += 1
+            self.failed.append(collection.name)
             if self.after:
                 method(collection, *args, **options)
             raise AutoReconnect("cut")
@@ -790,18 +793,18 @@ def test_row_41_a_crash_at_any_write_heals(passport: Passport, monkeypatch: pyte
     passport.db.patients.insert_one(patient("1199080012349999") | third)
     run(passport.sinks[0])
     expected, audited = passport.state(), audit_trail(passport)
-    failing, number = Failing(monkeypatch), 0
+    failing, number = Failing(monkeypatch, "MainThread", "mongo"), 0  # the sink's own
     while True:
         number += 1
         failing.at(-1, after)
         empty(passport)
         passport.db.patients.insert_one(patient("1199080012349999") | third)
         failing.at(number, after)
-        fails = failing.failed
+        fails = len(failing.failed)
         run(passport.sinks[0])
         assert passport.state() == expected, f"write number {number}"
         assert audit_trail(passport) == audited
-        if failing.failed == fails:
+        if len(failing.failed) == fails:
             break
     assert number > 15
 
@@ -1018,24 +1021,15 @@ def test_the_watch_on_registrations_goes_on_when_its_own_write_fails(
     passport: Passport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody registers while nobody looks; MongoDB is away for the moment in which that is to be marked."""
-    from pymongo.collection import Collection
-
     first = passport.sink()
     first.write([obs(1, 10)])
     first.close()
     passport.register()
-    failed, write = list[str](), Collection.update_many
-
-    def once(collection: Any, *given: Any, **more: Any) -> Any:
-        if not failed:
-            failed.append(collection.name)
-            raise AutoReconnect("cut")
-        return write(collection, *given, **more)
-
-    monkeypatch.setattr(Collection, "update_many", once)
+    failing = Failing(monkeypatch, "registrations")
+    failing.at(1, after=False)
     sink = passport.sink()
     assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [1]
-    assert failed == ["people"]
+    assert failing.failed == ["people"]
 
 
 def test_indexes_of_the_passport_with_other_options_are_left(passport: Passport) -> None:

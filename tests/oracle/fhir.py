@@ -1,6 +1,6 @@
 """What a FHIR destination holds of one hospital, by docs/how-to/fhir.md: the live resources, whole."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -11,7 +11,7 @@ from tests.oracle.rulebook import Rulebook, ciel
 
 Resource = dict[str, Any]
 Key = tuple[str, str]  # resourceType, id
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 NATIONAL_ID = "urn:openmrs-passport:national-id"
 QUESTIONS = {"CIEL:1284", "CIEL:161602"}
@@ -129,10 +129,10 @@ class Ward:
 
     def type_of(self, row: Row) -> str:
         question, answer = self.facts.concepts[row["concept_id"]], self.facts.concepts.get(row["value_coded"])
-        class_, codes = answer.concept_class if answer else "", question.mappings | {ciel(question)}
+        class_, codes = answer.concept_class if answer else "", codes_of(question)
         if (question.concept_class == "Drug" or codes & DRUGS) and (row["value_drug"] is not None or class_ == "Drug"):
             return "MedicationStatement"
-        said = self.chart.reading(dict(row))
+        said = self.chart.reading(row)
         in_words = said is not None and said.kind == "text" and row.get("value_complex") is None
         if in_words and codes & QUESTIONS:
             return "Condition"
@@ -173,7 +173,7 @@ class Ward:
         }
 
     def value(self, row: Row) -> Resource:
-        said = self.chart.reading(dict(row))
+        said = self.chart.reading(row)
         if said is None or not said.text.strip():
             return {}
         answer = self.facts.concepts.get(row["value_coded"])
@@ -208,17 +208,17 @@ class Ward:
     def truth(text: str, answer: Concept | None) -> bool | None:
         if answer is None:
             return {"Yes": True, "No": False}.get(text)
-        codes = answer.mappings | {ciel(answer)}
+        codes = codes_of(answer)
         return True if "CIEL:1065" in codes else False if "CIEL:1066" in codes else None
 
     def answer(self, row: Row) -> Resource:
-        said = self.chart.reading(dict(row))
+        said = self.chart.reading(row)
         assert said is not None
         found = self.facts.concepts.get(row["value_coded"])
         return {**(self.concept(found) if found else {}), "text": said.text}
 
     def concept(self, one: Concept) -> Resource:
-        own = {**self.named("concept", one.uuid), "display": one.name}
+        own = {"system": f"urn:openmrs:{self.name}:concept", "code": one.uuid, "display": one.name}
         return {"coding": [own, *codings(one)], "text": one.name}
 
     def encounter(self, row: Row) -> Resource | None:
@@ -229,14 +229,11 @@ class Ward:
         return named | {"display": self.kinds[row["encounter_id"]]}
 
     def author(self, row: Row) -> Resource | None:
-        found = self.chart.author(dict(row))
+        found = self.chart.author(row)
         return None if found.source == "none" else {"display": found.name}
 
     def own(self, what: str, value: str) -> Resource:
         return {"system": f"urn:openmrs:{self.name}:{what}", "value": value}
-
-    def named(self, what: str, value: str) -> Resource:
-        return {"system": f"urn:openmrs:{self.name}:{what}", "code": value}
 
     def at(self, written: str) -> str | None:
         found = self.chart.instant(written)
@@ -257,13 +254,14 @@ def code(terms: str, value: str) -> Resource:
     return {"coding": [{"system": TERMS + terms, "code": value}]}
 
 
+def codes_of(one: Concept) -> frozenset[str]:
+    """Its mappings, and the code in a uuid of the CIEL dictionary."""
+    return one.mappings | ({ciel(one)} - {""})
+
+
 def codings(one: Concept) -> Iterator[Resource]:
     known = {
-        (SYSTEMS[source], rest)
-        for mapping in one.mappings | {ciel(one)}
-        if mapping
-        for source, rest in [apart(mapping)]
-        if source in SYSTEMS
+        (SYSTEMS[source], rest) for mapping in codes_of(one) for source, rest in [apart(mapping)] if source in SYSTEMS
     }
     yield from ({"system": system, "code": rest} for system, rest in sorted(known))
 
