@@ -9,11 +9,14 @@ COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY passport/__init__.py passport/
 RUN uv sync --locked --no-dev --extra portal --extra otel --no-install-project
 COPY config/default.yaml config/mapping.yaml config/
+COPY cli cli
 COPY passport passport
+COPY openmrs openmrs
 COPY cdc cdc
 COPY consumers consumers
-COPY reconcile reconcile
 COPY destinations destinations
+COPY reconcile reconcile
+COPY legacy_import legacy_import
 COPY portal portal
 RUN uv sync --locked --no-dev --extra portal --extra otel --no-editable
 

@@ -1,10 +1,12 @@
 """What a hospital that is away costs the others: ``make bench-isolation``.
 
-Two hospitals, each with its reader, and one consumer for both. Kigali commits 100 one-row transactions a second;
-Huye's server is in turn there, refusing connections, and hanging, with names to be read again at it
-so that the consumer asks for it too. Timed: from each COMMIT in Kigali until the record is found by patientId.
+Two hospitals, each with its reader, and one consumer for both. Kigali commits 100 one-row
+transactions a second; Huye's server is in turn there, refusing connections, and hanging, with names
+to be read again at it so that the consumer asks for it too. Timed: from each COMMIT in Kigali until
+the record is found by patientId.
 
-Last line: one JSON. `p99_ratios`: the median of the rounds' p99, against that of the rounds with both there.
+Last line: one JSON. `p99_ratios`: the median of the rounds' p99, against that of the rounds with
+both there.
 """
 
 import argparse
@@ -29,16 +31,26 @@ RECOVERED_S = 90
 def main() -> None:
     """Prints each round, then the numbers."""
     given = _arguments()
-    with tempfile.TemporaryDirectory(prefix="bench-isolation-") as folder, _site(Path(folder)) as (stage, proxy):
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-isolation-") as folder,
+        _site(Path(folder)) as (stage, proxy),
+    ):
         consumer = stage.roles[-1]
-        ways: dict[str, Callable[[], None] | None] = {"there": None, "refusing": proxy.refuse, "hanging": proxy.hold}
+        ways: dict[str, Callable[[], None] | None] = {
+            "there": None,
+            "refusing": proxy.refuse,
+            "hanging": proxy.hold,
+        }
         found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         _round(stage, proxy, consumer, None, 10)  # caches are cold: not counted
         for number in range(given.rounds):
             for way, break_it in ways.items():
                 took = _round(stage, proxy, consumer, break_it, given.seconds)
                 found[way].append(took)
-                print(f"round {number + 1}, {way:9} p50 {took['p50']:.0f} ms, p99 {took['p99']:.0f} ms", flush=True)
+                print(
+                    f"round {number + 1}, {way:9} p50 {took['p50']:.0f} ms, p99 {took['p99']:.0f} ms",
+                    flush=True,
+                )
     print(json.dumps({"latency_ms": _medians(found), "p99_ratios": _ratios(_medians(found))}))
 
 
@@ -52,12 +64,17 @@ def _arguments() -> argparse.Namespace:
 @contextmanager
 def _site(folder: Path) -> Iterator[tuple[Stage, Proxy]]:
     """Ready, all applied; `Proxy` is in front of Huye. The consumer is the last role."""
-    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
+    hospitals = [
+        Hospital(key, number, generator.NATIONAL_ID_TYPE)
+        for number, key in enumerate(("kigali", "huye"))
+    ]
     with opened(folder, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
             stage.fill(hospital, seed=7 + number, patients=300)
         proxy = Proxy(stage.hospitals["huye"].sql.port)
-        stage.hospitals["huye"].settings = {"mysql": {"port": proxy.port, "read_timeout_s": 5, "connect_timeout_s": 3}}
+        stage.hospitals["huye"].settings = {
+            "mysql": {"port": proxy.port, "read_timeout_s": 5, "connect_timeout_s": 3}
+        }
         stage.write_config()
         stage.grant()
         stage.readers()
@@ -72,7 +89,9 @@ def _round(
 ) -> dict[str, float]:
     paused = consumer.said().count(PAUSED)
     if break_it is not None:
-        stage.hospitals["huye"].sql.execute("UPDATE openmrs.location SET name = CONCAT(LEFT(name, 40), UUID())")
+        stage.hospitals["huye"].sql.execute(
+            "UPDATE openmrs.location SET name = CONCAT(LEFT(name, 40), UUID())"
+        )
         time.sleep(0.1)
         break_it()
         until(lambda: consumer.said().count(PAUSED) > paused, 30, "the consumer waits for Huye")
@@ -93,7 +112,11 @@ def _medians(found: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str,
 
 
 def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {way: round(one["p99"] / medians["there"]["p99"], 2) for way, one in medians.items() if way != "there"}
+    return {
+        way: round(one["p99"] / medians["there"]["p99"], 2)
+        for way, one in medians.items()
+        if way != "there"
+    }
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How many open pages one portal carries, and how fast a long history is read: ``make bench-portal``.
+"""How many open pages one portal carries, and how fast a long history is read: ``make
+bench-portal``.
 
-1. 500 open event streams of one patient with 5,000 records: from a COMMIT at the hospital until the last has been told
-   (20 records, one after another).
-2. ``GET /api/patients/me`` of that patient, 50 requests a second in an open loop for 30 seconds: each is timed from
-   when it was due.
+1. 500 open event streams of one patient with 5,000 records: from a COMMIT at the hospital until the
+last has been told (20 records, one after another). 2. ``GET /api/patients/me`` of that patient, 50
+requests a second in an open loop for 30 seconds: each is timed from when it was due.
 
-MariaDB, Kafka, MongoDB, a reader, a consumer, one portal and this program share the machine. Last line: one JSON.
+MariaDB, Kafka, MongoDB, a reader, a consumer, one portal and this program share the machine. Last
+line: one JSON.
 """
 
 import asyncio
@@ -92,7 +93,11 @@ def _site(folder: Path) -> Iterator[Site]:
         role = stage.role("portal")
         role.says("portal listens")
         mine = {"patientId": str(patient["_id"])}
-        until(lambda: stage.db.medicalrecords.count_documents(mine) >= RECORDS, DEADLINE_S, "all records")
+        until(
+            lambda: stage.db.medicalrecords.count_documents(mine) >= RECORDS,
+            DEADLINE_S,
+            "all records",
+        )
         stage.wait_equal(DEADLINE_S)
         (line,) = [one for one in role.said().splitlines() if "portal listens" in one]
         claims = {"userId": str(user["_id"]), "exp": datetime.now(UTC) + timedelta(hours=1)}
@@ -110,7 +115,9 @@ async def _news(site: Site) -> list[float]:
     told: asyncio.Queue[float] = asyncio.Queue()
     streams = [asyncio.create_task(_listen(site, told)) for _ in range(STREAMS)]
     for _ in range(STREAMS):
-        await asyncio.wait_for(told.get(), DEADLINE_S)  # the page of each was older: it is told once when it opens
+        await asyncio.wait_for(
+            told.get(), DEADLINE_S
+        )  # the page of each was older: it is told once when it opens
     print(f"{STREAMS} streams are open", flush=True)
     found = [await _one(site, number, told) for number in range(NEWS)]
     for stream in streams:
@@ -175,7 +182,10 @@ def _cuts(seconds: list[float]) -> dict[str, float]:
     """Milliseconds."""
     ordered = sorted(seconds)
     shown = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    return {name: round(ordered[min(len(ordered) - 1, int(len(ordered) * at))] * 1000, 1) for name, at in shown.items()}
+    return {
+        name: round(ordered[min(len(ordered) - 1, int(len(ordered) * at))] * 1000, 1)
+        for name, at in shown.items()
+    }
 
 
 if __name__ == "__main__":

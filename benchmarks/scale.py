@@ -1,8 +1,9 @@
 """What more hospitals and more consumers cost: ``make bench-scale``.
 
-For 1, 2, 4 and 8 hospitals, each with its MariaDB and its reader: all first snapshots at once, then the topic consumed
-into an empty Passport by 1, 2 and 4 consumers in turn (never more than hospitals, each of which is one partition), all
-on this machine. Each Passport is then compared with the oracle.
+For 1, 2, 4 and 8 hospitals, each with its MariaDB and its reader: all first snapshots at once, then
+the topic consumed into an empty Passport by 1, 2 and 4 consumers in turn (never more than
+hospitals, each of which is one partition), all on this machine. Each Passport is then compared with
+the oracle.
 
 Last line: one JSON; costs are CPU seconds per 100,000 obs.
 """
@@ -35,8 +36,15 @@ def main() -> None:
             found += _hospitals(Path(folder), hospitals, given.rows)
     least = min(found, key=lambda one: (one["hospitals"], one["consumers"]))
     most = max(found, key=lambda one: (one["hospitals"], -one["consumers"]))
-    ratios = {f"{role}_cpu": round(most["cpu"][role] / least["cpu"][role], 2) for role in ("readers", "consumers")}
-    print(json.dumps({"runs": found, f"ratios_of_{most['hospitals']}_to_{least['hospitals']}": ratios}))
+    ratios = {
+        f"{role}_cpu": round(most["cpu"][role] / least["cpu"][role], 2)
+        for role in ("readers", "consumers")
+    }
+    print(
+        json.dumps(
+            {"runs": found, f"ratios_of_{most['hospitals']}_to_{least['hospitals']}": ratios}
+        )
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -59,7 +67,9 @@ def _hospitals(folder: Path, number: int, rows: int) -> list[dict[str, Any]]:
 
 
 def _fill(stage: Stage, rows: int) -> tuple[Sequence[str], int, int]:
-    """National ids of all who can be matched, how many obs there are, and how many of them are theirs."""
+    """National ids of all who can be matched, how many obs there are, and how many of them are
+    theirs.
+    """
     people: list[str] = []
     count = kept = 0
     for number, hospital in enumerate(stage.hospitals.values()):
@@ -89,9 +99,18 @@ def _read(stage: Stage, rows: int) -> dict[str, Any]:
     used = sum(cpu(pids).values())
     servers = {name: after - before[name] for name, after in cpu(_servers(stage)).items()}
     rss = max(peak_rss_mb(pid) for pid in pids.values())
-    print(f"{len(readers)} hospitals: {rows} obs read in {seconds:.1f} s, a reader at most {rss:.0f} MB", flush=True)
+    print(
+        f"{len(readers)} hospitals: {rows} obs read in {seconds:.1f} s, a reader at most {rss:.0f} MB",
+        flush=True,
+    )
     cost = {"readers": _each(used, rows), "broker": _each(servers["broker"], rows)}
-    return {"hospitals": len(readers), "obs": rows, "read_per_s": round(rows / seconds), "reader_mb": rss, "cpu": cost}
+    return {
+        "hospitals": len(readers),
+        "obs": rows,
+        "read_per_s": round(rows / seconds),
+        "reader_mb": rss,
+        "cpu": cost,
+    }
 
 
 def _consumed(
@@ -110,18 +129,33 @@ def _consumed(
     rows = stage.compare().require_equal().rows
     assert rows == kept
     print(
-        f"  {consumers} consumers: {rows} kept in {seconds:.1f} s, {rows / seconds:.0f} obs/s; {rss:.0f} MB", flush=True
+        f"  {consumers} consumers: {rows} kept in {seconds:.1f} s, {rows / seconds:.0f} obs/s; {rss:.0f} MB",
+        flush=True,
     )
     cost = {**read["cpu"], "consumers": _each(used, rows), "mongod": _each(mongod, rows)}
-    return {"consumers": consumers, "kept": rows, "kept_per_s": round(rows / seconds), "consumer_mb": rss, "cpu": cost}
+    return {
+        "consumers": consumers,
+        "kept": rows,
+        "kept_per_s": round(rows / seconds),
+        "consumer_mb": rss,
+        "cpu": cost,
+    }
 
 
 def _servers(stage: Stage) -> dict[str, int]:
-    return {name: pid for name, pid in {"broker": stage.kafka.pid, "mongod": stage.mongo.pid}.items() if pid}
+    return {
+        name: pid
+        for name, pid in {"broker": stage.kafka.pid, "mongod": stage.mongo.pid}.items()
+        if pid
+    }
 
 
 def _pids(roles: Any) -> dict[str, int]:
-    return {str(number): role.process.pid for number, role in enumerate(roles) if role.process is not None}
+    return {
+        str(number): role.process.pid
+        for number, role in enumerate(roles)
+        if role.process is not None
+    }
 
 
 def _each(seconds: float, rows: int) -> float:

@@ -1,7 +1,8 @@
 """How long `passport verify` takes, at either level, and its memory: ``make bench-verify``.
 
-A hospital of the generator is loaded through reader and consumer; the servers then stand still beside the command.
-Last line: one JSON; `rows` are those of matched people, all of which each level compares.
+A hospital of the generator is loaded through reader and consumer; the servers then stand still
+beside the command. Last line: one JSON; `rows` are those of matched people, all of which each level
+compares.
 """
 
 import argparse
@@ -32,7 +33,11 @@ def main() -> None:
     ):
         _load(stage, kigali, given.rows)
         found = {level: [_verified(stage, level) for _ in range(given.rounds)] for level in LEVELS}
-    print(json.dumps({level: min(runs, key=lambda run: run["seconds"]) for level, runs in found.items()}))
+    print(
+        json.dumps(
+            {level: min(runs, key=lambda run: run["seconds"]) for level, runs in found.items()}
+        )
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -46,7 +51,9 @@ def _load(stage: Stage, kigali: Hospital, rows: int) -> None:
     began = time.monotonic()
     stage.fill(kigali, seed=5, patients=max(1, rows // OBS_OF_A_PATIENT), visits=VISITS)
     print(f"made in {time.monotonic() - began:.0f} s", flush=True)
-    stage.db["patients"].create_index("nationalId", unique=True)  # as the Passport's own schema has it
+    stage.db["patients"].create_index(
+        "nationalId", unique=True
+    )  # as the Passport's own schema has it
     stage.grant()
     began = time.monotonic()
     for words in (("cdc", "run", "--hospital", "kigali"), ("consume", "--destination", "passport")):
@@ -59,7 +66,9 @@ def _verified(stage: Stage, level: str) -> dict[str, Any]:
     """One run, as a process of its own."""
     words = command(stage.config, "verify", "--level", level, "--json")
     began = time.monotonic()
-    with subprocess.Popen(words, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        words, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout
         report = json.loads(process.stdout.read())
         _, status, used = os.wait4(process.pid, 0)

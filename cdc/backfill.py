@@ -1,19 +1,21 @@
-"""Brings a hospital's obs, a range of them or one person's once more, beside the reader that goes on streaming."""
+"""Brings a hospital's obs, a range of them or one person's once more, beside the reader that goes
+on streaming.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from cdc import epochs
+from cdc import resume as epochs
 from cdc.envelopes import Envelopes
-from cdc.position import Positions, Saved, Snapshot
+from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob
-from passport import source as server
+from openmrs import connection as server
+from openmrs.read import Source, SourcePosition
 from passport.errors import NotReady
 from passport.settings import Settings
-from passport.source import Source, Waypoint
 
 
 def run(
@@ -25,10 +27,11 @@ def run(
     stop: threading.Event,
     progress: Callable[[int, float], None],
 ) -> int:
-    """Publishes rows and chunks from key `first` to at least key `to` (None: open-ended). Returns the rows read.
+    """Publishes rows and chunks from key `first` to at least key `to` (None: open-ended). Returns
+    the rows read.
 
-    `progress` gets the rows so far and the share of the keys. Needs no lease: what it reads has the version of where
-    it was read, and the newest version holds. NotReady, Fatal.
+    `progress` gets the rows so far and the share of the keys. Needs no lease: what it reads has the
+    version of where it was read, and the newest version holds. NotReady, Fatal.
     """
     with _joined(hospital_id, settings) as (source, saved, publisher, envelopes):
         at = _now(source, saved)
@@ -43,10 +46,11 @@ def run(
 
 
 def persons(hospital_id: str, settings: Settings, person_ids: Sequence[int]) -> None:
-    """Asks every destination to read these persons whole: what it then holds of them is the truth, deletes included.
+    """Asks every destination to read these persons whole: what it then holds of them is the truth,
+    deletes included.
 
-    Notices, as `reconcile` publishes them for who differs: at the saved position, so that it is part of what is read
-    and no destination seems further than it is. NotReady, Fatal.
+    Notices, as `reconcile` publishes them for who differs: at the saved position, so that it is
+    part of what is read and no destination seems further than it is. NotReady, Fatal.
     """
     with _joined(hospital_id, settings) as (_, saved, publisher, envelopes):
         keys = [{"person_id": one} for one in person_ids]
@@ -55,13 +59,20 @@ def persons(hospital_id: str, settings: Settings, person_ids: Sequence[int]) -> 
 
 
 @contextmanager
-def _joined(hospital_id: str, settings: Settings) -> Iterator[tuple[Source, Saved, Publisher, Envelopes]]:
+def _joined(
+    hospital_id: str, settings: Settings
+) -> Iterator[tuple[Source, Saved, Publisher, Envelopes]]:
     """Beside the hospital's reader, in its epoch. All that was sent is acknowledged at the end."""
     hospital = settings.hospitals[hospital_id]
     with closing(Source(hospital_id, hospital.mysql)) as source:
         saved = _saved(hospital_id, settings, source)
         with closing(Publisher(settings.kafka, hospital_id, hospital.partition)) as publisher:
-            yield source, saved, publisher, Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch)
+            yield (
+                source,
+                saved,
+                publisher,
+                Envelopes(hospital_id, hospital, server=saved.server, epoch=saved.epoch),
+            )
             publisher.flush()
 
 
@@ -86,9 +97,9 @@ def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
     return saved
 
 
-def _now(source: Source, saved: Saved) -> Waypoint:
+def _now(source: Source, saved: Saved) -> SourcePosition:
     with source.read() as reading:
         position = reading.position
     if position is None:
         raise server.no_binlog(source.hospital)
-    return Waypoint(position, "", saved.server)
+    return SourcePosition(position, "", saved.server)

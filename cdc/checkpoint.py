@@ -1,10 +1,12 @@
-"""Which position may be saved: the end of a transaction with everything before it acknowledged. Pure."""
+"""Which position may be saved: the end of a transaction with everything before it acknowledged.
+Pure.
+"""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cdc.position import Columns
+from cdc.positions import Columns
 from passport.version import Position
 
 

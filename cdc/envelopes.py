@@ -4,20 +4,23 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cdc.changes import Row as Change
+from cdc.binlog.changes import Row as Change
+from openmrs.values import row_text
 from passport.event import KEYS_OF_A_NOTICE, ChangeEvent, EventSource, Op, Origin, Row, RowEnvelope
 from passport.settings import Hospital
-from passport.values import row_text
 from passport.version import Position, prefix
 
 
 class Envelopes:
     """Of one hospital's epoch; `server`: identity of the server whose positions these are.
 
-    `polled`: there is no binlog; the files of the positions count the runs, and no event tells its place.
+    `polled`: there is no binlog; the files of the positions count the runs, and no event tells its
+    place.
     """
 
-    def __init__(self, hospital_id: str, hospital: Hospital, *, server: str, epoch: int, polled: bool = False) -> None:
+    def __init__(
+        self, hospital_id: str, hospital: Hospital, *, server: str, epoch: int, polled: bool = False
+    ) -> None:
         self.epoch = epoch
         self.server = server
         self._hospital_id = hospital_id
@@ -35,9 +38,16 @@ class Envelopes:
             self._at = at
             if self._file != at.file:
                 self._file, self._begin = at.file, f"{self.epoch:010d}-{at.number:010d}-"
-            version = f"{self._begin}{at.pos:016d}-"  # as `prefix`, of which the file's part is kept
+            version = (
+                f"{self._begin}{at.pos:016d}-"  # as `prefix`, of which the file's part is kept
+            )
             stream.at(
-                file=at.file, pos=at.pos, gtid=row.gtid, ts_ms=row.ts * 1000, prefix=version, transaction=transaction
+                file=at.file,
+                pos=at.pos,
+                gtid=row.gtid,
+                ts_ms=row.ts * 1000,
+                prefix=version,
+                transaction=transaction,
             )
         return stream(row.op, row.before, row.after, row.ordinal, last, now_ms())
 
@@ -45,23 +55,37 @@ class Envelopes:
         """Rows that a SELECT saw at `at`."""
         version = prefix(self.epoch, at.number, at.pos)
         where = f"{at.file}:{at.pos}"
-        self._read.at(file=self._told(at), pos=at.pos, gtid="", ts_ms=ts_ms, prefix=version, transaction=where)
+        self._read.at(
+            file=self._told(at), pos=at.pos, gtid="", ts_ms=ts_ms, prefix=version, transaction=where
+        )
         for row in rows:
             yield self._read("r", None, row_text(row.keys(), row.values()), 0, True, now_ms())
 
-    def chunk(self, first: int | None, to: int | None, keys: Sequence[int], at: Position, ts_ms: int) -> bytes:
+    def chunk(
+        self, first: int | None, to: int | None, keys: Sequence[int], at: Position, ts_ms: int
+    ) -> bytes:
         """These keys, and no others, were in (first, to] at `at`."""
         source = self._source("obs", at, 0, "", ts_ms, "snapshot")
         return ChangeEvent("chunk", source, now_ms(), keys=tuple(keys), first=first, to=to).encode()
 
     def notice(
-        self, table: str, op: Op, keys: Sequence[Any], *, at: Position, ordinal: int, gtid: str, ts_ms: int
+        self,
+        table: str,
+        op: Op,
+        keys: Sequence[Any],
+        *,
+        at: Position,
+        ordinal: int,
+        gtid: str,
+        ts_ms: int,
     ) -> bytes:
         """A row changed in `table`; no keys: all of the table may have."""
         source = self._source(table, at, ordinal, gtid, ts_ms, "binlog")
         return ChangeEvent("notice", source, now_ms(), op=op, keys=tuple(keys)).encode()
 
-    def notices(self, table: str, op: Op, keys: Sequence[Any], at: Position, ts_ms: int) -> Iterator[bytes]:
+    def notices(
+        self, table: str, op: Op, keys: Sequence[Any], at: Position, ts_ms: int
+    ) -> Iterator[bytes]:
         """Of many rows at once."""
         for start in range(0, len(keys), KEYS_OF_A_NOTICE):
             some = keys[start : start + KEYS_OF_A_NOTICE]
@@ -69,9 +93,13 @@ class Envelopes:
 
     def heartbeat(self, at: Position, gtid: str, ts_ms: int) -> bytes:
         """All up to `at` is published; the source's clock was `ts_ms` when that was all there was."""
-        return ChangeEvent("heartbeat", self._source("", at, 0, gtid, ts_ms, "binlog"), now_ms()).encode()
+        return ChangeEvent(
+            "heartbeat", self._source("", at, 0, gtid, ts_ms, "binlog"), now_ms()
+        ).encode()
 
-    def _source(self, table: str, at: Position, ordinal: int, gtid: str, ts_ms: int, origin: Origin) -> EventSource:
+    def _source(
+        self, table: str, at: Position, ordinal: int, gtid: str, ts_ms: int, origin: Origin
+    ) -> EventSource:
         return EventSource(
             hospital=self._hospital_id,
             timezone=self._hospital.timezone,

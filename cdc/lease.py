@@ -1,7 +1,8 @@
-"""One reader a hospital: GET_LOCK on the server that is read, and the session to ask that server things.
+"""One reader a hospital: GET_LOCK on the server that is read, and the session to ask that server
+things.
 
-Politeness only (correctness rests on versions): the lock goes with the session, which the server ends when its
-client is gone or silent for `WAIT_TIMEOUT_S`.
+Politeness only (correctness rests on versions): the lock goes with the session, which the server
+ends when its client is gone or silent for `WAIT_TIMEOUT_S`.
 """
 
 import threading
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import pymysql
 import structlog
 
-from passport import source
+from openmrs import connection as source
 from passport.errors import Retry
 from passport.settings import MySQL
 from passport.version import Position
@@ -37,7 +38,10 @@ class Lease:
     """Held from `take` to `close`. Not thread-safe."""
 
     def __init__(
-        self, hospital: str, settings: MySQL, connect: "Callable[..., pymysql.Connection[Any]]" = source.connect
+        self,
+        hospital: str,
+        settings: MySQL,
+        connect: "Callable[..., pymysql.Connection[Any]]" = source.connect,
     ) -> None:
         self.hospital = hospital
         self._settings = settings
@@ -55,7 +59,9 @@ class Lease:
         return self._connection
 
     def take(self, stop: threading.Event, *, wait: bool = True) -> bool:
-        """Wait until the lock is ours; False when `stop` came first, or it is another's. NotReady, Fatal."""
+        """Wait until the lock is ours; False when `stop` came first, or it is another's. NotReady,
+        Fatal.
+        """
         self.close()
         self._connection = self._connect(self.hospital, self._settings)
         waiting = False
@@ -108,7 +114,9 @@ class Lease:
                 connection.close()
 
     def _again(self) -> None:
-        """The session ended, perhaps while this process stood still: fine unless another reader came."""
+        """The session ended, perhaps while this process stood still: fine unless another reader
+        came.
+        """
         self.close()
         self._connection = self._connect(self.hospital, self._settings)
         if self._asked("SELECT GET_LOCK(%s, 0)", self._name)[0] != 1:
@@ -128,9 +136,13 @@ class Lease:
 
 def lock_name(hospital: str) -> str:
     """Servers take 64 characters and ignore case."""
-    return "passport." + (hospital if len(hospital) <= 40 else sha256(hospital.encode()).hexdigest()[:40])
+    return "passport." + (
+        hospital if len(hospital) <= 40 else sha256(hospital.encode()).hexdigest()[:40]
+    )
 
 
 def server_id(hospital: str) -> int:
-    """A replica id of the upper half, away from those that people give, always the same for one hospital."""
+    """A replica id of the upper half, away from those that people give, always the same for one
+    hospital.
+    """
     return 2**31 + zlib.crc32(b"passport/" + hospital.encode()) % (2**31 - 1)

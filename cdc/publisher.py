@@ -1,14 +1,16 @@
-"""A hospital's changes into its own partition, in order: idempotent, asynchronous, acknowledged by all replicas."""
+"""A hospital's changes into its own partition, in order: idempotent, asynchronous, acknowledged by
+all replicas.
+"""
 
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cdc import broker
-from passport.broker import classified
+from cdc import kafka as broker
 from passport.errors import Gap, NotReady
 from passport.event import KINDS
+from passport.kafka import classified
 from passport.settings import Kafka
 
 PENDING = 20_000  # records, and
@@ -19,7 +21,8 @@ _HEADERS = {kind: [("ce_type", kind.encode())] for kind in KINDS}
 
 
 class Publisher:
-    """One hospital's partition. Records are numbered from 1; a failure of one ends this object (make a new one).
+    """One hospital's partition. Records are numbered from 1; a failure of one ends this object
+    (make a new one).
 
     `end`: the offset behind the last record that was ever acknowledged, as far as it is known.
     """
@@ -36,18 +39,26 @@ class Publisher:
         self.end = end
         self._producer = broker.producer(
             kafka,
-            linger_ms=1,  # a lone row waits it out; under load batches fill while others are in flight
+            # a lone row waits it out; under load batches fill while others are in flight
+            linger_ms=1,
             batch_size=256 * 1024,
-            delivery_timeout_ms=600_000,  # longer than any wait here: a record that fails alone would break the order
+            # longer than any wait here: a record that fails alone would break the order
+            delivery_timeout_ms=600_000,
         )
 
     def send(self, kind: str, value: bytes) -> int:
-        """Number of the record. Blocks while too much waits for its acknowledgement. NotReady, Fatal."""
+        """Number of the record. Blocks while too much waits for its acknowledgement. NotReady,
+        Fatal.
+        """
         if len(self._waiting) >= PENDING or self._bytes >= PENDING_BYTES:
             self._make_room()
         try:
             future = self._producer.send(
-                self._kafka.topic, value=value, key=self._key, headers=self._headers[kind], partition=self._partition
+                self._kafka.topic,
+                value=value,
+                key=self._key,
+                headers=self._headers[kind],
+                partition=self._partition,
             )
         except (broker.KafkaError, ValueError) as error:
             raise classified(error, self._kafka) from None
@@ -58,10 +69,14 @@ class Publisher:
 
     def mark(self, header: tuple[str, bytes] | None) -> None:
         """What is sent from now on has this header, too; None: no longer."""
-        self._headers = {kind: [*own, header] for kind, own in _HEADERS.items()} if header else _HEADERS
+        self._headers = (
+            {kind: [*own, header] for kind, own in _HEADERS.items()} if header else _HEADERS
+        )
 
     def when_acked(self, tell: Callable[[int | None], object]) -> None:
-        """`tell` the offset of the last record sent once Kafka has it, None if it never has; in the client's thread."""
+        """`tell` the offset of the last record sent once Kafka has it, None if it never has; in the
+        client's thread.
+        """
         if not self._waiting:
             tell(self.end - 1)
             return
@@ -69,8 +84,8 @@ class Publisher:
         future.add_callback(lambda landed: tell(landed.offset)).add_errback(lambda _: tell(None))
 
     def acked(self) -> int:
-        """Number of the last record up to which all are acknowledged. NotReady or Fatal if one failed, Gap if what
-        was acknowledged before is gone.
+        """Number of the last record up to which all are acknowledged. NotReady or Fatal if one
+        failed, Gap if what was acknowledged before is gone.
         """
         waiting, future = self._waiting, None
         while waiting and waiting[0][0].is_done:
@@ -104,7 +119,9 @@ class Publisher:
 
     def _make_room(self) -> None:
         deadline = time.monotonic() + STALL_S
-        while self.acked() < self.sent and (len(self._waiting) > PENDING // 2 or self._bytes > PENDING_BYTES // 2):
+        while self.acked() < self.sent and (
+            len(self._waiting) > PENDING // 2 or self._bytes > PENDING_BYTES // 2
+        ):
             self._wait(deadline)
 
     def _wait(self, deadline: float) -> None:

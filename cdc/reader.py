@@ -1,4 +1,6 @@
-"""One hospital's reader: take the lease, find where to go on, read until something ends it, try again."""
+"""One hospital's reader: take the lease, find where to go on, read until something ends it, try
+again.
+"""
 
 import random
 import threading
@@ -6,15 +8,15 @@ import time
 
 import structlog
 
-from cdc import epochs
-from cdc.changes import Damaged
+from cdc import resume as epochs
+from cdc.binlog.changes import Damaged
+from cdc.connections import REAL, Connections
 from cdc.lease import Lease
-from cdc.outside import REAL, Outside
 from cdc.session import Session
+from openmrs.read import Source
 from passport import health, metrics
 from passport.errors import Fatal, Gap, NotReady, Retry
 from passport.settings import Hospital, Settings
-from passport.source import Source
 
 STEADY_S = 30.0  # a session that lasted so long was fine: waiting begins anew at the shortest
 
@@ -22,23 +24,34 @@ log = structlog.get_logger()
 
 
 def run(
-    hospital_id: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event, new_epoch: bool = False
+    hospital_id: str,
+    settings: Settings,
+    *,
+    until_caught_up: bool,
+    stop: threading.Event,
+    new_epoch: bool = False,
 ) -> None:
-    """Publish the hospital's changes until `stop` is set, or until all that its binlog holds is acknowledged.
+    """Publish the hospital's changes until `stop` is set, or until all that its binlog holds is
+    acknowledged.
 
-    `new_epoch`: at the binlog's end, with a snapshot, and not at the saved position: past what stopped a reader.
-    Fatal: a person is needed. NotReady only with `until_caught_up`, when a server could not be reached at all.
+    `new_epoch`: at the binlog's end, with a snapshot, and not at the saved position: past what
+    stopped a reader. Fatal: a person is needed. NotReady only with `until_caught_up`, when a server
+    could not be reached at all.
     """
     hospital = _captured(hospital_id, settings)
-    reader = Reader(hospital_id, hospital, settings, stop, gap="a new epoch was asked for" if new_epoch else "")
+    reader = Reader(
+        hospital_id, hospital, settings, stop, gap="a new epoch was asked for" if new_epoch else ""
+    )
     try:
         reader.run(until_caught_up=until_caught_up)
     except Fatal as error:
-        log.error("reader stopped", hospital=hospital_id, reason=error.message)
-        if hospital_id in error.message:
+        log.error("reader stopped", hospital=hospital_id, reason=error.reason)
+        if hospital_id in error.reason:
             raise
-        hint = error.hint.replace("HOSPITAL", hospital_id)  # decoding doesn't know whose events it reads
-        raise Fatal(f"hospital {hospital_id}: {error.message}", hint=hint) from None
+        hint = error.hint.replace(
+            "HOSPITAL", hospital_id
+        )  # decoding doesn't know whose events it reads
+        raise Fatal(f"hospital {hospital_id}: {error.reason}", hint=hint) from None
     finally:
         reader.close()
 
@@ -46,7 +59,10 @@ def run(
 def _captured(hospital_id: str, settings: Settings) -> Hospital:
     hospital = settings.hospitals.get(hospital_id)
     if hospital is None:
-        raise Fatal(f"no hospital {hospital_id} in the settings", hint=f"one of: {', '.join(settings.hospitals)}")
+        raise Fatal(
+            f"no hospital {hospital_id} in the settings",
+            hint=f"one of: {', '.join(settings.hospitals)}",
+        )
     if hospital.capture == "polling":
         raise Fatal(
             f"hospital {hospital_id}: capture is polling, so there is no binlog to read",
@@ -64,7 +80,7 @@ class Reader:
         hospital: Hospital,
         settings: Settings,
         stop: threading.Event,
-        outside: Outside = REAL,
+        outside: Connections = REAL,
         gap: str = "",
     ) -> None:
         self._id = hospital_id
@@ -88,8 +104,8 @@ class Reader:
                 self._session(until_caught_up=until_caught_up)
                 return
             except Gap as gap:
-                log.error("gap", hospital=self._id, reason=gap.message, hint=gap.hint)
-                self._gap = gap.message
+                log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
+                self._gap = gap.reason
             except Retry as error:
                 if until_caught_up and isinstance(error, NotReady) and not self._reached:
                     raise
@@ -110,23 +126,36 @@ class Reader:
             self._positions.check_partition(self._id, self._hospital.partition)
         start = epochs.start(self._id, self._hospital, self._positions, self._source, gap=self._gap)
         if start.is_new:
-            self._lease.keep(now=True)  # who stood still meanwhile begins nothing beside the one that came
+            self._lease.keep(
+                now=True
+            )  # who stood still meanwhile begins nothing beside the one that came
             self._positions.save(start.saved)
         self._gap = ""
         session = Session(
-            self._id, self._settings, start.saved, self._lease, self._source, self._positions, self._outside
+            self._id,
+            self._settings,
+            start.saved,
+            self._lease,
+            self._source,
+            self._positions,
+            self._outside,
         )
         try:
             self._reached = True
             log.info(
-                "reading the binlog", hospital=self._id, file=start.saved.position.file, pos=start.saved.position.pos
+                "reading the binlog",
+                hospital=self._id,
+                file=start.saved.position.file,
+                pos=start.saved.position.pos,
             )
             session.run(self._stop, until_caught_up=until_caught_up)
         finally:
             session.close()
 
     def _damaged(self, error: Retry) -> str:
-        """The gap that an event is which has come damaged twice, the same each time; "" for any other error."""
+        """The gap that an event is which has come damaged twice, the same each time; "" for any
+        other error.
+        """
         again = isinstance(error, Damaged) and str(error) == self._damage
         self._damage = str(error)
         return f"twice {error}" if again else ""
@@ -138,7 +167,11 @@ class Reader:
         after_s = max(error.after if failures > 1 else 0.0, longest) * random.uniform(0.5, 1)
         reason, *hint = str(error).splitlines()
         log.warning(
-            "reader interrupted", hospital=self._id, reason=reason, hint="".join(hint), after_s=round(after_s, 2)
+            "reader interrupted",
+            hospital=self._id,
+            reason=reason,
+            hint="".join(hint),
+            after_s=round(after_s, 2),
         )
         health.failing(f"hospital {self._id}: reader", reason)
         self._close_connections()

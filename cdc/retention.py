@@ -1,4 +1,6 @@
-"""How long a server keeps its binlog, and how long it is until it purges the file where a reader would go on."""
+"""How long a server keeps its binlog, and how long it is until it purges the file where a reader
+would go on.
+"""
 
 import math
 import time
@@ -7,21 +9,24 @@ from typing import Any
 
 import structlog
 
+from openmrs.read import ANY_POSITION, Source
 from passport import health, metrics
-from passport.source import ANY_SNAPSHOT, Source
 from passport.version import Position
 
 LOOK_S = 60.0
 RDS = "SELECT value FROM mysql.rds_configuration WHERE name = 'binlog retention hours'"
 RDS_READABLE = (
-    "SELECT 1 FROM information_schema.tables WHERE table_schema = 'mysql' AND table_name = 'rds_configuration'"
+    "SELECT 1 FROM information_schema.tables"
+    " WHERE table_schema = 'mysql' AND table_name = 'rds_configuration'"
 )
 
 log = structlog.get_logger()
 
 
 def kept_s(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = ()) -> float:
-    """Seconds that a file is kept after its last write, inf for ever. RDS without a number purges at once: 0."""
+    """Seconds that a file is kept after its last write, inf for ever. RDS without a number purges
+    at once: 0.
+    """
     for (hours,) in rds_hours:
         return float(hours or 0) * 3600
     seconds = float(variables.get("binlog_expire_logs_seconds") or 0)
@@ -44,12 +49,14 @@ def left_s(kept: float, files: Iterable[str], at: Position, age_s: float) -> flo
 
 def headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, float]:
     """(`left_s`, `kept_s`) as the server is now; `ts_ms`: its time at the position. Retry, Fatal."""
-    with source.read(ANY_SNAPSHOT) as reading:
+    with source.read(ANY_POSITION) as reading:
 
         def rows(sql: str) -> list[tuple[Any, ...]]:
             return [tuple(row.values()) for row in reading.rows(sql)]
 
-        variables = {name.lower(): value for name, value in rows("SHOW GLOBAL VARIABLES LIKE '%expire%'")}
+        variables = {
+            name.lower(): value for name, value in rows("SHOW GLOBAL VARIABLES LIKE '%expire%'")
+        }
         kept = kept_s(variables, rds_hours(rows))
         age_s = float(rows("SELECT UNIX_TIMESTAMP(NOW(3))")[0][0]) - ts_ms / 1000
         return left_s(kept, [row[0] for row in rows("SHOW BINARY LOGS")], at, age_s), kept
@@ -61,7 +68,9 @@ def rds_hours(rows: Callable[[str], Sequence[tuple[Any, ...]]]) -> Sequence[tupl
 
 
 class Headroom:
-    """Of one hospital: the metric, and one alarm while it is below `alarm_s` or half of what the server keeps."""
+    """Of one hospital: the metric, and one alarm while it is below `alarm_s` or half of what the
+    server keeps.
+    """
 
     def __init__(self, hospital: str, alarm_s: float) -> None:
         self._hospital = hospital

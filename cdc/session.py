@@ -1,4 +1,6 @@
-"""One connection: binlog items in, records out, positions saved. Ends by an error, a stop, or being caught up."""
+"""One connection: binlog items in, records out, positions saved. Ends by an error, a stop, or being
+caught up.
+"""
 
 import threading
 import time
@@ -9,25 +11,28 @@ from typing import Any
 
 import structlog
 
-from cdc import decodable, epochs
-from cdc.binlog import Alive, BinlogStream, Commit, Notice, Partial, Rotated, Row, Statement
+from cdc import resume as epochs
+from cdc import schema as decodable
+from cdc.binlog.stream import Alive, BinlogStream, Commit, Notice, Partial, Rotated, Row, Statement
+from cdc.binlog.table_map import ColumnsChanged
 from cdc.checkpoint import Checkpoint, Mark
+from cdc.connections import Connections
 from cdc.envelopes import Envelopes, now_ms
 from cdc.lease import Lease, server_id
-from cdc.outside import Outside
-from cdc.position import Positions, Saved, Snapshot
+from cdc.positions import Positions, Saved, Snapshot
 from cdc.retention import Headroom
 from cdc.snapshot import SnapshotJob, read_obs
-from cdc.table_map import ColumnsChanged
 from cdc.transaction import Traced, Transaction
+from openmrs import connection as server
+from openmrs.read import Source, SourcePosition
 from passport import health, metrics, tracing
-from passport import source as server
 from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
-from passport.source import Source, Waypoint
 from passport.version import Position
 
-IDLE_S = 0.05  # longest wait for the binlog: acknowledgements and the clock are looked at in between
+IDLE_S = (
+    0.05  # longest wait for the binlog: acknowledgements and the clock are looked at in between
+)
 DRAIN_S = 7.0
 WHOLE_S = 1.0  # the transaction that is being read is read to its end, if that is near
 REREAD_ROWS = 1_000
@@ -46,7 +51,7 @@ class Session:
         lease: Lease,
         source: Source,
         positions: Positions,
-        outside: Outside,
+        outside: Connections,
     ) -> None:
         self._id = hospital_id
         self._hospital = settings.hospitals[hospital_id]
@@ -68,9 +73,15 @@ class Session:
         self._saved_at = self._beat_at = time.monotonic()
         self._target: Position | None = None
         self._headroom = Headroom(hospital_id, settings.cdc.headroom_alarm_s)
-        self._checkpoint = Checkpoint.at(Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns))
-        self._envelopes = Envelopes(hospital_id, self._hospital, server=saved.server, epoch=saved.epoch)
-        self._publisher = outside.publisher(self._kafka, hospital_id, self._hospital.partition, saved.topic_end)
+        self._checkpoint = Checkpoint.at(
+            Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns)
+        )
+        self._envelopes = Envelopes(
+            hospital_id, self._hospital, server=saved.server, epoch=saved.epoch
+        )
+        self._publisher = outside.publisher(
+            self._kafka, hospital_id, self._hospital.partition, saved.topic_end
+        )
         try:
             self._stream = self._opened(saved)
         except BaseException:
@@ -115,7 +126,8 @@ class Session:
         self._verify()
         before = self._published_ts
         for item in items:
-            self._lease.keep()  # who stood still and lost it publishes nothing of what its socket held meanwhile
+            # who stood still and lost it publishes nothing of what its socket held meanwhile
+            self._lease.keep()
             self._handlers[type(item)](item)
         self._transaction.count()
         if self._published_ts != before:
@@ -147,7 +159,9 @@ class Session:
             self._request_snapshot("the server crashed: a binlog file has no end", rotated.at)
 
     def _on_statement(self, statement: Statement) -> None:
-        """Rows may have changed without row events: ALTER fills columns, RENAME swaps tables, TRUNCATE empties them."""
+        """Rows may have changed without row events: ALTER fills columns, RENAME swaps tables,
+        TRUNCATE empties them.
+        """
         if statement.kind == "rollback":
             self._transaction.roll_back()
         if statement.kind == "ddl":
@@ -180,7 +194,9 @@ class Session:
         for first in range(0, len(keys), REREAD_ROWS):
             wanted = sorted({*keys[first : first + REREAD_ROWS]})
             marks = ", ".join(["%s"] * len(wanted))
-            rows, at, ts_ms = read_obs(self._source, f"obs_id IN ({marks})", wanted, self._waypoint())
+            rows, at, ts_ms = read_obs(
+                self._source, f"obs_id IN ({marks})", wanted, self._waypoint()
+            )
             missing = {*wanted} - {row["obs_id"] for row in rows}
             for value in self._envelopes.read(rows, at, ts_ms):
                 self._publisher.send("row", value)
@@ -202,7 +218,9 @@ class Session:
             self._lease.lapsed = False
             newest = self._positions.load(self._id)
             if newest is not None and newest.epoch != self._saved.epoch:
-                raise Retry(f"hospital {self._id}: another reader came meanwhile, and began a new epoch")
+                raise Retry(
+                    f"hospital {self._id}: another reader came meanwhile, and began a new epoch"
+                )
 
     def _beat(self) -> None:
         """Every `heartbeat_s`: is the binlog still the same one, and how far is all published."""
@@ -210,7 +228,9 @@ class Session:
             return
         self._beat_at = time.monotonic()
         end = self._lease.end()
-        self._headroom.look(self._source, self._saved.position, self._published_ts or self._saved.ts_ms)
+        self._headroom.look(
+            self._source, self._saved.position, self._published_ts or self._saved.ts_ms
+        )
         if end.position.order < self._read_to.order:
             raise Gap(
                 f"hospital {self._id}: the binlog ends at {end.position.file}:{end.position.pos}, before what was read",
@@ -223,7 +243,9 @@ class Session:
             self._tell_position(self._at)
 
     def _tell_position(self, at: Position) -> None:
-        """So that whoever waits for a destination to reach this position sees it arrive, also when nothing follows."""
+        """So that whoever waits for a destination to reach this position sees it arrive, also when
+        nothing follows.
+        """
         if not self._transaction.is_open:
             value = self._envelopes.heartbeat(at, self._gtid, self._published_ts or now_ms())
             self._publisher.send("heartbeat", value)
@@ -231,10 +253,12 @@ class Session:
     # --- positions
 
     def _mark(self, at: Position, gtid_set: str | None) -> None:
-        """Safe to go on from `at`. Of a file that was left meanwhile the date is not known: a later mark follows; so
-        it does when the column list is newer than `at`.
+        """Safe to go on from `at`. Of a file that was left meanwhile the date is not known: a later
+        mark follows; so it does when the column list is newer than `at`.
         """
-        self._gtid_set = self._gtid_set if gtid_set is None else gtid_set  # the next file's first mark has it too
+        self._gtid_set = (
+            self._gtid_set if gtid_set is None else gtid_set
+        )  # the next file's first mark has it too
         if at.order < self._columns_as_of.order:
             return
         if at.file == self._stream.position.file and self._stream.format_ts:
@@ -255,7 +279,9 @@ class Session:
             snapshot=self._cursor,
         )
         if saved != self._saved:
-            saved = replace(saved, ts_ms=self._published_ts or now_ms(), topic_end=self._publisher.end)
+            saved = replace(
+                saved, ts_ms=self._published_ts or now_ms(), topic_end=self._publisher.end
+            )
             self._positions.save(saved)
             self._saved = saved
         if self._verified and (self._publisher.acked() or not self._publisher.sent):
@@ -278,7 +304,9 @@ class Session:
         try:
             self._publisher.flush(DRAIN_S)
         except Retry as error:
-            log.warning("stopped before everything was acknowledged", hospital=self._id, reason=str(error))
+            log.warning(
+                "stopped before everything was acknowledged", hospital=self._id, reason=str(error)
+            )
         self._snapshot.settle()
         self._cursor = self._snapshot.cursor
         self._save(at_most_every_s=0)
@@ -300,7 +328,8 @@ class Session:
         )
 
     def _verify(self) -> None:
-        """The file that was read must be the one that is read now: RESET MASTER makes a new one of the same name.
+        """The file that was read must be the one that is read now: RESET MASTER makes a new one of
+        the same name.
 
         A new epoch knows its file before its first record is sent.
         """
@@ -328,8 +357,8 @@ class Session:
             return IDLE_S
         return min(IDLE_S, self._snapshot.wait_s(live=False))
 
-    def _waypoint(self) -> Waypoint:
-        return Waypoint(self._at, self._gtid, self._saved.server)
+    def _waypoint(self) -> SourcePosition:
+        return SourcePosition(self._at, self._gtid, self._saved.server)
 
     def _transactions(self) -> Transaction:
         given = self._id, self._publisher, self._envelopes, self._saved.position
@@ -343,13 +372,15 @@ class Session:
         return SnapshotJob(self._source, self._publisher, self._envelopes, budget, self._cursor)
 
     def _healed(self, error: ColumnsChanged) -> Fatal:
-        """A list that was read after a DDL may be that of a later DDL: rows in between can't be decoded any more."""
+        """A list that was read after a DDL may be that of a later DDL: rows in between can't be
+        decoded any more.
+        """
         columns = self._read_columns()
         decodable.refuse(self._id, columns)
         if self._read_to.order >= self._columns_as_of.order and columns == self._columns:
             return error
         return Gap(
-            f"hospital {self._id}: rows were written with columns that are no more ({error.message})",
+            f"hospital {self._id}: rows were written with columns that are no more ({error.reason})",
             hint="nothing to do: a new epoch and a snapshot follow by themselves",
         )
 

@@ -1,4 +1,6 @@
-"""The whole obs table beside the stream: key-range chunks between transactions, resumable after each."""
+"""The whole obs table beside the stream: key-range chunks between transactions, resumable after
+each.
+"""
 
 import time
 from dataclasses import replace
@@ -7,17 +9,18 @@ from typing import NamedTuple
 import structlog
 
 from cdc.envelopes import Envelopes
-from cdc.position import Snapshot
+from cdc.positions import Snapshot
 from cdc.publisher import Publisher
+from openmrs.read import ANY_POSITION, Source, SourcePosition
 from passport import metrics
 from passport.errors import Gap
 from passport.event import Row
 from passport.settings import LoadBudget
-from passport.source import ANY_SNAPSHOT, Source, Waypoint
 from passport.version import Position
 
 READ_QUERIES = 11  # that one chunk costs a MySQL; a MariaDB has 7
-LIVE_SHARE = 2.0  # while changes flow, a chunk that took t seconds is followed by this many times t without one
+# while changes flow, a chunk that took t seconds is followed by this many times t without one
+LIVE_SHARE = 2.0
 
 log = structlog.get_logger()
 
@@ -36,14 +39,20 @@ class Chunk(NamedTuple):
         return [row["obs_id"] for row in self.rows]
 
 
-def read_chunk(source: Source, after: int | None, rows: int, at_least: Waypoint) -> Chunk:
-    """The next `rows` rows after key `after`. Retry, Gap (another server, or its binlog began anew), Fatal."""
+def read_chunk(source: Source, after: int | None, rows: int, at_least: SourcePosition) -> Chunk:
+    """The next `rows` rows after key `after`. Retry, Gap (another server, or its binlog began
+    anew), Fatal.
+    """
     where, args = ("obs_id > %s", [after]) if after is not None else ("1 = 1", [])
-    found, at, ts_ms = read_obs(source, f"{where} ORDER BY obs_id LIMIT %s", [*args, rows], at_least)
+    found, at, ts_ms = read_obs(
+        source, f"{where} ORDER BY obs_id LIMIT %s", [*args, rows], at_least
+    )
     return Chunk(after, found[-1]["obs_id"] if len(found) == rows else None, found, at, ts_ms)
 
 
-def read_obs(source: Source, where: str, args: list[int], at_least: Waypoint) -> tuple[list[Row], Position, int]:
+def read_obs(
+    source: Source, where: str, args: list[int], at_least: SourcePosition
+) -> tuple[list[Row], Position, int]:
     """The rows, the position that they were read at, and the server's clock then, in ms."""
     with source.read(at_least) as reading:
         (clock,) = reading.rows("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000) AS ts_ms")
@@ -90,7 +99,9 @@ class SnapshotJob:
 
     @property
     def share(self) -> float:
-        """How much of the keys from the first to the last (or `to`) is done, 0 to 1; gaps make it uneven."""
+        """How much of the keys from the first to the last (or `to`) is done, 0 to 1; gaps make it
+        uneven.
+        """
         if self.done:
             return 1.0
         if self._ends is None or self.cursor.next_key is None:
@@ -105,14 +116,16 @@ class SnapshotJob:
         rest = self._read_s + LIVE_SHARE * self._took_s if live else 0.0
         return max(0.0, max(self._not_before, rest) - time.monotonic())
 
-    def step(self, at_least: Waypoint, *, live: bool) -> None:
-        """Read a chunk that contains `at_least` and send its rows, or go on with the one that was sent."""
+    def step(self, at_least: SourcePosition, *, live: bool) -> None:
+        """Read a chunk that contains `at_least` and send its rows, or go on with the one that was
+        sent.
+        """
         if self._chunk is not None:
             self.settle()
         elif not self.done and self.wait_s(live=live) == 0:
             self._send(at_least)
 
-    def _send(self, at_least: Waypoint) -> None:
+    def _send(self, at_least: SourcePosition) -> None:
         began = time.monotonic()
         if self._ends is None:
             self._ends = self._measured()
@@ -124,14 +137,20 @@ class SnapshotJob:
         metrics.SNAPSHOT_ROWS.labels(self._source.hospital).inc(len(chunk.rows))
         self._read_s = time.monotonic()
         self._took_s = self._read_s - began
-        cost_s = max(len(chunk.rows) / self._budget.rows_per_s, READ_QUERIES / self._budget.queries_per_s)
+        cost_s = max(
+            len(chunk.rows) / self._budget.rows_per_s, READ_QUERIES / self._budget.queries_per_s
+        )
         self._not_before = max(began, self._not_before) + cost_s
 
     def _measured(self) -> tuple[int, int]:
         """First and last key, of both ends of the primary key's index."""
-        with self._source.read(ANY_SNAPSHOT) as reading:
+        with self._source.read(ANY_POSITION) as reading:
             (ends,) = reading.rows("SELECT MIN(obs_id) AS first, MAX(obs_id) AS last FROM obs")
-        first = ends["first"] if self.cursor.next_key is None or self._to is None else self.cursor.next_key
+        first = (
+            ends["first"]
+            if self.cursor.next_key is None or self._to is None
+            else self.cursor.next_key
+        )
         return int(first or 0), int((ends["last"] if self._to is None else self._to) or 0)
 
     def settle(self) -> None:
@@ -145,7 +164,14 @@ class SnapshotJob:
             self._ended = True
             return
         self._chunk = None
-        self.cursor = replace(self.cursor, state="done" if chunk.to is None else "running", next_key=chunk.to)
+        self.cursor = replace(
+            self.cursor, state="done" if chunk.to is None else "running", next_key=chunk.to
+        )
         metrics.SNAPSHOT_DONE.labels(self._source.hospital).set(self.share)
         if self.done:
-            log.info("snapshot done", hospital=self._source.hospital, rows=self.rows, number=self.cursor.number)
+            log.info(
+                "snapshot done",
+                hospital=self._source.hospital,
+                rows=self.rows,
+                number=self.cursor.number,
+            )

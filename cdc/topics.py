@@ -5,9 +5,9 @@ from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from cdc import broker
-from passport.broker import MAX_BYTES
+from cdc import kafka as broker
 from passport.errors import Fatal
+from passport.kafka import MAX_BYTES
 from passport.settings import Hospital, Kafka
 
 
@@ -16,7 +16,9 @@ def ensure(kafka: Kafka, hospitals: Iterable[Hospital]) -> None:
     partitions = max((hospital.partition for hospital in hospitals), default=0) + 1
     with broker.admin(kafka) as admin:
         there = counts(admin)
-        wanted = {name: topic for name, topic in _wanted(kafka, partitions).items() if name not in there}
+        wanted = {
+            name: topic for name, topic in _wanted(kafka, partitions).items() if name not in there
+        }
         if wanted:
             _create(admin, wanted)
         if there.get(kafka.topic, partitions) < partitions:
@@ -37,28 +39,50 @@ def counts(admin: Any) -> dict[str, int]:
 def copies(admin: Any) -> dict[str, int]:
     """How many brokers hold each topic; of partitions that differ, the fewest."""
     found = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
-    return {name: min((len(one["replica_nodes"]) for one in some), default=0) for name, some in found.items()}
+    return {
+        name: min((len(one["replica_nodes"]) for one in some), default=0)
+        for name, some in found.items()
+    }
 
 
 def configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """Settings in force of the topics, by name."""
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     found = admin.describe_configs(resources, config_filter="all").get("topic", {})
-    return {name: {key: config["value"] for key, config in settings.items()} for name, settings in found.items()}
+    return {
+        name: {key: config["value"] for key, config in settings.items()}
+        for name, settings in found.items()
+    }
 
 
 def _wanted(kafka: Kafka, partitions: int) -> dict[str, dict[str, Any]]:
     replicated = {"replication_factor": kafka.replication_factor}
     durable = {"min.insync.replicas": "2"} if kafka.replication_factor > 2 else {}
-    keep = {"cleanup.policy": "delete", "retention.ms": str(kafka.retention_ms), "retention.bytes": "-1"}
+    keep = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(kafka.retention_ms),
+        "retention.bytes": "-1",
+    }
     large = {"max.message.bytes": str(MAX_BYTES)}
     return {
-        kafka.topic: {**replicated, "num_partitions": partitions, "configs": {**durable, **keep, **large}},
-        kafka.dead_letters_topic: {**replicated, "num_partitions": 1, "configs": {**durable, **keep, **large}},
+        kafka.topic: {
+            **replicated,
+            "num_partitions": partitions,
+            "configs": {**durable, **keep, **large},
+        },
+        kafka.dead_letters_topic: {
+            **replicated,
+            "num_partitions": 1,
+            "configs": {**durable, **keep, **large},
+        },
         kafka.positions_topic: {
             **replicated,
             "num_partitions": 1,
-            "configs": {**durable, "cleanup.policy": "compact", "max.message.bytes": str(MAX_BYTES)},
+            "configs": {
+                **durable,
+                "cleanup.policy": "compact",
+                "max.message.bytes": str(MAX_BYTES),
+            },
         },
     }
 

@@ -1,11 +1,13 @@
-"""Rows of the transaction that is being read: published as they come, one held back so that the last is known."""
+"""Rows of the transaction that is being read: published as they come, one held back so that the
+last is known.
+"""
 
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cdc.binlog import Notice, Partial, Row
+from cdc.binlog.stream import Notice, Partial, Row
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
 from passport import metrics, tracing
@@ -14,13 +16,16 @@ from passport.event import Op
 from passport.tracing import Trace
 from passport.version import Position
 
-HELD_NOTICES = 1_000  # behind a held row, to keep the order; past that the row goes without being called the last
+# behind a held row, to keep the order; past that the row goes without being called the last
+HELD_NOTICES = 1_000
 
 
 class Transaction:
     """`start`: where the one before ended, which names a transaction that has no GTID."""
 
-    def __init__(self, hospital: str, publisher: Publisher, envelopes: Envelopes, start: Position) -> None:
+    def __init__(
+        self, hospital: str, publisher: Publisher, envelopes: Envelopes, start: Position
+    ) -> None:
         self._hospital = hospital
         self._publisher = publisher
         self._envelopes = envelopes
@@ -60,7 +65,9 @@ class Transaction:
         self._held, self._notices, self.partial, self.is_open = None, [], [], False
 
     def count(self) -> None:
-        """Tell the metrics what was published since the last time: now and then, since they take a lock each."""
+        """Tell the metrics what was published since the last time: now and then, since they take a
+        lock each.
+        """
         for (table, op), number in self._counts.items():
             metrics.EVENTS.labels(self._hospital, table, op).inc(number)
         self._counts.clear()
@@ -72,9 +79,13 @@ class Transaction:
         self._held = None
         transaction = row.gtid or f"{self._start.file}:{self._start.pos}"
         try:
-            self._publisher.send("row", self._envelopes.row(row, transaction=transaction, last=last))
+            self._publisher.send(
+                "row", self._envelopes.row(row, transaction=transaction, last=last)
+            )
         except Fatal as error:
-            raise Fatal(f"{error.message}: obs at {row.at.file}:{row.at.pos}", hint=error.hint) from None
+            raise Fatal(
+                f"{error.reason}: obs at {row.at.file}:{row.at.pos}", hint=error.hint
+            ) from None
         self._counts["obs", row.op] += 1
         if self._notices:
             for notice in self._notices:
@@ -97,7 +108,8 @@ class Transaction:
 
 
 class Traced(Transaction):
-    """One in `tracing.every` is traced: its records carry where its span is, which ends when Kafka has the last.
+    """One in `tracing.every` is traced: its records carry where its span is, which ends when Kafka
+    has the last.
 
     `begin`: makes the trace of a transaction of this time in ms.
     """
@@ -105,7 +117,10 @@ class Traced(Transaction):
     def __init__(self, *given: Any, begin: Callable[[int], Trace]) -> None:
         super().__init__(*given)
         self._begin_trace = begin
-        self._until_next, self._before = 1, 0  # transactions; records sent before the one that is traced
+        self._until_next, self._before = (
+            1,
+            0,
+        )  # transactions; records sent before the one that is traced
         self._trace: Trace | None = None
 
     def row(self, row: Row) -> None:

@@ -1,4 +1,6 @@
-"""Applies what came for one partition: rows enriched and written, ranges and persons retained, the rest parked."""
+"""Applies what came for one partition: rows enriched and written, ranges and persons retained, the
+rest parked.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,24 +9,28 @@ from contextlib import AbstractContextManager, contextmanager
 from consumers.dead_letters import Letters
 from consumers.lookups import Asked
 from consumers.partition import Item, Partition
-from consumers.sinks import KeyRange, Outcome, Sink
+from openmrs.read import SourcePosition
 from passport import metrics, tracing
 from passport.event import ChangeEvent, EventSource, Row
-from passport.observation import Observation
-from passport.source import Waypoint
+from passport.facts import Observation
+from passport.sink import KeyRange, Outcome, Sink
 
 
 class Applier:
     """`at_hospital`: whether the last failure was the hospital's, not the destination's or Kafka's."""
 
-    def __init__(self, destination: str, sink: Sink, letters: Letters, *, newest_wins: bool) -> None:
+    def __init__(
+        self, destination: str, sink: Sink, letters: Letters, *, newest_wins: bool
+    ) -> None:
         self._destination, self._sink, self._letters = destination, sink, letters
         self._newest_wins = newest_wins
         self._write_seconds = metrics.WRITE_SECONDS.labels(destination)
         self.at_hospital = False
 
     def batch(self, partition: Partition, items: Sequence[Item]) -> None:
-        """Applies records in order. Raises Retry and Fatal; then `partition.next` is still the first of them."""
+        """Applies records in order. Raises Retry and Fatal; then `partition.next` is still the
+        first of them.
+        """
         for run, chunk in _segments(items):
             if run:
                 self._run(partition, run)
@@ -33,7 +39,9 @@ class Applier:
         partition.next = items[-1].record.offset + 1
 
     def reread(self, partition: Partition, *, busy: bool = False) -> None:
-        """One slice of what notices and the destination want read again, if any is due; `busy`: records wait, too."""
+        """One slice of what notices and the destination want read again, if any is due; `busy`:
+        records wait, too.
+        """
         with self._asking_hospital():
             piece = partition.rereads.read(busy=busy)
         if piece is None:
@@ -47,29 +55,43 @@ class Applier:
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
         lookups = partition.lookups
-        noted = [item for item in items if item.event is not None and not self._note(partition, item.event)]
+        noted = [
+            item
+            for item in items
+            if item.event is not None and not self._note(partition, item.event)
+        ]
         rows = [item for item in noted if _event(item).kind == "row"]
-        # From a reader that was cut off, behind the snapshot that knows what is gone: perhaps of a row that is.
-        late = sum(item.event is not None and item.event.kind == "row" for item in items) - len(rows)
+        # From a reader that was cut off, behind the snapshot that knows what is gone: perhaps of a
+        # row that is.
+        late = sum(item.event is not None and item.event.kind == "row" for item in items) - len(
+            rows
+        )
         self._count(partition, Outcome(stale=late))
-        # These rows were looked up after the notices: what the destination took as newest needs no re-reading.
+        # These rows were looked up after the notices: what the destination took as newest needs no
+        # re-reading.
         written = self._rows(partition, rows)
         for item in items:
             if item.reject is not None:
                 self._letters.park(item.record, item.reject.reason, partition.hospital_id)
         for item in items:
             event = item.event
-            if event is not None and event.kind == "notice" and event.source.version[:10] == lookups.newest[:10]:
+            if (
+                event is not None
+                and event.kind == "notice"
+                and event.source.version[:10] == lookups.newest[:10]
+            ):
                 partition.rereads.notice(event, item.record.offset, written)
         partition.rereads.whole(lookups.disturbed(), items[0].record.offset, partition.latest)
 
     def _note(self, partition: Partition, event: ChangeEvent) -> bool:
-        """The newest version and place, and what is outdated now. True if the event is of an older epoch."""
+        """The newest version and place, and what is outdated now. True if the event is of an older
+        epoch.
+        """
         source, lookups = event.source, partition.lookups
         outdated = lookups.seen(source.version)
         partition.at_ms = max(partition.at_ms, source.ts_ms)
         if not outdated and source.file and source.version >= lookups.newest:
-            partition.latest = Waypoint.of(source)
+            partition.latest = SourcePosition.of(source)
         if event.kind == "notice":
             lookups.evict(event)
         snapshot = source.origin == "snapshot" and event.kind == "row"
@@ -79,7 +101,9 @@ class Applier:
         return outdated
 
     def _rows(self, partition: Partition, items: Sequence[Item]) -> frozenset[int]:
-        """Enriches and writes rows. The obs_ids of those that are now the newest in the destination."""
+        """Enriches and writes rows. The obs_ids of those that are now the newest in the
+        destination.
+        """
         if not items:
             return frozenset()
         asked = [_asked(_event(item)) for item in (_newest(items) if self._newest_wins else items)]
@@ -92,7 +116,9 @@ class Applier:
             source = _event(item).source
             if source.origin == "binlog":
                 seconds.observe(max(0.0, now - source.ts_ms / 1000))
-        if not self._newest_wins or outcome.stale > len(outcome.overtaken):  # which ones, it doesn't say
+        if not self._newest_wins or outcome.stale > len(
+            outcome.overtaken
+        ):  # which ones, it doesn't say
             return frozenset()
         not_taken = {*outcome.overtaken, *(key for key, _ in outcome.rejected)}
         return frozenset(one.obs_id for one in observations if one.key not in not_taken)
@@ -105,15 +131,22 @@ class Applier:
         partition.lookups.clear()
         partition.in_snapshot = partition.in_snapshot and event.to is not None
 
-    def _write(self, partition: Partition, observations: Sequence[Observation], items: Sequence[Item] = ()) -> Outcome:
-        """Writes; parks what the destination can't take: the record it came with, or the row as read."""
+    def _write(
+        self, partition: Partition, observations: Sequence[Observation], items: Sequence[Item] = ()
+    ) -> Outcome:
+        """Writes; parks what the destination can't take: the record it came with, or the row as
+        read.
+        """
         if not observations:
             return Outcome()
         with self._write_seconds.time(), self._step("write", partition, items):
             outcome = self._sink.write(observations)
         self._count(partition, outcome)
         if outcome.rejected:
-            records = {f"{partition.hospital_id}/{_event(item).row['obs_id']}": item.record for item in items}
+            records = {
+                f"{partition.hospital_id}/{_event(item).row['obs_id']}": item.record
+                for item in items
+            }
             rows = {one.key: one for one in observations}
             for key, reason in outcome.rejected:
                 if key in records:
@@ -151,10 +184,14 @@ class Applier:
             version=version,
             origin="snapshot",
         )
-        event = ChangeEvent("row", source, int(time.time() * 1000), op="r", after=row, transaction="")
+        event = ChangeEvent(
+            "row", source, int(time.time() * 1000), op="r", after=row, transaction=""
+        )
         self._letters.park_row(event, reason, partition.number)
 
-    def _step(self, name: str, partition: Partition, items: Sequence[Item]) -> AbstractContextManager[None]:
+    def _step(
+        self, name: str, partition: Partition, items: Sequence[Item]
+    ) -> AbstractContextManager[None]:
         known = {tracing.HOSPITAL: partition.hospital_id, tracing.DESTINATION: self._destination}
         return tracing.step(name, items, {**known, tracing.COUNT: len(items)})
 
@@ -178,7 +215,9 @@ def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], Item | None]]
 
 
 def _newest(items: Sequence[Item]) -> list[Item]:
-    """The newest item of each row, so that what the destination then calls stale was overtaken by something else."""
+    """The newest item of each row, so that what the destination then calls stale was overtaken by
+    something else.
+    """
     newest: dict[int, Item] = {}
     for item in items:
         event = _event(item)

@@ -1,4 +1,6 @@
-"""A bounded, least-recently-used cache of one kind of row; entries expire, and know the position they were read at."""
+"""A bounded, least-recently-used cache of one kind of row; entries expire, and know the position
+they were read at.
+"""
 
 import time
 from collections import OrderedDict
@@ -14,7 +16,9 @@ Order = tuple[int, int]  # Position.order
 class Cache(Generic[V]):
     """Values by id. What isn't there is not remembered: a row that appears later is found."""
 
-    def __init__(self, kind: str, entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, kind: str, entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._entries: OrderedDict[int, tuple[V, Order | None, float]] = OrderedDict()
         self._size, self._ttl_s, self._clock = entries, ttl_s, clock
         self._hits = metrics.LOOKUPS.labels(kind, "hit")

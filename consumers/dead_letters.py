@@ -1,7 +1,8 @@
 """Records that can't be carried: parked in a topic of their own, listed, shown and tried again.
 
-A letter's key is its id; the same id parked again replaces it, an empty value settles it. Its value is the record as it
-came (it may hold a patient's data), its headers say why it is here and where it was (names of KIP-1317, a draft).
+A letter's key is its id; the same id parked again replaces it, an empty value settles it. Its value
+is the record as it came (it may hold a patient's data), its headers say why it is here and where it
+was (names of KIP-1317, a draft).
 """
 
 import time
@@ -9,16 +10,17 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
-from consumers.broker import Record, Writer, cut, read_all
-from consumers.enrich import check
+from consumers.enrich.obs import check
 from consumers.lookups import Asked, Lookups
-from consumers.reread import Rereads
-from consumers.sinks import KeyRange, Outcome, Sink
+from consumers.reenrich import ReenrichmentQueue
+from consumers.subscription import Writer, cut, read_all
+from openmrs.read import Source
 from passport import metrics, tracing
 from passport.errors import Fatal, Reject
 from passport.event import ChangeEvent, Row
+from passport.kafka import Record
 from passport.settings import Kafka, Settings
-from passport.source import Source
+from passport.sink import KeyRange, Outcome, Sink
 
 _ORIGINAL = "_dlq.errors.original."
 _REASON, _DISPOSITION = "_dlq.errors.reason", "_dlq.errors.disposition"
@@ -30,7 +32,8 @@ LARGEST = 15 * 1024 * 1024  # bytes: the topic takes 16 MiB, headers included
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A parked record. `hospital` "" if its partition is nobody's; `offset` -1 for a row read at the hospital.
+    """A parked record. `hospital` "" if its partition is nobody's; `offset` -1 for a row read at
+    the hospital.
 
     `value` is empty of one over LARGEST: it is still in the topic of changes, at `offset`.
     """
@@ -82,12 +85,28 @@ class Letters:
     def park(self, record: Record, reason: str, hospital: str) -> None:
         """Returns when it is stored. NotReady, Fatal."""
         identity = f"{self._destination}/{record.partition}/{record.offset}"
-        self._park(identity, record.value or b"", record.headers, reason, hospital, record.partition, record.offset)
+        self._park(
+            identity,
+            record.value or b"",
+            record.headers,
+            reason,
+            hospital,
+            record.partition,
+            record.offset,
+        )
 
     def park_row(self, event: ChangeEvent, reason: str, partition: int) -> None:
         """Parks a row that was read at the hospital."""
         identity = f"{self._destination}/{event.source.hospital}/{event.row['obs_id']}"
-        self._park(identity, event.encode(), (("ce_type", b"row"),), reason, event.source.hospital, partition, -1)
+        self._park(
+            identity,
+            event.encode(),
+            (("ce_type", b"row"),),
+            reason,
+            event.source.hospital,
+            partition,
+            -1,
+        )
 
     def settle(self, letter: Letter) -> None:
         self._writer.write(self._kafka.dead_letters_topic, letter.id.encode(), None, ())
@@ -115,14 +134,20 @@ class Letters:
             _HOSPITAL: hospital,
             _PARKED: int(time.time() * 1000),
         }
-        kept = [(name, content) for name, content in headers if name in ("ce_type", tracing.TRACEPARENT)]
+        kept = [
+            (name, content) for name, content in headers if name in ("ce_type", tracing.TRACEPARENT)
+        ]
         all_headers = kept + [(name, str(content).encode()) for name, content in own.items()]
         kept_value = value if len(value) <= LARGEST else b""
-        self._writer.write(self._kafka.dead_letters_topic, identity.encode(), kept_value, all_headers)
+        self._writer.write(
+            self._kafka.dead_letters_topic, identity.encode(), kept_value, all_headers
+        )
         metrics.DEAD_LETTERS.labels(self._destination, reason).inc()
 
 
-def listed(settings: Settings, *, destination: str | None = None, hospital: str | None = None) -> list[Letter]:
+def listed(
+    settings: Settings, *, destination: str | None = None, hospital: str | None = None
+) -> list[Letter]:
     """The letters that are not settled, oldest first. NotReady, Fatal."""
     letters: dict[str, Letter] = {}
     for record in read_all(settings.kafka, settings.kafka.dead_letters_topic):
@@ -152,8 +177,8 @@ def _letter(identity: str, record: Record) -> Letter:
 
 
 def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: bool) -> int:
-    """Takes letters out of the topic, the settled too: the others that are open are written anew, then all that was
-    there is cut off. How many there are. NotReady, Fatal.
+    """Takes letters out of the topic, the settled too: the others that are open are written anew,
+    then all that was there is cut off. How many there are. NotReady, Fatal.
     """
     kafka, found, others, ends = settings.kafka, 0, dict[bytes, Record](), dict[int, int]()
     for record in read_all(kafka, kafka.dead_letters_topic):
@@ -180,10 +205,13 @@ def show(settings: Settings, identity: str, *, reveal: bool = False) -> Shown:
     raise Fatal(f"there is no dead letter {identity!r}", hint="passport dead-letters list")
 
 
-def retry(settings: Settings, ids: Collection[str] | None, connect: Callable[[str], Sink]) -> list[Retried]:
+def retry(
+    settings: Settings, ids: Collection[str] | None, connect: Callable[[str], Sink]
+) -> list[Retried]:
     """Tries letters again, all of them if `ids` is None. `connect` opens a destination by its name.
 
-    A row is read again at its hospital: newest wins, so that an old letter can do no harm. NotReady, Fatal.
+    A row is read again at its hospital: newest wins, so that an old letter can do no harm.
+    NotReady, Fatal.
     """
     chosen = [letter for letter in listed(settings) if ids is None or letter.id in ids]
     sinks = {name: connect(name) for name in sorted({letter.destination for letter in chosen})}
@@ -214,7 +242,9 @@ def _apply(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
     if hospital_id not in settings.hospitals:
         raise Reject("unknown_hospital")
     if event.kind == "chunk":
-        return sink.retain(KeyRange(hospital_id, event.first, event.to), event.keys, event.source.version)
+        return sink.retain(
+            KeyRange(hospital_id, event.first, event.to), event.keys, event.source.version
+        )
     if event.kind == "row":
         return _apply_row(settings, event, sink)
     if event.kind == "notice":
@@ -226,7 +256,7 @@ def _apply_notice(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome
     """Reads again what the notice concerns."""
     outcome = Outcome()
     with closing(_lookups(settings, event, sink)) as lookups:
-        rereads = Rereads(lookups, settings.hospitals[event.source.hospital].load_budget)
+        rereads = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
         rereads.notice(event, 0, frozenset())
         while rereads.pending():
             piece = rereads.read()
@@ -244,7 +274,9 @@ def _lookups(settings: Settings, event: ChangeEvent, sink: Sink) -> Lookups:
     hospital_id = event.source.hospital
     hospital, consumer = settings.hospitals[hospital_id], settings.consumer
     source = Source(hospital_id, hospital.mysql)
-    lookups = Lookups(hospital_id, hospital, source, entries=consumer.cache_entries, ttl_s=consumer.cache_ttl_s)
+    lookups = Lookups(
+        hospital_id, hospital, source, entries=consumer.cache_entries, ttl_s=consumer.cache_ttl_s
+    )
     applied = sink.progress(hospital_id)
     lookups.seen(max(event.source.version, applied.version if applied else ""))
     return lookups

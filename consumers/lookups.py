@@ -1,22 +1,25 @@
-"""What one hospital's obs rows refer to: read in batches at a known position, kept until a notice or time evicts it."""
+"""What one hospital's obs rows refer to: read in batches at a known position, kept until a notice
+or time evicts it.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-from consumers import names
 from consumers.cache import Cache, Order
-from consumers.enrich import EncounterFacts, Known, Provider, Staff, User, enrich
-from consumers.identity import Identities
+from consumers.enrich.obs import Known, enrich
+from openmrs import lookup_queries as names
+from openmrs.identity import Identities
+from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
+from openmrs.read import ConsistentRead, Source, SourcePosition
 from passport.event import ChangeEvent, Row
-from passport.observation import Concept, Observation, ObservationOrigin, Person, Place
+from passport.facts import Concept, Observation, ObservationOrigin, Person, Place
 from passport.settings import Hospital
-from passport.source import Reading, Source, Waypoint
 from passport.version import LOWEST, Position, parse, read_version
 
 V = TypeVar("V")
 Asked = tuple[Row, str, bool, ObservationOrigin]  # row, version, deleted, origin
-Read = Callable[[], Reading]
+Read = Callable[[], ConsistentRead]
 PATIENCE_S = 2.0  # how long others wait for a commit of this hospital to become visible
 
 # Which entries a change of a table's row concerns: by a key column ...
@@ -50,12 +53,16 @@ _WHOLE = {
 
 
 class Lookups:
-    """One hospital's names, encounters, staff and persons. One thread; raises Retry and Fatal of `Source`.
+    """One hospital's names, encounters, staff and persons. One thread; raises Retry and Fatal of
+    `Source`.
 
-    What is cached holds as long as every notice up to the newest event is given to `evict` before the next question.
+    What is cached holds as long as every notice up to the newest event is given to `evict` before
+    the next question.
     """
 
-    def __init__(self, hospital_id: str, hospital: Hospital, source: Source, *, entries: int, ttl_s: float) -> None:
+    def __init__(
+        self, hospital_id: str, hospital: Hospital, source: Source, *, entries: int, ttl_s: float
+    ) -> None:
         self.hospital_id, self.hospital, self.source = hospital_id, hospital, source
         self.newest = LOWEST
         self.identities = Identities(hospital_id, hospital)
@@ -70,36 +77,48 @@ class Lookups:
         self._staff: Cache[Staff] = Cache("staff", entries, ttl_s)
         self._persons: Cache[Person] = Cache("person", entries, ttl_s)
 
-    def observations(self, rows: Sequence[Asked], at_least: Waypoint | None = None) -> list[Observation]:
-        """The rows, which have passed `check`, enriched in order; what isn't cached is read in one `read(at_least)`."""
+    def observations(
+        self, rows: Sequence[Asked], at_least: SourcePosition | None = None
+    ) -> list[Observation]:
+        """The rows, which have passed `check`, enriched in order; what isn't cached is read in one
+        `read(at_least)`.
+        """
         with self._reading(at_least) as read:
             return self._enriched(rows, read)
 
-    def observations_in(self, reading: Reading, rows: Sequence[Asked]) -> list[Observation]:
+    def observations_in(self, reading: ConsistentRead, rows: Sequence[Asked]) -> list[Observation]:
         """The same within a read that is already open."""
         return self._enriched(rows, lambda: reading)
 
-    def persons(self, person_ids: Collection[int], at_least: Waypoint | None = None) -> dict[int, Person]:
+    def persons(
+        self, person_ids: Collection[int], at_least: SourcePosition | None = None
+    ) -> dict[int, Person]:
         """Persons by id; every id is there."""
         with self._reading(at_least) as read:
             return self._people(person_ids, read)
 
-    def persons_in(self, reading: Reading, person_ids: Collection[int], *, fresh: bool = False) -> dict[int, Person]:
+    def persons_in(
+        self, reading: ConsistentRead, person_ids: Collection[int], *, fresh: bool = False
+    ) -> dict[int, Person]:
         """The same within an open read; `fresh`: what is cached isn't good enough."""
         if fresh:
             for person_id in person_ids:
                 self._persons.evict(person_id, None)
         return self._people(person_ids, lambda: reading)
 
-    def version(self, reading: Reading) -> str:
-        """The version of what `reading` sees: its position in the newest epoch; of a polled hospital the newest run."""
+    def version(self, reading: ConsistentRead) -> str:
+        """The version of what `reading` sees: its position in the newest epoch; of a polled
+        hospital the newest run.
+        """
         newest = parse(self.newest)
         if reading.position is None or newest.pos == 0:
             return self.newest
         return read_version(newest.epoch, reading.position)
 
     def seen(self, version: str) -> bool:
-        """Takes note of an event's version; a new epoch clears everything. True if the version is of an older epoch."""
+        """Takes note of an event's version; a new epoch clears everything. True if the version is
+        of an older epoch.
+        """
         if version > self.newest:
             if version[:10] != self.newest[:10]:
                 self.clear(identities=True)
@@ -114,7 +133,9 @@ class Lookups:
             self.identities.clear()
 
     def evict(self, notice: ChangeEvent) -> None:
-        """Forgets what a notice says has changed, unless it was read at the notice's position or later."""
+        """Forgets what a notice says has changed, unless it was read at the notice's position or
+        later.
+        """
         source = notice.source
         if not notice.keys:  # the whole table: a snapshot follows, and reads with what is true then
             self.clear(identities=True)
@@ -124,7 +145,9 @@ class Lookups:
             self._evict(source.table, key, before)
 
     def disturbed(self) -> set[int]:
-        """Takes the persons whose state may have changed because another patient gained or lost an id."""
+        """Takes the persons whose state may have changed because another patient gained or lost an
+        id.
+        """
         found, self.identities.disturbed = self.identities.disturbed, set()
         return found
 
@@ -150,30 +173,43 @@ class Lookups:
             self.clear(identities=True)
 
     @contextmanager
-    def _reading(self, at_least: Waypoint | None) -> Iterator[Read]:
+    def _reading(self, at_least: SourcePosition | None) -> Iterator[Read]:
         """A way to get the reading that is opened at the first miss."""
         with ExitStack() as stack:
-            opened: list[Reading] = []
+            opened: list[ConsistentRead] = []
 
-            def read() -> Reading:
+            def read() -> ConsistentRead:
                 if not opened:
-                    opened.append(stack.enter_context(self.source.read(at_least, patience_s=PATIENCE_S)))
+                    opened.append(
+                        stack.enter_context(self.source.read(at_least, patience_s=PATIENCE_S))
+                    )
                 return opened[0]
 
             yield read
 
     def _enriched(self, rows: Sequence[Asked], read: Read) -> list[Observation]:
         known = self._known(rows, read)
-        return [enrich(row, version, known, deleted=deleted, origin=origin) for row, version, deleted, origin in rows]
+        return [
+            enrich(row, version, known, deleted=deleted, origin=origin)
+            for row, version, deleted, origin in rows
+        ]
 
     def _known(self, rows: Sequence[Asked], read: Read) -> Known:
         known = Known(self.hospital_id, self.hospital.timezone)
         known.persons = self._people({asked[0]["person_id"] for asked in rows}, read)
         live = [asked[0] for asked in rows if not asked[2]]
-        locales, roles, zone = self.hospital.locales, self.hospital.provider_roles, self.hospital.timezone
+        locales, roles, zone = (
+            self.hospital.locales,
+            self.hospital.provider_roles,
+            self.hospital.timezone,
+        )
         concept_ids = _ids(live, "concept_id") | _ids(live, "value_coded")
-        known.concepts = _get(self._concepts, concept_ids, read, lambda at, ids: names.concepts(at, ids, locales))
-        known.coded_names = _get(self._coded_names, _ids(live, "value_coded_name_id"), read, names.coded_names)
+        known.concepts = _get(
+            self._concepts, concept_ids, read, lambda at, ids: names.concepts(at, ids, locales)
+        )
+        known.coded_names = _get(
+            self._coded_names, _ids(live, "value_coded_name_id"), read, names.coded_names
+        )
         known.drugs = _get(self._drugs, _ids(live, "value_drug"), read, names.drugs)
         known.encounters = _get(
             self._encounters,
@@ -188,16 +224,22 @@ class Lookups:
     def _know_places(self, known: Known, live: Sequence[Row], read: Read) -> None:
         facts = known.encounters.values()
         places = (
-            _ids(live, "location_id") | {one.location_id for one in facts} | {one.visit_location_id for one in facts}
+            _ids(live, "location_id")
+            | {one.location_id for one in facts}
+            | {one.visit_location_id for one in facts}
         )
         known.places = _get(self._places, places, read, names.places)
 
     def _know_staff(self, known: Known, live: Sequence[Row], read: Read) -> None:
         known.orderers = _get(self._orderers, _ids(live, "order_id"), read, names.orderers)
         provider_ids = {one for facts in known.encounters.values() for one in facts.providers}
-        known.providers = _get(self._providers, provider_ids | set(known.orderers.values()), read, names.providers)
+        known.providers = _get(
+            self._providers, provider_ids | set(known.orderers.values()), read, names.providers
+        )
         known.users = _get(self._users, _ids(live, "creator"), read, names.users)
-        people = {one.person_id for one in known.providers.values()} | {one.person_id for one in known.users.values()}
+        people = {one.person_id for one in known.providers.values()} | {
+            one.person_id for one in known.users.values()
+        }
         known.staff = _get(self._staff, people, read, names.staff)
 
     def _people(self, person_ids: Collection[int], read: Read) -> dict[int, Person]:
@@ -205,7 +247,9 @@ class Lookups:
         if missing:
             reading = read()
             fresh = self.identities.read(reading, missing, self.version(reading))
-            self._persons.put({key: one for key, one in fresh.items() if one.uuid is not None}, _order(reading))
+            self._persons.put(
+                {key: one for key, one in fresh.items() if one.uuid is not None}, _order(reading)
+            )
             found |= fresh
             for person_id in self.identities.disturbed:
                 self._persons.evict(person_id, None)
@@ -217,7 +261,10 @@ def _ids(rows: Iterable[Row], column: str) -> set[int | None]:
 
 
 def _get(
-    cache: Cache[V], ids: Collection[int | None], read: Read, load: Callable[[Reading, list[int]], dict[int, V]]
+    cache: Cache[V],
+    ids: Collection[int | None],
+    read: Read,
+    load: Callable[[ConsistentRead, list[int]], dict[int, V]],
 ) -> dict[int, V]:
     found, missing = cache.take([one for one in ids if one is not None])
     if missing:
@@ -228,5 +275,5 @@ def _get(
     return found
 
 
-def _order(reading: Reading) -> Order | None:
+def _order(reading: ConsistentRead) -> Order | None:
     return None if reading.position is None else reading.position.order

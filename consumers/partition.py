@@ -1,4 +1,6 @@
-"""One partition that this process serves: its hospital, what has come and isn't applied yet, and whether it waits."""
+"""One partition that this process serves: its hospital, what has come and isn't applied yet, and
+whether it waits.
+"""
 
 import random
 import threading
@@ -6,14 +8,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from consumers.broker import Record
-from consumers.enrich import check
+from consumers.enrich.obs import check
 from consumers.lookups import Lookups
-from consumers.reread import Rereads
+from consumers.reenrich import ReenrichmentQueue
+from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal, PassportError, Reject, Retry
 from passport.event import ChangeEvent
+from passport.kafka import Record
 from passport.settings import Consumer, Hospital, MySQL
-from passport.source import Source, Waypoint
 from passport.version import LOWEST
 
 PROBE_S = 2.0  # a probe's connect and read timeout
@@ -47,7 +49,9 @@ def parsed(record: Record, hospital_id: str) -> Item:
 
 
 class Probe(threading.Thread):
-    """Asks a hospital's server, outside the loop, whether it answers again. `done`: it does, or it refuses us."""
+    """Asks a hospital's server, outside the loop, whether it answers again. `done`: it does, or it
+    refuses us.
+    """
 
     def __init__(self, hospital_id: str, hospital: Hospital, after_s: float) -> None:
         super().__init__(name=f"probe {hospital_id}", daemon=True)
@@ -75,7 +79,9 @@ class Probe(threading.Thread):
 
 
 def _brisk(hospital: Hospital, failures: int) -> MySQL:
-    """Timeouts that are short at first, since the other hospitals wait too, and grow up to those of the settings."""
+    """Timeouts that are short at first, since the other hospitals wait too, and grow up to those of
+    the settings.
+    """
     mysql, factor = hospital.mysql, 2.0 ** min(failures, 10)
     update = {
         "connect_timeout_s": min(mysql.connect_timeout_s, CONNECT_S * factor),
@@ -87,15 +93,17 @@ def _brisk(hospital: Hospital, failures: int) -> MySQL:
 class Partition:
     """State of one partition since it was assigned. `next` is the first offset that isn't applied."""
 
-    def __init__(self, number: int, hospital_id: str, hospital: Hospital, settings: Consumer, start: int) -> None:
+    def __init__(
+        self, number: int, hospital_id: str, hospital: Hospital, settings: Consumer, start: int
+    ) -> None:
         self.number, self.hospital_id, self.hospital = number, hospital_id, hospital
         source = Source(hospital_id, _brisk(hospital, 0))
         entries, ttl_s = settings.cache_entries, settings.cache_ttl_s
         self.lookups = Lookups(hospital_id, hospital, source, entries=entries, ttl_s=ttl_s)
-        self.rereads = Rereads(self.lookups, hospital.load_budget)
+        self.rereads = ReenrichmentQueue(self.lookups, hospital.load_budget)
         self.next = start
         self.at_ms = 0
-        self.latest: Waypoint | None = None  # place of the newest event
+        self.latest: SourcePosition | None = None  # place of the newest event
         self.recorded: tuple[int, str, list[dict[str, Any]]] = (-1, LOWEST, [])
         self.in_snapshot = False
         self.ask_at = self.store_at = 0.0
@@ -112,7 +120,9 @@ class Partition:
         self._grown = True
 
     def take(self, limit: int) -> list[Item]:
-        """The next batch: whole transactions, unless one is larger than `limit` or its rest doesn't come."""
+        """The next batch: whole transactions, unless one is larger than `limit` or its rest doesn't
+        come.
+        """
         grown, self._grown = self._grown, False
         buffer = self._buffer[:limit]
         end = next((i for i in range(len(buffer), 0, -1) if buffer[i - 1].ends_transaction), 0)
@@ -133,13 +143,17 @@ class Partition:
         return self.next if held is None else min(held, self.next)
 
     def wait(self, error: Retry | Fatal, *, hospital: bool) -> float:
-        """Starts waiting; what was buffered is dropped. `hospital`: until its server answers. Returns the seconds."""
+        """Starts waiting; what was buffered is dropped. `hospital`: until its server answers.
+        Returns the seconds.
+        """
         self._buffer = []
         self.paused = True
         self.failures += 1
         most = REFUSED_S if isinstance(error, Fatal) else self._retry_max_s
         after = error.after if isinstance(error, Retry) else REFUSED_S
-        seconds: float = min(most, after * 2.0 ** min(self.failures - 1, 10)) * random.uniform(0.5, 1)
+        seconds: float = min(most, after * 2.0 ** min(self.failures - 1, 10)) * random.uniform(
+            0.5, 1
+        )
         self._until = time.monotonic() + seconds
         if hospital and isinstance(error, Retry):
             self.lookups.close()

@@ -1,7 +1,8 @@
-"""Applies a stretch of the topic once more, beside the running group: no offset and no progress of its moves.
+"""Applies a stretch of the topic once more, beside the running group: no offset and no progress of
+its moves.
 
-The newest version of each row wins, so that what is replayed can undo nothing. What can't be carried was parked when it
-came first, and is only counted here.
+The newest version of each row wins, so that what is replayed can undo nothing. What can't be
+carried was parked when it came first, and is only counted here.
 """
 
 import threading
@@ -10,16 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from consumers import broker, sinks
+from consumers import subscription as broker
 from consumers.apply import Applier
-from consumers.broker import Record
 from consumers.dead_letters import Letters
 from consumers.partition import Partition, parsed
-from consumers.sinks import KeyRange, Outcome, Scope, Sink
+from passport import sink as sinks
 from passport.errors import Retry
 from passport.event import ChangeEvent
-from passport.observation import Observation
+from passport.facts import Observation
+from passport.kafka import Record
 from passport.settings import Settings
+from passport.sink import KeyRange, Outcome, Scope, Sink
 
 ATTEMPTS = 6  # of a batch, while the hospital or the destination is away
 REREAD_S = 0.01
@@ -29,10 +31,11 @@ OnProgress = Callable[[int, int], None]  # records done, of how many
 
 @dataclass(slots=True)
 class Replayed:
-    """One hospital: the records from offset `first` up to, not with, `end`, and what became of them.
+    """One hospital: the records from offset `first` up to, not with, `end`, and what became of
+    them.
 
-    `reread`: rows that notices had read again at the hospital. `complete`: the topic's very start, or a whole snapshot,
-    is among them, so that nothing older is missing.
+    `reread`: rows that notices had read again at the hospital. `complete`: the topic's very start,
+    or a whole snapshot, is among them, so that nothing older is missing.
     """
 
     first: int
@@ -57,7 +60,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Counting:
-    """A sink that counts on the way (see consumers.sinks.Sink); the rest is the sink's own."""
+    """A sink that counts on the way (see passport.sink.Sink); the rest is the sink's own."""
 
     sink: Sink
     into: Replayed
@@ -115,11 +118,17 @@ def run(
     stop: threading.Event,
     progress: OnProgress,
 ) -> Replayed:
-    """Replays one hospital's records. `start`, `end`: offsets, None for all there are. NotReady, Retry, Fatal."""
+    """Replays one hospital's records. `start`, `end`: offsets, None for all there are. NotReady,
+    Retry, Fatal.
+    """
     number = settings.hospitals[hospital_id].partition
     first, last = broker.bounds(settings.kafka, number)
-    done = Replayed(first if start is None else max(first, start), last if end is None else min(last, end))
-    replay = _Replay(destination, settings, sink, hospital_id, done, stop, complete=done.first == first == 0)
+    done = Replayed(
+        first if start is None else max(first, start), last if end is None else min(last, end)
+    )
+    replay = _Replay(
+        destination, settings, sink, hospital_id, done, stop, complete=done.first == first == 0
+    )
     try:
         for records in broker.stretch(settings.kafka, number, done.first, done.end):
             if stop.is_set():
@@ -134,7 +143,9 @@ def run(
 
 
 def offset(settings: Settings, hospital_id: str, at_ms: int) -> int:
-    """Of the first record that was published at or after this Unix time in ms; the end if there is none."""
+    """Of the first record that was published at or after this Unix time in ms; the end if there is
+    none.
+    """
     return broker.offset_at(settings.kafka, settings.hospitals[hospital_id].partition, at_ms)
 
 
@@ -156,7 +167,9 @@ class _Replay:
         order = sinks.module(settings.destinations[destination].type).ORDER
         counting: Any = _Counting(sink, done)
         self._limit = settings.consumer.batch_records
-        self._partition = Partition(hospital.partition, hospital_id, hospital, settings.consumer, done.first)
+        self._partition = Partition(
+            hospital.partition, hospital_id, hospital, settings.consumer, done.first
+        )
         letters = _Parked(settings.kafka, destination)
         self._applier = Applier(destination, counting, letters, newest_wins=order == "newest-wins")
         self._snapshots = _Snapshots(whole=complete)

@@ -1,14 +1,16 @@
-"""One consumer process of one destination: serves the partitions that its group gives it, each hospital by itself.
+"""One consumer process of one destination: serves the partitions that its group gives it, each
+hospital by itself.
 
 The one order of things, for each partition:
 
-    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters -> re-reads that notices ask for, slice by slice
-         -> sink.record(progress) -> commit the offset
+    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters -> re-reads that notices ask
+    for, slice by slice -> sink.record(progress) -> commit the offset
 
-An offset is stored when everything before it is written, parked, and read again where a notice asked for it; a crash
-anywhere repeats work that is idempotent. A start takes the lower of the group's offset and the destination's own, so
-that a restored destination catches up. A hospital that is away (Retry), or that can't go on without a person (Fatal),
-pauses its partition, which goes back to `next`, and no other; what is wrong with the destination stops the process.
+An offset is stored when everything before it is written, parked, and read again where a notice
+asked for it; a crash anywhere repeats work that is idempotent. A start takes the lower of the
+group's offset and the destination's own, so that a restored destination catches up. A hospital that
+is away (Retry), or that can't go on without a person (Fatal), pauses its partition, which goes back
+to `next`, and no other; what is wrong with the destination stops the process.
 """
 
 import threading
@@ -18,15 +20,16 @@ from contextlib import closing
 
 import structlog
 
-from consumers import sinks
 from consumers.apply import Applier
-from consumers.broker import OutOfRange, Record, Subscription
 from consumers.dead_letters import Letters
 from consumers.partition import Item, Partition
-from consumers.sinks import Progress, Sink
+from consumers.subscription import OutOfRange, Subscription
 from passport import health, metrics, tracing
+from passport import sink as sinks
 from passport.errors import Fatal, PassportError, Retry
+from passport.kafka import Record
 from passport.settings import Settings
+from passport.sink import Progress, Sink
 from passport.version import LOWEST
 
 IDLE_S = 0.1
@@ -38,45 +41,70 @@ NOTHING_S = 15.0  # without a partition so long: others of the group have them a
 log = structlog.get_logger()
 
 
-def run(destination_name: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event) -> None:
+def run(
+    destination_name: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event
+) -> None:
     """Works until `stop`, or until all that its partitions hold at that moment is applied.
 
-    Raises Fatal; with `until_caught_up` also NotReady, when Kafka or the destination isn't there at the start.
+    Raises Fatal; with `until_caught_up` also NotReady, when Kafka or the destination isn't there at
+    the start.
     """
     while not stop.is_set():
         try:
             with closing(connected(destination_name, settings)) as sink:
-                Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(stop)
+                Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(
+                    stop
+                )
                 return
         except Retry as error:
             if until_caught_up:
                 raise
-            log.warning("consumer waits", destination=destination_name, cause=_cause(error), after_s=error.after)
+            log.warning(
+                "consumer waits",
+                destination=destination_name,
+                cause=_cause(error),
+                after_s=error.after,
+            )
             stop.wait(error.after)
 
 
 def connected(destination_name: str, settings: Settings) -> Sink:
-    """The destination that the settings name. Fatal when it isn't there or its options are wrong; NotReady."""
+    """The destination that the settings name. Fatal when it isn't there or its options are wrong;
+    NotReady.
+    """
     destination = settings.destinations.get(destination_name)
     if destination is None:
         known = ", ".join(sorted(settings.destinations)) or "none"
-        raise Fatal(f"there is no destination {destination_name!r}, only: {known}", hint="passport config show")
+        raise Fatal(
+            f"there is no destination {destination_name!r}, only: {known}",
+            hint="passport config show",
+        )
     options = sinks.options(destination_name, destination)
     sink: Sink = sinks.module(destination.type).connect(options, settings, destination)
     return sink
 
 
 class Worker:
-    """The loop. One thread; a frozen hospital costs the others one timeout, then only its probe's thread waits."""
+    """The loop. One thread; a frozen hospital costs the others one timeout, then only its probe's
+    thread waits.
+    """
 
-    def __init__(self, destination: str, settings: Settings, sink: Sink, *, until_caught_up: bool) -> None:
+    def __init__(
+        self, destination: str, settings: Settings, sink: Sink, *, until_caught_up: bool
+    ) -> None:
         self._destination, self._settings, self._sink = destination, settings, sink
         self._until_caught_up = until_caught_up
-        self._hospitals = {hospital.partition: name for name, hospital in settings.hospitals.items()}
-        self._subscription = Subscription(settings.kafka, f"passport.{destination}", settings.consumer.batch_records)
+        self._hospitals = {
+            hospital.partition: name for name, hospital in settings.hospitals.items()
+        }
+        self._subscription = Subscription(
+            settings.kafka, f"passport.{destination}", settings.consumer.batch_records
+        )
         self._letters = Letters(settings.kafka, destination)
         order = sinks.module(settings.destinations[destination].type).ORDER
-        self._applier = Applier(destination, sink, self._letters, newest_wins=order == "newest-wins")
+        self._applier = Applier(
+            destination, sink, self._letters, newest_wins=order == "newest-wins"
+        )
         self._assigned: tuple[int, frozenset[int]] = (-1, frozenset())
         self._nothing_since = time.monotonic()
         self._partitions: dict[int, Partition] = {}
@@ -94,7 +122,9 @@ class Worker:
                         self._store(partition, now=True)
                 except Retry as error:
                     done = stop.is_set()
-                    log.warning("consumer waits", destination=self._destination, cause=_cause(error))
+                    log.warning(
+                        "consumer waits", destination=self._destination, cause=_cause(error)
+                    )
                     health.failing(f"consumer {self._destination}", _cause(error))
                     stop.wait(error.after)
         finally:
@@ -136,7 +166,9 @@ class Worker:
                 self._received(partition, items)
                 self._applier.batch(partition, items)
             self._ask(partition)
-            self._applier.reread(partition, busy=partition.next < (self._subscription.high(partition.number) or 0))
+            self._applier.reread(
+                partition, busy=partition.next < (self._subscription.high(partition.number) or 0)
+            )
             self._store(partition, now=partition.failures > 0)
         except (Retry, Fatal) as error:
             if isinstance(error, Fatal) and (self._alone() or not self._applier.at_hospital):
@@ -154,7 +186,9 @@ class Worker:
             pass
 
     def _ask(self, partition: Partition) -> None:
-        """Which persons the destination wants whole; not before an event has shown which epoch it is."""
+        """Which persons the destination wants whole; not before an event has shown which epoch it
+        is.
+        """
         now = time.monotonic()
         if now < partition.ask_at or not partition.lookups.newest > LOWEST:
             return
@@ -163,22 +197,36 @@ class Worker:
         partition.rereads.whole(wanted, None, partition.latest)
 
     def _store(self, partition: Partition, *, now: bool) -> None:
-        """Progress in the destination, then the offset in Kafka, when either has moved; `now`: also if it just was."""
+        """Progress in the destination, then the offset in Kafka, when either has moved; `now`: also
+        if it just was.
+        """
         if not now and time.monotonic() < partition.store_at:
             return
-        state = offset, version, rereads = partition.offset, partition.lookups.newest, partition.rereads.left()
+        state = offset, version, rereads = (
+            partition.offset,
+            partition.lookups.newest,
+            partition.rereads.left(),
+        )
         if state == partition.recorded:
             return
         partition.store_at = time.monotonic() + STORE_S
-        self._sink.record(Progress(partition.hospital_id, offset, version, partition.at_ms, rereads))
+        self._sink.record(
+            Progress(partition.hospital_id, offset, version, partition.at_ms, rereads)
+        )
         if not self._subscription.commit({partition.number: offset}):
-            log.info("offset not committed", partition=partition.number, reason="the group is being rearranged")
+            log.info(
+                "offset not committed",
+                partition=partition.number,
+                reason="the group is being rearranged",
+            )
         partition.recorded = state
         if partition.failures and not partition.paused:
             self._recovered(partition)
         high = self._subscription.high(partition.number)
         if high is not None:
-            metrics.CONSUMER_LAG.labels(self._destination, str(partition.number)).set(max(0, high - partition.next))
+            metrics.CONSUMER_LAG.labels(self._destination, str(partition.number)).set(
+                max(0, high - partition.next)
+            )
 
     def _recovered(self, partition: Partition) -> None:
         partition.failures = 0
@@ -220,7 +268,11 @@ class Worker:
             else:
                 self._subscription.pause(number)
                 self._subscription.seek(number, 0)
-                log.warning("partition of no hospital", partition=number, hint="add its hospital to the settings")
+                log.warning(
+                    "partition of no hospital",
+                    partition=number,
+                    hint="add its hospital to the settings",
+                )
         self._assigned = generation, assigned
         self._nothing_since = time.monotonic()
         if assigned:
@@ -231,7 +283,9 @@ class Worker:
         progress = self._sink.progress(name)
         start = self._first_offset(number, name, progress)
         self._subscription.seek(number, start)
-        self._subscription.resume(number)  # the client keeps a pause over a rearrangement that gives it back
+        self._subscription.resume(
+            number
+        )  # the client keeps a pause over a rearrangement that gives it back
         hospital = self._settings.hospitals[name]
         partition = Partition(number, name, hospital, self._settings.consumer, start)
         if progress is not None:
@@ -241,9 +295,11 @@ class Worker:
         self._partitions[number] = partition
 
     def _first_offset(self, number: int, name: str, progress: Progress | None) -> int:
-        """Where to start: the lower of the group's offset and the destination's; the topic's start if one has none.
+        """Where to start: the lower of the group's offset and the destination's; the topic's start
+        if one has none.
 
-        Kafka forgets a group's offset with its topic: one that was made anew may have as many records by now.
+        Kafka forgets a group's offset with its topic: one that was made anew may have as many
+        records by now.
         """
         first, end = self._subscription.bounds([number])[number]
         committed = self._subscription.committed(number)
@@ -272,8 +328,15 @@ class Worker:
             self._subscription.seek(number, 0)
 
     def _gap(self, hospital: str, cause: str) -> None:
-        """Changes may be missing that only the hospital still knows: said until the backfill has been asked for."""
-        log.error("gap in the topic", hospital=hospital, cause=cause, hint=f"passport backfill --hospital {hospital}")
+        """Changes may be missing that only the hospital still knows: said until the backfill has
+        been asked for.
+        """
+        log.error(
+            "gap in the topic",
+            hospital=hospital,
+            cause=cause,
+            hint=f"passport backfill --hospital {hospital}",
+        )
 
     def _caught_up(self) -> bool:
         if not self._partitions:
@@ -282,7 +345,8 @@ class Worker:
             return False
         ends = self._subscription.bounds([partition.number for partition in self._mine()])
         return all(
-            partition.next >= ends[partition.number][1] and not self._sink.wanted(partition.hospital_id, 1)
+            partition.next >= ends[partition.number][1]
+            and not self._sink.wanted(partition.hospital_id, 1)
             for partition in self._mine()
         )
 

@@ -1,1 +1,3 @@
-"""Destinations beside the product's stages: they import what any module on Python's path could, and no more."""
+"""Destinations beside the product's stages: they import what any module on Python's path could, and
+no more.
+"""

@@ -1,4 +1,6 @@
-"""docs/reference/asyncapi.json: the topics that others may read, with the schemas of the types that are parsed."""
+"""docs/reference/asyncapi.json: the topics that others may read, with the schemas of the types that
+are parsed.
+"""
 
 import json
 from typing import Any
@@ -15,8 +17,15 @@ MESSAGES = {
     "heartbeat": ("all up to this position is published", event._Heartbeat),  # noqa: SLF001
 }
 KEY = {"type": "string", "description": "The hospital's id, which has a partition of its own."}
-TRACEPARENT = {"type": "string", "description": "W3C Trace Context, of a transaction that is traced."}
-LETTER = {"type": "string", "contentEncoding": "binary", "description": "The record as it came, or null: settled."}
+TRACEPARENT = {
+    "type": "string",
+    "description": "W3C Trace Context, of a transaction that is traced.",
+}
+LETTER = {
+    "type": "string",
+    "contentEncoding": "binary",
+    "description": "The record as it came, or null: settled.",
+}
 
 
 def page() -> str:
@@ -36,11 +45,16 @@ def _document() -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": {
-            "changes": _channel(kafka.topic, "One partition a hospital, in commit order.", list(messages)),
-            "deadLetters": _channel(kafka.dead_letters_topic, "Why each is here stands in its headers.", ["letter"]),
+            "changes": _channel(
+                kafka.topic, "One partition a hospital, in commit order.", list(messages)
+            ),
+            "deadLetters": _channel(
+                kafka.dead_letters_topic, "Why each is here stands in its headers.", ["letter"]
+            ),
         },
         "operations": {
-            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}} for name in ("changes", "deadLetters")
+            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
+            for name in ("changes", "deadLetters")
         },
         "components": {"messages": {**messages, "letter": letter}, "schemas": _schemas()},
     }

@@ -1,6 +1,8 @@
-"""Draws the dashboard's main panels from a running Prometheus: ``python -m dev.dashboard_picture URL RUN``.
+"""Draws the dashboard's main panels from a running Prometheus: ``python -m dev.dashboard_picture
+URL RUN``.
 
-Titles, queries, units and scales are those of deploy/grafana/passport.json; RUN is what ``dev.dashboard_run`` wrote.
+Titles, queries, units and scales are those of deploy/grafana/passport.json; RUN is what
+``dev.dashboard_run`` wrote.
 """
 
 import itertools
@@ -22,7 +24,13 @@ COLUMNS = 2
 WIDTH, HEIGHT, GAP = 452, 224, 12  # of a panel with its frame, px
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 74, 30  # from the frame to what is drawn in
 HOSPITALS = ("#0072b2", "#d55e00", "#009e73", "#7a5195")  # by partition
-OUTCOMES = {"stored": "#009e73", "unmatched": "#7a5195", "unchanged": "#777", "stale": "#b8860b", "rejected": "#d00000"}
+OUTCOMES = {
+    "stored": "#009e73",
+    "unmatched": "#7a5195",
+    "unchanged": "#777",
+    "stale": "#b8860b",
+    "rejected": "#d00000",
+}
 DASHES = ("", "5 3", "1.5 3")
 STYLE = """
 text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #333 }
@@ -96,11 +104,16 @@ def drawn(url: str, run: dict[str, Any]) -> str:
     caption_at = GAP + (len(PANELS) + 1) // COLUMNS * (HEIGHT + GAP) + 14
     words = [*caption(run, firing)]
     width, height = GAP + COLUMNS * (WIDTH + GAP), caption_at + len(words) * 19
-    lines = [f'<g transform="translate({GAP + 4} {caption_at + row * 19})">{one}</g>' for row, one in enumerate(words)]
+    lines = [
+        f'<g transform="translate({GAP + 4} {caption_at + row * 19})">{one}</g>'
+        for row, one in enumerate(words)
+    ]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">'
     back = f'<rect width="{width}" height="{height}" rx="8" fill="#f6f6f4"/>'
     title = "<title>The dashboard's main panels during a run with faults</title>"
-    return "\n".join([head, title, f"<style>{STYLE}</style>", back, *groups, *lines, "</svg>"]) + "\n"
+    return (
+        "\n".join([head, title, f"<style>{STYLE}</style>", back, *groups, *lines, "</svg>"]) + "\n"
+    )
 
 
 def asked(url: str, query: str, run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,7 +128,11 @@ def answers(url: str, panel: dict[str, Any], run: dict[str, Any]) -> list[Series
     """With Grafana's variables as it would set them: all hospitals, a rate over four scrapes."""
     found = []
     for target in panel["targets"]:
-        query = target["expr"].replace("$hospital", ".*").replace("$__rate_interval", f"{4 * run['step']}s")
+        query = (
+            target["expr"]
+            .replace("$hospital", ".*")
+            .replace("$__rate_interval", f"{4 * run['step']}s")
+        )
         found += [(target, one["metric"], one["values"]) for one in asked(url, query, run)]
     found.sort(key=lambda one: (order_of(one[1], run), name_of(one[0], one[1])))
     series: list[Series] = []
@@ -142,18 +159,25 @@ def colour_of(labels: dict[str, str], run: dict[str, Any]) -> str:
 def order_of(labels: dict[str, str], run: dict[str, Any]) -> int:
     if "hospital" in labels:
         return int(run["hospitals"].index(labels["hospital"]))
-    return int(labels["partition"]) if "partition" in labels else [*OUTCOMES].index(labels["outcome"])
+    return (
+        int(labels["partition"]) if "partition" in labels else [*OUTCOMES].index(labels["outcome"])
+    )
 
 
 def alerts(url: str, run: dict[str, Any]) -> list[tuple[str, float, float]]:
     """What fired: (name, from, to) in seconds from the start."""
     found = asked(url, 'ALERTS{alertstate="firing"}', run)
-    spans = [(one["metric"]["alertname"], one["values"][0][0], one["values"][-1][0]) for one in found]
+    spans = [
+        (one["metric"]["alertname"], one["values"][0][0], one["values"][-1][0]) for one in found
+    ]
     return [(name, first - run["start"], last - run["start"]) for name, first, last in spans]
 
 
 def panel_parts(
-    panel: dict[str, Any], series: Sequence[Series], firing: Sequence[tuple[str, float, float]], run: dict[str, Any]
+    panel: dict[str, Any],
+    series: Sequence[Series],
+    firing: Sequence[tuple[str, float, float]],
+    run: dict[str, Any],
 ) -> Iterator[str]:
     x = Scale(0, run["end"] - run["start"], LEFT, WIDTH - LEFT - RIGHT)
     yield f'<rect width="{WIDTH}" height="{HEIGHT}" rx="5" fill="#fff" stroke="#ddd"/>'
@@ -163,13 +187,19 @@ def panel_parts(
         yield f'<rect class="alert" x="{x(first):.1f}" y="{TOP}" {size}/>'
     yield from time_axis(x)
     yield from marks(x, run)
-    yield from bars(series, x, run["step"]) if panel["type"] == "stat" else lines(panel, series, x, run["step"])
+    yield from (
+        bars(series, x, run["step"])
+        if panel["type"] == "stat"
+        else lines(panel, series, x, run["step"])
+    )
 
 
 def lines(panel: dict[str, Any], series: Sequence[Series], x: Scale, step: float) -> Iterator[str]:
     defaults = panel["fieldConfig"]["defaults"]
     is_log = defaults.get("custom", {}).get("scaleDistribution", {}).get("type") == "log"
-    y = vertical([value for one in series for _, value in one.points if math.isfinite(value)], is_log)
+    y = vertical(
+        [value for one in series for _, value in one.points if math.isfinite(value)], is_log
+    )
     yield from legend(series)
     for value in y.ticks():
         said = with_unit(value, defaults["unit"])
@@ -191,7 +221,11 @@ def bars(series: Sequence[Series], x: Scale, step: float) -> Iterator[str]:
 
 def spells(times: Sequence[float], step: float) -> Iterator[tuple[float, float]]:
     """First and last of each run of times without a gap."""
-    breaks = [0, *(n for n in range(1, len(times)) if times[n] - times[n - 1] > 1.5 * step), len(times)]
+    breaks = [
+        0,
+        *(n for n in range(1, len(times)) if times[n] - times[n - 1] > 1.5 * step),
+        len(times),
+    ]
     yield from ((times[first], times[end - 1]) for first, end in itertools.pairwise(breaks))
 
 
@@ -234,7 +268,9 @@ def marks(x: Scale, run: dict[str, Any]) -> Iterator[str]:
 
 
 def mark(number: int, x: float, y: float) -> str:
-    text = f'<text class="number" x="{x:.1f}" y="{y + 3.4:.1f}" text-anchor="middle">{number}</text>'
+    text = (
+        f'<text class="number" x="{x:.1f}" y="{y + 3.4:.1f}" text-anchor="middle">{number}</text>'
+    )
     return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="6.5"/>{text}'
 
 
@@ -268,10 +304,15 @@ def caption(run: dict[str, Any], firing: Sequence[tuple[str, float, float]]) -> 
     ]
     for name, first, last in firing:
         words = f"{clock(first)} to {clock(last)} {name} fires"
-        told.append(f'<rect class="alert" x="0" y="-11" width="14" height="14"/><text x="20" y="0">{words}</text>')
+        told.append(
+            f'<rect class="alert" x="0" y="-11" width="14" height="14"/><text x="20" y="0">{words}</text>'
+        )
     half = (len(told) + 1) // 2
     for row in range(half):
-        rest = [f'<g transform="translate({WIDTH + GAP} 0)">{one}</g>' for one in told[row + half : row + half + 1]]
+        rest = [
+            f'<g transform="translate({WIDTH + GAP} 0)">{one}</g>'
+            for one in told[row + half : row + half + 1]
+        ]
         yield told[row] + "".join(rest)
 
 

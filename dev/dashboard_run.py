@@ -1,7 +1,8 @@
-"""The run that docs/how-to/dashboard.svg shows: ``python -m dev.dashboard_run`` makes it, and draws it, in ten minutes.
+"""The run that docs/how-to/dashboard.svg shows: ``python -m dev.dashboard_run`` makes it, and draws
+it, in ten minutes.
 
-Two hospitals at work, real roles, a real Prometheus. The consumer is away for a while, a reader is killed, and one
-hospital imports old results all at once.
+Two hospitals at work, real roles, a real Prometheus. The consumer is away for a while, a reader is
+killed, and one hospital imports old results all at once.
 """
 
 import json
@@ -46,14 +47,23 @@ class Run:
 
     def __init__(self, site: Site) -> None:
         self.site, self.began = site, time.time()
-        self.ports = {name: kept(FOLDER / name.replace(" ", "-")) for name in ("cdc kigali", "cdc huye", "consume")}
+        self.ports = {
+            name: kept(FOLDER / name.replace(" ", "-"))
+            for name in ("cdc kigali", "cdc huye", "consume")
+        }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
         role, _, hospital = name.partition(" ")
-        words = ("cdc", "run", "--hospital", hospital) if role == "cdc" else ("consume", "--destination", "passport")
+        words = (
+            ("cdc", "run", "--hospital", hospital)
+            if role == "cdc"
+            else ("consume", "--destination", "passport")
+        )
         environment = {**os.environ, "PASSPORT_HEALTH__PORT": str(self.ports[name])}
-        self.processes[name] = started(self.site.command(*words), FOLDER / f"{role}.log", environment)
+        self.processes[name] = started(
+            self.site.command(*words), FOLDER / f"{role}.log", environment
+        )
 
     def end(self, name: str, number: int = signal.SIGTERM) -> None:
         process = self.processes.pop(name)
@@ -89,7 +99,9 @@ class Run:
 def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        here = stack.enter_context(site(seed=7, patients=PATIENTS, data=None, portal=pages.settings(), say=print))
+        here = stack.enter_context(
+            site(seed=7, patients=PATIENTS, data=None, portal=pages.settings(), say=print)
+        )
         register(here)
         run = Run(here)
         url = stack.enter_context(prometheus(run))
@@ -105,9 +117,13 @@ def main() -> int:
         return dashboard_picture.main(url, FOLDER / "run.json")
 
 
-def started(command: Sequence[str], log: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+def started(
+    command: Sequence[str], log: Path, environment: dict[str, str]
+) -> "subprocess.Popen[bytes]":
     with log.open("ab") as said:
-        return subprocess.Popen(command, stdout=said, stderr=said, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=said, stderr=said, env=environment, start_new_session=True
+        )
 
 
 def register(site: Site) -> None:
@@ -122,15 +138,24 @@ def prometheus(run: Run) -> Iterator[str]:
     install.promtool()
     port = kept(FOLDER / "prometheus-port")
     jobs = [
-        {"job_name": f"passport-{name.replace(' ', '-')}", "static_configs": [{"targets": [f"127.0.0.1:{role}"]}]}
+        {
+            "job_name": f"passport-{name.replace(' ', '-')}",
+            "static_configs": [{"targets": [f"127.0.0.1:{role}"]}],
+        }
         for name, role in run.ports.items()
     ]
     interval = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"}
     rules = [str(ROOT / "deploy/prometheus/alerts.yaml")]
     file, url = FOLDER / "prometheus.yml", f"http://127.0.0.1:{port}"
-    file.write_text(yaml.safe_dump({"global": interval, "rule_files": rules, "scrape_configs": jobs}), "utf-8")
+    file.write_text(
+        yaml.safe_dump({"global": interval, "rule_files": rules, "scrape_configs": jobs}), "utf-8"
+    )
     command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={FOLDER / 'tsdb'}"]
-    process = started([*command, f"--web.listen-address=127.0.0.1:{port}"], FOLDER / "prometheus.log", {**os.environ})
+    process = started(
+        [*command, f"--web.listen-address=127.0.0.1:{port}"],
+        FOLDER / "prometheus.log",
+        {**os.environ},
+    )
     try:
         wait_ready(url)
         yield url

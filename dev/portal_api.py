@@ -16,8 +16,12 @@ DOCUMENT = Path(__file__).parents[1] / "docs/reference/portal-api.json"
 def main() -> None:
     """Nothing is connected to."""
     client: MongoClient[dict[str, Any]] = MongoClient("mongodb://127.0.0.1", connect=False)
-    app = create(Portal(jwt_secret=SecretStr("of nobody, for the document alone")), {}, client["none"], list)
-    DOCUMENT.write_text(json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    app = create(
+        Portal(jwt_secret=SecretStr("of nobody, for the document alone")), {}, client["none"], list
+    )
+    DOCUMENT.write_text(
+        json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     client.close()
 
 

@@ -1,4 +1,6 @@
-"""The reference pages that are made from code: ``python -m dev.reference`` writes them, a unit test holds them."""
+"""The reference pages that are made from code: ``python -m dev.reference`` writes them, a unit test
+holds them.
+"""
 
 import re
 import sys
@@ -14,9 +16,9 @@ from pydantic.fields import FieldInfo
 from typer.cli import get_docs_for_click
 from typer.main import get_command
 
+from cli import app
 from dev import asyncapi
 from passport import metrics
-from passport.cli import app
 from passport.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +45,10 @@ def main() -> int:
 def _command_line() -> str:
     command = get_command(app)
     text: str = get_docs_for_click(obj=command, ctx=typer.Context(command), name="passport")
-    return text.rstrip() + "\n\nExit codes: 0 ok, 1 failed, 2 usage or settings, 3 a server isn't there.\n"
+    return (
+        text.rstrip()
+        + "\n\nExit codes: 0 ok, 1 failed, 2 usage or settings, 3 a server isn't there.\n"
+    )
 
 
 def _metrics() -> str:
@@ -59,9 +64,20 @@ def _metrics() -> str:
 
 
 def _settings() -> str:
-    notes = {path: note for file in ("default.yaml", "local.example.yaml") for path, note in _comments(file)}
-    rows = ["# Settings", "", "`<id>` is a hospital's, `<name>` a destination's. A variable is the path in capitals"]
-    rows += ["with `__` for each dot behind `PASSPORT_`: `PASSPORT_HOSPITALS__KIGALI__MYSQL__PASSWORD`.", ""]
+    notes = {
+        path: note
+        for file in ("default.yaml", "local.example.yaml")
+        for path, note in _comments(file)
+    }
+    rows = [
+        "# Settings",
+        "",
+        "`<id>` is a hospital's, `<name>` a destination's. A variable is the path in capitals",
+    ]
+    rows += [
+        "with `__` for each dot behind `PASSPORT_`: `PASSPORT_HOSPITALS__KIGALI__MYSQL__PASSWORD`.",
+        "",
+    ]
     rows += ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for path, field in _fields(Settings):
         note = notes.get(re.sub(r"<\w+>\.", "", path)) or notes.get(path, "")
@@ -83,7 +99,9 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
 
 def _model(annotation: Any) -> type[BaseModel] | None:
     candidates = [annotation, *get_args(annotation)]
-    return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return next(
+        (one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None
+    )
 
 
 def _type(annotation: Any) -> str:
@@ -95,7 +113,13 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
         return "mapping"
-    return {str: "text", int: "number", float: "number", bool: "yes or no", SecretStr: "secret"}.get(annotation, "path")
+    return {
+        str: "text",
+        int: "number",
+        float: "number",
+        bool: "yes or no",
+        SecretStr: "secret",
+    }.get(annotation, "path")
 
 
 def _default(field: FieldInfo) -> str:
@@ -116,7 +140,10 @@ def _comments(name: str) -> Iterator[tuple[str, str]]:
             depth = len(found[1]) // 2
             path = [*path[:depth], found[2]]
             if found[4]:
-                yield ".".join(one for one in path if one not in ("kigali", "passport", "lines")), found[4]
+                yield (
+                    ".".join(one for one in path if one not in ("kigali", "passport", "lines")),
+                    found[4],
+                )
 
 
 if __name__ == "__main__":

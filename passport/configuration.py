@@ -1,4 +1,6 @@
-"""Settings from their four places: default.yaml, --config FILE over it, /run/secrets over that, PASSPORT_* over all."""
+"""Settings from their four places: default.yaml, --config FILE over it, /run/secrets over that,
+PASSPORT_* over all.
+"""
 
 import json
 import os
@@ -10,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from passport.errors import Fatal, listed, reduced
+from passport.errors import BadSettings, without_text
 from passport.settings import Settings
 
 PREFIX = "PASSPORT_"
@@ -19,10 +21,6 @@ OTHER_NAMES = frozenset({"PASSPORT_CONFIG", "PASSPORT_STACK_CACHE", "PASSPORT_RE
 SECRETS = Path("/run/secrets")
 
 Tree = dict[str, Any]
-
-
-class BadSettings(Fatal):
-    """Settings that can't be used, all problems at once. Exit code 2."""
 
 
 def packaged(name: str) -> Path:
@@ -34,7 +32,9 @@ def packaged(name: str) -> Path:
 def load(
     file: Path | None, environ: Mapping[str, str] = os.environ, secrets: Path = SECRETS
 ) -> tuple[Settings, list[str]]:
-    """Settings, and the names of PASSPORT_* variables that are none. BadSettings names every problem, no value."""
+    """Settings, and the names of PASSPORT_* variables that are none. BadSettings names every
+    problem, no value.
+    """
     tree = _read(packaged("default.yaml"))
     if file is not None:
         tree = _laid_over(tree, _read(file))
@@ -49,7 +49,8 @@ def load(
         return Settings.model_validate(tree), unknown
     except ValidationError as error:
         raise BadSettings(
-            f"these settings can't be used:\n{listed(_problems(error))}",
+            "these settings can't be used",
+            details=_problems(error),
             hint=f"correct them in {file or 'the file of --config or PASSPORT_CONFIG'};"
             " config/local.example.yaml shows each",
         ) from None
@@ -59,7 +60,9 @@ def shown(settings: Settings) -> Tree:
     """All settings as a tree, secrets as stars."""
     tree: Tree = settings.model_dump(mode="json")
     for destination in tree["destinations"].values():
-        destination["options"] = {name: _masked(name, value) for name, value in destination["options"].items()}
+        destination["options"] = {
+            name: _masked(name, value) for name, value in destination["options"].items()
+        }
     return tree
 
 
@@ -68,16 +71,23 @@ def _read(file: Path) -> Tree:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadSettings(
-            f"settings file {file} does not exist", hint="cp config/local.example.yaml config/local.yaml and edit it"
+            f"settings file {file} does not exist",
+            hint="cp config/local.example.yaml config/local.yaml and edit it",
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BadSettings(f"settings file {file} is not YAML{where}", hint=f"correct {file}{where}") from None
+        raise BadSettings(
+            f"settings file {file} is not YAML{where}", hint=f"correct {file}{where}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"settings file {file} can't be read ({reduced(error)})", hint=f"ls -l {file}") from None
+        raise BadSettings(
+            f"settings file {file} can't be read ({without_text(error)})", hint=f"ls -l {file}"
+        ) from None
     if not isinstance(tree, dict | None):
-        raise BadSettings(f"settings file {file} is not a mapping", hint=f"correct the first line of {file}")
+        raise BadSettings(
+            f"settings file {file} is not a mapping", hint=f"correct the first line of {file}"
+        )
     return tree or {}
 
 
@@ -85,7 +95,9 @@ def _laid_over(below: Tree, above: Tree) -> Tree:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[str(key)] = _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[str(key)] = (
+            _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 
@@ -127,13 +139,17 @@ def _value(text: str) -> Any:
 
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        where = ".".join(str(part) for part in problem["loc"] if part not in ("str", "PlaceholderHospital"))
+        where = ".".join(
+            str(part) for part in problem["loc"] if part not in ("str", "PlaceholderHospital")
+        )
         text = problem["msg"].removeprefix("Value error, ")
         yield f"{where}: {text}" if where else text
 
 
 def _masked(name: str, value: Any) -> Any:
-    """Options are the destination's own: what may hold a secret is starred, credentials in addresses too."""
+    """Options are the destination's own: what may hold a secret is starred, credentials in
+    addresses too.
+    """
     if any(word in name for word in ("key", "secret", "password", "token")):
         return "**********"
     if isinstance(value, str) and "://" in value and "@" in value:

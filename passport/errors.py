@@ -1,69 +1,137 @@
-"""Errors, named by what to do about them."""
+"""The errors that this project raises on purpose, named by what to do about them.
+
+Each error says three things. `reason` is one line: what is wrong, and with which hospital, server or
+setting. `hint` is the next command to type or setting to change. `origin` is the party whose failure
+it is: a hospital, a destination or Kafka. None of them quotes a patient's value.
+"""
 
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+
+class Origin(NamedTuple):
+    """The party whose failure an error is; `name` is its id in the settings ("" for Kafka)."""
+
+    kind: Literal["hospital", "destination", "kafka"]
+    name: str = ""
+
+    @classmethod
+    def hospital(cls, hospital_id: str) -> "Origin":
+        return cls("hospital", hospital_id)
+
+    @classmethod
+    def destination(cls, name: str) -> "Origin":
+        return cls("destination", name)
+
+
+KAFKA = Origin("kafka")
 
 
 class PassportError(Exception):
-    """Anything that this project raises on purpose."""
+    """Anything that this project raises on purpose.
+
+    `details` are further lines that belong to the reason, such as each setting that is wrong.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        details: Iterable[str] = (),
+        hint: str = "",
+        origin: Origin | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.details = tuple(details)
+        self.hint = hint
+        self.origin = origin
+
+    def __str__(self) -> str:
+        lines = [self.reason, *(f"  - {detail}" for detail in self.details)]
+        if self.hint:
+            lines.append(f"  -> {self.hint}")
+        return "\n".join(lines)
 
 
 class Retry(PassportError):  # noqa: N818  # named by its remedy
-    """Try the same thing again after `after` seconds; the work is kept."""
+    """The same thing may work again after `after` seconds. The work is kept meanwhile."""
 
-    def __init__(self, message: str, *, after: float = 1.0) -> None:
-        super().__init__(message)
+    def __init__(
+        self, reason: str, *, hint: str = "", origin: Origin | None = None, after: float = 1.0
+    ) -> None:
+        super().__init__(reason, hint=hint, origin=origin)
         self.after = after
 
 
 class Reject(PassportError):  # noqa: N818
-    """This one record can't be carried: park it with `reason` (one of few words) and go on."""
+    """This one record can't be carried. Park it with `reason`, which is one of few words, and go on.
+
+    `detail` says more, such as the name of a column. It never says a value.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        super().__init__(reason)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 class Fatal(PassportError):  # noqa: N818
-    """Can't go on without a person: `message` names hospital or setting and cause, `hint` what to type next."""
+    """Nothing goes on without a person, who does what `hint` says."""
 
-    def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(
+        self,
+        reason: str,
+        *,
+        hint: str,
+        details: Iterable[str] = (),
+        origin: Origin | None = None,
+    ) -> None:
+        super().__init__(reason, details=details, hint=hint, origin=origin)
 
-    def __str__(self) -> str:
-        return f"{self.message}\n  -> {self.hint}"
+
+class BadSettings(Fatal):
+    """The settings or the arguments of a command can't be used. A command ends with exit code 2."""
 
 
 class Gap(Fatal):
-    """What was asked for is gone from the source's binlog (purged, reset, another server): only a new epoch helps."""
+    """The binlog no longer has what was asked for: it was purged or reset, or the server is another.
+
+    Only a new epoch helps. The reader begins one by itself.
+    """
 
 
 class Altered(Retry):
-    """obs has other columns by now than the connection that reads it has listed."""
+    """A table has other columns by now than the connection that reads it has listed."""
 
 
 class NotReady(Retry):
     """A server isn't there (yet). A loop tries again; a command ends with exit code 3."""
 
-    def __init__(self, message: str, *, hint: str, after: float = 2.0) -> None:
-        super().__init__(message, after=after)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message}\n  -> {self.hint}"
+    def __init__(
+        self, reason: str, *, hint: str, origin: Origin | None = None, after: float = 2.0
+    ) -> None:
+        super().__init__(reason, hint=hint, origin=origin, after=after)
 
 
-def reduced(error: BaseException) -> str:
-    """A client's error without its text, which may quote values: ``OperationalError 1045``."""
+def unknown_hospital(hospital_id: str, known: Iterable[str]) -> BadSettings:
+    """Return the error for a hospital that the settings don't have; `known` are those they have."""
+    names = ", ".join(sorted(known)) or "none"
+    return BadSettings(
+        f"hospital {hospital_id!r} is not in the settings (set: {names})",
+        hint="passport config show",
+    )
+
+
+def without_text(error: BaseException) -> str:
+    """Return a client's error as its type and number, such as ``OperationalError 1045``.
+
+    Its text is left out, because it may quote values.
+    """
     code = getattr(error, "code", None) or getattr(error, "errno", None)
     if code is None and error.args and isinstance(error.args[0], int):
         code = error.args[0]
     name = type(error).__name__
     return f"{name} {code}" if isinstance(code, int) else name
-
-
-def listed(problems: Iterable[str]) -> str:
-    """All problems of one kind in one message, a line each."""
-    return "\n".join(f"  - {problem}" for problem in problems)

@@ -1,10 +1,13 @@
 """ChangeEvent: what travels in Kafka, as Debezium-shaped JSON without the schema wrapper.
 
-Four kinds share one topic, each in its hospital's partition, in commit order (header ``ce_type`` repeats the kind):
+Four kinds share one topic, each in its hospital's partition, in commit order (header ``ce_type``
+repeats the kind):
 
-- ``row``: a row of obs changed (`op` c, u, d) or was read (r). DATETIMEs stay the hospital's wall time, zone-less ISO.
+- ``row``: a row of obs changed (`op` c, u, d) or was read (r). DATETIMEs stay the hospital's wall
+  time, zone-less ISO.
 - ``notice``: a row changed in a table that obs are enriched from or matched by: keys.
-- ``chunk``: every obs row in `range` was read at this version and these `keys` were there: others are gone.
+- ``chunk``: every obs row in `range` was read at this version and these `keys` were there: others
+  are gone.
 - ``heartbeat``: the reader is alive and has read up to this position.
 """
 
@@ -32,9 +35,9 @@ KINDS = frozenset({"row", "notice", "chunk", "heartbeat"})
 class EventSource(msgspec.Struct, frozen=True):
     """Where an event comes from.
 
-    `file`, `pos` (END of the outer binlog event), `row` (ordinal in it, 0 = read by SELECT); `gtid` as the server
-    writes it, "" without; `server`: identity of the server whose positions these are; `ts_ms`: the source's time of
-    the change; `version`: see passport.version.
+    `file`, `pos` (END of the outer binlog event), `row` (ordinal in it, 0 = read by SELECT); `gtid`
+    as the server writes it, "" without; `server`: identity of the server whose positions these are;
+    `ts_ms`: the source's time of the change; `version`: see passport.version.
     """
 
     hospital: str
@@ -54,9 +57,10 @@ class EventSource(msgspec.Struct, frozen=True):
 class ChangeEvent(msgspec.Struct, frozen=True):
     """One record of the topic.
 
-    row: `op`, `before`, `after` (allow-listed columns; None where there is none) and `last` of its `transaction`.
-    notice: `op`, `keys` = the key columns of the row before and after, each {column: int or None}, no doubles.
-    chunk: `first` < obs_id <= `to` (None: open-ended), `keys` = the obs_ids present.
+    row: `op`, `before`, `after` (allow-listed columns; None where there is none) and `last` of its
+    `transaction`. notice: `op`, `keys` = the key columns of the row before and after, each {column:
+    int or None}, no doubles. chunk: `first` < obs_id <= `to` (None: open-ended), `keys` = the
+    obs_ids present.
     """
 
     kind: Kind
@@ -130,7 +134,9 @@ class _Row(_Wire, tag="row"):
             if row is not None and not isinstance(row.get("obs_id"), int):
                 raise TypeError
         of = self.transaction
-        return ChangeEvent("row", self.source, self.ts_ms, self.op, self.before, self.after, of.id, of.last)
+        return ChangeEvent(
+            "row", self.source, self.ts_ms, self.op, self.before, self.after, of.id, of.last
+        )
 
 
 class _Notice(_Wire, tag="notice"):
@@ -147,7 +153,9 @@ class _Chunk(_Wire, tag="chunk"):
     keys: tuple[int, ...]
 
     def event(self) -> ChangeEvent:
-        return ChangeEvent("chunk", self.source, self.ts_ms, keys=self.keys, first=self.first, to=self.to)
+        return ChangeEvent(
+            "chunk", self.source, self.ts_ms, keys=self.keys, first=self.first, to=self.to
+        )
 
 
 class _Heartbeat(_Wire, tag="heartbeat"):
@@ -167,12 +175,15 @@ def _unreadable(value: bytes, error: Exception) -> Reject:
 
 
 class RowEnvelope:
-    """Writes row events from JSON text: byte for byte what `ChangeEvent.encode` gives, at a tenth of its cost.
+    """Writes row events from JSON text: byte for byte what `ChangeEvent.encode` gives, at a tenth
+    of its cost.
 
     `at` says what the rows of one binlog event share, then a call a row.
     """
 
-    def __init__(self, *, hospital: str, timezone: str, db: str, table: str, server: str, origin: Origin) -> None:
+    def __init__(
+        self, *, hospital: str, timezone: str, db: str, table: str, server: str, origin: Origin
+    ) -> None:
         self._source = (
             f'"source":{{"hospital":{quoted(hospital)},"timezone":{quoted(timezone)},"db":{quoted(db)},'
             f'"table":{quoted(table)},"file":'
@@ -181,13 +192,19 @@ class RowEnvelope:
         self._origin = origin
         self._middle = self._version = self._end = ""
 
-    def at(self, *, file: str, pos: int, gtid: str, ts_ms: int, prefix: str, transaction: str) -> None:
+    def at(
+        self, *, file: str, pos: int, gtid: str, ts_ms: int, prefix: str, transaction: str
+    ) -> None:
         """`prefix`: the version without the row's ordinal."""
         self._middle = f'{self._source}"{file}","pos":{pos},"row":'
-        self._version = f',"gtid":"{gtid}","server":{self._server},"ts_ms":{ts_ms},"version":"{prefix}'
+        self._version = (
+            f',"gtid":"{gtid}","server":{self._server},"ts_ms":{ts_ms},"version":"{prefix}'
+        )
         self._end = f'","origin":"{self._origin}"}},"transaction":{{"id":"{transaction}","last":'
 
-    def __call__(self, op: str, before: str | None, after: str | None, row: int, last: bool, now_ms: int) -> bytes:
+    def __call__(
+        self, op: str, before: str | None, after: str | None, row: int, last: bool, now_ms: int
+    ) -> bytes:
         """`before` and `after` are JSON texts of rows, or None; `row`: ordinal in the binlog event."""
         return (
             f'{{"v":{ENVELOPE},"kind":"row","op":"{op}","before":{before or "null"},"after":{after or "null"},'

@@ -1,4 +1,6 @@
-"""/livez (the process), /readyz (what it needs and whether it gets on, 503 with names) and /metrics."""
+"""/livez (the process), /readyz (what it needs and whether it gets on, 503 with names) and
+/metrics.
+"""
 
 import json
 import threading
@@ -15,7 +17,9 @@ _lock = threading.Lock()
 
 
 def failing(what: str, cause: str) -> None:
-    """Says that `what` (a hospital, a partition, a destination) doesn't get on; `working` takes it back."""
+    """Says that `what` (a hospital, a partition, a destination) doesn't get on; `working` takes it
+    back.
+    """
     with _lock:
         _failing.setdefault(what, (cause, time.time()))
 
@@ -28,7 +32,10 @@ def working(what: str) -> None:
 def failures() -> dict[str, str]:
     """What doesn't get on now, and why."""
     with _lock:
-        return {what: f"{cause}, for {time.time() - since:.0f} s" for what, (cause, since) in _failing.items()}
+        return {
+            what: f"{cause}, for {time.time() - since:.0f} s"
+            for what, (cause, since) in _failing.items()
+        }
 
 
 def serve(settings: Health) -> None:
@@ -46,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
             "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest()),
         }
         answer = answers.get(self.path.partition("?")[0])
-        status, kind, body = answer() if answer else (404, "text/plain", b"/livez /readyz /metrics\n")
+        status, kind, body = (
+            answer() if answer else (404, "text/plain", b"/livez /readyz /metrics\n")
+        )
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

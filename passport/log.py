@@ -1,4 +1,6 @@
-"""Logs: JSON lines on stderr unless a person watches, with an allow-list of keys so that no patient's value gets in."""
+"""Logs: JSON lines on stderr unless a person watches, with an allow-list of keys so that no
+patient's value gets in.
+"""
 
 import logging
 import sys
@@ -9,7 +11,8 @@ from structlog.typing import EventDict, Processor
 
 from passport.settings import Logs
 
-# Everything that a log line may carry. A key that is not here is dropped: values of patients have no way in.
+# Everything that a log line may carry. A key that is not here is dropped: values of patients have
+# no way in.
 # fmt: off
 KEYS = frozenset({
     "event", "level", "timestamp", "logger", "hospital", "partition", "topic", "offset", "destination", "role",
@@ -33,7 +36,9 @@ def configure(settings: Logs) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _allowed,
     ]
-    renderer: Processor = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    renderer: Processor = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level)),
@@ -45,7 +50,9 @@ def configure(settings: Logs) -> None:
 
 
 def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
-    """The clients' own records: their logger, level and place, never their message, which may quote values."""
+    """The clients' own records: their logger, level and place, never their message, which may quote
+    values.
+    """
     handler = logging.StreamHandler(_Stderr())
     handler.addFilter(_Seldom())
     handler.setFormatter(
@@ -62,7 +69,9 @@ def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
 
 
 class _Stderr:
-    """Whatever is stderr when a line is written: while a progress bar is shown, rich puts lines above it."""
+    """Whatever is stderr when a line is written: while a progress bar is shown, rich puts lines
+    above it.
+    """
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -72,7 +81,9 @@ class _Stderr:
 
 
 class _Seldom(logging.Filter):
-    """Lets a client's message from one place through once in QUIET_S: they repeat themselves while a server is away."""
+    """Lets a client's message from one place through once in QUIET_S: they repeat themselves while
+    a server is away.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +99,9 @@ class _Seldom(logging.Filter):
 
 def _tidying(args: Any) -> None:
     """An error where nobody can catch it, in a destructor: its type, never its text."""
-    structlog.get_logger().warning("error while tidying up", error=getattr(args.exc_type, "__name__", ""))
+    structlog.get_logger().warning(
+        "error while tidying up", error=getattr(args.exc_type, "__name__", "")
+    )
 
 
 def _place(_: Any, __: str, event: EventDict) -> EventDict:

@@ -3,9 +3,17 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 EVENTS = Counter("passport_cdc_events_total", "Changes published", ["hospital", "table", "op"])
-SKIPPED = Counter("passport_cdc_events_skipped_total", "Statements that no row event carries", ["hospital", "reason"])
-CDC_LAG = Gauge("passport_cdc_lag_seconds", "Age of the last change when it was published", ["hospital"])
-LAST_EVENT = Gauge("passport_cdc_last_event_timestamp_seconds", "Source time of the last change", ["hospital"])
+SKIPPED = Counter(
+    "passport_cdc_events_skipped_total",
+    "Statements that no row event carries",
+    ["hospital", "reason"],
+)
+CDC_LAG = Gauge(
+    "passport_cdc_lag_seconds", "Age of the last change when it was published", ["hospital"]
+)
+LAST_EVENT = Gauge(
+    "passport_cdc_last_event_timestamp_seconds", "Source time of the last change", ["hospital"]
+)
 HEADROOM = Gauge(
     "passport_cdc_binlog_headroom_seconds",
     "At least so long until the server purges the file of the saved position; +Inf: never",
@@ -14,7 +22,9 @@ HEADROOM = Gauge(
 CONNECTED = Gauge("passport_cdc_connected", "1 while the binlog is being read", ["hospital"])
 DISCONNECTS = Counter("passport_cdc_disconnects_total", "Binlog connections lost", ["hospital"])
 SNAPSHOT_ROWS = Counter("passport_cdc_snapshot_rows_total", "Rows read by snapshots", ["hospital"])
-SNAPSHOT_DONE = Gauge("passport_cdc_snapshot_done_ratio", "Share of the obs keys that is read", ["hospital"])
+SNAPSHOT_DONE = Gauge(
+    "passport_cdc_snapshot_done_ratio", "Share of the obs keys that is read", ["hospital"]
+)
 SNAPSHOT_RUNNING = Gauge("passport_cdc_snapshot_running", "1 while a snapshot runs", ["hospital"])
 
 APPLY_SECONDS = Histogram(
@@ -28,17 +38,29 @@ RECORDS = Counter(
     "Observations by what became of them: stored, unchanged, stale, unmatched, rejected",
     ["hospital", "destination", "outcome"],
 )
-CONSUMER_LAG = Gauge("passport_consumer_lag_records", "Records not yet applied", ["destination", "partition"])
-PAUSED = Gauge("passport_consumer_paused", "1 while a hospital's partition waits", ["hospital", "destination"])
-LOOKUPS = Counter("passport_lookup_total", "Lookups by kind and result (hit, miss)", ["kind", "result"])
+CONSUMER_LAG = Gauge(
+    "passport_consumer_lag_records", "Records not yet applied", ["destination", "partition"]
+)
+PAUSED = Gauge(
+    "passport_consumer_paused", "1 while a hospital's partition waits", ["hospital", "destination"]
+)
+LOOKUPS = Counter(
+    "passport_lookup_total", "Lookups by kind and result (hit, miss)", ["kind", "result"]
+)
 REREADS = Counter("passport_reread_rows_total", "Obs rows read again after a notice", ["hospital"])
 WRITE_SECONDS = Histogram("passport_sink_write_seconds", "One batch written", ["sink"])
 DEAD_LETTERS = Counter("passport_dead_letters_total", "Records parked", ["destination", "reason"])
 UNMATCHED = Gauge(
-    "passport_people_unmatched", "People not matched, by state; every consumer tells it", ["hospital", "state"]
+    "passport_people_unmatched",
+    "People not matched, by state; every consumer tells it",
+    ["hospital", "state"],
 )
-REPAIRED = Counter("passport_reconcile_repaired_total", "Differences found and published again", ["hospital"])
+REPAIRED = Counter(
+    "passport_reconcile_repaired_total", "Differences found and published again", ["hospital"]
+)
 POLLED_INSTEAD = Gauge(
-    "passport_reconcile_polled_instead", "1 while a silent stream's hospital is polled", ["hospital"]
+    "passport_reconcile_polled_instead",
+    "1 while a silent stream's hospital is polled",
+    ["hospital"],
 )
 BUILD = Gauge("passport_build_info", "1, labelled with the version that runs", ["version"])

@@ -6,13 +6,17 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from passport.errors import unknown_hospital
+
 
 class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tls(Model):
-    """`preferred`: encrypted when the server offers it, unverified; `verify_identity`: what a network needs."""
+    """`preferred`: encrypted when the server offers it, unverified; `verify_identity`: what a
+    network needs.
+    """
 
     mode: Literal["disabled", "preferred", "verify_ca", "verify_identity"] = "preferred"
     ca: str | None = None
@@ -56,7 +60,9 @@ class Hospital(Model):
     passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
     load_budget: LoadBudget = LoadBudget()
     # Quiet hours on the hospital's own clock, as 22:00-05:00: comparing begins within them only.
-    compare_hours: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
+    compare_hours: str | None = Field(
+        None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
+    )
     poll_interval_s: float = Field(60, gt=0)
     server_id: int | None = Field(None, ge=1, le=2**32 - 1)
     mysql: MySQL
@@ -87,9 +93,13 @@ class Kafka(Model):
 
     @property
     def silent_hint(self) -> str:
-        """For a broker that doesn't answer: its client hides a refused sign-in or certificate behind a time-out."""
+        """For a broker that doesn't answer: its client hides a refused sign-in or certificate
+        behind a time-out.
+        """
         is_open = self.security_protocol == "PLAINTEXT"
-        secured = "" if is_open else "; are kafka.sasl_* right, and is kafka.ssl_cafile its authority"
+        secured = (
+            "" if is_open else "; are kafka.sasl_* right, and is kafka.ssl_cafile its authority"
+        )
         return f"is it running and reachable from here{secured}? passport check"
 
 
@@ -135,7 +145,9 @@ class Health(Model):
 
 
 class Operators(Model):
-    """`password_hash` (bcrypt) null: there is no operators' page. `sample_s`: how often its numbers are asked."""
+    """`password_hash` (bcrypt) null: there is no operators' page. `sample_s`: how often its numbers
+    are asked.
+    """
 
     password_hash: SecretStr | None = None
     sample_s: float = Field(10, ge=1)
@@ -143,13 +155,17 @@ class Operators(Model):
     @field_validator("password_hash")
     @classmethod
     def _bcrypt(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", value.get_secret_value()):
+        if value is not None and not re.fullmatch(
+            r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", value.get_secret_value()
+        ):
             raise ValueError("not a bcrypt hash: `passport portal --hash-password` prints one")
         return value
 
 
 class Portal(Model):
-    """`uri` null: that of the destination; `jwt_secret`: the Passport's JWT_SECRET, which signs its sessions."""
+    """`uri` null: that of the destination; `jwt_secret`: the Passport's JWT_SECRET, which signs its
+    sessions.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
@@ -172,6 +188,12 @@ class Settings(Model):
     health: Health = Health()
     tracing: Tracing = Tracing()
     portal: Portal = Portal()
+
+    def hospital(self, hospital_id: str) -> Hospital:
+        """Return the settings of a hospital. Raises BadSettings, which names those that are set."""
+        if hospital_id not in self.hospitals:
+            raise unknown_hospital(hospital_id, self.hospitals)
+        return self.hospitals[hospital_id]
 
     @model_validator(mode="after")
     def _own_partitions(self) -> "Settings":

@@ -1,7 +1,8 @@
 """Traces of transactions, from the commit to the destination: off unless `tracing.every` is set.
 
-OpenTelemetry is imported when it is on, and finds its collector in OTEL_* variables. Attributes never hold anything
-of a patient; those of messaging and Kafka are named as in the semantic conventions 1.45, which still change.
+OpenTelemetry is imported when it is on, and finds its collector in OTEL_* variables. Attributes
+never hold anything of a patient; those of messaging and Kafka are named as in the semantic
+conventions 1.45, which still change.
 """
 
 import os
@@ -16,7 +17,11 @@ from passport.settings import Tracing
 TRACEPARENT = "traceparent"  # W3C, as a header of a record
 
 SYSTEM, OPERATION = "messaging.system.name", "messaging.operation.type"
-TOPIC, PARTITION, OFFSET = "messaging.destination.name", "messaging.destination.partition.id", "kafka.offset"
+TOPIC, PARTITION, OFFSET = (
+    "messaging.destination.name",
+    "messaging.destination.partition.id",
+    "kafka.offset",
+)
 COUNT, ERROR = "messaging.batch.message_count", "error.type"
 HOSPITAL, DESTINATION = "passport.hospital", "passport.destination"
 
@@ -51,9 +56,13 @@ class Trace:
     def __init__(self, topic: str, ts_ms: int, attributes: Attributes) -> None:
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        self._root = _tracer.start_span("transaction", attributes=attributes, start_time=ts_ms * _MS)
+        self._root = _tracer.start_span(
+            "transaction", attributes=attributes, start_time=ts_ms * _MS
+        )
         parent, known = set_span_in_context(self._root), {**kafka("send", topic), **attributes}
-        self._send = _tracer.start_span(f"send {topic}", parent, kind=SpanKind.PRODUCER, attributes=known)
+        self._send = _tracer.start_span(
+            f"send {topic}", parent, kind=SpanKind.PRODUCER, attributes=known
+        )
 
     @property
     def header(self) -> tuple[str, bytes] | None:
@@ -65,7 +74,9 @@ class Trace:
     def end(self, count: int, offset: int | None) -> None:
         """`offset`: of the last of `count` records; None: Kafka did not take it."""
         self._send.set_attribute(COUNT, count)
-        self._send.set_attribute(*((ERROR, "not_acknowledged") if offset is None else (OFFSET, offset)))
+        self._send.set_attribute(
+            *((ERROR, "not_acknowledged") if offset is None else (OFFSET, offset))
+        )
         self._send.end()
         self._root.end()
 
@@ -76,8 +87,12 @@ def kafka(operation: str, topic: str) -> dict[str, str | int]:
 
 
 @contextmanager
-def step(name: str, items: Iterable[Any], attributes: Attributes, *, waited: bool = False) -> Iterator[None]:
-    """A span in each trace of `items` (consumers.partition.Item), of what is done within; `waited`: since published."""
+def step(
+    name: str, items: Iterable[Any], attributes: Attributes, *, waited: bool = False
+) -> Iterator[None]:
+    """A span in each trace of `items` (consumers.partition.Item), of what is done within; `waited`:
+    since published.
+    """
     found = _traced(items) if _tracer is not None else {}
     began, failed = time.time_ns(), {}
     try:
@@ -88,7 +103,12 @@ def step(name: str, items: Iterable[Any], attributes: Attributes, *, waited: boo
     finally:
         for parent, item in found.items():
             since = item.event.ts_ms * _MS if waited and item.event else began
-            known = {**attributes, PARTITION: str(item.record.partition), OFFSET: item.record.offset, **failed}
+            known = {
+                **attributes,
+                PARTITION: str(item.record.partition),
+                OFFSET: item.record.offset,
+                **failed,
+            }
             _end_one(name, parent, waited, attributes=known, start_time=since)
 
 
@@ -107,7 +127,9 @@ def _end_one(name: str, traceparent: bytes, waited: bool, **span: Any) -> None:
     from opentelemetry.trace import SpanKind, get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    context = TraceContextTextMapPropagator().extract({TRACEPARENT: traceparent.decode(errors="replace")})
+    context = TraceContextTextMapPropagator().extract(
+        {TRACEPARENT: traceparent.decode(errors="replace")}
+    )
     if get_current_span(context).get_span_context().is_valid:
         kind = SpanKind.CONSUMER if waited else SpanKind.INTERNAL
         _tracer.start_span(name, context, kind=kind, **span).end()

@@ -1,9 +1,9 @@
 """The order of everything: a fixed-width, sortable version for each row state of a hospital.
 
-A version is the text ``EEEEEEEEEE-FFFFFFFFFF-PPPPPPPPPPPPPPPP-RRRRRRRR``: epoch, number of the binlog file,
-END position of the outer binlog event, ordinal of the row in it (from 1). What is read by SELECT at position S
-has the version (S, 0): later than all that S contains, earlier than all that follows.
-Compare versions as text. Polling counts its runs instead: (epoch, run, 0, 0).
+A version is the text ``EEEEEEEEEE-FFFFFFFFFF-PPPPPPPPPPPPPPPP-RRRRRRRR``: epoch, number of the
+binlog file, END position of the outer binlog event, ordinal of the row in it (from 1). What is read
+by SELECT at position S has the version (S, 0): later than all that S contains, earlier than all
+that follows. Compare versions as text. Polling counts its runs instead: (epoch, run, 0, 0).
 """
 
 from typing import NamedTuple
@@ -12,7 +12,8 @@ LOWEST = f"{0:010d}-{0:010d}-{0:016d}-{0:08d}"
 
 
 class Position(NamedTuple):
-    """A place in one server's binlog: file name as the server says it, byte offset (may pass 4 GiB).
+    """A place in one server's binlog: file name as the server says it, byte offset (may pass 4
+    GiB).
 
     Positions are ordered by `order`, never by file name alone, and only within one epoch.
     """

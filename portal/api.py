@@ -37,7 +37,9 @@ class Find(BaseModel):
     since: Day | None = Field(None, alias="from", description="Only of this day and later.")
     until: Day | None = Field(None, alias="to", description="Only of this day and earlier.")
     limit: int = Field(50, ge=1, le=200, description="At most so many records.")
-    cursor: str | None = Field(None, max_length=2_000, pattern=CURSOR, description="`next` of the answer before.")
+    cursor: str | None = Field(
+        None, max_length=2_000, pattern=CURSOR, description="`next` of the answer before."
+    )
 
 
 class Profile(BaseModel):
@@ -57,13 +59,17 @@ class HospitalAsOf(BaseModel):
 class Record(BaseModel):
     id: str
     type: RecordType
-    date: str | None = Field(description="When it happened: the hospital's wall time, without a zone.")
+    date: str | None = Field(
+        description="When it happened: the hospital's wall time, without a zone."
+    )
     summary: str = Field(description="One sentence, in the language of Accept-Language (en, fr).")
     data: dict[str, Any] = Field(description="As the Passport keeps it.")
     createdBy: str = Field(description="The author's name.")  # noqa: N815
     hospital: str | None
     location: str | None
-    interpretation: str | None = Field(description="HL7's, of a test result: NORMAL, HIGH, CRITICALLY_LOW ...")
+    interpretation: str | None = Field(
+        description="HL7's, of a test result: NORMAL, HIGH, CRITICALLY_LOW ..."
+    )
     createdAt: datetime  # noqa: N815
 
 
@@ -83,7 +89,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 @router.get("/api/patients/me", response_model=Me, responses=_ERRORS, tags=["patient"])
 def me(
-    request: Request, find: Annotated[Find, Query()], caller: TheCaller, here: ThePortal, words: TheWords
+    request: Request,
+    find: Annotated[Find, Query()],
+    caller: TheCaller,
+    here: ThePortal,
+    words: TheWords,
 ) -> Response:
     """Your own profile and records. There is no parameter that names a patient: the session does."""
     wanted = Wanted(find.type, find.since, find.until)
@@ -152,7 +162,11 @@ def _record(record: Document, words: Words) -> Record:
 def _tagged(body: bytes, known: str) -> Response:
     """304 where the caller has this very answer."""
     tag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie, Accept-Language"}
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "Vary": "Authorization, Cookie, Accept-Language",
+    }
     if known.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)

@@ -26,7 +26,10 @@ from portal.signed_in import Portal, SignedOut, words
 
 
 def create(
-    settings: Settings, hospitals: Mapping[str, Hospital], database: Database[dict[str, Any]], collect: Collect
+    settings: Settings,
+    hospitals: Mapping[str, Hospital],
+    database: Database[dict[str, Any]],
+    collect: Collect,
 ) -> FastAPI:
     """`collect` gives the operators' numbers. Fatal when no secret is set."""
     db = PassportDb(database, hospitals)
@@ -91,7 +94,9 @@ def _page(request: Request, status: int, headers: dict[str, str] | None = None) 
     said = words(request)
     text = said(f"error_{status}" if status in (404, 503) else "error_other")
     values = {"words": said, "text": text}
-    return pages.templates.TemplateResponse(request, "error.html", values, status_code=status, headers=headers)
+    return pages.templates.TemplateResponse(
+        request, "error.html", values, status_code=status, headers=headers
+    )
 
 
 _ANSWERS: dict[type[Exception], Any] = {

@@ -30,7 +30,9 @@ class Sample:
 
 
 class Board:
-    """`collect` gives what `passport status --json` prints. `rows`: the last ones; `problem`: why none are newer."""
+    """`collect` gives what `passport status --json` prints. `rows`: the last ones; `problem`: why
+    none are newer.
+    """
 
     def __init__(self, collect: Collect, every_s: float) -> None:
         self._collect, self._every_s = collect, every_s
@@ -60,7 +62,9 @@ class Board:
         """Once. PassportError."""
         rows, now = self._collect(), time.time()
         for row in rows:
-            self._samples[row["hospital"]].append(Sample(now, row["applied_offset"] or 0, row["lag_records"]))
+            self._samples[row["hospital"]].append(
+                Sample(now, row["applied_offset"] or 0, row["lag_records"])
+            )
         self.rows, self.at, self.problem = rows, now, ""
 
     def charts(self, hospital: str) -> dict[str, Any]:
@@ -73,7 +77,10 @@ class Board:
 def rates(samples: Sequence[Sample]) -> list[float]:
     """Records applied a second between each two samples."""
     pairs = pairwise(samples)
-    return [max(0.0, (after.applied - before.applied) / (after.at - before.at)) for before, after in pairs]
+    return [
+        max(0.0, (after.applied - before.applied) / (after.at - before.at))
+        for before, after in pairs
+    ]
 
 
 def _drawn(values: Sequence[float]) -> Row | None:

@@ -24,7 +24,15 @@ class Chart:
         return " ".join(f"{x},{y}" for x, y in self.points)
 
 
-def drawn(values: Sequence[tuple[datetime, float]], *, first: str, last: str, low: str, high: str, label: str) -> Chart:
+def drawn(
+    values: Sequence[tuple[datetime, float]],
+    *,
+    first: str,
+    last: str,
+    low: str,
+    high: str,
+    label: str,
+) -> Chart:
     """Of (wall time, number), oldest first: across by time, up by value."""
     times = [(at - values[0][0]).total_seconds() for at, _ in values]
     xs = _spread(times, WIDTH, from_left=True)

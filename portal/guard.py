@@ -1,4 +1,6 @@
-"""Around every request: security headers, no requests from other sites, small bodies, and a log without a query."""
+"""Around every request: security headers, no requests from other sites, small bodies, and a log
+without a query.
+"""
 
 import time
 from urllib.parse import urlsplit
@@ -49,7 +51,9 @@ class Guard:
         finally:
             # The route's own path: of what was asked for nothing else is known to be harmless.
             path = getattr(scope.get("route"), "path", "other")
-            log.info("request", op=scope["method"], path=path, status=status, duration_s=_rounded(began))
+            log.info(
+                "request", op=scope["method"], path=path, status=status, duration_s=_rounded(began)
+            )
 
     def _add(self, headers: MutableHeaders) -> None:
         for name, value in HEADERS.items():

@@ -1,7 +1,8 @@
 """One change stream of `medicalrecords`, fanned out to everybody whose page is open.
 
-What goes out says that something has changed, never what: the page reads it again, with its own session. An event's id
-is the tag of the patient's records (PassportDb.tag), so that a page that was away is told by comparing two tags.
+What goes out says that something has changed, never what: the page reads it again, with its own
+session. An event's id is the tag of the patient's records (PassportDb.tag), so that a page that was
+away is told by comparing two tags.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import structlog
 from bson import ObjectId
 from pymongo.errors import OperationFailure, PyMongoError
 
-from passport.errors import reduced
+from passport.errors import without_text
 from portal.passport_db import Document, PassportDb
 
 log = structlog.get_logger()
@@ -61,10 +62,11 @@ class _Watched:
 
 
 class Live:
-    """`up`: the change stream is open. All state is guarded by one lock, held over the reads that it must agree with.
+    """`up`: the change stream is open. All state is guarded by one lock, held over the reads that
+    it must agree with.
 
-    One thread follows the changes and notes whose records they concern, another one reads these patients' tags: what
-    comes in a burst is read once.
+    One thread follows the changes and notes whose records they concern, another one reads these
+    patients' tags: what comes in a burst is read once.
     """
 
     def __init__(self, db: PassportDb, limit: int) -> None:
@@ -94,7 +96,9 @@ class Live:
         return sum(len(watched.streams) for watched in self._watched.values())
 
     def join(self, patient: str, seen: str, loop: asyncio.AbstractEventLoop) -> Stream | None:
-        """A page whose records had the tag `seen`; None when there are too many, or changes can't be seen now."""
+        """A page whose records had the tag `seen`; None when there are too many, or changes can't
+        be seen now.
+        """
         stream = Stream(patient, loop)
         with self._lock:
             if self._stop.is_set() or not self.up.is_set() or self.count >= self._limit:
@@ -134,14 +138,18 @@ class Live:
             try:
                 work()
             except PyMongoError as error:
-                log.warning("changes can't be followed now", error=reduced(error), after_s=1)
+                log.warning("changes can't be followed now", error=without_text(error), after_s=1)
                 self._due.set()
                 self._stop.wait(1)
 
     def _follow(self) -> None:
-        """From the last change seen on; where MongoDB has forgotten that one, everybody is looked at."""
+        """From the last change seen on; where MongoDB has forgotten that one, everybody is looked
+        at.
+        """
         try:
-            changes = self._db.database.medicalrecords.watch(_PIPELINE, resume_after=self._token, max_await_time_ms=500)
+            changes = self._db.database.medicalrecords.watch(
+                _PIPELINE, resume_after=self._token, max_await_time_ms=500
+            )
             with changes:
                 if self._token is None:
                     self._note(None)
@@ -179,7 +187,11 @@ def _whose(change: Document, owners: Mapping[ObjectId, str]) -> set[str]:
     """Whose record the change concerns: whose it was, and whose it is now."""
     full = change.get("fullDocument") or {}
     updated = (change.get("updateDescription") or {}).get("updatedFields") or {}
-    found = (owners.get(change["documentKey"]["_id"]), full.get("patientId"), updated.get("patientId"))
+    found = (
+        owners.get(change["documentKey"]["_id"]),
+        full.get("patientId"),
+        updated.get("patientId"),
+    )
     return {one for one in found if one}
 
 

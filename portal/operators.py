@@ -36,7 +36,13 @@ def board(request: Request) -> Response:
     shown: Board = request.app.state.board
     hospitals = [(row, shown.charts(row["hospital"])) for row in shown.rows]
     age = round(time.time() - shown.at) if shown.at else None
-    values = {"words": _WORDS, "hospitals": hospitals, "age": age, "problem": shown.problem, "states": _STATES}
+    values = {
+        "words": _WORDS,
+        "hospitals": hospitals,
+        "age": age,
+        "problem": shown.problem,
+        "states": _STATES,
+    }
     return templates.TemplateResponse(request, "operators.html", values)
 
 
@@ -44,7 +50,9 @@ def board(request: Request) -> Response:
 def sign_in_form(request: Request, here: ThePortal) -> Response:
     if not here.sessions.operators:
         raise HTTPException(404)
-    return templates.TemplateResponse(request, "operators_sign_in.html", {"words": _WORDS, "problem": ""})
+    return templates.TemplateResponse(
+        request, "operators_sign_in.html", {"words": _WORDS, "problem": ""}
+    )
 
 
 @router.post("/sign-in")
@@ -56,7 +64,9 @@ def sign_in(request: Request, here: ThePortal, form: Annotated[SignIn, Form()]) 
         problem = _WORDS("wait", seconds=int(seconds) + 1) if seconds else _WORDS("wrong_password")
         values = {"words": _WORDS, "problem": problem}
         status, more = (429, {"Retry-After": str(int(seconds) + 1)}) if seconds else (401, None)
-        return templates.TemplateResponse(request, "operators_sign_in.html", values, status_code=status, headers=more)
+        return templates.TemplateResponse(
+            request, "operators_sign_in.html", values, status_code=status, headers=more
+        )
     let_in(here, request, OPERATOR)
     answer = RedirectResponse("/operators", 303)
     keep(answer, here, here.cookies[1], here.sessions.operator_token())

@@ -1,4 +1,6 @@
-"""The patient's pages. They work without JavaScript; with it they renew themselves (static/page.js)."""
+"""The patient's pages. They work without JavaScript; with it they renew themselves
+(static/page.js).
+"""
 
 import asyncio
 from datetime import date
@@ -49,15 +51,26 @@ def timeline(
     values = _values(here, words, patient, "timeline")
     found, following = page(here.db.records, patient.id, wanted, cursor, PAGE)
     chosen = {"since": wanted.since, "until": wanted.until}
-    values |= {"days": by_day(item(one, words) for one in found), "next": following, "cursor": cursor, **chosen}
+    values |= {
+        "days": by_day(item(one, words) for one in found),
+        "next": following,
+        "cursor": cursor,
+        **chosen,
+    }
     return templates.TemplateResponse(request, "timeline.html", values)
 
 
 def _listed(type_: RecordType, tab: str) -> Any:
-    def listed(request: Request, here: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None) -> Response:
+    def listed(
+        request: Request, here: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
+    ) -> Response:
         values = _values(here, words, patient, tab)
         found, following = page(here.db.records, patient.id, Wanted(type_), cursor, PAGE)
-        values |= {"items": [item(one, words) for one in found], "next": following, "cursor": cursor}
+        values |= {
+            "items": [item(one, words) for one in found],
+            "next": following,
+            "cursor": cursor,
+        }
         return templates.TemplateResponse(request, "records.html", values)
 
     return listed
@@ -71,23 +84,44 @@ router.get("/medicines")(_listed("medication", "medicines"))
 def tests(request: Request, here: ThePortal, words: TheWords, patient: Reader) -> Response:
     values = _values(here, words, patient, "tests")
     found = here.db.records(patient.id, Wanted("test"), None, TESTS)
-    values |= {"tests": series([item(one, words) for one in found], words), "full": len(found) == TESTS}
+    values |= {
+        "tests": series([item(one, words) for one in found], words),
+        "full": len(found) == TESTS,
+    }
     return templates.TemplateResponse(request, "tests.html", values)
 
 
 @router.get("/visits")
-def visits(request: Request, here: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None) -> Response:
+def visits(
+    request: Request, here: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
+) -> Response:
     values = _values(here, words, patient, "visits")
     found, following = page(here.db.records, patient.id, Wanted(), cursor, VISITS)
-    values |= {"visits": by_visit([item(one, words) for one in found]), "next": following, "cursor": cursor}
+    values |= {
+        "visits": by_visit([item(one, words) for one in found]),
+        "next": following,
+        "cursor": cursor,
+    }
     return templates.TemplateResponse(request, "visits.html", values)
 
 
 def _values(here: Portal, words: Words, patient: Patient, tab: str) -> dict[str, Any]:
-    """What every page of a patient shows. The tag is read before the records: what comes in between is told of."""
+    """What every page of a patient shows. The tag is read before the records: what comes in between
+    is told of.
+    """
     tag = here.db.tag(patient.id)
-    hospitals = [(one, words.moment(one.at, one.timezone) if one.at else "") for one in here.db.as_of(patient.id)]
-    return {"words": words, "patient": patient, "tab": tab, "tabs": TABS, "tag": tag, "hospitals": hospitals}
+    hospitals = [
+        (one, words.moment(one.at, one.timezone) if one.at else "")
+        for one in here.db.as_of(patient.id)
+    ]
+    return {
+        "words": words,
+        "patient": patient,
+        "tab": tab,
+        "tabs": TABS,
+        "tag": tag,
+        "hospitals": hospitals,
+    }
 
 
 def _day(text: str) -> date | None:
@@ -101,7 +135,11 @@ class Events(StreamingResponse):
     """A stream that is left however it ends."""
 
     def __init__(self, here: Portal, stream: live.Stream, ends: float) -> None:
-        super().__init__(live.events(stream, ends), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        super().__init__(
+            live.events(stream, ends),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
+        )
         self._leave = here.live.leave
         self._stream = stream
 
@@ -121,7 +159,9 @@ async def events(
 ) -> Response:
     """Says that records have changed, at once and after the page was away; never what they are."""
     loop = asyncio.get_running_loop()
-    stream = await loop.run_in_executor(None, here.live.join, caller.patient.id, last_event_id or seen, loop)
+    stream = await loop.run_in_executor(
+        None, here.live.join, caller.patient.id, last_event_id or seen, loop
+    )
     if stream is None:
         raise HTTPException(503, "come again", {"Retry-After": "5"})
     return Events(here, stream, loop_time(caller.ends, loop.time()))
@@ -133,11 +173,17 @@ def sign_in_form(request: Request, here: ThePortal, words: TheWords) -> Response
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, here: ThePortal, words: TheWords, form: Annotated[SignIn, Form()]) -> Response:
+def sign_in(
+    request: Request, here: ThePortal, words: TheWords, form: Annotated[SignIn, Form()]
+) -> Response:
     account = form.identifier.strip().lower()
     if seconds := wait(here, request, account):
         return _form(
-            request, words, words("wait", seconds=int(seconds) + 1), 429, {"Retry-After": str(int(seconds) + 1)}
+            request,
+            words,
+            words("wait", seconds=int(seconds) + 1),
+            429,
+            {"Retry-After": str(int(seconds) + 1)},
         )
     user = here.db.account(account)
     right = fits(form.password, user["password"] if user else None)
@@ -160,11 +206,19 @@ def sign_out(here: ThePortal) -> Response:
 def keep(answer: Response, here: Portal, name: str, token: str) -> None:
     """Puts a session into its cookie."""
     lasting = int(here.sessions.lasting.total_seconds())
-    answer.set_cookie(name, token, lasting, secure=here.settings.https, httponly=True, samesite="lax")
+    answer.set_cookie(
+        name, token, lasting, secure=here.settings.https, httponly=True, samesite="lax"
+    )
 
 
 def _form(
-    request: Request, words: Words, problem: str, status: int = 200, headers: dict[str, str] | None = None
+    request: Request,
+    words: Words,
+    problem: str,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     values = {"words": words, "problem": problem}
-    return templates.TemplateResponse(request, "sign_in.html", values, status_code=status, headers=headers)
+    return templates.TemplateResponse(
+        request, "sign_in.html", values, status_code=status, headers=headers
+    )

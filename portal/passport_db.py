@@ -19,14 +19,18 @@ Place = tuple[str | None, ObjectId]  # of a record in its patient's timeline: da
 
 _NEWEST_FIRST = [("data.date", -1), ("_id", -1)]
 _ORIGIN = ("hospitalId", "locationName", "encounterUuid", "interpretation")
-_SHOWN = dict.fromkeys(("type", "data", "createdBy", "createdAt", *(f"openmrsData.{name}" for name in _ORIGIN)), 1)
+_SHOWN = dict.fromkeys(
+    ("type", "data", "createdBy", "createdAt", *(f"openmrsData.{name}" for name in _ORIGIN)), 1
+)
 
 _EMPTY: Document = {"data": {}}  # Mongoose leaves out what is empty
 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Somebody who is signed in: `id` is the hex of patients._id, `user` and `profile` their documents."""
+    """Somebody who is signed in: `id` is the hex of patients._id, `user` and `profile` their
+    documents.
+    """
 
     id: str
     user: Document
@@ -80,17 +84,30 @@ class PassportDb:
         if "@" in identifier:
             return self.database.users.find_one({"email": identifier.lower()})
         digits = "".join(one for one in identifier if "0" <= one <= "9")
-        found = self.database.patients.find_one({"nationalId": digits}, {"user": 1}) if digits else None
+        found = (
+            self.database.patients.find_one({"nationalId": digits}, {"user": 1}) if digits else None
+        )
         return self.database.users.find_one({"_id": found["user"]}) if found else None
 
-    def records(self, patient_id: str, wanted: Wanted, after: Place | None, limit: int) -> list[Document]:
-        """Newest first, from the one after `after`; `author` is the name of createdBy where `data` names no doctor."""
-        found = [_EMPTY | one for one in islice(self._from(wanted.query(patient_id), after, limit), limit)]
-        names = self._names({record["createdBy"] for record in found if not record["data"].get("doctor")})
+    def records(
+        self, patient_id: str, wanted: Wanted, after: Place | None, limit: int
+    ) -> list[Document]:
+        """Newest first, from the one after `after`; `author` is the name of createdBy where `data`
+        names no doctor.
+        """
+        found = [
+            _EMPTY | one
+            for one in islice(self._from(wanted.query(patient_id), after, limit), limit)
+        ]
+        names = self._names(
+            {record["createdBy"] for record in found if not record["data"].get("doctor")}
+        )
         return [record | {"author": names.get(record["createdBy"])} for record in found]
 
     def _from(self, shown: Document, after: Place | None, limit: int) -> Iterator[Document]:
-        """Records without a date come last. One index serves each of these: see `timeline` of the mongo sink."""
+        """Records without a date come last. One index serves each of these: see `timeline` of the
+        mongo sink.
+        """
         if after is None:
             return iter(self._find(shown, limit))
         day, key = after
@@ -111,7 +128,10 @@ class PassportDb:
         """One for each hospital that knows the patient, by name."""
         linked = self.database.people.distinct("hospital", {"patientId": patient_id})
         known = {name: self._hospitals[name] for name in linked if name in self._hospitals}
-        progress = {one["_id"]: one["at_ms"] for one in self.database.progress.find({"_id": {"$in": list(known)}})}
+        progress = {
+            one["_id"]: one["at_ms"]
+            for one in self.database.progress.find({"_id": {"$in": list(known)}})
+        }
         return [
             AsOf(hospital.name, hospital.timezone, _instant(progress.get(name)))
             for name, hospital in sorted(known.items(), key=lambda one: one[1].name)
@@ -129,7 +149,9 @@ class PassportDb:
     def _states(self, patient_id: str) -> bytes:
         """As MongoDB sends them: of 5,000 records decoding is what takes long."""
         shown, fields = {"patientId": patient_id}, {"rev": 1, "updatedAt": 1}
-        found: Any = self.database.medicalrecords.find_raw_batches(shown, fields, sort=[("_id", 1)], batch_size=10_000)
+        found: Any = self.database.medicalrecords.find_raw_batches(
+            shown, fields, sort=[("_id", 1)], batch_size=10_000
+        )
         return b"".join(found)
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from passport.errors import Fatal, reduced
+from passport.errors import Fatal, without_text
 from passport.settings import Hospital, Portal
 from portal.app import create
 from portal.board import Collect
@@ -38,7 +38,9 @@ def run(
 
 
 def connected(uri: str) -> MongoClient[dict[str, Any]]:
-    """A client that waits shortly: a page would rather say that it is away. Fatal when the address is none."""
+    """A client that waits shortly: a page would rather say that it is away. Fatal when the address
+    is none.
+    """
     try:
         return MongoClient(
             uri,
@@ -49,17 +51,23 @@ def connected(uri: str) -> MongoClient[dict[str, Any]]:
             tz_aware=True,
         )
     except (PyMongoError, ValueError) as error:
-        raise Fatal(f"portal.uri is not usable ({reduced(error)})", hint="passport config show") from None
+        raise Fatal(
+            f"portal.uri is not usable ({without_text(error)})", hint="passport config show"
+        ) from None
 
 
 def listening(host: str, port: int) -> socket.socket:
     try:
         at = socket.create_server((host, port), backlog=2_048)
-        at.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio leaves it: an answer's body waits 40 ms
+        at.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )  # asyncio leaves it: an answer's body waits 40 ms
         return at
     except OSError as error:
         hint = "set portal.port to a free one, or end what listens there"
-        raise Fatal(f"the portal can't listen on {host}:{port} ({reduced(error)})", hint=hint) from None
+        raise Fatal(
+            f"the portal can't listen on {host}:{port} ({without_text(error)})", hint=hint
+        ) from None
 
 
 def serve(app: FastAPI, settings: Portal, at: socket.socket, stop: threading.Event) -> None:

@@ -15,7 +15,9 @@ from passport.errors import Fatal
 from passport.settings import Portal
 
 OPERATOR = "operator"
-_NOBODY = bcrypt.hashpw(b"nobody has this one", bcrypt.gensalt(12))  # checked where there is no user: the same time
+_NOBODY = bcrypt.hashpw(
+    b"nobody has this one", bcrypt.gensalt(12)
+)  # checked where there is no user: the same time
 _FORGOTTEN_S = 900.0
 _AT_ONCE = threading.Semaphore(2)  # a check takes a quarter of a second of one core
 
@@ -94,14 +96,17 @@ def fits(password: str, hashed: str | None) -> bool:
 
 
 class Throttle:
-    """After `free` wrong passwords each next one has to wait twice as long, up to `longest_s`. In memory, bounded.
+    """After `free` wrong passwords each next one has to wait twice as long, up to `longest_s`. In
+    memory, bounded.
 
     A quarter of an hour without an attempt forgets them.
     """
 
     def __init__(self, free: int = 5, longest_s: float = 60, size: int = 20_000) -> None:
         self._free, self._longest, self._size = free, longest_s, size
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()  # key -> (attempts, time of the last)
+        self._wrong: OrderedDict[str, tuple[int, float]] = (
+            OrderedDict()
+        )  # key -> (attempts, time of the last)
         self._lock = threading.Lock()
 
     def attempt(self, key: str) -> float:

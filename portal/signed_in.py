@@ -30,7 +30,9 @@ class Portal:
 
     @cached_property
     def cookies(self) -> tuple[str, str]:
-        """Names of the patients' and of the operators' cookie; browsers bind __Host- to this host and to https."""
+        """Names of the patients' and of the operators' cookie; browsers bind __Host- to this host
+        and to https.
+        """
         prefix = "__Host-" if self.settings.https else ""
         return f"{prefix}session", f"{prefix}operator"
 
@@ -57,8 +59,12 @@ async def _words(request: Request) -> Words:
 
 ThePortal = Annotated[Portal, Depends(portal)]
 TheWords = Annotated[Words, Depends(_words)]
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="The Passport's session token.")
-_cookie = APIKeyCookie(name="session", auto_error=False, description="The same token, as the page keeps it.")
+_bearer = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="The Passport's session token."
+)
+_cookie = APIKeyCookie(
+    name="session", auto_error=False, description="The same token, as the page keeps it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,9 @@ class Caller:
     ends: float
 
 
-def _token(request: Request, here: Portal, bearer: HTTPAuthorizationCredentials | None) -> str | None:
+def _token(
+    request: Request, here: Portal, bearer: HTTPAuthorizationCredentials | None
+) -> str | None:
     return bearer.credentials if bearer else request.cookies.get(here.cookies[0])
 
 
@@ -109,7 +117,9 @@ def operator(request: Request, here: ThePortal) -> None:
 
 
 def wait(here: Portal, request: Request, account: str) -> float:
-    """Seconds until the next password may be tried, for this account and from this address; 0: go on."""
+    """Seconds until the next password may be tried, for this account and from this address; 0: go
+    on.
+    """
     address = request.client.host if request.client else ""
     return max(here.accounts.attempt(account), here.addresses.attempt(address))
 

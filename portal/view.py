@@ -105,13 +105,19 @@ def hospital(data: Document, words: Words) -> str:
 def _title(data: Document, type_: str, words: Words) -> str:
     if type_ == "visit" and data.get("name") and _is_day(data):
         return str(data["name"])
-    return words.text(next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}")))
+    return words.text(
+        next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}"))
+    )
 
 
 def _value(data: Document, type_: str, words: Words) -> str:
     if type_ == "visit" and _is_day(data):
         return words.text(str(data["reason"]))
-    return words.quantity(str(data.get("result") or data.get("details") or "")) if type_ == "test" else ""
+    return (
+        words.quantity(str(data.get("result") or data.get("details") or ""))
+        if type_ == "test"
+        else ""
+    )
 
 
 def _is_day(visit: Document) -> bool:
@@ -131,7 +137,9 @@ def _details(data: Document, type_: str, title: str, words: Words) -> list[tuple
     for key in _DETAILS[type_]:
         text = str(data.get(key) or "")
         if text and text != title:
-            found.append((words(f"label_{type_}_{key}"), words.day(text) if key in _DATES else text))
+            found.append(
+                (words(f"label_{type_}_{key}"), words.day(text) if key in _DATES else text)
+            )
     if type_ == "test" and data.get("status") in ("PRELIMINARY", "AMENDED"):
         found.append((words("label_test_status"), words(f"test_{data['status'].lower()}")))
     return found
@@ -175,8 +183,19 @@ def _chart(items: Sequence[Item], words: Words) -> Chart | None:
     if len(points) < 2:
         return None
     first, last = words.day(points[0][0].isoformat()), words.day(points[-1][0].isoformat())
-    low, high = (words.quantity(f"{edge:g} {units}") for edge in (min(p[1] for p in points), max(p[1] for p in points)))
-    label = words("chart_label", test=items[0].title, count=len(points), first=first, last=last, low=low, high=high)
+    low, high = (
+        words.quantity(f"{edge:g} {units}")
+        for edge in (min(p[1] for p in points), max(p[1] for p in points))
+    )
+    label = words(
+        "chart_label",
+        test=items[0].title,
+        count=len(points),
+        first=first,
+        last=last,
+        low=low,
+        high=high,
+    )
     return drawn(points, first=first, last=last, low=low, high=high, label=label)
 
 

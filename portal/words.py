@@ -13,7 +13,13 @@ import yaml
 LANGUAGES = ("en", "fr")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 # As hospitals write units, and as people read them.
-_UNITS = {"DEG C": "°C", "10^3/uL": "×10³/µL", "10^6/uL": "×10⁶/µL", "10^9/L": "×10⁹/L", "beats/min": "/min"}
+_UNITS = {
+    "DEG C": "°C",
+    "10^3/uL": "×10³/µL",
+    "10^6/uL": "×10⁶/µL",
+    "10^9/L": "×10⁹/L",
+    "beats/min": "/min",
+}
 
 
 @cache
@@ -62,7 +68,11 @@ class Words:
     def time(self, written: str | None) -> str:
         """``10:30``; nothing when only the day is known."""
         at = parsed(written)
-        return f"{at:%H:%M}" if at and len(written or "") > 10 and (at.hour, at.minute) != (0, 0) else ""
+        return (
+            f"{at:%H:%M}"
+            if at and len(written or "") > 10 and (at.hour, at.minute) != (0, 0)
+            else ""
+        )
 
     def moment(self, at: datetime, timezone: str) -> str:
         """An instant in a hospital's zone: ``today, 14:05``."""
@@ -82,7 +92,11 @@ class Words:
         if _DATE.match(text):
             return self.text(text)
         value, _, units = text.partition(" ")
-        shown = value.replace(".", ",") if self.language == "fr" and number(value) is not None else value
+        shown = (
+            value.replace(".", ",")
+            if self.language == "fr" and number(value) is not None
+            else value
+        )
         return f"{shown} {_UNITS.get(units, units)}".strip()
 
 

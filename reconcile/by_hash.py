@@ -1,15 +1,18 @@
-"""Who differs from the mirror, by the link and by a hash of their rows that the hospital's server computes."""
+"""Who differs from the mirror, by the link and by a hash of their rows that the hospital's server
+computes.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from consumers.lookups import Lookups
+from openmrs import row_hash as hashes
+from openmrs.load_budget import FETCHED, HASHED, Pace
+from openmrs.read import ANY_POSITION, ConsistentRead, Source
+from openmrs.row_hash import Digest
 from passport.event import Row
-from passport.source import ANY_SNAPSHOT, Reading, Source
-from reconcile import differing, hashes
-from reconcile.hashes import Digest
-from reconcile.pacing import FETCHED, HASHED, Pace
+from reconcile import differences as differing
 from reconcile.passport_db import PassportDb
 from reconcile.report import Compared
 
@@ -27,19 +30,29 @@ class Differing:
 class ByHash:
     """One hospital's persons; whom it has looked at is counted in `compared`."""
 
-    def __init__(self, source: Source, passport: PassportDb, pace: Pace, compared: Compared) -> None:
+    def __init__(
+        self, source: Source, passport: PassportDb, pace: Pace, compared: Compared
+    ) -> None:
         self._source, self._passport, self._pace, self._compared = source, passport, pace, compared
 
     def differing(self, lookups: Lookups, person_ids: Sequence[int]) -> dict[int, Differing]:
-        """At one snapshot. `lookups`: identifiers are read anew whatever it holds. Retry, NotReady, Fatal."""
-        with self._source.read(ANY_SNAPSHOT) as reading:
+        """At one snapshot. `lookups`: identifiers are read anew whatever it holds. Retry, NotReady,
+        Fatal.
+        """
+        with self._source.read(ANY_POSITION) as reading:
             persons = lookups.persons_in(reading, person_ids, fresh=True)
             known = self._passport.patients(persons.values())
-            matched = {one.person_id: known[one.key] for one in persons.values() if one.key in known}
+            matched = {
+                one.person_id: known[one.key] for one in persons.values() if one.key in known
+            }
             digests = self._digests(reading, list(matched))
             mirror = self._mirror(person_ids)
             links = self._passport.links([one.key for one in persons.values()])
-            suspects = [one for one in person_ids if self._suspect(digests.get(one, Digest()), mirror.get(one, []))]
+            suspects = [
+                one
+                for one in person_ids
+                if self._suspect(digests.get(one, Digest()), mirror.get(one, []))
+            ]
             rows = self._rows(reading, [one for one in suspects if one in matched])
         self._compared.persons += len(persons)
         self._compared.matched += len(matched)
@@ -51,7 +64,7 @@ class ByHash:
                 found[one] = Differing(matched.get(one), digests.get(one, Digest()))
         return found
 
-    def _digests(self, reading: Reading, person_ids: Sequence[int]) -> dict[int, Digest]:
+    def _digests(self, reading: ConsistentRead, person_ids: Sequence[int]) -> dict[int, Digest]:
         """Of the rows of each person who has any."""
         if not person_ids:
             return {}
@@ -74,7 +87,7 @@ class ByHash:
             found[document["personId"]].append(document["row"])
         return found
 
-    def _rows(self, reading: Reading, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
+    def _rows(self, reading: ConsistentRead, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
         """A hash may differ where a number's text does: the rows themselves decide."""
         found: dict[int, list[Row]] = defaultdict(list)
         if person_ids:

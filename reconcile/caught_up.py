@@ -7,24 +7,28 @@ from dataclasses import dataclass
 
 import pymysql
 
-from cdc.position import Positions, Saved
+from cdc.positions import Positions, Saved
+from openmrs.connection import classified, end_of_binlog, identity
+from openmrs.read import ANY_POSITION, Source
 from passport.errors import Fatal, NotReady
 from passport.settings import Settings
-from passport.source import ANY_SNAPSHOT, Reading, Source, classified, end_of_binlog, identity
 from passport.version import Position, read_version
 
 PATIENCE_S = 30.0
 PAUSE_S = 0.2
 
-Progressed = Callable[[], tuple[str, int, int] | None]  # version, source time (Unix ms), next offset of the destination
+Progressed = Callable[
+    [], tuple[str, int, int] | None
+]  # version, source time (Unix ms), next offset of the destination
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A destination at this version, source time and offset has applied what the hospital held when it was taken.
+    """A destination at this version, source time and offset has applied what the hospital held when
+    it was taken.
 
-    `offset`: what was published by then; a snapshot's rows have one version, so that the first is as far as the last.
-    `hint`: what to do when it isn't reached.
+    `offset`: what was published by then; a snapshot's rows have one version, so that the first is
+    as far as the last. `hint`: what to do when it isn't reached.
     """
 
     version: str
@@ -34,18 +38,24 @@ class Mark:
 
     @classmethod
     def now(cls, settings: Settings, hospital_id: str, source: Source) -> "Mark":
-        """NotReady when nothing has been captured, or not all of it yet; Fatal when there is no binlog."""
+        """NotReady when nothing has been captured, or not all of it yet; Fatal when there is no
+        binlog.
+        """
         saved = _last_saved(settings, hospital_id)
         if saved.capture == "polling":
-            with source.read(ANY_SNAPSHOT) as reading:
-                now_ms = clock_ms(reading)
+            with source.read(ANY_POSITION) as reading:
+                now_ms = reading.clock_ms()
             command = f"passport reconcile --hospital {hospital_id} --once"
             return cls(
-                "", now_ms, saved.topic_end, f"what has changed since its last run is not published yet: {command}"
+                "",
+                now_ms,
+                saved.topic_end,
+                f"what has changed since its last run is not published yet: {command}",
             )
         if saved.snapshot is not None and saved.snapshot.state == "running":
             raise NotReady(
-                f"hospital {hospital_id}: its snapshot is still running", hint="passport status   # and try again"
+                f"hospital {hospital_id}: its snapshot is still running",
+                hint="passport status   # and try again",
             )
         end = _end(saved, source)
         hint = f"is its reader running? passport status; passport cdc run --hospital {hospital_id}"
@@ -56,16 +66,16 @@ class Mark:
         deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
         while True:
             at = progressed()
-            if at is not None and at[0] >= self.version and at[1] >= self.at_ms and at[2] >= self.offset:
+            if (
+                at is not None
+                and at[0] >= self.version
+                and at[1] >= self.at_ms
+                and at[2] >= self.offset
+            ):
                 return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(PAUSE_S)
-
-
-def clock_ms(reading: Reading) -> int:
-    """The source's clock, Unix ms."""
-    return int(reading.rows("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000) AS now")[0]["now"])
 
 
 def _last_saved(settings: Settings, hospital_id: str) -> Saved:

@@ -1,4 +1,6 @@
-"""What the Passport must hold of some persons, by what the hospital says: all of it read at one snapshot."""
+"""What the Passport must hold of some persons, by what the hospital says: all of it read at one
+snapshot.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -6,52 +8,70 @@ from dataclasses import dataclass, field
 
 from bson import ObjectId
 
-from consumers.enrich import check
+from consumers.enrich.obs import check
 from consumers.lookups import Asked, Lookups
-from consumers.sinks.mongo import mirror
-from consumers.sinks.mongo.client import Document
-from consumers.sinks.mongo.placeholders import Signers
-from consumers.sinks.mongo.records import projected
-from consumers.sinks.mongo.rules import Mapping
+from destinations.mongo import mirror
+from destinations.mongo.client import Document
+from destinations.mongo.placeholder_accounts import Authors
+from destinations.mongo.projection.mapping import Mapping
+from destinations.mongo.projection.records import projected
+from openmrs.read import ConsistentRead
 from passport.errors import Reject
 from passport.event import Row
-from passport.observation import Person
-from passport.source import Reading
+from passport.facts import Person
 
 
 @dataclass(slots=True)
 class Expected:
-    """`patients`: hex of patients._id by person_id of whoever is matched; `rows`: mirror documents by _id."""
+    """`patients`: hex of patients._id by person_id of whoever is matched; `rows`: mirror documents
+    by _id.
+    """
 
     persons: dict[int, Person]
     patients: dict[int, str]
     rows: dict[str, Document] = field(default_factory=dict)
 
     def records(
-        self, tombstones: Iterable[Document], rules: Mapping, hospital: str, name: str, signers: Signers
+        self,
+        tombstones: Iterable[Document],
+        rules: Mapping,
+        hospital: str,
+        name: str,
+        signers: Authors,
     ) -> dict[ObjectId, Document]:
-        """`tombstones`: what the mirror keeps of purged rows; the first version of a live row may be among them."""
+        """`tombstones`: what the mirror keeps of purged rows; the first version of a live row may
+        be among them.
+        """
         documents: dict[int, list[Document]] = defaultdict(list)
-        for document in [*(one for one in tombstones if one["_id"] not in self.rows), *self.rows.values()]:
+        for document in [
+            *(one for one in tombstones if one["_id"] not in self.rows),
+            *self.rows.values(),
+        ]:
             documents[document["personId"]].append(document)
         signers.look_up(one["author"] for one in self.rows.values())
         records: dict[ObjectId, Document] = {}
         for person_id, patient in self.patients.items():
-            found = projected(documents[person_id], rules, hospital, name, patient, signers.created_by)
+            found = projected(
+                documents[person_id], rules, hospital, name, patient, signers.created_by
+            )
             records |= {one.id: one.document for one in found}
         return records
 
 
 def read(
-    reading: Reading,
+    reading: ConsistentRead,
     lookups: Lookups,
     person_ids: Collection[int],
     registered: Callable[[Iterable[Person]], dict[str, str]],
 ) -> Expected:
-    """`registered`: patients._id by person key. Rows that can't be carried are left out: they are parked."""
+    """`registered`: patients._id by person key. Rows that can't be carried are left out: they are
+    parked.
+    """
     persons = lookups.persons_in(reading, person_ids, fresh=True)
     known = registered(persons.values())
-    expected = Expected(persons, {one.person_id: known[one.key] for one in persons.values() if one.key in known})
+    expected = Expected(
+        persons, {one.person_id: known[one.key] for one in persons.values() if one.key in known}
+    )
     asked: list[Asked] = []
     for row in _rows(reading, sorted(expected.patients)):
         try:
@@ -68,7 +88,7 @@ def read(
     return expected
 
 
-def _rows(reading: Reading, person_ids: Sequence[int]) -> list[Row]:
+def _rows(reading: ConsistentRead, person_ids: Sequence[int]) -> list[Row]:
     if not person_ids:
         return []
     marks = ",".join(["%s"] * len(person_ids))

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from bson import ObjectId
 
-from consumers import sinks
-from consumers.sinks import mongo
-from consumers.sinks.mongo import Options
-from consumers.sinks.mongo.client import Document, Mongo, border
-from consumers.sinks.mongo.people import hashed
-from consumers.sinks.mongo.placeholders import Signers
-from consumers.sinks.mongo.rules import Mapping
-from passport.observation import Person
+from destinations import mongo
+from destinations.mongo import Options
+from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo.people import hashed
+from destinations.mongo.placeholder_accounts import Authors
+from destinations.mongo.projection.mapping import Mapping
+from passport import sink as sinks
+from passport.facts import Person
 from passport.settings import Settings
 
 
@@ -20,7 +20,9 @@ from passport.settings import Settings
 def opened(settings: Settings, destination: str) -> Iterator["PassportDb"]:
     """Fatal when the destination isn't a mongo one; NotReady."""
     with mongo.opened(settings, destination) as (database, rules):
-        yield PassportDb(database, sinks.options(destination, settings.destinations[destination]), rules)
+        yield PassportDb(
+            database, sinks.options(destination, settings.destinations[destination]), rules
+        )
 
 
 class PassportDb:
@@ -31,12 +33,14 @@ class PassportDb:
         self._options = given
         self.rules = rules
 
-    def signers(self, settings: Settings, hospital_id: str) -> Signers:
+    def signers(self, settings: Settings, hospital_id: str) -> Authors:
         """Used for `look_up` and `created_by` alone, which only read."""
-        return Signers(self._db, hospital_id, settings.hospitals[hospital_id])
+        return Authors(self._db, hospital_id, settings.hospitals[hospital_id])
 
     def progress(self, hospital: str) -> tuple[str, int, int] | None:
-        """Version, source time (Unix ms) and next offset: up to there the destination has applied the changes."""
+        """Version, source time (Unix ms) and next offset: up to there the destination has applied
+        the changes.
+        """
         with border():
             found = self._db.progress.find_one({"_id": hospital})
         return (found["version"], int(found["at_ms"]), int(found["offset"])) if found else None
@@ -54,15 +58,23 @@ class PassportDb:
         """Persons who are matched, by their link; sorted."""
         query = {"hospital": hospital, "patientId": {"$type": "string"}}
         with border():
-            return sorted(found["personId"] for found in self._db.people.find(query, {"personId": 1}))
+            return sorted(
+                found["personId"] for found in self._db.people.find(query, {"personId": 1})
+            )
 
     def links(self, keys: Collection[str]) -> dict[str, Document]:
         with border():
-            return {found["_id"]: found for found in self._db.people.find({"_id": {"$in": list(keys)}})}
+            return {
+                found["_id"]: found for found in self._db.people.find({"_id": {"$in": list(keys)}})
+            }
 
     def patients(self, persons: Iterable[Person]) -> dict[str, str]:
         """Hex of patients._id by person key, of those who are registered."""
-        ids = {person.national_id: person.key for person in persons if person.state == "ok" and person.national_id}
+        ids = {
+            person.national_id: person.key
+            for person in persons
+            if person.state == "ok" and person.national_id
+        }
         with border():
             found = self._db.patients.find({"nationalId": {"$in": list(ids)}}, {"nationalId": 1})
             return {ids[patient["nationalId"]]: str(patient["_id"]) for patient in found}
@@ -85,7 +97,9 @@ class PassportDb:
         with border():
             yield from self._db.observations.find(query, {"personId": 1, "row": 1})
 
-    def records(self, hospital: str, keys: Collection[ObjectId], patients: Collection[str]) -> dict[ObjectId, Document]:
+    def records(
+        self, hospital: str, keys: Collection[ObjectId], patients: Collection[str]
+    ) -> dict[ObjectId, Document]:
         """The records with these _ids, and all of the hospital's that the patients are shown."""
         shown = {"patientId": {"$in": list(patients)}, "openmrsData.hospitalId": hospital}
         with border():

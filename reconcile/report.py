@@ -22,7 +22,9 @@ def _no_keys() -> dict[Kind, list[str]]:
 
 @dataclass(slots=True)
 class Differences:
-    """`missing` in the destination, `extra` there, `different` in content; keys are ``<collection>/<_id>``."""
+    """`missing` in the destination, `extra` there, `different` in content; keys are
+    ``<collection>/<_id>``.
+    """
 
     counts: dict[Kind, int] = field(default_factory=_none)
     keys: dict[Kind, list[str]] = field(default_factory=_no_keys)
@@ -44,10 +46,11 @@ class Differences:
 
 @dataclass(slots=True)
 class Compared:
-    """One hospital: `persons` looked at, `matched` of them, their `rows` of obs and `records`; and what differs.
+    """One hospital: `persons` looked at, `matched` of them, their `rows` of obs and `records`; and
+    what differs.
 
-    `asked`: people whose repair was published.
-    `behind`: the destination had not applied what the hospital holds within the time given; `hint`: what to do then.
+    `asked`: people whose repair was published. `behind`: the destination had not applied what the
+    hospital holds within the time given; `hint`: what to do then.
     """
 
     persons: int = 0
@@ -71,7 +74,8 @@ class Compared:
 class Report:
     """`equal`: something was compared, and nothing differs. `keys`: up to KEPT of each kind.
 
-    At `level` mirror links and rows are compared; records only of people in whom one of these differs.
+    At `level` mirror links and rows are compared; records only of people in whom one of these
+    differs.
     """
 
     level: Level = "record"
@@ -109,7 +113,9 @@ class Report:
 
 
 def _line(hospital_id: str, one: Compared) -> str:
-    numbers = f"{one.matched} matched of {one.persons} persons, {one.rows} rows, {one.records} records"
+    numbers = (
+        f"{one.matched} matched of {one.persons} persons, {one.rows} rows, {one.records} records"
+    )
     wrong = f"{one.missing} missing, {one.extra} extra, {one.different} different"
     late = f" (behind: {one.hint})" if one.behind else ""
     repair = f"; {one.asked} people are read whole again, verify once more" if one.asked else ""

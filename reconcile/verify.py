@@ -1,8 +1,10 @@
-"""Proves that the Passport holds what the hospitals hold: links, mirror and records. Writes nothing unless asked to.
+"""Proves that the Passport holds what the hospitals hold: links, mirror and records. Writes nothing
+unless asked to.
 
-By person, in batches of which each is read at one snapshot of the hospital, with lookups of its own. What differs is
-looked at again when the destination has applied a position taken after the read: what is on its way is no difference.
-At level mirror only people are read who differ by the hash of their rows: several times as fast, blind for records.
+By person, in batches of which each is read at one snapshot of the hospital, with lookups of its
+own. What differs is looked at again when the destination has applied a position taken after the
+read: what is on its way is no difference. At level mirror only people are read who differ by the
+hash of their rows: several times as fast, blind for records.
 """
 
 import time
@@ -17,15 +19,16 @@ from bson import ObjectId
 
 from cdc import backfill
 from consumers.lookups import Lookups
-from consumers.sinks.mongo.client import Document
-from passport.errors import Fatal, NotReady, Retry
+from destinations.mongo.client import Document
+from openmrs.load_budget import FETCHED, Pace
+from openmrs.read import ANY_POSITION, Source
+from passport.errors import NotReady, Retry
 from passport.settings import Settings
-from passport.source import ANY_SNAPSHOT, Source
-from reconcile import differing, expected, passport_db
+from reconcile import differences as differing
+from reconcile import expected, passport_db
 from reconcile.by_hash import PERSONS, ByHash, parts
 from reconcile.caught_up import Mark
 from reconcile.expected import Expected
-from reconcile.pacing import FETCHED, Pace
 from reconcile.passport_db import PassportDb
 from reconcile.report import Compared, Differences, Level, Report
 
@@ -51,15 +54,15 @@ def verify(
     repair: bool = False,
     progress: OnProgress | None = None,
 ) -> Report:
-    """Compares `hospitals` (all of them if None). `progress`: told how far it is. NotReady, Retry, Fatal.
+    """Compares `hospitals` (all of them if None). `progress`: told how far it is. NotReady, Retry,
+    Fatal.
 
-    `persons`: first and last person_id. `repair`: who differs is read whole by every destination, once it gets there.
+    `persons`: first and last person_id. `repair`: who differs is read whole by every destination,
+    once it gets there.
     """
     chosen = list(settings.hospitals if hospitals is None else hospitals)
     for hospital_id in chosen:
-        if hospital_id not in settings.hospitals:
-            known = ", ".join(sorted(settings.hospitals)) or "none"
-            raise Fatal(f"there is no hospital {hospital_id!r}, only: {known}", hint="passport config show")
+        settings.hospital(hospital_id)
     report = Report(level)
     with passport_db.opened(settings, destination) as passport:
         for hospital_id in chosen:
@@ -97,7 +100,11 @@ class _Verifier:
         self._told = told
         self._patients: set[str] = set()
         self._compared = Compared()
-        self._by_hash = ByHash(self._source, passport, self._pace, self._compared) if level == "mirror" else None
+        self._by_hash = (
+            ByHash(self._source, passport, self._pace, self._compared)
+            if level == "mirror"
+            else None
+        )
         self._forget()
 
     def result(self, *, repair: bool) -> tuple[Compared, Differences]:
@@ -126,7 +133,9 @@ class _Verifier:
         return found, strays
 
     def _caught_up(self) -> bool:
-        """Waits for the destination to be where the hospital is now, and to hear of who has just registered."""
+        """Waits for the destination to be where the hospital is now, and to hear of who has just
+        registered.
+        """
         time.sleep(SETTLE_S)
         mark = Mark.now(self._settings, self._id, self._source)
         self._compared.behind = not mark.reached(lambda: self._passport.progress(self._id))
@@ -134,7 +143,9 @@ class _Verifier:
         return not self._compared.behind
 
     def _everyone(self) -> tuple[ByPerson, set[str]]:
-        """Persons that differ, and patients who are shown records of the hospital though nobody there is them."""
+        """Persons that differ, and patients who are shown records of the hospital though nobody
+        there is them.
+        """
         linked = self._passport.linked(self._id)
         whole = not self._by_hash and (self._first, self._last) == EVERYBODY
         shown = self._passport.shown_to(self._id) if whole else set()
@@ -142,7 +153,9 @@ class _Verifier:
         try:
             of = self._patients_there()
             for after, to, person_ids in self._batches():
-                also = self._passport.mirrored(self._id, after, to) | {one for one in linked if after < one <= to}
+                also = self._passport.mirrored(self._id, after, to) | {
+                    one for one in linked if after < one <= to
+                }
                 for ids in parts(sorted({*person_ids, *also})):
                     found |= self._look(ids)
                 self._done_to = to
@@ -159,7 +172,7 @@ class _Verifier:
 
     def _patients_there(self) -> int:
         sql = "SELECT COUNT(*) AS persons FROM patient WHERE patient_id BETWEEN %s AND %s"
-        with self._source.read(ANY_SNAPSHOT) as reading:
+        with self._source.read(ANY_POSITION) as reading:
             return int(reading.rows(sql, (self._first, self._last))[0]["persons"])
 
     def _interrupted(self, error: Retry, differ: int) -> NotReady:
@@ -178,24 +191,30 @@ class _Verifier:
         return again, {one for one in strays - self._patients if self._stray_records({one})}
 
     def _people(self, found: ByPerson, strays: set[str]) -> list[int]:
-        return sorted({*found, *(one for one in self._stray_records(strays).values() if one is not None)})
+        return sorted(
+            {*found, *(one for one in self._stray_records(strays).values() if one is not None)}
+        )
 
     def _stray_records(self, patients: Collection[str]) -> dict[str, int | None]:
         """Hex of _id -> person_id of the records that these patients are shown."""
         records = self._passport.records(self._id, [], patients) if patients else {}
-        persons = {str(key): (one.get("openmrsData") or {}).get("personId") for key, one in records.items()}
+        persons = {
+            str(key): (one.get("openmrsData") or {}).get("personId") for key, one in records.items()
+        }
         return {key: one if isinstance(one, int) else None for key, one in persons.items()}
 
     def _forget(self) -> None:
         """What was looked up before may be outdated."""
-        self._lookups = Lookups(self._id, self._hospital, self._source, entries=CACHE_ENTRIES, ttl_s=CACHE_TTL_S)
+        self._lookups = Lookups(
+            self._id, self._hospital, self._source, entries=CACHE_ENTRIES, ttl_s=CACHE_TTL_S
+        )
         self._signers = self._passport.signers(self._settings, self._id)
 
     def _batches(self) -> Iterator[tuple[int, int, list[int]]]:
         """(after, to, person_ids with obs): together they leave no number out."""
         after = self._done_to
         while True:
-            with self._source.read(ANY_SNAPSHOT) as reading:
+            with self._source.read(ANY_POSITION) as reading:
                 sizes = reading.rows(
                     "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s AND person_id <= %s"
                     " GROUP BY person_id ORDER BY person_id LIMIT %s",
@@ -209,12 +228,14 @@ class _Verifier:
             after = batch[-1]
 
     def _compare(self, person_ids: Sequence[int], *, count: bool = False) -> ByPerson:
-        with self._source.read(ANY_SNAPSHOT) as reading:
+        with self._source.read(ANY_POSITION) as reading:
             wanted = expected.read(reading, self._lookups, person_ids, self._passport.patients)
         self._pace.spend(len(wanted.rows) * FETCHED)
         mirror = self._passport.mirror(self._id, person_ids)
         tombstones = [document for document in mirror.values() if document["deleted"]]
-        records = wanted.records(tombstones, self._passport.rules, self._id, self._hospital.name, self._signers)
+        records = wanted.records(
+            tombstones, self._passport.rules, self._id, self._hospital.name, self._signers
+        )
         there = self._passport.records(self._id, records.keys(), wanted.patients.values())
         links = self._passport.links([person.key for person in wanted.persons.values()])
         self._patients |= set(wanted.patients.values())
@@ -222,7 +243,9 @@ class _Verifier:
             self._count(wanted, len(records))
         owners = {key: record["openmrsData"]["personId"] for key, record in records.items()}
         patients = {patient: person_id for person_id, patient in wanted.patients.items()}
-        shown = {key: owners.get(key, patients.get(record["patientId"])) for key, record in there.items()}
+        shown = {
+            key: owners.get(key, patients.get(record["patientId"])) for key, record in there.items()
+        }
         both = _Sides(
             wanted,
             links,
@@ -258,11 +281,15 @@ class _Sides:
         link = passport.link(person, self.wanted.patients.get(person_id))
         found = differing.link(person.key, link, self.links.get(person.key), has_rows=bool(rows))
         found.merge(differing.rows(rows, self.mirror.get(person_id, {})))
-        found.merge(differing.records(self.records.get(person_id, {}), self.shown.get(person_id, {})))
+        found.merge(
+            differing.records(self.records.get(person_id, {}), self.shown.get(person_id, {}))
+        )
         return found
 
 
-def _grouped(documents: Mapping[K, Document], owners: Mapping[K, int | None]) -> dict[int | None, dict[K, Document]]:
+def _grouped(
+    documents: Mapping[K, Document], owners: Mapping[K, int | None]
+) -> dict[int | None, dict[K, Document]]:
     """By person."""
     found: dict[int | None, dict[K, Document]] = defaultdict(dict)
     for key, document in documents.items():

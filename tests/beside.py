@@ -7,7 +7,9 @@ from threading import Event, Thread
 
 @contextmanager
 def beside(*works: Callable[[Event], object]) -> Iterator[None]:
-    """Each in a thread until the block ends, which the event says; what one of them raised is raised then."""
+    """Each in a thread until the block ends, which the event says; what one of them raised is
+    raised then.
+    """
     done, raised = Event(), list[BaseException]()
 
     def guarded(work: Callable[[Event], object]) -> None:

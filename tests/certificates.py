@@ -31,7 +31,9 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, name: str, *, host: str = LOCAL, days: float = 1) -> tuple[Path, Path]:
-        """Files of a certificate for `host` (an address or a name) and of its key; `days` below 0: it has expired."""
+        """Files of a certificate for `host` (an address or a name) and of its key; `days` below 0:
+        it has expired.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         of = x509.IPAddress(ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
@@ -42,7 +44,11 @@ class Authority:
         )
         files = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        form = (
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
         files[1].write_bytes(key.private_bytes(*form))
         return files
 

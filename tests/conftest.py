@@ -1,4 +1,6 @@
-"""Servers for tests: shared ones (each test in a database or topic of its own), and own ones to be broken."""
+"""Servers for tests: shared ones (each test in a database or topic of its own), and own ones to be
+broken.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -93,7 +95,9 @@ def flavour_database(mysql_flavour: Address) -> Iterator[Address]:
 
 
 @pytest.fixture
-def mongo_database(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[Database[dict[str, Any]]]:
+def mongo_database(
+    mongo_url: str, request: pytest.FixtureRequest
+) -> Iterator[Database[dict[str, Any]]]:
     """An empty database of its own; instants come back as aware datetimes.
 
     What the test leaves there must have the Passport's own shapes, unless it is marked `by_hand`.
@@ -131,7 +135,9 @@ def create_topic(kafka_bootstrap: str) -> Callable[..., str]:
 
 @pytest.fixture
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """``own(kind, **options) -> server``: started for this test alone, killed and forgotten after it."""
+    """``own(kind, **options) -> server``: started for this test alone, killed and forgotten after
+    it.
+    """
     yield from _own(tmp_path_factory)
 
 

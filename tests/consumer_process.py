@@ -1,4 +1,6 @@
-"""A consumer in a process of its own, to be killed: ``python -m tests.consumer_process SETTINGS DESTINATION``."""
+"""A consumer in a process of its own, to be killed: ``python -m tests.consumer_process SETTINGS
+DESTINATION``.
+"""
 
 import pickle
 import signal
@@ -17,7 +19,9 @@ def spawn(settings: Settings, destination: str, folder: Path) -> "subprocess.Pop
     file = folder / "consumer.pickle"
     file.write_bytes(pickle.dumps(settings))
     log = (folder / "consumer.log").open("ab")
-    return subprocess.Popen([sys.executable, "-m", "tests.consumer_process", file, destination], stdout=log, stderr=log)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.consumer_process", file, destination], stdout=log, stderr=log
+    )
 
 
 def main() -> int:

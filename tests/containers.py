@@ -1,4 +1,6 @@
-"""The same servers from their official images, where a Docker engine is at hand. CI doesn't run this way."""
+"""The same servers from their official images, where a Docker engine is at hand. CI doesn't run
+this way.
+"""
 
 import contextlib
 import time
@@ -17,7 +19,9 @@ class EngineError(Exception):
 
 @contextlib.contextmanager
 def run(server: MariaDB | MySQL | Kafka | Mongo | Fhir) -> Iterator[None]:
-    """Run `server`'s image on its port, inside and outside alike: Kafka and MongoDB tell clients their own."""
+    """Run `server`'s image on its port, inside and outside alike: Kafka and MongoDB tell clients
+    their own.
+    """
     from docker.errors import DockerException  # type: ignore[import-untyped]
 
     server.folder.mkdir(parents=True, exist_ok=True)
@@ -49,14 +53,20 @@ def _container(server: MariaDB | MySQL | Kafka | Mongo | Fhir) -> Any:
             image, command = "mariadb:10.11", f"--port={port} --gtid-strict-mode=1 {_BINLOG}"
             environment = {"MARIADB_ALLOW_EMPTY_ROOT_PASSWORD": "1"}
         case MySQL():
-            image, command = "mysql:9.7", f"--port={port} --gtid-mode=ON --enforce-gtid-consistency=ON {_BINLOG}"
+            image, command = (
+                "mysql:9.7",
+                f"--port={port} --gtid-mode=ON --enforce-gtid-consistency=ON {_BINLOG}",
+            )
             environment = {"MYSQL_ALLOW_EMPTY_PASSWORD": "1"}
         case Mongo():
             image, command = "mongo:7.0", f"--replSet rs0 --bind_ip_all --port {port}"
         case Kafka():
             image, environment = f"apache/kafka:{install.KAFKA_VERSION}", _kafka(port)
         case Fhir():
-            image, environment = f"hapiproject/hapi:v{install.HAPI_VERSION}-1", {"SERVER_PORT": str(port)}
+            image, environment = (
+                f"hapiproject/hapi:v{install.HAPI_VERSION}-1",
+                {"SERVER_PORT": str(port)},
+            )
     container = DockerContainer(image).with_bind_ports(port, port)
     for name, value in environment.items():
         container = container.with_env(name, value)

@@ -1,4 +1,6 @@
-"""The two FHIR destinations as somebody else reads them: a server by its search, files by their index."""
+"""The two FHIR destinations as somebody else reads them: a server by its search, files by their
+index.
+"""
 
 import json
 import sqlite3
@@ -44,4 +46,6 @@ def newest(folder: Path) -> list[Resource]:
 def of_hospital(url: str, name: str) -> Iterator[Resource]:
     """All that a server holds of a hospital (with its prefix), live or not."""
     for type_ in TYPES:
-        yield from pages(f"{url}/{type_}?{urlencode({'identifier': f'urn:openmrs:{name}:obs|', '_count': 1000})}")
+        yield from pages(
+            f"{url}/{type_}?{urlencode({'identifier': f'urn:openmrs:{name}:obs|', '_count': 1000})}"
+        )

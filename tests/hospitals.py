@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cdc.grants import grants
-from cdc.position import Positions, Saved
+from cdc.checks.grants import grants
+from cdc.positions import Positions, Saved
 from dev.hospital import create
 from dev.hospital.clinic import Clinic
 from dev.stack import MariaDB, MySQL
@@ -26,7 +26,9 @@ def hospital(server: Server, patients: int = 20) -> Address:
     """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
     server.execute("CREATE DATABASE openmrs")
     create(server.connect(database="openmrs"), seed=1, patients=patients)
-    address = Address("mariadb" if isinstance(server, MariaDB) else "mysql", "127.0.0.1", server.port, "root", "")
+    address = Address(
+        "mariadb" if isinstance(server, MariaDB) else "mysql", "127.0.0.1", server.port, "root", ""
+    )
     address = address._replace(database="openmrs")
     settings = stream.settings(address.settings(user="cdc"), "unused", "unused")
     sql = grants("kigali", settings.hospitals["kigali"], address.flavour)  # type: ignore[arg-type]
@@ -35,7 +37,9 @@ def hospital(server: Server, patients: int = 20) -> Address:
 
 
 def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
-    return stream.settings(address.settings(user="cdc", password=PASSWORD), bootstrap, fresh_name(), **changes)
+    return stream.settings(
+        address.settings(user="cdc", password=PASSWORD), bootstrap, fresh_name(), **changes
+    )
 
 
 @contextmanager
@@ -67,7 +71,9 @@ def assert_equal(settings: Settings, address: Address) -> list[ChangeEvent]:
 
 
 def in_source_order(events: list[ChangeEvent]) -> bool:
-    """First deliveries of the binlog's rows are in commit order, and the transactions' last rows are marked."""
+    """First deliveries of the binlog's rows are in commit order, and the transactions' last rows
+    are marked.
+    """
     versions = list(dict.fromkeys(event.source.version for event in stream.changes(events)))
     return versions == sorted(versions)
 

@@ -6,7 +6,7 @@ from typing import Any
 from bson import ObjectId
 from msgspec.structs import replace
 
-from passport.observation import Author, Concept, Encounter, Observation, Person, Place, Value
+from passport.facts import Author, Concept, Encounter, Observation, Person, Place, Value
 from passport.settings import Destination, Hospital, Kafka, MySQL, Settings
 from passport.version import Version
 
@@ -15,9 +15,22 @@ BORN = datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
 
 
 def concept(
-    concept_id: int, name: str, *mappings: str, cls: str = "Misc", datatype: str = "N/A", **more: Any
+    concept_id: int,
+    name: str,
+    *mappings: str,
+    cls: str = "Misc",
+    datatype: str = "N/A",
+    **more: Any,
 ) -> Concept:
-    return Concept(concept_id, f"concept-{concept_id}", name, datatype, cls, more.get("units"), tuple(sorted(mappings)))
+    return Concept(
+        concept_id,
+        f"concept-{concept_id}",
+        name,
+        datatype,
+        cls,
+        more.get("units"),
+        tuple(sorted(mappings)),
+    )
 
 
 VISIT_DIAGNOSES = concept(1, "Visit Diagnoses", "CIEL:159947", cls="ConvSet")
@@ -43,7 +56,9 @@ def version(pos: int, row: int = 1) -> str:
     return str(Version(1_700_000_000, 1, pos, row))
 
 
-def person(person_id: int = 1, national_id: str | None = "1199080012345678", at: int = 0, **changes: Any) -> Person:
+def person(
+    person_id: int = 1, national_id: str | None = "1199080012345678", at: int = 0, **changes: Any
+) -> Person:
     state: Any = changes.pop("state", "ok" if national_id else "none")
     hospital = changes.pop("hospital", HOSPITAL)
     return Person(hospital, person_id, f"person-{person_id}", state, national_id, version(at, 0))
@@ -101,10 +116,34 @@ def obs(
     } | columns
     if deleted:
         return Observation(
-            who.hospital, version(pos, row), fields, True, who, None, NO_VALUE, NOBODY, None, None, None, at
+            who.hospital,
+            version(pos, row),
+            fields,
+            True,
+            who,
+            None,
+            NO_VALUE,
+            NOBODY,
+            None,
+            None,
+            None,
+            at,
         )
     encounter = Encounter(7, "encounter-7", "Consultation", "2025-11-06T10:15:00", BORN)
-    place = (who.hospital, version(pos, row), fields, False, who, asked, value, author, WARD, encounter, at, at)
+    place = (
+        who.hospital,
+        version(pos, row),
+        fields,
+        False,
+        who,
+        asked,
+        value,
+        author,
+        WARD,
+        encounter,
+        at,
+        at,
+    )
     return Observation(*place)
 
 
@@ -114,7 +153,11 @@ def at_position(observation: Observation, pos: int, row: int = 1) -> Observation
 
 def settings(options: dict[str, Any], **hospital: Any) -> Settings:
     """Two hospitals and one destination named passport."""
-    place = {"timezone": "Africa/Kigali", "national_id_type": "type-uuid", "mysql": MySQL(host="127.0.0.1", user="x")}
+    place = {
+        "timezone": "Africa/Kigali",
+        "national_id_type": "type-uuid",
+        "mysql": MySQL(host="127.0.0.1", user="x"),
+    }
     kigali = Hospital(name="Kigali Hospital", partition=0, **(place | hospital))
     huye = Hospital(name="Huye Hospital", partition=1, **place)
     return Settings(

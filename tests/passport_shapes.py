@@ -1,6 +1,7 @@
 """Whether MongoDB holds only what the Passport's own Mongoose schemas take.
 
-The schemas in tests/schemas are MongoDB's dialect of JSON Schema ($jsonSchema); the server itself does the checking.
+The schemas in tests/schemas are MongoDB's dialect of JSON Schema ($jsonSchema); the server itself
+does the checking.
 """
 
 import json
@@ -16,7 +17,15 @@ SCHEMAS = {
     file.name.removesuffix(".json"): json.loads(file.read_text())
     for file in Path(__file__).parent.glob("schemas/*.json")
 }
-PASSPORT = ("users", "patients", "doctors", "hospitals", "medicalrecords", "auditlogs", "syncstatus")
+PASSPORT = (
+    "users",
+    "patients",
+    "doctors",
+    "hospitals",
+    "medicalrecords",
+    "auditlogs",
+    "syncstatus",
+)
 UNIQUE = {
     "users": ("email",),
     "patients": ("user", "nationalId"),
@@ -24,15 +33,22 @@ UNIQUE = {
     "hospitals": ("licenseNumber", "hospitalId"),
     "syncstatus": ("hospitalId",),
 }
-OURS = {"$or": [{"rev": {"$exists": True}}, {"openmrsData.hospitalId": {"$exists": True}}]}  # doctors write their own
+OURS = {
+    "$or": [{"rev": {"$exists": True}}, {"openmrsData.hospitalId": {"$exists": True}}]
+}  # doctors write their own
 TOMBSTONE = {"removedAt": {"$exists": True}}
 
 
 def check(database: Mongo) -> int:
-    """Checks every document of every Passport collection; returns their number. AssertionError with the faults."""
+    """Checks every document of every Passport collection; returns their number. AssertionError with
+    the faults.
+    """
     faults = [fault for name in PASSPORT for fault in _misshapen(database, name)]
     faults += [
-        fault for name, fields in UNIQUE.items() for field in fields for fault in _doubles(database, name, field)
+        fault
+        for name, fields in UNIQUE.items()
+        for field in fields
+        for fault in _doubles(database, name, field)
     ]
     faults += _dangling(database)
     assert not faults, "\n".join(faults[:20])
@@ -47,8 +63,12 @@ def _misshapen(database: Mongo, name: str) -> list[str]:
 
 
 def _against(database: Mongo, name: str, schema: str, query: Document) -> list[str]:
-    wrong = database[name].find({"$and": [query, {"$nor": [{"$jsonSchema": SCHEMAS[schema]}]}]}, {"_id": 1})
-    return [f"{name} {found['_id']}: {_why(database, name, schema, found['_id'])}" for found in wrong]
+    wrong = database[name].find(
+        {"$and": [query, {"$nor": [{"$jsonSchema": SCHEMAS[schema]}]}]}, {"_id": 1}
+    )
+    return [
+        f"{name} {found['_id']}: {_why(database, name, schema, found['_id'])}" for found in wrong
+    ]
 
 
 def _why(database: Mongo, name: str, schema: str, key: Any) -> str:
@@ -60,10 +80,14 @@ def _why(database: Mongo, name: str, schema: str, key: Any) -> str:
         for field in document
         if field not in fields
         or database[name].find_one(
-            {"_id": key, "$nor": [{"$jsonSchema": {"properties": {field: fields[field]}}}]}, {"_id": 1}
+            {"_id": key, "$nor": [{"$jsonSchema": {"properties": {field: fields[field]}}}]},
+            {"_id": 1},
         )
     ]
-    return ", ".join(wrong + [f"{field} missing" for field in SCHEMAS[schema]["required"] if field not in document])
+    return ", ".join(
+        wrong
+        + [f"{field} missing" for field in SCHEMAS[schema]["required"] if field not in document]
+    )
 
 
 def _doubles(database: Mongo, name: str, field: str) -> list[str]:
@@ -81,12 +105,24 @@ def _dangling(database: Mongo) -> list[str]:
     patients = {str(found["_id"]) for found in database.patients.find({}, {"_id": 1})}
     hospitals = {found["_id"] for found in database.hospitals.find({}, {"_id": 1})}
     faults = []
-    for record in database.medicalrecords.find({"patientId": {"$ne": ""}}, {"patientId": 1, "createdBy": 1}):
-        faults += [] if record["createdBy"] in users else [f"medicalrecords {record['_id']}: createdBy is nobody"]
-        faults += [] if record["patientId"] in patients else [f"medicalrecords {record['_id']}: patientId is nobody"]
+    for record in database.medicalrecords.find(
+        {"patientId": {"$ne": ""}}, {"patientId": 1, "createdBy": 1}
+    ):
+        faults += (
+            []
+            if record["createdBy"] in users
+            else [f"medicalrecords {record['_id']}: createdBy is nobody"]
+        )
+        faults += (
+            []
+            if record["patientId"] in patients
+            else [f"medicalrecords {record['_id']}: patientId is nobody"]
+        )
     for doctor in database.doctors.find({}, {"user": 1, "hospital": 1}):
         if str(doctor["user"]) not in users or doctor["hospital"] not in hospitals:
             faults.append(f"doctors {doctor['_id']}: user or hospital is nobody")
     for entry in database.auditlogs.find({}, {"user": 1}):
-        faults += [] if str(entry["user"]) in users else [f"auditlogs {entry['_id']}: user is nobody"]
+        faults += (
+            [] if str(entry["user"]) in users else [f"auditlogs {entry['_id']}: user is nobody"]
+        )
     return faults

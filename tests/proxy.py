@@ -1,7 +1,8 @@
-"""A TCP proxy in front of one server, to break connections at a chosen place: cut, half-open, slow, late.
+"""A TCP proxy in front of one server, to break connections at a chosen place: cut, half-open, slow,
+late.
 
-It reads the packets that the server sends to who dumps its binlog (without TLS), so that a fault can be put between
-two events, or inside one.
+It reads the packets that the server sends to who dumps its binlog (without TLS), so that a fault
+can be put between two events, or inside one.
 """
 
 import socket
@@ -22,7 +23,9 @@ How = Literal["cut", "reset", "half-open"]
 
 
 class Fault(NamedTuple):
-    """What to do, once. `where` (event type, size of its packet) gives after how many bytes of it, None: not there."""
+    """What to do, once. `where` (event type, size of its packet) gives after how many bytes of it,
+    None: not there.
+    """
 
     how: How
     where: Callable[[int, int], int | None]

@@ -1,4 +1,5 @@
-"""A reader in a process of its own, to be killed: ``python -m tests.reader_process SETTINGS [caught-up]``.
+"""A reader in a process of its own, to be killed: ``python -m tests.reader_process SETTINGS
+[caught-up]``.
 
 ``skew=-600``: its clock is 10 minutes slow; ``unlocked``: it does not see that another one reads.
 """
@@ -24,7 +25,9 @@ def spawn(settings: Settings, folder: Path, *words: str) -> "subprocess.Popen[by
     file = folder / "settings.pickle"
     file.write_bytes(pickle.dumps(settings))
     log = (folder / "reader.log").open("ab")
-    return subprocess.Popen([sys.executable, "-m", "tests.reader_process", file, *words], stdout=log, stderr=log)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.reader_process", file, *words], stdout=log, stderr=log
+    )
 
 
 @contextlib.contextmanager

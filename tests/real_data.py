@@ -1,4 +1,6 @@
-"""A real OpenMRS database and 300 synthetic patients: where they are, and loading them with ordinary INSERTs."""
+"""A real OpenMRS database and 300 synthetic patients: where they are, and loading them with
+ordinary INSERTs.
+"""
 
 import os
 import subprocess
@@ -14,7 +16,9 @@ BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def folder() -> Path:
-    """PASSPORT_REAL_DATA, or beside the checkout. Without it the test fails in CI and is skipped elsewhere."""
+    """PASSPORT_REAL_DATA, or beside the checkout. Without it the test fails in CI and is skipped
+    elsewhere.
+    """
     found = Path(os.environ.get("PASSPORT_REAL_DATA", BESIDE))
     if (found / "load.py").exists():
         return found
@@ -25,8 +29,19 @@ def folder() -> Path:
 
 
 def start_loading(server: Address, database: str, *options: str) -> "subprocess.Popen[str]":
-    """load.py as a process: ``--small``, ``--big``, ``--only-static``, ``--only-obs``, ``--tx-rows N``."""
-    where = ["--host", server.host, "--port", str(server.port), "--user", server.user, "--password", server.password]
+    """load.py as a process: ``--small``, ``--big``, ``--only-static``, ``--only-obs``, ``--tx-rows
+    N``.
+    """
+    where = [
+        "--host",
+        server.host,
+        "--port",
+        str(server.port),
+        "--user",
+        server.user,
+        "--password",
+        server.password,
+    ]
     command = [sys.executable, str(folder() / "load.py"), *where, "--database", database, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

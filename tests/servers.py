@@ -44,11 +44,22 @@ class Address(NamedTuple):
         """From ``mysql://user:password@host:port/database``."""
         parts = urlsplit(url)
         account = unquote(parts.username or "root"), unquote(parts.password or "")
-        return cls(flavour, parts.hostname or "127.0.0.1", parts.port or 3306, *account, parts.path[1:] or None)
+        return cls(
+            flavour,
+            parts.hostname or "127.0.0.1",
+            parts.port or 3306,
+            *account,
+            parts.path[1:] or None,
+        )
 
     def connect(self, **options: Any) -> "pymysql.Connection[Any]":
         """A connection; autocommit unless `options` say otherwise."""
-        merged: dict[str, Any] = {"autocommit": True, "charset": "utf8mb4", **self._asdict(), **options}
+        merged: dict[str, Any] = {
+            "autocommit": True,
+            "charset": "utf8mb4",
+            **self._asdict(),
+            **options,
+        }
         del merged["flavour"]
         connection: pymysql.Connection[Any] = pymysql.connect(**merged)
         return connection
@@ -64,7 +75,11 @@ class Address(NamedTuple):
 
     def settings(self, **changes: Any) -> settings.MySQL:
         """The same, as a hospital's settings say it."""
-        fields = {key: value for key, value in self._asdict().items() if key != "flavour" and value is not None}
+        fields = {
+            key: value
+            for key, value in self._asdict().items()
+            if key != "flavour" and value is not None
+        }
         return settings.MySQL(**{**fields, **changes})
 
 
@@ -94,7 +109,9 @@ class Servers:
         self._stack = contextlib.ExitStack()
 
     def url(self, kind: type[MariaDB | MySQL | Kafka | Mongo | Fhir]) -> str:
-        """Where the server of this kind is; without one the test fails in CI and is skipped elsewhere."""
+        """Where the server of this kind is; without one the test fails in CI and is skipped
+        elsewhere.
+        """
         variable = VARIABLES[kind]
         if given := os.environ.get(variable):
             return given

@@ -1,4 +1,6 @@
-"""What a destination makes of a hospital's partition: newest version wins, and chunks take away what is gone."""
+"""What a destination makes of a hospital's partition: newest version wins, and chunks take away
+what is gone.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -6,7 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from passport import source
+from openmrs import connection as source
 from passport.event import ChangeEvent, Row
 from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
 from tests.servers import Address
@@ -19,15 +21,22 @@ def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Setting
         partition=changes.pop("partition", 0),
         timezone="Africa/Kigali",
         national_id_type="00000000-0000-0000-0000-000000000001",
-        load_budget=LoadBudget(**{"chunk_rows": 200, "queries_per_s": 10_000, **changes.pop("load_budget", {})}),
+        load_budget=LoadBudget(
+            **{"chunk_rows": 200, "queries_per_s": 10_000, **changes.pop("load_budget", {})}
+        ),
         mysql=mysql,
         **changes.pop("hospital", {}),
     )
     kafka = Kafka(
-        bootstrap=bootstrap, topic=name, positions_topic=f"{name}.positions", dead_letters_topic=f"{name}.dead"
+        bootstrap=bootstrap,
+        topic=name,
+        positions_topic=f"{name}.positions",
+        dead_letters_topic=f"{name}.dead",
     )
     cdc = {"heartbeat_s": 0.5, "checkpoint_s": 0.1, "reconnect_max_s": 1, **changes.pop("cdc", {})}
-    return Settings(hospitals={"kigali": hospital}, kafka=kafka, destinations={}, cdc=cdc, **changes)
+    return Settings(
+        hospitals={"kigali": hospital}, kafka=kafka, destinations={}, cdc=cdc, **changes
+    )
 
 
 def records(settings_: Settings, partition: int = 0) -> list[ChangeEvent]:

@@ -1,4 +1,5 @@
-"""``make bench-capture``: every reader on every workload, in turns; medians, and ratios as the last line.
+"""``make bench-capture``: every reader on every workload, in turns; medians, and ratios as the last
+line.
 
 ROUNDS (3) and ROWS (400000) make it shorter; PARTS=readers,kafka,latency leaves parts out.
 """
@@ -24,14 +25,17 @@ from dev.stack import MariaDB
 ROUNDS = int(os.environ.get("ROUNDS") or 3)
 ROWS = int(os.environ.get("ROWS") or 400_000)
 PARTS = (os.environ.get("PARTS") or "readers,kafka,latency").split(",")
-LIBRARY_ROWS = 20_000  # it asks the server for the columns at each transaction: its speed is known long before the end
+# it asks the server for the columns at each transaction: its speed is known long before the end
+LIBRARY_ROWS = 20_000
 console = Console(stderr=True, width=150)
 Runs = dict[tuple[str, str], list[Run]]
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, MariaDB(folder, flags=FLAGS) as server:
-        console.print(f"writing the workloads: {ROWS} rows one by one, {ROWS} in bulk, {ROWS // 4} updates")
+        console.print(
+            f"writing the workloads: {ROWS} rows one by one, {ROWS} in bulk, {ROWS // 4} updates"
+        )
         prepare(server)
         workloads = [
             written(server, "one_row", ROWS, "one_by_one"),
@@ -73,7 +77,15 @@ def _command(reader: str, port: int, workload: Workload) -> Iterator[list[str]]:
         with debezium.command(port, workload) as command:
             yield command
     elif reader == "library":
-        yield [sys.executable, "-W", "ignore", "-m", "benchmarks.capture.library", *place, str(LIBRARY_ROWS)]
+        yield [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "benchmarks.capture.library",
+            *place,
+            str(LIBRARY_ROWS),
+        ]
     else:
         yield [sys.executable, "-m", "benchmarks.capture.ours", *place]
 
@@ -94,7 +106,9 @@ def _ratios(medians: dict[tuple[str, str], Run]) -> dict[str, float]:
         for other in ("debezium", "library"):
             peer = medians[other, workload]
             ratios[f"{workload}_rows_per_s_vs_{other}"] = ours.rows_per_s / peer.rows_per_s
-            ratios[f"{workload}_warm_rows_per_s_vs_{other}"] = ours.warm_rows_per_s / peer.warm_rows_per_s
+            ratios[f"{workload}_warm_rows_per_s_vs_{other}"] = (
+                ours.warm_rows_per_s / peer.warm_rows_per_s
+            )
             ratios[f"{workload}_cpu_vs_{other}"] = ours.cpu / peer.cpu
             ratios[f"{workload}_cpu_reading_vs_{other}"] = ours.cpu_reading / peer.cpu_reading
             ratios[f"{workload}_rss_vs_{other}"] = ours.rss_mb / peer.rss_mb

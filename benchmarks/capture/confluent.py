@@ -35,7 +35,9 @@ class Publisher:
         if self.sent - self._acked >= PENDING:
             self.flush(8)
         headers = [("ce_type", kind.encode())]
-        self._producer.produce(self._topic, value, self._key, self._partition, self._done, headers=headers)
+        self._producer.produce(
+            self._topic, value, self._key, self._partition, self._done, headers=headers
+        )
         self.sent += 1
         return self.sent
 

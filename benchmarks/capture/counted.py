@@ -14,7 +14,8 @@ END = "end of the workload"  # comment of the row behind a workload
 class Counter:
     """Rows as they are delivered: the first one starts the clock, the last third is the warm part.
 
-    The row behind the last one must be the one that ends the workload; then `whole` is True, and all is over.
+    The row behind the last one must be the one that ends the workload; then `whole` is True, and
+    all is over.
     """
 
     def __init__(self, rows: int) -> None:
@@ -54,12 +55,15 @@ class Counter:
 
     def tell(self, **more: Any) -> None:
         """For the process that started this one."""
-        print(json.dumps({"marks": self._marks, "whole": self.whole, "bytes": self.bytes, **more}), flush=True)
+        print(
+            json.dumps({"marks": self._marks, "whole": self.whole, "bytes": self.bytes, **more}),
+            flush=True,
+        )
 
 
 class Run(NamedTuple):
-    """One reader on one workload. CPU: user and system seconds per 100,000 rows, `cpu` of the whole process from
-    its start to its end, `cpu_reading` from the first row to the last."""
+    """One reader on one workload. CPU: user and system seconds per 100,000 rows, `cpu` of the whole
+    process from its start to its end, `cpu_reading` from the first row to the last."""
 
     rows_per_s: float
     warm_rows_per_s: float
@@ -82,7 +86,9 @@ def run(command: Sequence[str], rows: int) -> Run:
         found = json.loads(lines[-1]) if lines else {}
         if child.returncode or not found.get("whole"):
             err.seek(0)
-            raise SystemExit(f"{' '.join(command)}\n{err.read()[-3000:]}\nnot exactly {rows} rows: {found}")
+            raise SystemExit(
+                f"{' '.join(command)}\n{err.read()[-3000:]}\nnot exactly {rows} rows: {found}"
+            )
     (first, began, cpu_0), (two_thirds, warm, cpu_1), (last, ended, cpu_2) = found.pop("marks")
     per = 100_000 / last
     return Run(

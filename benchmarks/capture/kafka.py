@@ -1,4 +1,6 @@
-"""Through to acknowledged records of a real broker: rows/s and CPU, and how long a commit takes to be acknowledged."""
+"""Through to acknowledged records of a real broker: rows/s and CPU, and how long a commit takes to
+be acknowledged.
+"""
 
 import importlib.util
 import json
@@ -27,7 +29,10 @@ def throughput(
     server: MariaDB, workloads: Sequence[Workload], rounds: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """By workload and client: medians, CPU of the reader's process with its client's threads."""
-    clients = ["kafka-python", *(["confluent"] if importlib.util.find_spec("confluent_kafka") else [])]
+    clients = [
+        "kafka-python",
+        *(["confluent"] if importlib.util.find_spec("confluent_kafka") else []),
+    ]
     found = defaultdict(list)
     for _ in range(rounds):
         for workload in workloads:
@@ -36,11 +41,14 @@ def throughput(
                     place = [str(workload.rows), workload.file, str(workload.pos)]
                     command = [*_CHILD, "throughput", client, str(server.port), broker.url, *place]
                     one = run(command, workload.rows)
-                say(f"acknowledged {workload.name} {client}: {one.rows_per_s:.0f} rows/s, CPU {one.cpu:.2f}")
+                say(
+                    f"acknowledged {workload.name} {client}: {one.rows_per_s:.0f} rows/s, CPU {one.cpu:.2f}"
+                )
                 found[f"{workload.name} {client}"].append(one)
     names = ("rows_per_s", "warm_rows_per_s", "cpu", "cpu_reading", "rss_mb")
     return {
-        key: {n: round(statistics.median(getattr(r, n) for r in runs), 2) for n in names} for key, runs in found.items()
+        key: {n: round(statistics.median(getattr(r, n) for r in runs), 2) for n in names}
+        for key, runs in found.items()
     }
 
 
@@ -56,7 +64,9 @@ def latency(server: MariaDB) -> dict[str, float]:
             if child.returncode or not out:
                 raise SystemExit(f"latency: {err.read()[-3000:]}")
     told = json.loads(out.splitlines()[-1])
-    sent, acked = ({int(key): value for key, value in told[name].items()} for name in ("sent", "acked"))
+    sent, acked = (
+        {int(key): value for key, value in told[name].items()} for name in ("sent", "acked")
+    )
     first = PER_SECOND * WARM_UP
     measured = [number for number in committed if number >= first]
     if missing := [number for number in measured if number not in acked]:

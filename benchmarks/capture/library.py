@@ -1,7 +1,8 @@
-"""mysql-replication as it comes: ``python -m benchmarks.capture.library PORT ROWS FILE POS [LIMIT]``.
+"""mysql-replication as it comes: ``python -m benchmarks.capture.library PORT ROWS FILE POS
+[LIMIT]``.
 
-It gives dictionaries, which are cheaper than JSON. It asks the server for a table's columns at each transaction, so
-LIMIT rows are enough to know its speed.
+It gives dictionaries, which are cheaper than JSON. It asks the server for a table's columns at each
+transaction, so LIMIT rows are enough to know its speed.
 """
 
 import sys
@@ -16,7 +17,13 @@ def main(port: int, rows: int, file: str, pos: int, limit: int) -> None:
     """From the position on, to the row that ends the workload, or to `limit` rows."""
     counter = Counter(min(rows, limit))
     stream = BinLogStreamReader(
-        connection_settings={"host": "127.0.0.1", "port": port, "user": "root", "passwd": "", "ssl_disabled": True},
+        connection_settings={
+            "host": "127.0.0.1",
+            "port": port,
+            "user": "root",
+            "passwd": "",
+            "ssl_disabled": True,
+        },
         server_id=5403,
         log_file=file,
         log_pos=pos,

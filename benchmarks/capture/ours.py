@@ -1,6 +1,8 @@
-"""This project's reader, to the bytes that it publishes: ``python -m benchmarks.capture.ours PORT ROWS FILE POS``.
+"""This project's reader, to the bytes that it publishes: ``python -m benchmarks.capture.ours PORT
+ROWS FILE POS``.
 
-The stream, the transaction and the envelopes are the product's; only the publisher counts instead of sending.
+The stream, the transaction and the envelopes are the product's; only the publisher counts instead
+of sending.
 """
 
 import gc
@@ -10,8 +12,8 @@ from typing import Any
 import pymysql
 
 from benchmarks.capture.counted import Counter
-from cdc import epochs
-from cdc.binlog import Alive, BinlogStream, Commit, Notice, Rotated, Row
+from cdc import resume as epochs
+from cdc.binlog.stream import Alive, BinlogStream, Commit, Notice, Rotated, Row
 from cdc.envelopes import Envelopes
 from cdc.transaction import Transaction
 from passport.settings import Hospital, MySQL
@@ -53,7 +55,9 @@ def main(port: int, rows: int, file: str, pos: int) -> None:
         columns=columns,
     )
     mysql = MySQL(host="127.0.0.1", port=port, user="root", database="openmrs")
-    hospital = Hospital(name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="NID", mysql=mysql)
+    hospital = Hospital(
+        name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="NID", mysql=mysql
+    )
     envelopes = Envelopes("kigali", hospital, server="uuid", epoch=1)
     publisher: Any = Counting(counter)
     transaction = Transaction("kigali", publisher, envelopes, start)

@@ -1,7 +1,9 @@
-"""The product's reader, to acknowledged records: ``... to_kafka WHAT CLIENT PORT BOOTSTRAP [ROWS FILE POS]``.
+"""The product's reader, to acknowledged records: ``... to_kafka WHAT CLIENT PORT BOOTSTRAP [ROWS
+FILE POS]``.
 
-WHAT ``throughput`` ROWS FILE POS: until so many records are acknowledged. ``latency``: from the binlog's end on until
-the row that ends the workload; says when each row whose comment is a number was sent and when it was acknowledged.
+WHAT ``throughput`` ROWS FILE POS: until so many records are acknowledged. ``latency``: from the
+binlog's end on until the row that ends the workload; says when each row whose comment is a number
+was sent and when it was acknowledged.
 """
 
 import gc
@@ -16,11 +18,12 @@ from typing import Any
 import structlog
 
 from benchmarks.capture.counted import END, Counter
-from cdc import epochs, publisher
-from cdc.outside import Outside
-from cdc.position import Positions, Saved, Snapshot
+from cdc import publisher
+from cdc import resume as epochs
+from cdc.connections import Connections
+from cdc.positions import Positions, Saved, Snapshot
 from cdc.reader import Reader
-from passport import source
+from openmrs import connection as source
 from passport.settings import Hospital, Kafka, MySQL, Settings
 from passport.version import Position
 
@@ -30,12 +33,19 @@ _NUMBERED = re.compile(rb'"comments":"(\d+)"')
 def settings(port: int, bootstrap: str) -> Settings:
     """One hospital at `port`, topics of its own."""
     mysql = MySQL(host="127.0.0.1", port=port, user="root", database="openmrs")
-    hospital = Hospital(name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="NID", mysql=mysql)
+    hospital = Hospital(
+        name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="NID", mysql=mysql
+    )
     name = f"bench.{uuid.uuid4().hex[:8]}"
     kafka = Kafka(
-        bootstrap=bootstrap, topic=name, positions_topic=f"{name}.positions", dead_letters_topic=f"{name}.dead"
+        bootstrap=bootstrap,
+        topic=name,
+        positions_topic=f"{name}.positions",
+        dead_letters_topic=f"{name}.dead",
     )
-    return Settings(hospitals={"kigali": hospital}, kafka=kafka, destinations={}, cdc={"heartbeat_s": 10})
+    return Settings(
+        hospitals={"kigali": hospital}, kafka=kafka, destinations={}, cdc={"heartbeat_s": 10}
+    )
 
 
 def begin(settings_: Settings, at: Position | None) -> None:
@@ -109,7 +119,7 @@ def latency(base: type[Any], settings_: Settings) -> None:
 def read(kind: type[Any], settings_: Settings, stop: threading.Event) -> None:
     """The product's reader with this publisher, until `stop`."""
     hospital = settings_.hospitals["kigali"]
-    running = Reader("kigali", hospital, settings_, stop, outside=Outside(publisher=kind))
+    running = Reader("kigali", hospital, settings_, stop, outside=Connections(publisher=kind))
     try:
         running.run(until_caught_up=False)
     finally:

@@ -1,4 +1,6 @@
-"""A MariaDB whose binlog holds three workloads on OpenMRS' obs table, each followed by one row that ends it."""
+"""A MariaDB whose binlog holds three workloads on OpenMRS' obs table, each followed by one row that
+ends it.
+"""
 
 import random
 from collections.abc import Iterator
@@ -48,7 +50,9 @@ WHERE table_schema = 'openmrs' AND table_name = 'obs' AND index_name <> 'PRIMARY
 
 
 class Workload(NamedTuple):
-    """`rows` changes from `file`:`pos` (or `gtid`) on; the row behind them has `END` as its comment."""
+    """`rows` changes from `file`:`pos` (or `gtid`) on; the row behind them has `END` as its
+    comment.
+    """
 
     name: str
     rows: int
@@ -58,7 +62,9 @@ class Workload(NamedTuple):
 
 
 def prepare(server: MariaDB) -> None:
-    """The tables; obs without its foreign keys and second indexes: the binlog is the same, and sooner written."""
+    """The tables; obs without its foreign keys and second indexes: the binlog is the same, and
+    sooner written.
+    """
     server.execute("CREATE DATABASE openmrs")
     with server.connect(database="openmrs") as connection, connection.cursor() as cursor:
         cursor.execute("SET foreign_key_checks = 0")
@@ -69,7 +75,9 @@ def prepare(server: MariaDB) -> None:
         cursor.execute("CREATE TABLE stage LIKE obs")
         random.seed(7)
         marks = ", ".join(["%s"] * 18)
-        cursor.executemany(f"INSERT INTO stage ({WRITTEN}, uuid) VALUES ({marks}, '')", [*_rows(STAGED)])
+        cursor.executemany(
+            f"INSERT INTO stage ({WRITTEN}, uuid) VALUES ({marks}, '')", [*_rows(STAGED)]
+        )
         for procedure in (_ONE_BY_ONE, _IN_BULK, _UPDATES):
             cursor.execute(procedure)
 
@@ -97,7 +105,9 @@ def end_of_workload(cursor: Any) -> None:
 
 
 def _rows(count: int) -> Iterator[tuple[Any, ...]]:
-    """What clinics record: two values of five are numbers, two are coded answers, the rest dates and texts."""
+    """What clinics record: two values of five are numbers, two are coded answers, the rest dates
+    and texts.
+    """
     for _ in range(count):
         at = datetime(2024, 1, 1) + timedelta(seconds=random.randrange(40_000_000))  # noqa: DTZ001  # a wall time
         yield (
@@ -124,7 +134,13 @@ def _value(at: datetime) -> tuple[Any, ...]:
     if kind < 0.4:
         return None, None, None, round(random.uniform(0, 300), 2), None
     if kind < 0.8:
-        return random.randrange(1, 170_000), _sometimes(0.3, random.randrange(1, 200_000)), None, None, None
+        return (
+            random.randrange(1, 170_000),
+            _sometimes(0.3, random.randrange(1, 200_000)),
+            None,
+            None,
+            None,
+        )
     if kind < 0.92:
         return None, None, at + timedelta(days=30), None, None
     return None, None, None, None, "Patient reviewed; " + "x" * random.randrange(10, 90)

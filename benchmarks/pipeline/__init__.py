@@ -1,1 +1,3 @@
-"""From a hospital's binlog to the Passport: how fast, how late, at what cost. ``make bench-pipeline``."""
+"""From a hospital's binlog to the Passport: how fast, how late, at what cost. ``make
+bench-pipeline``.
+"""

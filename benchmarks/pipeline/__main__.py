@@ -1,7 +1,8 @@
-"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART] [--peer]``: prints a JSON line at the end.
+"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART] [--peer]``: prints a JSON
+line at the end.
 
-All servers, one reader and one consumer share this machine. What was written is compared with the oracle: a run whose
-MongoDB is not equal ends with an error.
+All servers, one reader and one consumer share this machine. What was written is compared with the
+oracle: a run whose MongoDB is not equal ends with an error.
 """
 
 import argparse
@@ -14,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import hospital as work
-from benchmarks.pipeline.measure import Clock, busy, cpu, operations, peak_rss_mb, until_shown, until_still
+from benchmarks.pipeline.measure import (
+    Clock,
+    busy,
+    cpu,
+    operations,
+    peak_rss_mb,
+    until_shown,
+    until_still,
+)
 from benchmarks.pipeline.peer import Peer
 from dev import hospital as generator
 from tests.e2e.roles import Role
@@ -43,7 +52,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--only", choices=["", "backlog", "first", "latency"], default="")
-    parser.add_argument("--peer", action="store_true", help="the same data through Kafka Connect, too")
+    parser.add_argument(
+        "--peer", action="store_true", help="the same data through Kafka Connect, too"
+    )
     return parser.parse_args()
 
 
@@ -66,7 +77,9 @@ def _backlog(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
         other.note_position(lambda: work.stir(kigali))
     began = time.monotonic()
     transactions, edited = work.work(kigali)
-    print(f"backlog: {transactions} transactions, {edited} edits, written in {time.monotonic() - began:.0f} s")
+    print(
+        f"backlog: {transactions} transactions, {edited} edits, written in {time.monotonic() - began:.0f} s"
+    )
     result = _applied("backlog", stage, matched)
     return result | (_peers("backlog", stage, other, snapshot=False) if other is not None else {})
 
@@ -77,7 +90,9 @@ def _first_load(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
     matched = work.fill(stage, kigali, rows)
     stage.grant()
     result = _applied("first_load", stage, matched)
-    return result | (_peers("first_load", stage, Peer(stage, kigali), snapshot=True) if peer else {})
+    return result | (
+        _peers("first_load", stage, Peer(stage, kigali), snapshot=True) if peer else {}
+    )
 
 
 def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, Any]:
@@ -88,7 +103,9 @@ def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, 
     rows = work.count(stage.hospitals["kigali"])
     with peer.running(snapshot=snapshot) as pid:
         seconds = until_still(stage, rows, DEADLINE_S, lambda: operations(stage), peer.rows) - began
-        used = cpu({"connect": pid}) | {server: after - before[server] for server, after in cpu(servers).items()}
+        used = cpu({"connect": pid}) | {
+            server: after - before[server] for server, after in cpu(servers).items()
+        }
         rest = busy() - machine - sum(used.values())
         rss = peak_rss_mb(pid)
     each = {who: round(cost * 100_000 / rows, 1) for who, cost in used.items()}
@@ -103,9 +120,14 @@ def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, 
 def _ratios(result: Mapping[str, Any]) -> dict[str, Any]:
     """Ours divided by the peer's."""
     parts = [part for part in ("backlog", "first_load") if f"peer_{part}_obs_per_s" in result]
-    ratios = {f"{part}_obs_per_s": result[f"{part}_obs_per_s"] / result[f"peer_{part}_obs_per_s"] for part in parts}
+    ratios = {
+        f"{part}_obs_per_s": result[f"{part}_obs_per_s"] / result[f"peer_{part}_obs_per_s"]
+        for part in parts
+    }
     for part in parts:
-        ours, others = (sum(result[f"{whose}{part}_cpu_s_per_100k"].values()) for whose in ("", "peer_"))
+        ours, others = (
+            sum(result[f"{whose}{part}_cpu_s_per_100k"].values()) for whose in ("", "peer_")
+        )
         ratios[f"{part}_cpu"] = ours / others
     return {"ratios": {name: round(value, 2) for name, value in ratios.items()}} if parts else {}
 
@@ -141,7 +163,11 @@ def _applied(name: str, stage: Stage, matched: int) -> dict[str, Any]:
 
 
 def _servers(stage: Stage) -> Mapping[str, int]:
-    servers = {"broker": stage.kafka.pid, "mongod": stage.mongo.pid, "mariadbd": stage.hospitals["kigali"].sql.pid}
+    servers = {
+        "broker": stage.kafka.pid,
+        "mongod": stage.mongo.pid,
+        "mariadbd": stage.hospitals["kigali"].sql.pid,
+    }
     return {name: pid for name, pid in servers.items() if pid}
 
 

@@ -1,4 +1,6 @@
-"""The benchmark's hospital: made by the generator, and its years done again, an encounter at a time."""
+"""The benchmark's hospital: made by the generator, and its years done again, an encounter at a
+time.
+"""
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,22 +20,32 @@ _VOID = ("voided", "voided_by", "date_voided", "void_reason")
 
 
 def fill(stage: Stage, hospital: Hospital, rows: int) -> int:
-    """Some `rows` obs of PATIENTS patients, everybody registered who can be. Returns the obs of those."""
+    """Some `rows` obs of PATIENTS patients, everybody registered who can be. Returns the obs of
+    those.
+    """
     with hospital.connect() as connection:
         visits = max(1, round(rows / PATIENTS / OBS_A_VISIT))
         generator.create(connection, seed=5, patients=PATIENTS, visits=visits)
         able = dict(generator.registrable(connection))
         generator.passport_patients(stage.db, able.values())
-        stage.db["patients"].create_index("nationalId", unique=True)  # as the Passport's own schema has it
+        stage.db["patients"].create_index(
+            "nationalId", unique=True
+        )  # as the Passport's own schema has it
         return count_of(connection, list(able))
 
 
 def set_aside(hospital: Hospital) -> None:
-    """Encounters and obs move to another database; what is left is a hospital that has registered its patients."""
+    """Encounters and obs move to another database; what is left is a hospital that has registered
+    its patients.
+    """
     with hospital.connect() as connection:
         _run(connection, "SET foreign_key_checks = 0", "CREATE DATABASE aside")
         for table in TABLES:
-            _run(connection, f"CREATE TABLE aside.{table} AS SELECT * FROM {table}", f"TRUNCATE TABLE {table}")
+            _run(
+                connection,
+                f"CREATE TABLE aside.{table} AS SELECT * FROM {table}",
+                f"TRUNCATE TABLE {table}",
+            )
         _run(
             connection,
             "CREATE INDEX id ON aside.encounter (encounter_id)",
@@ -46,7 +58,9 @@ def set_aside(hospital: Hospital) -> None:
 
 
 def work(hospital: Hospital) -> tuple[int, int]:
-    """Writes what was set aside, an encounter a transaction, corrections later: (transactions, edited obs)."""
+    """Writes what was set aside, an encounter a transaction, corrections later: (transactions,
+    edited obs).
+    """
     with hospital.connect(autocommit=False) as connection:
         _run(connection, "SET foreign_key_checks = 0")
         entries, edits = _plan(connection)
@@ -82,7 +96,9 @@ def count(hospital: Hospital) -> int:
         return int(next(_rows(connection, "SELECT COUNT(*) FROM obs"))[0])
 
 
-def _plan(connection: "pymysql.Connection[Any]") -> tuple[list[tuple[Any, list[int]]], dict[Any, list[list[int]]]]:
+def _plan(
+    connection: "pymysql.Connection[Any]",
+) -> tuple[list[tuple[Any, list[int]]], dict[Any, list[list[int]]]]:
     """(encounter, obs_ids as first written) in order; by encounter, the trees of new versions."""
     entered: dict[Any, list[int]] = defaultdict(list)
     edits: dict[Any, list[list[int]]] = defaultdict(list)
@@ -106,7 +122,10 @@ def _plan(connection: "pymysql.Connection[Any]") -> tuple[list[tuple[Any, list[i
 def _enter(connection: "pymysql.Connection[Any]", encounter: Any, ids: Sequence[int]) -> None:
     if isinstance(encounter, int):
         for table in TABLES[:3]:
-            _run(connection, f"INSERT INTO {table} SELECT * FROM aside.{table} WHERE encounter_id = {encounter}")
+            _run(
+                connection,
+                f"INSERT INTO {table} SELECT * FROM aside.{table} WHERE encounter_id = {encounter}",
+            )
     _insert(connection, ids)
     connection.commit()
 
@@ -114,11 +133,15 @@ def _enter(connection: "pymysql.Connection[Any]", encounter: Any, ids: Sequence[
 def _insert(connection: "pymysql.Connection[Any]", ids: Sequence[int]) -> None:
     """As first written: what has a successor was not voided yet."""
     replaced = "EXISTS (SELECT 1 FROM aside.replaced r WHERE r.obs_id = s.obs_id)"
-    columns = {name: f"IF({replaced}, {'0' if name == 'voided' else 'NULL'}, s.{name})" for name in _VOID}
+    columns = {
+        name: f"IF({replaced}, {'0' if name == 'voided' else 'NULL'}, s.{name})" for name in _VOID
+    }
     _insert_as(connection, ids, columns)
 
 
-def _insert_as(connection: "pymysql.Connection[Any]", ids: Sequence[int], columns: Mapping[str, str]) -> None:
+def _insert_as(
+    connection: "pymysql.Connection[Any]", ids: Sequence[int], columns: Mapping[str, str]
+) -> None:
     values = ", ".join(columns.get(name, f"s.{name}") for name in OBS_COLUMNS)
     _run(
         connection,
@@ -142,7 +165,9 @@ def _correct(connection: "pymysql.Connection[Any]", new: Sequence[int]) -> int:
 
 def count_of(connection: "pymysql.Connection[Any]", people: Sequence[int]) -> int:
     """The rows of obs of these persons."""
-    return int(next(_rows(connection, f"SELECT COUNT(*) FROM obs WHERE person_id IN ({_list(people)})"))[0])
+    return int(
+        next(_rows(connection, f"SELECT COUNT(*) FROM obs WHERE person_id IN ({_list(people)})"))[0]
+    )
 
 
 def _list(ids: Sequence[int]) -> str:

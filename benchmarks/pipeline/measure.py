@@ -12,7 +12,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.database import Database
 
-from consumers.sinks.mongo.records import record_id
+from destinations.mongo.projection.records import record_id
 from dev import hospital as generator
 from tests.e2e.stage import Hospital, Stage
 
@@ -21,7 +21,16 @@ RATE = 100  # transactions of one obs a second
 WARM_S = 5
 POLL_S = 0.2
 QUIET_S = 1.0
-COSTLY = ("wiredTiger", "metrics", "tcmalloc", "locks", "repl", "transactions", "tenantMigrations", "mirroredReads")
+COSTLY = (
+    "wiredTiger",
+    "metrics",
+    "tcmalloc",
+    "locks",
+    "repl",
+    "transactions",
+    "tenantMigrations",
+    "mirroredReads",
+)
 Database_ = Database[dict[str, Any]]
 
 
@@ -35,14 +44,22 @@ def cpu(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 def peak_rss_mb(pid: int) -> float:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
     return round(int(status["VmHWM"].split()[0]) / 1024, 1)
 
 
 def until_still(
-    stage: Stage, rows: int, deadline_s: float, written: Callable[[], Any], counted: Callable[[], int]
+    stage: Stage,
+    rows: int,
+    deadline_s: float,
+    written: Callable[[], Any],
+    counted: Callable[[], int],
 ) -> float:
-    """Waits until `counted` says `rows` and `written` does not change any more; the moment of its last change."""
+    """Waits until `counted` says `rows` and `written` does not change any more; the moment of its
+    last change.
+    """
     began = last = time.monotonic()
     before: Any = None
     while time.monotonic() - began < deadline_s:
@@ -51,15 +68,21 @@ def until_still(
         elif time.monotonic() - last > QUIET_S and counted() >= rows:
             return last
         time.sleep(POLL_S)
-    raise AssertionError(f"{counted()} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}")
+    raise AssertionError(
+        f"{counted()} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}"
+    )
 
 
 def until_shown(stage: Stage, rows: int, deadline_s: float) -> float:
-    """Of the Passport: documents and changes that are not bookkeeping of an idle consumer, which updates `progress`."""
+    """Of the Passport: documents and changes that are not bookkeeping of an idle consumer, which
+    updates `progress`.
+    """
     mirror = stage.db["observations"].estimated_document_count
 
     def written() -> Any:
-        counts = [stage.db[name].estimated_document_count() for name in ("medicalrecords", "auditlogs")]
+        counts = [
+            stage.db[name].estimated_document_count() for name in ("medicalrecords", "auditlogs")
+        ]
         seen = operations(stage)
         return mirror(), *counts, seen["insert"], seen["delete"]
 
@@ -73,7 +96,9 @@ def operations(stage: Stage) -> dict[str, int]:
 
 
 class Clock:
-    """From a commit until `medicalrecords.find({patientId})` has it: the change stream wakes us, the find decides."""
+    """From a commit until `medicalrecords.find({patientId})` has it: the change stream wakes us,
+    the find decides.
+    """
 
     def __init__(self, stage: Stage, hospital: Hospital) -> None:
         self._db: Database_ = stage.db
@@ -81,7 +106,10 @@ class Clock:
         self._committed: dict[ObjectId, float] = {}
         self._found: dict[ObjectId, float] = {}
         self._stream = self._db["medicalrecords"].watch(
-            [{"$match": {"operationType": "insert"}}, {"$project": {"documentKey": 1, "fullDocument.patientId": 1}}],
+            [
+                {"$match": {"operationType": "insert"}},
+                {"$project": {"documentKey": 1, "fullDocument.patientId": 1}},
+            ],
             max_await_time_ms=1_000,
         )
         self._ended = threading.Event()
@@ -130,7 +158,9 @@ class Clock:
     def _percentiles(self, keys: Sequence[ObjectId]) -> dict[str, float]:
         deadline = time.monotonic() + 30
         while missing := [key for key in keys if key not in self._found]:
-            assert time.monotonic() < deadline, f"{len(missing)} of {len(keys)} records were never found"
+            assert time.monotonic() < deadline, (
+                f"{len(missing)} of {len(keys)} records were never found"
+            )
             time.sleep(0.1)
         ms = [(self._found[key] - self._committed[key]) * 1000 for key in keys]
         cuts = statistics.quantiles(ms, n=100)

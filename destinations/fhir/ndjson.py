@@ -1,8 +1,10 @@
-"""NDJSON files as of FHIR Bulk Data, one a type: appended to only, and the last line about an id is what holds.
+"""NDJSON files as of FHIR Bulk Data, one a type: appended to only, and the last line about an id is
+what holds.
 
-An index (SQLite) in the same folder knows what each row's last line says, how long the files are, and the progress.
-Its commit makes lines count: what a process that was killed had written beyond, the next writer cuts off, and the
-same records come again. The index's lock lets a second process (a retried dead letter) write too.
+An index (SQLite) in the same folder knows what each row's last line says, how long the files are,
+and the progress. Its commit makes lines count: what a process that was killed had written beyond,
+the next writer cuts off, and the same records come again. The index's lock lets a second process (a
+retried dead letter) write too.
 """
 
 import json
@@ -13,12 +15,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from consumers.sinks import KeyRange, Outcome, Progress, Scope
-from destinations.fhir.newest import Changes, Kept, Unsure, by_hospital, changes, gone, require_ids, told
+from destinations.fhir.newest import (
+    Changes,
+    Kept,
+    Unsure,
+    by_hospital,
+    changes,
+    gone,
+    require_ids,
+    told,
+)
 from destinations.fhir.resources import TYPES, Held, Resource, held
-from passport.errors import Fatal, NotReady, reduced
-from passport.observation import Observation
+from passport.errors import Fatal, NotReady, without_text
+from passport.facts import Observation
 from passport.settings import Destination, Settings
+from passport.sink import KeyRange, Outcome, Progress, Scope
 
 ORDER = "newest-wins"
 _TABLES = """
@@ -41,13 +52,15 @@ class Options(Kept):
 
 
 def connect(options: Options, settings: Settings, _: Destination) -> "Files":
-    """Opens the folder. NotReady (it can't be written), Fatal (files without their index, unusable hospital id)."""
+    """Opens the folder. NotReady (it can't be written), Fatal (files without their index, unusable
+    hospital id).
+    """
     require_ids(settings)
     return Files(options)
 
 
 class Files:
-    """See consumers.sinks.Sink."""
+    """See passport.sink.Sink."""
 
     def __init__(self, options: Options) -> None:
         self._options, self._folder = options, options.folder
@@ -55,7 +68,9 @@ class Files:
             self._folder.mkdir(parents=True, exist_ok=True)
             _require_index(self._folder)
             path = self._folder / "index.sqlite"
-            self._index = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+            self._index = sqlite3.connect(
+                path, isolation_level=None, timeout=30, check_same_thread=False
+            )
             self._index.executescript(_TABLES)
             path.chmod(0o600)
         self._unsure = Unsure(self._ambiguous)
@@ -71,7 +86,9 @@ class Files:
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
         with self._transaction():
             rows = self._of_scope(scope)
-            outcome = self._apply(scope.hospital, gone(scope, frozenset(keys), version, rows, self._options))
+            outcome = self._apply(
+                scope.hospital, gone(scope, frozenset(keys), version, rows, self._options)
+            )
         self._unsure.had(scope)
         return outcome
 
@@ -83,7 +100,9 @@ class Files:
         return Progress(hospital, **json.loads(found[0][0])) if found else None
 
     def record(self, progress: Progress) -> None:
-        self._all("REPLACE INTO progress VALUES (?, ?)", progress.hospital, json.dumps(told(progress)))
+        self._all(
+            "REPLACE INTO progress VALUES (?, ?)", progress.hospital, json.dumps(told(progress))
+        )
 
     def counts(self, hospital: str) -> Mapping[str, int]:
         [(stored,)] = self._all("SELECT count(*) FROM rows WHERE hospital = ? AND live", hospital)
@@ -97,15 +116,30 @@ class Files:
         self._index.close()
 
     def _ambiguous(self, hospital: str) -> list[int]:
-        return [person_id for (person_id,) in self._all("SELECT person_id FROM unsure WHERE hospital = ?", hospital)]
+        return [
+            person_id
+            for (person_id,) in self._all(
+                "SELECT person_id FROM unsure WHERE hospital = ?", hospital
+            )
+        ]
 
     def _apply(self, hospital: str, made: Changes) -> Outcome:
         for type_ in TYPES:
             self._append(type_, [one for _, one in made.resources if one["resourceType"] == type_])
         for row in (held(one) for _, one in made.resources):
-            values = (hospital, row.obs_id, row.type, row.uuid, row.person_id, row.version, row.live)
+            values = (
+                hospital,
+                row.obs_id,
+                row.type,
+                row.uuid,
+                row.person_id,
+                row.version,
+                row.live,
+            )
             self._index.execute("REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-        unsure, sure = ([(hospital, person_id) for person_id in one] for one in (made.ambiguous, made.settled))
+        unsure, sure = (
+            [(hospital, person_id) for person_id in one] for one in (made.ambiguous, made.settled)
+        )
         self._index.executemany("REPLACE INTO unsure VALUES (?, ?)", unsure)
         self._index.executemany("DELETE FROM unsure WHERE hospital = ? AND person_id = ?", sure)
         return made.outcome
@@ -148,7 +182,9 @@ class Files:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """The only writer from here on; the lines that are appended meanwhile count when it ends well."""
+        """The only writer from here on; the lines that are appended meanwhile count when it ends
+        well.
+        """
         with self._remedied():
             self._index.execute("BEGIN IMMEDIATE")
             try:
@@ -164,18 +200,24 @@ class Files:
             yield
         except (OSError, sqlite3.Error) as error:
             hint = "check the folder, its owner, and the disk's space"
-            raise NotReady(f"{self._folder} can't be written ({reduced(error)})", hint=hint) from None
+            raise NotReady(
+                f"{self._folder} can't be written ({without_text(error)})", hint=hint
+            ) from None
 
 
 def _require_index(folder: Path) -> None:
-    if not (folder / "index.sqlite").exists() and any((folder / f"{type_}.ndjson").exists() for type_ in TYPES):
+    if not (folder / "index.sqlite").exists() and any(
+        (folder / f"{type_}.ndjson").exists() for type_ in TYPES
+    ):
         hint = "move the .ndjson files away: they are filled anew from the topic"
         raise Fatal(f"{folder} has files but no index.sqlite that knows what is in them", hint=hint)
 
 
 def _require_length(path: Path, there: int, counted: int) -> None:
     if there < counted:
-        hint = f"put {path.name} back, or move the whole folder away: it is filled anew from the topic"
+        hint = (
+            f"put {path.name} back, or move the whole folder away: it is filled anew from the topic"
+        )
         raise Fatal(f"{path} has {there} bytes, its index counts {counted}", hint=hint)
 
 

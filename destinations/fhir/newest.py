@@ -1,7 +1,7 @@
 """Which resources a batch changes, given what a destination holds of its rows. Pure.
 
-A row has one resource that is live, or none; under any other type that it once had it is entered in error. The
-highest version of all of them is the row's.
+A row has one resource that is live, or none; under any other type that it once had it is entered in
+error. The highest version of all of them is the row's.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,11 +10,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from consumers.sinks import KeyRange, Outcome, Progress, Scope
-from destinations.fhir.resources import ID_CHARACTERS, TYPES, Held, Naming, Resource, held, resource, type_of, withdrawn
+from destinations.fhir.resources import (
+    ID_CHARACTERS,
+    TYPES,
+    Held,
+    Naming,
+    Resource,
+    held,
+    resource,
+    type_of,
+    withdrawn,
+)
 from passport.errors import Fatal
-from passport.observation import Observation, Person
+from passport.facts import Observation, Person
 from passport.settings import Model, Settings
+from passport.sink import KeyRange, Outcome, Progress, Scope
 
 HeldRows = Mapping[int, Sequence[Held]]
 
@@ -29,8 +39,9 @@ MEDICATIONS = ("CIEL:1282", "CIEL:1193")
 
 
 class Kept(Model):
-    """What both FHIR destinations may be told. `people`: ``matched`` keeps rows of people whose national id is sure;
-    `prefix`: before a hospital's id in ids and systems, where several write to one place.
+    """What both FHIR destinations may be told. `people`: ``matched`` keeps rows of people whose
+    national id is sure; `prefix`: before a hospital's id in ids and systems, where several write to
+    one place.
     """
 
     people: Literal["matched", "all"] = "matched"
@@ -41,7 +52,12 @@ class Kept(Model):
 
     @property
     def naming(self) -> Naming:
-        return Naming(self.prefix, self.national_id_system, frozenset(self.conditions), frozenset(self.medications))
+        return Naming(
+            self.prefix,
+            self.national_id_system,
+            frozenset(self.conditions),
+            frozenset(self.medications),
+        )
 
     def keeps(self, person: Person) -> bool:
         return self.people == "all" or person.state == "ok"
@@ -49,7 +65,9 @@ class Kept(Model):
 
 @dataclass
 class Changes:
-    """`resources` to write, with their obs keys; `outcome`: as if they were; person_ids `ambiguous`, or `settled`."""
+    """`resources` to write, with their obs keys; `outcome`: as if they were; person_ids
+    `ambiguous`, or `settled`.
+    """
 
     resources: list[tuple[str, Resource]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
@@ -67,19 +85,27 @@ def changes(batch: Iterable[Observation], rows: HeldRows, kept: Kept) -> Changes
         if before is None or before.version <= one.version:
             newest[one.obs_id] = one
     for one in newest.values():
-        (made.ambiguous if one.person.state == "ambiguous" else made.settled).add(one.person.person_id)
+        (made.ambiguous if one.person.state == "ambiguous" else made.settled).add(
+            one.person.person_id
+        )
         _change(made, one, rows.get(one.obs_id, ()), kept)
     made.settled -= made.ambiguous
     return made
 
 
-def gone(scope: Scope, keys: Collection[int], version: str, rows: Iterable[Held], kept: Kept) -> Changes:
-    """What `retain` changes. A row that left a person may be somebody else's by now: then it keeps its version."""
+def gone(
+    scope: Scope, keys: Collection[int], version: str, rows: Iterable[Held], kept: Kept
+) -> Changes:
+    """What `retain` changes. A row that left a person may be somebody else's by now: then it keeps
+    its version.
+    """
     made = Changes()
     for one in rows:
         if one.live and one.version <= version and one.obs_id not in keys and within(scope, one):
             marked = one if isinstance(scope, Person) else one._replace(version=version)
-            made.resources.append((f"{scope.hospital}/{one.obs_id}", withdrawn(kept.prefix + scope.hospital, marked)))
+            made.resources.append(
+                (f"{scope.hospital}/{one.obs_id}", withdrawn(kept.prefix + scope.hospital, marked))
+            )
             made.outcome.stored += 1
     if isinstance(scope, Person):
         (made.ambiguous if scope.state == "ambiguous" else made.settled).add(scope.person_id)
@@ -88,7 +114,9 @@ def gone(scope: Scope, keys: Collection[int], version: str, rows: Iterable[Held]
 
 def within(scope: Scope, one: Held) -> bool:
     if isinstance(scope, KeyRange):
-        return (scope.first is None or scope.first < one.obs_id) and (scope.to is None or one.obs_id <= scope.to)
+        return (scope.first is None or scope.first < one.obs_id) and (
+            scope.to is None or one.obs_id <= scope.to
+        )
     return one.person_id == scope.person_id
 
 
@@ -104,14 +132,17 @@ def _change(made: Changes, one: Observation, rows: Sequence[Held], kept: Kept) -
     elif one.live and not rows:
         made.outcome.unmatched += 1
     else:
-        # A row that is gone leaves its mark though nothing was there: an older version of it may still come.
+        # A row that is gone leaves its mark though nothing was there: an older version of it may
+        # still come.
         mark = (one.key, withdrawn(kept.prefix + one.hospital, _mark(one, rows, kept)))
         made.resources += _others(one, rows, kept) or [mark]
         made.outcome.stored += not one.live
         made.outcome.unmatched += one.live
 
 
-def _others(one: Observation, rows: Sequence[Held], kept: Kept, but: str = "") -> list[tuple[str, Resource]]:
+def _others(
+    one: Observation, rows: Sequence[Held], kept: Kept, but: str = ""
+) -> list[tuple[str, Resource]]:
     """What else is live of this row, as entered in error by its version."""
     other = (row._replace(version=one.version) for row in rows if row.live and row.type != but)
     return [(one.key, withdrawn(kept.prefix + one.hospital, row)) for row in other]
@@ -124,7 +155,9 @@ def _mark(one: Observation, rows: Sequence[Held], kept: Kept) -> Held:
 
 
 def rows_of(found: Iterable[Resource]) -> dict[int, list[Held]]:
-    """By obs_id, what resources on a server say of their rows; others than this project's are passed over."""
+    """By obs_id, what resources on a server say of their rows; others than this project's are
+    passed over.
+    """
     rows: dict[int, list[Held]] = {}
     for one in found:
         if one.get("resourceType") in TYPES:

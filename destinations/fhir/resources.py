@@ -1,7 +1,8 @@
 """One Observation makes one FHIR R4 resource, as a dict. Pure: no I/O, no clock.
 
-What can't be said without a guess is left out: no UCUM code (OpenMRS has the unit's text), no category, no
-verification or clinical status. A Condition says that the patient has it, so a question must be known to ask for that.
+What can't be said without a guess is left out: no UCUM code (OpenMRS has the unit's text), no
+category, no verification or clinical status. A Condition says that the patient has it, so a
+question must be known to ask for that.
 """
 
 import math
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 from msgspec import structs
 
-from passport.observation import Concept, Observation, Value
+from passport.facts import Concept, Observation, Value
 
 Resource = dict[str, Any]
 Type = Literal["Observation", "Condition", "MedicationStatement"]
@@ -56,14 +57,20 @@ _INTERPRETATIONS: Mapping[str, str] = {
     "OFF_SCALE_LOW": "<",
     "OFF_SCALE_HIGH": ">",
 }
-_STATUSES: Mapping[str, str] = {"FINAL": "final", "PRELIMINARY": "preliminary", "AMENDED": "amended"}
+_STATUSES: Mapping[str, str] = {
+    "FINAL": "final",
+    "PRELIMINARY": "preliminary",
+    "AMENDED": "amended",
+}
 _TRUTH: Mapping[str, bool] = {"CIEL:1065": True, "CIEL:1066": False}
 _DIAGNOSES = frozenset({"Diagnosis", "Symptom", "Symptom/Finding"})
 
 
 @dataclass(frozen=True)
 class Naming:
-    """`prefix`: before a hospital's id; `national_id`: its system; what `conditions`, `medications` are asked by."""
+    """`prefix`: before a hospital's id; `national_id`: its system; what `conditions`, `medications`
+    are asked by.
+    """
 
     prefix: str
     national_id: str
@@ -92,18 +99,29 @@ def resource(one: Observation, naming: Naming) -> Resource:
 
 
 def withdrawn(hospital: str, held: Held) -> Resource:
-    """The same resource as entered in error, of a `hospital` with its prefix: who and what it was about is gone."""
+    """The same resource as entered in error, of a `hospital` with its prefix: who and what it was
+    about is gone.
+    """
     made = _frame(held.type, hospital, held.obs_id, held.uuid, held.person_id, held.version)
     nothing = {"extension": [{"url": _ABSENT, "valueCode": "masked"}]}
     if held.type == "Observation":
         return made | {"status": "entered-in-error", "code": nothing}
     if held.type == "Condition":
-        return made | {"verificationStatus": _code(_VERIFICATION, "entered-in-error"), "subject": nothing}
-    return made | {"status": "entered-in-error", "medicationCodeableConcept": nothing, "subject": nothing}
+        return made | {
+            "verificationStatus": _code(_VERIFICATION, "entered-in-error"),
+            "subject": nothing,
+        }
+    return made | {
+        "status": "entered-in-error",
+        "medicationCodeableConcept": nothing,
+        "subject": nothing,
+    }
 
 
 def held(found: Resource) -> Held:
-    """What a resource that this project made says of its row. KeyError, StopIteration, ValueError for any other."""
+    """What a resource that this project made says of its row. KeyError, StopIteration, ValueError
+    for any other.
+    """
     row = next(one for one in found["extension"] if one["url"] == ROW)
     said = {one["url"]: one for one in row["extension"]}
     codes = [one["code"] for one in found.get("verificationStatus", {}).get("coding", ())]
@@ -133,18 +151,26 @@ def type_of(one: Observation, naming: Naming) -> Type:
 
 
 def _asks(concept: Concept | None, codes: frozenset[str], class_: str) -> bool:
-    return concept is not None and (concept.concept_class == class_ or not codes.isdisjoint(_codes(concept)))
+    return concept is not None and (
+        concept.concept_class == class_ or not codes.isdisjoint(_codes(concept))
+    )
 
 
 def _is_drug(value: Value) -> bool:
-    return value.kind == "drug" or (value.concept is not None and value.concept.concept_class == "Drug")
+    return value.kind == "drug" or (
+        value.concept is not None and value.concept.concept_class == "Drug"
+    )
 
 
 def _is_diagnosis(one: Observation, naming: Naming) -> bool:
     value = one.value
     if value.kind == "text":  # a diagnosis in words: only where the question asks for just that
         return one.concept is not None and not naming.conditions.isdisjoint(_codes(one.concept))
-    return value.kind == "coded" and value.concept is not None and value.concept.concept_class in _DIAGNOSES
+    return (
+        value.kind == "coded"
+        and value.concept is not None
+        and value.concept.concept_class in _DIAGNOSES
+    )
 
 
 def _codes(concept: Concept) -> Iterator[str]:
@@ -154,13 +180,22 @@ def _codes(concept: Concept) -> Iterator[str]:
         yield f"CIEL:{found[1]}"
 
 
-def _frame(type_: Type, hospital: str, obs_id: int, uuid: str, person_id: int, version: str) -> Resource:
-    said = [{"url": "version", "valueString": version}, {"url": "person", "valueInteger": person_id}]
+def _frame(
+    type_: Type, hospital: str, obs_id: int, uuid: str, person_id: int, version: str
+) -> Resource:
+    said = [
+        {"url": "version", "valueString": version},
+        {"url": "person", "valueInteger": person_id},
+    ]
     found_by = {"bucket": str(obs_id // BUCKET), "person-id": str(person_id)}
     return {
         "resourceType": type_,
         "id": identity(hospital, obs_id),
-        "meta": {"tag": [{"system": system(hospital, what), "code": code} for what, code in found_by.items()]},
+        "meta": {
+            "tag": [
+                {"system": system(hospital, what), "code": code} for what, code in found_by.items()
+            ]
+        },
         "extension": [{"url": ROW, "extension": said}],
         "identifier": [{"system": system(hospital, "obs"), "value": uuid}],
     }
@@ -226,7 +261,11 @@ def _value(one: Observation) -> Resource:
             return {"valueCodeableConcept": _answer(one)}
         case "boolean":
             stated = _truth(value)
-            return {"valueCodeableConcept": _answer(one)} if stated is None else {"valueBoolean": stated}
+            return (
+                {"valueCodeableConcept": _answer(one)}
+                if stated is None
+                else {"valueBoolean": stated}
+            )
         case "date" if _day(value.text):
             return {"valueDateTime": value.text}
         case "time":
@@ -241,7 +280,9 @@ def _value(one: Observation) -> Resource:
 def _quantity(one: Observation) -> Resource:
     number, modifier = one.value.number, one.value.modifier
     units = one.concept.units if one.concept else None
-    known = number is not None and math.isfinite(number) and modifier in (None, "<", "<=", ">=", ">")
+    known = (
+        number is not None and math.isfinite(number) and modifier in (None, "<", "<=", ">=", ">")
+    )
     if number is None or not known:
         return {"valueString": f"{one.value.text} {units or ''}".strip()}
     written = int(number) if number.is_integer() and abs(number) < 1e15 else number
@@ -265,7 +306,10 @@ def _concept(hospital: str, concept: Concept | None, text: str) -> Resource:
         return {"text": text}
     own = {"system": system(hospital, "concept"), "code": concept.uuid, "display": concept.name}
     codings = [own, *map(_coding, _known(concept))]
-    return {"coding": [one for n, one in enumerate(codings) if one not in codings[:n]], "text": concept.name or text}
+    return {
+        "coding": [one for n, one in enumerate(codings) if one not in codings[:n]],
+        "text": concept.name or text,
+    }
 
 
 def _known(concept: Concept) -> Iterator[tuple[str, str]]:
@@ -284,10 +328,15 @@ def _code(url: str, code: str) -> Resource:
 
 
 def _subject(one: Observation, naming: Naming) -> Resource:
-    """By identifier, for the patients themselves are not ours: the national id, else the hospital's own uuid."""
+    """By identifier, for the patients themselves are not ours: the national id, else the hospital's
+    own uuid.
+    """
     person = one.person
     if person.state == "ok" and person.national_id:
-        return {"type": "Patient", "identifier": {"system": naming.national_id, "value": person.national_id}}
+        return {
+            "type": "Patient",
+            "identifier": {"system": naming.national_id, "value": person.national_id},
+        }
     own = {"system": system(one.hospital, "person"), "value": person.uuid or str(person.person_id)}
     return {"type": "Patient", "identifier": own}
 
@@ -309,7 +358,9 @@ def _note(one: Observation) -> list[Resource] | None:
 
 
 def _when(one: Observation) -> str | None:
-    """The instant; the day alone of a time that there is not; nothing when there is no such day either."""
+    """The instant; the day alone of a time that there is not; nothing when there is no such day
+    either.
+    """
     return _instant(one.at) or _day(str(one.row["obs_datetime"]))
 
 

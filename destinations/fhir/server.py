@@ -1,8 +1,9 @@
 """A FHIR R4 server, written by transactions: the newest state of every row, under one id for good.
 
-Every transaction also moves the hospital's journal, a Basic resource, from the version that was read before the
-rows were (``ifMatch``): a writer that was frozen meanwhile, or a second one, is refused as a whole, whether it would
-have replaced a resource or made one. The journal has the progress, who is ambiguous, and the highest obs_id.
+Every transaction also moves the hospital's journal, a Basic resource, from the version that was
+read before the rows were (``ifMatch``): a writer that was frozen meanwhile, or a second one, is
+refused as a whole, whether it would have replaced a resource or made one. The journal has the
+progress, who is ambiguous, and the highest obs_id.
 """
 
 import json
@@ -14,13 +15,23 @@ from urllib.parse import urlencode, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from consumers.sinks import KeyRange, Outcome, Progress, Scope
 from destinations.fhir.client import Client, Refused, authorization, require_r4
-from destinations.fhir.newest import Changes, Kept, Unsure, by_hospital, changes, gone, require_ids, rows_of, told
+from destinations.fhir.newest import (
+    Changes,
+    Kept,
+    Unsure,
+    by_hospital,
+    changes,
+    gone,
+    require_ids,
+    rows_of,
+    told,
+)
 from destinations.fhir.resources import BUCKET, TYPES, Held, Resource, identity, system
 from passport.errors import Fatal, Retry
-from passport.observation import Observation
+from passport.facts import Observation
 from passport.settings import Destination, Settings
+from passport.sink import KeyRange, Outcome, Progress, Scope
 
 ORDER = "newest-wins"
 JOURNAL = "urn:openmrs-passport:journal"
@@ -34,7 +45,9 @@ _WITHDRAWN = {
 
 
 class Options(Kept):
-    """`url`: the base, under which the server has /metadata; `rows`: at most so many in one transaction."""
+    """`url`: the base, under which the server has /metadata; `rows`: at most so many in one
+    transaction.
+    """
 
     url: str
     token: SecretStr | None = None
@@ -48,7 +61,12 @@ class Options(Kept):
     @classmethod
     def _base(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.username
+            or parts.query
+        ):
             raise ValueError(
                 "not the base of a FHIR server, such as https://fhir.example.org/fhir, without credentials"
             )
@@ -56,12 +74,16 @@ class Options(Kept):
 
     @property
     def authorization(self) -> str | None:
-        token, password = (one.get_secret_value() if one else None for one in (self.token, self.password))
+        token, password = (
+            one.get_secret_value() if one else None for one in (self.token, self.password)
+        )
         return authorization(token, self.user, password)
 
 
 def connect(options: Options, settings: Settings, _: Destination) -> "FhirServer":
-    """A sink that is ready to write. Retry (server away), Fatal (no FHIR R4 there, refused, unusable hospital id)."""
+    """A sink that is ready to write. Retry (server away), Fatal (no FHIR R4 there, refused,
+    unusable hospital id).
+    """
     require_ids(settings)
     client = Client(options.url, options.authorization, options.ca, options.timeout_s)
     try:
@@ -82,7 +104,9 @@ class Journal:
     top: int = 0
 
     def after(self, made: Changes, batch: Iterable[int]) -> "Journal":
-        return replace(self, unsure=(self.unsure | made.ambiguous) - made.settled, top=max([self.top, *batch]))
+        return replace(
+            self, unsure=(self.unsure | made.ambiguous) - made.settled, top=max([self.top, *batch])
+        )
 
 
 class Overtaken(Exception):  # noqa: N818  # named by what happened
@@ -90,7 +114,7 @@ class Overtaken(Exception):  # noqa: N818  # named by what happened
 
 
 class FhirServer:
-    """See consumers.sinks.Sink."""
+    """See passport.sink.Sink."""
 
     def __init__(self, client: Client, options: Options) -> None:
         self._client, self._options = client, options
@@ -114,7 +138,11 @@ class FhirServer:
 
     def progress(self, hospital: str) -> Progress | None:
         found = self._read_journal(hospital)
-        return None if found is None or found.progress is None else Progress(hospital, **found.progress)
+        return (
+            None
+            if found is None or found.progress is None
+            else Progress(hospital, **found.progress)
+        )
 
     def record(self, progress: Progress) -> None:
         for _ in range(ATTEMPTS):
@@ -127,9 +155,19 @@ class FhirServer:
         raise Retry(f"others write for {progress.hospital} on the FHIR server all the time")
 
     def counts(self, hospital: str) -> Mapping[str, int]:
-        ours = {"identifier": f"{system(self._options.prefix + hospital, 'obs')}|", "_summary": "count"}
-        searches = [f"{type_}?{urlencode(ours | {_WITHDRAWN[type_]: 'entered-in-error'})}" for type_ in TYPES]
-        return {"stored": sum(found.get("total", 0) for found in self._search(searches)), "matched": 0, "unmatched": 0}
+        ours = {
+            "identifier": f"{system(self._options.prefix + hospital, 'obs')}|",
+            "_summary": "count",
+        }
+        searches = [
+            f"{type_}?{urlencode(ours | {_WITHDRAWN[type_]: 'entered-in-error'})}"
+            for type_ in TYPES
+        ]
+        return {
+            "stored": sum(found.get("total", 0) for found in self._search(searches)),
+            "matched": 0,
+            "unmatched": 0,
+        }
 
     def ready(self) -> None:
         require_r4(self._client)
@@ -148,7 +186,10 @@ class FhirServer:
             top = self._journal(scope.hospital).top
             last = top if scope.to is None else min(scope.to, top)
             first = 0 if scope.first is None else scope.first + 1
-            kind, codes = "bucket", list(map(str, range(max(0, first) // BUCKET, last // BUCKET + 1)))
+            kind, codes = (
+                "bucket",
+                list(map(str, range(max(0, first) // BUCKET, last // BUCKET + 1))),
+            )
         else:
             kind, codes = "person-id", [str(scope.person_id)]
         tags = [f"{system(self._options.prefix + scope.hospital, kind)}|{code}" for code in codes]
@@ -170,8 +211,12 @@ class FhirServer:
                 continue
         raise Retry(f"others write for {hospital} on the FHIR server all the time")
 
-    def _send(self, hospital: str, journal: Journal, rows: Sequence[tuple[str, list[Resource]]]) -> list[str]:
-        """One transaction; in halves if it is refused. The keys of rows that the server won't take. Overtaken."""
+    def _send(
+        self, hospital: str, journal: Journal, rows: Sequence[tuple[str, list[Resource]]]
+    ) -> list[str]:
+        """One transaction; in halves if it is refused. The keys of rows that the server won't take.
+        Overtaken.
+        """
         try:
             self._transact(hospital, journal, [one for _, resources in rows for one in resources])
             return []
@@ -180,19 +225,28 @@ class FhirServer:
                 raise Overtaken from None
             if not rows:
                 hint = "may this account write Basic resources under ids of its own choice?"
-                raise Fatal(f"the FHIR server refuses the journal of {hospital} ({error})", hint=hint) from None
+                raise Fatal(
+                    f"the FHIR server refuses the journal of {hospital} ({error})", hint=hint
+                ) from None
         if len(rows) == 1:
             return [rows[0][0]]
         half = len(rows) // 2
-        return self._send(hospital, journal, rows[:half]) + self._send(hospital, journal, rows[half:])
+        return self._send(hospital, journal, rows[:half]) + self._send(
+            hospital, journal, rows[half:]
+        )
 
     def _transact(self, hospital: str, journal: Journal, resources: Sequence[Resource]) -> None:
-        """`journal`: its new content; it moves from the version that is known here, if that is still there."""
+        """`journal`: its new content; it moves from the version that is known here, if that is
+        still there.
+        """
         known = self._journals.pop(hospital, None)
         if known is None:
             raise Overtaken
         try:
-            entries = [_put(_as_basic(self._journal_id(hospital), journal), known.etag), *map(_put, resources)]
+            entries = [
+                _put(_as_basic(self._journal_id(hospital), journal), known.etag),
+                *map(_put, resources),
+            ]
             answers = self._client.bundle("transaction", entries)
         except Refused:
             self._journals[hospital] = known
@@ -208,10 +262,14 @@ class FhirServer:
         return moved
 
     def _journal(self, hospital: str) -> Journal:
-        """As last read or written; made when there is none, so that the first write has one to move."""
+        """As last read or written; made when there is none, so that the first write has one to
+        move.
+        """
         found = self._journals.get(hospital) or self._read_journal(hospital)
         while found is None:
-            self._client.bundle("transaction", [_put(_as_basic(self._journal_id(hospital), Journal("")))])
+            self._client.bundle(
+                "transaction", [_put(_as_basic(self._journal_id(hospital), Journal("")))]
+            )
             found = self._read_journal(hospital)
         self._journals[hospital] = found
         return found
@@ -222,7 +280,9 @@ class FhirServer:
         if answer.status in (404, 410):
             return None
         if not answer.ok:
-            raise Retry(f"the FHIR server doesn't show the journal of {hospital} (HTTP {answer.status})")
+            raise Retry(
+                f"the FHIR server doesn't show the journal of {hospital} (HTTP {answer.status})"
+            )
         said = next(one["valueString"] for one in answer.body["extension"] if one["url"] == JOURNAL)
         content = json.loads(said)
         etag = _etag(answer.body["meta"]["versionId"])
@@ -232,7 +292,11 @@ class FhirServer:
         return f"openmrs-passport.{self._options.prefix}{hospital}"
 
     def _found(self, conditions: Sequence[dict[str, str]]) -> list[Resource]:
-        searches = [f"{type_}?{urlencode({**one, '_count': '1000'})}" for one in conditions for type_ in TYPES]
+        searches = [
+            f"{type_}?{urlencode({**one, '_count': '1000'})}"
+            for one in conditions
+            for type_ in TYPES
+        ]
         return [one for page in self._search(searches) for one in self._client.pages(page)]
 
     def _search(self, searches: Sequence[str]) -> list[Resource]:
@@ -240,7 +304,9 @@ class FhirServer:
         pages: list[Resource] = []
         for part in _slices(searches, ASKED):
             try:
-                answers = self._client.bundle("batch", [{"request": {"method": "GET", "url": one}} for one in part])
+                answers = self._client.bundle(
+                    "batch", [{"request": {"method": "GET", "url": one}} for one in part]
+                )
             except Refused as error:
                 raise Retry(f"the FHIR server refuses to search ({error})") from None
             if len(answers) != len(part) or any("resource" not in one for one in answers):
@@ -289,7 +355,9 @@ def _put(one: Resource, etag: str = "") -> Resource:
 
 
 def _as_basic(id_: str, journal: Journal) -> Resource:
-    """`turn`: a server may take a resource that says the same for no change, and would leave its version."""
+    """`turn`: a server may take a resource that says the same for no change, and would leave its
+    version.
+    """
     content = {
         "progress": journal.progress,
         "unsure": sorted(journal.unsure),

@@ -1,4 +1,6 @@
-"""How long from a COMMIT at the hospital until the last of its rows is in MongoDB, for each transaction."""
+"""How long from a COMMIT at the hospital until the last of its rows is in MongoDB, for each
+transaction.
+"""
 
 import threading
 import time
@@ -10,10 +12,14 @@ from pymongo.errors import PyMongoError
 
 
 class Latency:
-    """Watches the mirror; `committed` says which rows were just written, `percentiles` what was seen."""
+    """Watches the mirror; `committed` says which rows were just written, `percentiles` what was
+    seen.
+    """
 
     def __init__(self, passport: Database[dict[str, Any]]) -> None:
-        self._rows: dict[str, list[float]] = {}  # row -> [committed, last seen] of its newest transaction
+        self._rows: dict[
+            str, list[float]
+        ] = {}  # row -> [committed, last seen] of its newest transaction
         self._transactions: dict[str, list[list[float]]] = defaultdict(list)
         self._lock = threading.Lock()
         self._stream = passport["observations"].watch(
@@ -30,9 +36,13 @@ class Latency:
             self._rows |= {f"{hospital}/{obs_id}": transaction for obs_id in obs_ids}
 
     def percentiles(self, hospital: str) -> tuple[float, float] | None:
-        """(p50, p99) in seconds of the transactions that arrived; those of people who aren't matched never do."""
+        """(p50, p99) in seconds of the transactions that arrived; those of people who aren't
+        matched never do.
+        """
         with self._lock:
-            seen = sorted(last - began for began, last in self._transactions[hospital] if last > began)
+            seen = sorted(
+                last - began for began, last in self._transactions[hospital] if last > began
+            )
         if not seen:
             return None
         return seen[len(seen) // 2], seen[min(len(seen) - 1, int(len(seen) * 0.99))]

@@ -45,7 +45,9 @@ def _port() -> int:
 def with_most_to_see(site: Site, patients: Iterable[Account]) -> Account:
     """Of these the one with the most kinds of records and the most of them."""
     counts = {hospital: _counts(site, hospital) for hospital in site.hospitals}
-    return max(patients, key=lambda one: (counts[one.hospital].get(one.person, (0, 0)), one.national_id))
+    return max(
+        patients, key=lambda one: (counts[one.hospital].get(one.person, (0, 0)), one.national_id)
+    )
 
 
 def _counts(site: Site, hospital: str) -> dict[int, tuple[int, int]]:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cli.status import collect
 from consumers.worker import connected
 from dev.demo import pages
 from dev.demo.latency import Latency
 from dev.demo.pages import Account
 from dev.demo.site import FOLDER, Processes, Site, again, portal, roles, site
 from dev.hospital import Clinic, passport_patients, registrable
-from passport.cli.status import collect
 from passport.configuration import load
 from passport.errors import Fatal
 
@@ -41,12 +41,18 @@ def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
     """Returns verify's exit code; without `once` the clinics go on until Ctrl-C."""
     console = Console()
     if data is not None and not (data / "load.py").exists():
-        raise Fatal(f"{data} has no load.py", hint="make demo DATA=<folder with load.py and its data>")
+        raise Fatal(
+            f"{data} has no load.py", hint="make demo DATA=<folder with load.py and its data>"
+        )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with site(
-        seed=seed, patients=PATIENTS, data=data, portal=pages.settings(), say=lambda text: console.print(f"[dim]{text}")
+        seed=seed,
+        patients=PATIENTS,
+        data=data,
+        portal=pages.settings(),
+        say=lambda text: console.print(f"[dim]{text}"),
     ) as here:
         return Demo(here, console, stop, seed).course(once=once)
 
@@ -84,7 +90,9 @@ class Demo:
         return self._verify()
 
     def _register(self) -> tuple[str, Account]:
-        """Two thirds of the patients that can be matched; one more comes late: (their national id, who can sign in)."""
+        """Two thirds of the patients that can be matched; one more comes late: (their national id,
+        who can sign in).
+        """
         found: dict[str, Account] = {}
         for name in self.site.hospitals:
             with closing(self.site.connect(name)) as connection:
@@ -94,7 +102,9 @@ class Demo:
         passport_patients(self.site.passport, rest)
         account = pages.with_most_to_see(self.site, [found[one] for one in rest])
         pages.let_in(self.site.passport, account)
-        self.console.print(f"[dim]{len(rest)} patients are registered in the Passport, one more will be")
+        self.console.print(
+            f"[dim]{len(rest)} patients are registered in the Passport, one more will be"
+        )
         return late, account
 
     def _invite(self, account: Account) -> None:
@@ -102,7 +112,10 @@ class Demo:
         url = self.site.url
         who = f"national id {account.national_id}, password {pages.PASSWORD}"
         self.console.print(f"A patient's page: {url}/ ({who})", highlight=False)
-        self.console.print(f"Operators' page: {url}/operators (password {pages.OPERATORS_PASSWORD})", highlight=False)
+        self.console.print(
+            f"Operators' page: {url}/operators (password {pages.OPERATORS_PASSWORD})",
+            highlight=False,
+        )
 
     def _work(self, late: str) -> None:
         began, registered = time.monotonic(), False
@@ -116,7 +129,9 @@ class Demo:
         """Every generated hospital works at `rate` obs a second until the block ends."""
         ended = threading.Event()
         names = [name for name in self.site.hospitals if name != "real"]
-        threads = [threading.Thread(target=self._clinic, args=(name, rate, ended)) for name in names]
+        threads = [
+            threading.Thread(target=self._clinic, args=(name, rate, ended)) for name in names
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -136,7 +151,11 @@ class Demo:
                     ended.wait(0.01)
                     continue
                 due = next((at for at in milestones if at <= elapsed), None)
-                written += self._act(clinic, name, milestones.pop(due) if due is not None else NEW[written % len(NEW)])
+                written += self._act(
+                    clinic,
+                    name,
+                    milestones.pop(due) if due is not None else NEW[written % len(NEW)],
+                )
 
     def _act(self, clinic: Clinic, name: str, action: str) -> int:
         try:
@@ -154,7 +173,10 @@ class Demo:
             for name, process in processes.items():
                 if process.poll() is not None:
                     log = FOLDER / f"{name.replace(' ', '-')}.log"
-                    raise Fatal(f"the demo's `{name}` ended with code {process.returncode}", hint=f"tail {log}")
+                    raise Fatal(
+                        f"the demo's `{name}` ended with code {process.returncode}",
+                        hint=f"tail {log}",
+                    )
             if self._looks > seen:
                 seen = self._looks
                 quiet = quiet + 1 if all(map(_is_done, self._rows)) else 0
@@ -167,7 +189,9 @@ class Demo:
         def look() -> None:
             with closing(connected("passport", load(self.site.config)[0])) as sink:
                 while not ended.wait(1 if self._looks else 0):
-                    self._rows = collect(load(self.site.config)[0], sink)  # a hospital may have been added
+                    self._rows = collect(
+                        load(self.site.config)[0], sink
+                    )  # a hospital may have been added
                     self._looks += 1
 
         thread = threading.Thread(target=look, name="status")
@@ -199,8 +223,20 @@ class Demo:
 
     def _drawn(self) -> Table:
         table = Table(title="openmrs-passport")
-        for heading in ("hospital", "state", "captured", "stored", "matched", "unmatched", "lag", "p50", "p99"):
-            table.add_column(heading, justify="left" if heading in ("hospital", "state") else "right")
+        for heading in (
+            "hospital",
+            "state",
+            "captured",
+            "stored",
+            "matched",
+            "unmatched",
+            "lag",
+            "p50",
+            "p99",
+        ):
+            table.add_column(
+                heading, justify="left" if heading in ("hospital", "state") else "right"
+            )
         for row in self._rows:
             table.add_row(
                 row["hospital"],
@@ -228,7 +264,9 @@ class Demo:
     def _tell(self, before: dict[str, Any], after: dict[str, Any], late: str) -> None:
         done = ", ".join(f"{count} {name}" for name, count in sorted(self.actions.items()))
         self.console.print(f"[dim]the clinics did: {done}")
-        changes = {one: _changes(before.get(one, {}), after.get(one, {})) for one in {*before, *after}}
+        changes = {
+            one: _changes(before.get(one, {}), after.get(one, {})) for one in {*before, *after}
+        }
         late_id = str((self.site.passport["patients"].find_one({"nationalId": late}) or {})["_id"])
         changes.pop(late_id, None)
         if changes:
@@ -238,14 +276,20 @@ class Demo:
         self.console.print(f"A patient who registered late: 0 records before, {count} after.")
 
     def _verify(self) -> int:
-        """`passport verify`, as an operator runs it: 0 only if people, rows and records were compared, and equal."""
+        """`passport verify`, as an operator runs it: 0 only if people, rows and records were
+        compared, and equal.
+        """
         self.console.print("[dim]passport verify")
         return subprocess.run(self.site.command("verify"), check=False).returncode
 
     def _go_on(self, account: Account, others: Processes) -> None:
-        self.console.print(f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}")
+        self.console.print(
+            f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}"
+        )
         self._invite(account)
-        self.console.print("That patient's pulse is taken every 15 s: it appears on the page by itself.")
+        self.console.print(
+            "That patient's pulse is taken every 15 s: it appears on the page by itself."
+        )
         self.latency = Latency(self.site.passport)
         with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
             self._caught_up(processes)
@@ -257,7 +301,9 @@ class Demo:
                         pages.measure_pulse(self.site, account, 60 + seconds % 40)
                     if (now := self.site.config.read_bytes()) != settings:
                         settings = now
-                        again(self.site, processes, "consume", "consume", "--destination", "passport")
+                        again(
+                            self.site, processes, "consume", "consume", "--destination", "passport"
+                        )
                         again(self.site, others, "portal", "portal")
 
 

@@ -32,7 +32,9 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Site:
-    """What the demo works on. `hospitals`: id -> its server; `config`: the settings file that the roles were given."""
+    """What the demo works on. `hospitals`: id -> its server; `config`: the settings file that the
+    roles were given.
+    """
 
     config: Path
     hospitals: dict[str, MariaDB]
@@ -51,7 +53,12 @@ class Site:
 
 @contextmanager
 def site(
-    *, seed: int, patients: int, data: Path | None, portal: dict[str, Any], say: Callable[[str], None]
+    *,
+    seed: int,
+    patients: int,
+    data: Path | None,
+    portal: dict[str, Any],
+    say: Callable[[str], None],
 ) -> Iterator[Site]:
     """Fresh servers with filled hospitals. Everything started here is stopped at the end."""
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -60,7 +67,9 @@ def site(
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         hospitals = {name: MariaDB(FOLDER / name) for name in names}
         kafka, mongo = Kafka(FOLDER / "kafka"), Mongo(FOLDER / "mongo")
-        say(f"starting MariaDB for {', '.join(names)}, Kafka and MongoDB in {FOLDER.relative_to(FOLDER.parents[1])}")
+        say(
+            f"starting MariaDB for {', '.join(names)}, Kafka and MongoDB in {FOLDER.relative_to(FOLDER.parents[1])}"
+        )
         servers = [*hospitals.values(), kafka, mongo]
         for server in servers:
             stack.callback(server.stop)
@@ -72,7 +81,14 @@ def site(
         config = FOLDER / "local.yaml"
         tree = _settings(hospitals, kafka, mongo) | {"portal": portal}
         config.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-        yield Site(config, hospitals, kafka, mongo, client["passport"], f"http://127.0.0.1:{portal['port']}")
+        yield Site(
+            config,
+            hospitals,
+            kafka,
+            mongo,
+            client["passport"],
+            f"http://127.0.0.1:{portal['port']}",
+        )
 
 
 def roles(site: Site) -> AbstractContextManager[Processes]:
@@ -101,9 +117,14 @@ def _running(site: Site, verbs: Mapping[str, Sequence[str]]) -> Iterator[Process
 def _started(site: Site, name: str, verb: Sequence[str]) -> "subprocess.Popen[bytes]":
     """The consumer serves /metrics where deploy/prometheus looks for it, if the port is free."""
     port = {"consume": 9402}.get(name, 0)
-    environment = {**os.environ, **({"PASSPORT_HEALTH__PORT": str(port)} if port and is_free(port) else {})}
+    environment = {
+        **os.environ,
+        **({"PASSPORT_HEALTH__PORT": str(port)} if port and is_free(port) else {}),
+    }
     with (FOLDER / f"{name.replace(' ', '-')}.log").open("ab") as log:
-        return subprocess.Popen(site.command(*verb), stderr=log, stdout=log, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            site.command(*verb), stderr=log, stdout=log, env=environment, start_new_session=True
+        )
 
 
 def again(site: Site, processes: Processes, name: str, *verb: str) -> None:
@@ -126,7 +147,14 @@ def _end(processes: Collection["subprocess.Popen[bytes]"]) -> None:
 def _fill(server: MariaDB, name: str, seed: int, patients: int, data: Path | None) -> None:
     server.execute("CREATE DATABASE openmrs CHARACTER SET utf8mb4")
     if name == "real" and data is not None:
-        command = [sys.executable, str(data / "load.py"), "--port", str(server.port), "--user", "root"]
+        command = [
+            sys.executable,
+            str(data / "load.py"),
+            "--port",
+            str(server.port),
+            "--user",
+            "root",
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     else:
         with server.connect(database="openmrs", autocommit=False) as connection:

@@ -1,7 +1,9 @@
-"""``python -m dev.hospital musanze``: one more hospital beside the running demo, until ``make stack-down``.
+"""``python -m dev.hospital musanze``: one more hospital beside the running demo, until ``make
+stack-down``.
 
-Starts its server, fills it, registers its patients in the demo's Passport, and adds its entry to the demo's settings.
-Its account is still to be made, as in any hospital: `passport grants` prints the SQL.
+Starts its server, fills it, registers its patients in the demo's Passport, and adds its entry to
+the demo's settings. Its account is still to be made, as in any hospital: `passport grants` prints
+the SQL.
 """
 
 import argparse
@@ -47,11 +49,15 @@ def _added(name: str) -> None:
         with server.connect(database="openmrs", autocommit=False) as connection:
             create(connection, seed=len(name), patients=PATIENTS)
     national_id = _registered(server, tree)
-    entry = _entry(name, server.port, 1 + max(one["partition"] for one in tree["hospitals"].values()))
+    entry = _entry(
+        name, server.port, 1 + max(one["partition"] for one in tree["hospitals"].values())
+    )
     tree["hospitals"][name] = entry
     SETTINGS.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     print(yaml.safe_dump({name: entry}, sort_keys=False), end="")
-    print(f"# in {SETTINGS}; one of its patients: national id {national_id}, password {pages.PASSWORD}")
+    print(
+        f"# in {SETTINGS}; one of its patients: national id {national_id}, password {pages.PASSWORD}"
+    )
 
 
 def _registered(server: MariaDB, tree: dict[str, Any]) -> str:

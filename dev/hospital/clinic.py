@@ -50,7 +50,11 @@ ACTIONS: Mapping[str, tuple[float, Callable[[Work], None]]] = {
     "rolled_back": (2, recording.rolled_back),
     "savepoint": (1, recording.savepoint),
 }
-BUSY = {1020, 1205, 1213}  # record changed since read, lock wait timeout, deadlock: done again, as a user would
+BUSY = {
+    1020,
+    1205,
+    1213,
+}  # record changed since read, lock wait timeout, deadlock: done again, as a user would
 ATTEMPTS = 6
 
 JOURNAL = (
@@ -61,7 +65,9 @@ JOURNAL = (
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One committed (or rolled back: `rows` 0) transaction; `obs_ids` has every obs row change, in order."""
+    """One committed (or rolled back: `rows` 0) transaction; `obs_ids` has every obs row change, in
+    order.
+    """
 
     name: str
     rows: int
@@ -71,12 +77,15 @@ class Action:
 class Clinic:
     """Works in an OpenMRS 2.x database through a connection of its own.
 
-    `rate` is in transactions a second (None: as fast as it can). With `journal`, each change of an obs row is also
-    written, in its transaction, to the table journal(seq, obs_id, op c/u/d, counter): counter is 1, 2, 3 ... without
-    a gap over what this clinic has committed. The clinic's choices follow `seed` and the data; uuids are random.
+    `rate` is in transactions a second (None: as fast as it can). With `journal`, each change of an
+    obs row is also written, in its transaction, to the table journal(seq, obs_id, op c/u/d,
+    counter): counter is 1, 2, 3 ... without a gap over what this clinic has committed. The clinic's
+    choices follow `seed` and the data; uuids are random.
     """
 
-    def __init__(self, connection: Connection, *, seed: int, rate: float | None = None, journal: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, *, seed: int, rate: float | None = None, journal: bool = False
+    ) -> None:
         self.connection = connection
         self.rate = rate
         self.counts: Counter[str] = Counter()
@@ -93,7 +102,9 @@ class Clinic:
         return list(ACTIONS)
 
     def do(self, name: str) -> Action:
-        """This action, once. LookupError: there is nothing (left) to do it on, and nothing was changed."""
+        """This action, once. LookupError: there is nothing (left) to do it on, and nothing was
+        changed.
+        """
         _, act = ACTIONS[name]
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -120,8 +131,12 @@ class Clinic:
             except NothingToDo:
                 continue
 
-    def run(self, seconds: float, rate: float | None = None, stop: threading.Event | None = None) -> Counter[str]:
-        """Steps for so long, in an open loop: a slow server does not slow the schedule down. Returns what was done."""
+    def run(
+        self, seconds: float, rate: float | None = None, stop: threading.Event | None = None
+    ) -> Counter[str]:
+        """Steps for so long, in an open loop: a slow server does not slow the schedule down.
+        Returns what was done.
+        """
         rate, before = rate or self.rate, Counter(self.counts)
         began, done = time.monotonic(), 0
         while (elapsed := time.monotonic() - began) < seconds and not (stop and stop.is_set()):

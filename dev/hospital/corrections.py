@@ -16,7 +16,8 @@ RESTORABLE = (
 )
 # With a newer version that is live.
 REPLACED = (
-    "t.voided = 1 AND (SELECT 1 FROM obs n WHERE n.previous_version = t.obs_id AND n.voided = 0 LIMIT 1) IS NOT NULL"
+    "t.voided = 1 AND (SELECT 1 FROM obs n"
+    " WHERE n.previous_version = t.obs_id AND n.voided = 0 LIMIT 1) IS NOT NULL"
 )
 
 
@@ -43,11 +44,17 @@ def edit_group(work: Work) -> None:
 def changed(work: Work, row: Row) -> Row:
     """Another value of the same kind."""
     if row["value_numeric"] is not None:
-        return {"value_numeric": round(row["value_numeric"] + work.rng.choice((-2, -1, 1, 2, 0.5)), 2)}
+        return {
+            "value_numeric": round(row["value_numeric"] + work.rng.choice((-2, -1, 1, 2, 0.5)), 2)
+        }
     if row["value_text"] is not None:
-        return {"value_text": f"{row['value_text'].split(' (')[0]} (rev {work.rng.randrange(10**6)})"}
+        return {
+            "value_text": f"{row['value_text'].split(' (')[0]} (rev {work.rng.randrange(10**6)})"
+        }
     if row["value_datetime"] is not None:
-        return {"value_datetime": row["value_datetime"] + timedelta(days=work.rng.choice((-1, 1, 2)))}
+        return {
+            "value_datetime": row["value_datetime"] + timedelta(days=work.rng.choice((-1, 1, 2)))
+        }
     if row["value_coded"] is not None:
         return {"value_coded": _another_answer(work, row), "value_drug": None}
     return {"comments": f"rev {work.rng.randrange(10**6)}"}
@@ -60,7 +67,11 @@ def _another_answer(work: Work, row: Row) -> int:
         " AND value_coded IS NOT NULL ORDER BY obs_id DESC LIMIT 50) recent ORDER BY 1"
     )
     answers = [one["answer"] for one in work.fetch(sql, row["concept_id"])]
-    return int(work.rng.choice([one for one in answers if one != row["value_coded"]] or [row["value_coded"]]))
+    return int(
+        work.rng.choice(
+            [one for one in answers if one != row["value_coded"]] or [row["value_coded"]]
+        )
+    )
 
 
 def void(work: Work) -> None:
@@ -72,7 +83,9 @@ def void_group(work: Work) -> None:
 
 
 def unvoid(work: Work) -> None:
-    """A voided obs, or group with the members that were voided together with it, is back; no column tells when."""
+    """A voided obs, or group with the members that were voided together with it, is back; no column
+    tells when.
+    """
     root = work.pick("obs", "obs_id", RESTORABLE)
     rows = work.tree(root, "voided = 1")
     work.unvoid_obs([row["obs_id"] for row in rows if row["date_voided"] == root["date_voided"]])
@@ -84,7 +97,9 @@ def unvoid_replaced(work: Work) -> None:
 
 
 def purge(work: Work) -> None:
-    """Really deleted, members too; OpenMRS' foreign keys refuse it where a newer version stands on the row."""
+    """Really deleted, members too; OpenMRS' foreign keys refuse it where a newer version stands on
+    the row.
+    """
     whole = work.tree(work.pick("obs", "obs_id", f"{LEAF} AND {_UNFOLLOWED}"), "TRUE")
     _delete(work, whole)
 
@@ -104,7 +119,9 @@ _UNFOLLOWED = "(SELECT 1 FROM obs n WHERE n.previous_version = t.obs_id LIMIT 1)
 
 def archive(work: Work) -> None:
     """An old version is moved out of the table: no clinical delete."""
-    condition = f"{REPLACED} AND (SELECT 1 FROM obs m WHERE m.obs_group_id = t.obs_id LIMIT 1) IS NULL"
+    condition = (
+        f"{REPLACED} AND (SELECT 1 FROM obs m WHERE m.obs_group_id = t.obs_id LIMIT 1) IS NULL"
+    )
     old = work.pick("obs", "obs_id", condition)["obs_id"]
     newer = work.fetch("SELECT obs_id FROM obs WHERE previous_version = %s FOR UPDATE", old)
     work.update_obs(_ids(newer), "previous_version = NULL")

@@ -1,4 +1,6 @@
-"""The concept dictionary: CIEL concepts under their real uuids, and a few that only this hospital has."""
+"""The concept dictionary: CIEL concepts under their real uuids, and a few that only this hospital
+has.
+"""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -7,7 +9,9 @@ from typing import Any
 
 from dev.hospital.sql import Connection, fetch
 
-LOCAL = uuid.UUID("5b1f3a52-3f0e-4d0a-9d61-0f6a3f2c7e10")  # names the uuids of a hospital's own metadata
+LOCAL = uuid.UUID(
+    "5b1f3a52-3f0e-4d0a-9d61-0f6a3f2c7e10"
+)  # names the uuids of a hospital's own metadata
 
 # Name -> (hl7 abbreviation, uuid): the same in every OpenMRS.
 DATATYPES: Mapping[str, tuple[str, str]] = {
@@ -53,7 +57,9 @@ def local_uuid(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """`key` is the CIEL code, or a word for what CIEL lacks; `units` and `normal` (low, high) are for Numeric."""
+    """`key` is the CIEL code, or a word for what CIEL lacks; `units` and `normal` (low, high) are
+    for Numeric.
+    """
 
     key: str
     kind: str
@@ -90,8 +96,24 @@ OWN_UUIDS = {
 
 def _vitals() -> Iterator[Concept]:
     rows = [
-        ("5085", "Systolic blood pressure", "Pression artérielle systolique", "SBP", "mmHg", (90, 130), "8480-6"),
-        ("5086", "Diastolic blood pressure", "Pression artérielle diastolique", "DBP", "mmHg", (60, 85), "8462-4"),
+        (
+            "5085",
+            "Systolic blood pressure",
+            "Pression artérielle systolique",
+            "SBP",
+            "mmHg",
+            (90, 130),
+            "8480-6",
+        ),
+        (
+            "5086",
+            "Diastolic blood pressure",
+            "Pression artérielle diastolique",
+            "DBP",
+            "mmHg",
+            (60, 85),
+            "8462-4",
+        ),
         ("5087", "Pulse", "Pouls", "HR", "beats/min", (55, 100), "8867-4"),
         ("5088", "Temperature (C)", "Température (C)", "Temp", "DEG C", (36, 37.5), "8310-5"),
         ("5089", "Weight (kg)", "Poids (kg)", "Wt", "kg", None, "3141-9"),
@@ -99,8 +121,13 @@ def _vitals() -> Iterator[Concept]:
     ]
     for key, en, fr, short, units, normal, loinc in rows:
         yield Concept(key, "Finding", "Numeric", en, fr, short, units, normal, (("LOINC", loinc),))
-    en, fr = "Arterial blood oxygen saturation (pulse oximeter)", "Saturation en oxygène du sang artériel"
-    yield Concept("5092", "Test", "Numeric", en, fr, "SpO2", "%", (94, 100), (("LOINC", "59408-5"),))
+    en, fr = (
+        "Arterial blood oxygen saturation (pulse oximeter)",
+        "Saturation en oxygène du sang artériel",
+    )
+    yield Concept(
+        "5092", "Test", "Numeric", en, fr, "SpO2", "%", (94, 100), (("LOINC", "59408-5"),)
+    )
 
 
 def _laboratory() -> Iterator[Concept]:
@@ -113,21 +140,35 @@ def _laboratory() -> Iterator[Concept]:
     ]
     for key, en, fr, short, units, normal, loinc in rows:
         yield Concept(key, "Test", "Numeric", en, fr, short, units, normal, (("LOINC", loinc),))
-    yield Concept("32", "Test", "Coded", "Malarial smear", "Goutte épaisse", "GE", codes=(("LOINC", "32700-7"),))
+    yield Concept(
+        "32",
+        "Test",
+        "Coded",
+        "Malarial smear",
+        "Goutte épaisse",
+        "GE",
+        codes=(("LOINC", "32700-7"),),
+    )
     yield Concept("703", "Misc", "N/A", "Positive", "Positif", "POS")
     yield Concept("664", "Misc", "N/A", "Negative", "Négatif", "NEG")
-    yield Concept("collected", "Test", "Datetime", "Specimen collected at", "Prélèvement effectué à")
+    yield Concept(
+        "collected", "Test", "Datetime", "Specimen collected at", "Prélèvement effectué à"
+    )
 
 
 def _diagnoses() -> Iterator[Concept]:
     group = ("1284", "161602", "159394", "159946")
-    yield Concept("159947", "ConvSet", "N/A", "Visit Diagnoses", "Diagnostics de la visite", members=group)
+    yield Concept(
+        "159947", "ConvSet", "N/A", "Visit Diagnoses", "Diagnostics de la visite", members=group
+    )
     yield Concept("1284", "Finding", "Coded", "PROBLEM LIST", "LISTE DE PROBLÈMES")
     en, fr = "Diagnosis or problem, non-coded", "Diagnostic ou problème, non codé"
     yield Concept("161602", "Diagnosis", "Text", en, fr)
     yield Concept("159394", "Finding", "Coded", "Diagnosis certainty", "Certitude du diagnostic")
     yield Concept("159946", "Finding", "Coded", "Diagnosis order", "Ordre du diagnostic")
-    yield Concept("159392", "Misc", "N/A", "Confirmed diagnosis", "Diagnostic confirmé", "Confirmed")
+    yield Concept(
+        "159392", "Misc", "N/A", "Confirmed diagnosis", "Diagnostic confirmé", "Confirmed"
+    )
     yield Concept("159393", "Misc", "N/A", "Presumed diagnosis", "Diagnostic présumé", "Presumed")
     yield Concept("159943", "Misc", "N/A", "Primary", "Principal")
     yield Concept("159944", "Misc", "N/A", "Secondary", "Secondaire")
@@ -146,16 +187,26 @@ def _diagnoses() -> Iterator[Concept]:
 
 
 def _medication() -> Iterator[Concept]:
-    # OpenMRS distributions record a prescription as this set: drug, dose, frequency, duration (and start).
+    # OpenMRS distributions record a prescription as this set: drug, dose, frequency, duration (and
+    # start).
     group = ("1282", "160856", "160855", "159368", "1190")
     en, fr = "Current medication order", "Prescription médicale en cours"
     yield Concept("1442", "MedSet", "N/A", en, fr, members=group)
     yield Concept("1282", "Question", "Coded", "MEDICATION ORDERS", "MÉDICAMENTS PRESCRITS")
-    en, fr = "Quantity of medication prescribed per dose", "Quantité de médicament prescrite par dose"
+    en, fr = (
+        "Quantity of medication prescribed per dose",
+        "Quantité de médicament prescrite par dose",
+    )
     yield Concept("160856", "Question", "Text", en, fr, "Dosage")
-    yield Concept("160855", "Question", "Coded", "Drug frequency, coded", "Fréquence du médicament, codée")
-    yield Concept("159368", "Question", "Numeric", "Medication duration", "Durée du traitement", units="days")
-    yield Concept("1190", "Question", "Date", "Historical drug start date", "Date de début du médicament")
+    yield Concept(
+        "160855", "Question", "Coded", "Drug frequency, coded", "Fréquence du médicament, codée"
+    )
+    yield Concept(
+        "159368", "Question", "Numeric", "Medication duration", "Durée du traitement", units="days"
+    )
+    yield Concept(
+        "1190", "Question", "Date", "Historical drug start date", "Date de début du médicament"
+    )
     yield Concept("160862", "Frequency", "N/A", "Once daily", "Une fois par jour", "OD")
     yield Concept("160858", "Frequency", "N/A", "Twice daily", "Deux fois par jour", "BD")
     yield Concept("160866", "Frequency", "N/A", "Thrice daily", "Trois fois par jour", "TDS")
@@ -164,15 +215,25 @@ def _medication() -> Iterator[Concept]:
     yield Concept("71137", "Drug", "N/A", "Amlodipine", "Amlodipine")
     yield Concept("79651", "Drug", "N/A", "Metformin", "Metformine")
     # No mapping: only its class tells that it is a drug.
-    yield Concept("coartem", "Drug", "N/A", "Artemether / lumefantrine", "Artéméther / luméfantrine")
+    yield Concept(
+        "coartem", "Drug", "N/A", "Artemether / lumefantrine", "Artéméther / luméfantrine"
+    )
 
 
 def _consultation() -> Iterator[Concept]:
-    yield Concept("160531", "Question", "Text", "Chief complaint (text)", "Motif principal de consultation (texte)")
+    yield Concept(
+        "160531",
+        "Question",
+        "Text",
+        "Chief complaint (text)",
+        "Motif principal de consultation (texte)",
+    )
     yield Concept("160288", "Question", "Coded", "Reason for visit", "Motif de la visite")
     yield Concept("1246", "Misc", "N/A", "Scheduled visit", "Visite programmée")
     yield Concept("unscheduled", "Misc", "N/A", "Unscheduled visit", "Visite non programmée")
-    yield Concept("162169", "Question", "Text", "Text of encounter note", "Texte de la note de consultation")
+    yield Concept(
+        "162169", "Question", "Text", "Text of encounter note", "Texte de la note de consultation"
+    )
     yield Concept("832", "Finding", "Boolean", "Weight loss", "Perte de poids")
     yield Concept("5096", "Question", "Date", "Return visit date", "Date de la prochaine visite")
     yield Concept("attachment", "Question", "Complex", "ATT IMAGE ATTACHMENT", "IMAGE JOINTE")
@@ -218,7 +279,9 @@ class Dictionary:
     def read(cls, connection: Connection) -> "Dictionary":
         """Finds them by uuid; what this database lacks is absent."""
         keys = {concept.uuid: concept.key for concept in CONCEPTS}
-        rows = fetch(connection, "SELECT uuid, concept_id FROM concept WHERE uuid IN %s", [list(keys)])
+        rows = fetch(
+            connection, "SELECT uuid, concept_id FROM concept WHERE uuid IN %s", [list(keys)]
+        )
         concepts = {keys[row["uuid"]]: int(row["concept_id"]) for row in rows}
         words = {drug_uuid(word): word for word in DRUGS}
         drugs = fetch(connection, "SELECT uuid, drug_id FROM drug WHERE uuid IN %s", [list(words)])

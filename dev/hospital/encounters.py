@@ -1,4 +1,6 @@
-"""Encounters voided and restored, moved in time and place, given to another patient, signed by another provider."""
+"""Encounters voided and restored, moved in time and place, given to another patient, signed by
+another provider.
+"""
 
 from datetime import timedelta
 
@@ -7,7 +9,8 @@ from dev.hospital.sql import Row
 from dev.hospital.work import NothingToDo, Work
 
 WITH_OBS = (
-    "t.voided = 0 AND (SELECT 1 FROM obs o WHERE o.encounter_id = t.encounter_id AND o.voided = 0 LIMIT 1) IS NOT NULL"
+    "t.voided = 0 AND (SELECT 1 FROM obs o"
+    " WHERE o.encounter_id = t.encounter_id AND o.voided = 0 LIMIT 1) IS NOT NULL"
 )
 RESTORABLE = (
     "t.voided = 1 AND (SELECT 1 FROM patient p WHERE p.patient_id = t.patient_id AND p.voided = 1 LIMIT 1) IS NULL"
@@ -18,7 +21,9 @@ UNVOID = "voided = 0, voided_by = NULL, date_voided = NULL, void_reason = NULL"
 
 
 def void(work: Work) -> None:
-    void_these(work, [work.pick("encounter", "encounter_id", WITH_OBS)["encounter_id"]], "wrong patient")
+    void_these(
+        work, [work.pick("encounter", "encounter_id", WITH_OBS)["encounter_id"]], "wrong patient"
+    )
 
 
 def void_these(work: Work, encounters: list[int], reason: str) -> None:
@@ -26,9 +31,15 @@ def void_these(work: Work, encounters: list[int], reason: str) -> None:
     if not encounters:
         return
     work.execute(
-        f"UPDATE encounter SET {VOID} WHERE encounter_id IN %s AND voided = 0", work.user, work.now, reason, encounters
+        f"UPDATE encounter SET {VOID} WHERE encounter_id IN %s AND voided = 0",
+        work.user,
+        work.now,
+        reason,
+        encounters,
     )
-    live = work.fetch("SELECT obs_id FROM obs WHERE encounter_id IN %s AND voided = 0 FOR UPDATE", encounters)
+    live = work.fetch(
+        "SELECT obs_id FROM obs WHERE encounter_id IN %s AND voided = 0 FOR UPDATE", encounters
+    )
     work.void_obs([row["obs_id"] for row in live], reason)
 
 
@@ -41,26 +52,43 @@ def unvoid_these(work: Work, encounters: list[Row]) -> None:
     for row in encounters:
         work.execute(f"UPDATE encounter SET {UNVOID} WHERE encounter_id = %s", row["encounter_id"])
         sql = "SELECT obs_id FROM obs WHERE encounter_id = %s AND voided = 1 AND date_voided = %s AND voided_by = %s"
-        together = work.fetch(f"{sql} FOR UPDATE", row["encounter_id"], row["date_voided"], row["voided_by"])
+        together = work.fetch(
+            f"{sql} FOR UPDATE", row["encounter_id"], row["date_voided"], row["voided_by"]
+        )
         work.unvoid_obs([one["obs_id"] for one in together])
 
 
 def void_visit(work: Work) -> None:
     used = "(SELECT 1 FROM encounter e WHERE e.visit_id = t.visit_id AND e.voided = 0 LIMIT 1) IS NOT NULL"
     visit = work.pick("visit", "visit_id", f"t.voided = 0 AND {used}")["visit_id"]
-    work.execute(f"UPDATE visit SET {VOID} WHERE visit_id = %s", work.user, work.now, "visit entered twice", visit)
-    live = work.fetch("SELECT encounter_id AS id FROM encounter WHERE visit_id = %s AND voided = 0 FOR UPDATE", visit)
+    work.execute(
+        f"UPDATE visit SET {VOID} WHERE visit_id = %s",
+        work.user,
+        work.now,
+        "visit entered twice",
+        visit,
+    )
+    live = work.fetch(
+        "SELECT encounter_id AS id FROM encounter WHERE visit_id = %s AND voided = 0 FOR UPDATE",
+        visit,
+    )
     void_these(work, [row["id"] for row in live], "visit entered twice")
 
 
 def unvoid_visit(work: Work) -> None:
     condition = (
-        "t.voided = 1 AND (SELECT 1 FROM patient p WHERE p.patient_id = t.patient_id AND p.voided = 1 LIMIT 1) IS NULL"
+        "t.voided = 1 AND (SELECT 1 FROM patient p"
+        " WHERE p.patient_id = t.patient_id AND p.voided = 1 LIMIT 1) IS NULL"
     )
     visit = work.pick("visit", "visit_id", condition)
     work.execute(f"UPDATE visit SET {UNVOID} WHERE visit_id = %s", visit["visit_id"])
     sql = "SELECT * FROM encounter WHERE visit_id = %s AND voided = 1 AND date_voided = %s AND voided_by = %s"
-    unvoid_these(work, work.fetch(f"{sql} FOR UPDATE", visit["visit_id"], visit["date_voided"], visit["voided_by"]))
+    unvoid_these(
+        work,
+        work.fetch(
+            f"{sql} FOR UPDATE", visit["visit_id"], visit["date_voided"], visit["voided_by"]
+        ),
+    )
 
 
 def change_date(work: Work) -> None:
@@ -88,13 +116,19 @@ def _change(work: Work, encounter: Row, column: str, obs_column: str, value: obj
     for root in work.roots("encounter_id = %s", number):
         rows = work.tree(root)
         if any(row[obs_column] == before for row in rows):
-            work.amend(rows, lambda row: {obs_column: value} if row[obs_column] == before else {}, "encounter changed")
+            work.amend(
+                rows,
+                lambda row: {obs_column: value} if row[obs_column] == before else {},
+                "encounter changed",
+            )
 
 
 def transfer(work: Work) -> None:
     """To another patient: everything is copied there, and what was is voided."""
     old = work.pick("encounter", "encounter_id", WITH_OBS)
-    patient = work.pick("patient", "patient_id", f"{LIVE_PATIENT} AND t.patient_id <> {int(old['patient_id'])}")
+    patient = work.pick(
+        "patient", "patient_id", f"{LIVE_PATIENT} AND t.patient_id <> {int(old['patient_id'])}"
+    )
     copied = {name: value for name, value in old.items() if name != "encounter_id"}
     to = {"patient_id": patient["patient_id"], "visit_id": None, **work.created()}
     new = work.insert("encounter", {**copied, **to})

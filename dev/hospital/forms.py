@@ -11,14 +11,27 @@ from dev.hospital.dictionary import CONCEPTS, DRUGS, Dictionary
 NORMAL = {concept.key: concept.normal for concept in CONCEPTS}
 DIAGNOSES = ("116128", "117399", "119481", "114100", "117889", "121375", "111633", "121629")
 DOSES = ("1 tablet", "2 tablets", "1 capsule", "5 ml", "½ tablet after meals")
-COMPLAINTS = ("Fever for three days", "Toux et fièvre", "Headache", "Abdominal pain", "Follow-up, feels better")
-NOTES = ("Improving; continue treatment.", "À revoir dans deux semaines.", "Referred to the specialist.", "Stable.")
+COMPLAINTS = (
+    "Fever for three days",
+    "Toux et fièvre",
+    "Headache",
+    "Abdominal pain",
+    "Follow-up, feels better",
+)
+NOTES = (
+    "Improving; continue treatment.",
+    "À revoir dans deux semaines.",
+    "Referred to the specialist.",
+    "Stable.",
+)
 REMARKS = ("Family asked for a visit.", "Bed moved to the window.", "Brought own blanket.")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One observation to be: columns of obs, or `coded` (concept key), `drug` (word), `truth` (bool)."""
+    """One observation to be: columns of obs, or `coded` (concept key), `drug` (word), `truth`
+    (bool).
+    """
 
     concept: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +50,10 @@ def _number(rng: Random, key: str) -> Draft:
 def _result(rng: Random, key: str) -> Draft:
     low, high = NORMAL[key] or (0.0, 0.0)
     number: float = _number(rng, key).values["value_numeric"]
-    values: dict[str, Any] = {"value_numeric": number, "accession_number": f"LAB-{rng.randrange(10**6):06d}"}
+    values: dict[str, Any] = {
+        "value_numeric": number,
+        "accession_number": f"LAB-{rng.randrange(10**6):06d}",
+    }
     if rng.random() < 0.6:
         values["interpretation"] = "LOW" if number < low else "HIGH" if number > high else "NORMAL"
     if number > high * 1.04 and rng.random() < 0.5:
@@ -67,7 +83,10 @@ def laboratory(rng: Random, when: datetime) -> Iterator[Draft]:
 
 def diagnosis(rng: Random, order: str) -> Draft:
     if rng.random() < 0.15:
-        what = Draft("161602", {"value_text": rng.choice(("Snake bite, left foot", "Douleur chronique du dos"))})
+        what = Draft(
+            "161602",
+            {"value_text": rng.choice(("Snake bite, left foot", "Douleur chronique du dos"))},
+        )
     else:
         what = Draft("1284", {"coded": rng.choice(DIAGNOSES)})
     certainty = Draft("159394", {"coded": rng.choice(("159392", "159393"))})
@@ -141,8 +160,12 @@ def fill(draft: Draft, dictionary: Dictionary, rng: Random) -> Filled | None:
     return Filled({"concept_id": concept, **columns}, members)
 
 
-def _columns(values: Mapping[str, Any], dictionary: Dictionary, rng: Random) -> dict[str, Any] | None:
-    columns = {name: value for name, value in values.items() if name not in ("coded", "drug", "truth")}
+def _columns(
+    values: Mapping[str, Any], dictionary: Dictionary, rng: Random
+) -> dict[str, Any] | None:
+    columns = {
+        name: value for name, value in values.items() if name not in ("coded", "drug", "truth")
+    }
     if "truth" in values:  # since OpenMRS 2.0 a boolean is one of two concepts
         columns["value_coded"] = dictionary.true if values["truth"] else dictionary.false
         return columns if columns["value_coded"] else None

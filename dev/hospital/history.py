@@ -59,7 +59,9 @@ class Chart:
     now: datetime
     next_obs: int
     first_person: int
-    rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+    rows: dict[str, list[tuple[Any, ...]]] = field(
+        default_factory=lambda: {name: [] for name in COLUMNS}
+    )
     next_visit: int = 1
     next_encounter: int = 1
     next_order: int = 1
@@ -67,13 +69,21 @@ class Chart:
     def uuid(self) -> str:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
-    def add_patient(self, index: int, person: people.Citizen, sharer: people.Citizen, visits: int) -> None:
+    def add_patient(
+        self, index: int, person: people.Citizen, sharer: people.Citizen, visits: int
+    ) -> None:
         """Patient number `index` (from 1) with `visits` visits on average."""
         patient, clerk = self.first_person + index, self.known.users[2]
-        registered = self.now - timedelta(days=self.rng.randint(700, 1500), seconds=self.rng.randrange(86400))
-        void = (1, clerk, self.now, "registered twice") if index % 97 == VOIDED_PATIENT else NOT_VOIDED
+        registered = self.now - timedelta(
+            days=self.rng.randint(700, 1500), seconds=self.rng.randrange(86400)
+        )
+        void = (
+            (1, clerk, self.now, "registered twice") if index % 97 == VOIDED_PATIENT else NOT_VOIDED
+        )
         dead = index % 89 == 7
-        self.rows["person"].append((patient, person.gender, person.born, dead, clerk, registered, *void, self.uuid()))
+        self.rows["person"].append(
+            (patient, person.gender, person.born, dead, clerk, registered, *void, self.uuid())
+        )
         self._names(patient, person, registered, index)
         self.rows["patient"].append((patient, clerk, registered, *void))
         for one in people.identifiers(index, person, sharer):
@@ -83,11 +93,16 @@ class Chart:
         if index % 20 == 0:
             self._elsewhere(patient, registered)
         if index % 25 == 0:  # telephoned in: no encounter
-            self._obs(Filled(self._value("162169", "Phoned: feels better.")), self._place(patient, void))
+            self._obs(
+                Filled(self._value("162169", "Phoned: feels better.")), self._place(patient, void)
+            )
 
     def add_staff_obs(self, person: int) -> None:
         """An observation of somebody who is not a patient."""
-        self._obs(Filled(self._value("162169", "Needle-stick injury, staff.")), self._place(person, NOT_VOIDED))
+        self._obs(
+            Filled(self._value("162169", "Needle-stick injury, staff.")),
+            self._place(person, NOT_VOIDED),
+        )
 
     def _value(self, key: str, text: str) -> dict[str, Any]:
         return {"concept_id": self.known.dictionary.concepts[key], "value_text": text}
@@ -97,12 +112,16 @@ class Chart:
         return self._common(person, None, when, when, None, void)
 
     def _names(self, patient: int, person: people.Citizen, when: datetime, index: int) -> None:
-        names = [(1, person.family)] + ([(0, self.rng.choice(people.FAMILY))] if index % 9 == 2 else [])
+        names = [(1, person.family)] + (
+            [(0, self.rng.choice(people.FAMILY))] if index % 9 == 2 else []
+        )
         for preferred, family in names:
             row = (preferred, patient, person.given, family, self.known.users[2], when, self.uuid())
             self.rows["person_name"].append(row)
 
-    def _identifier(self, patient: int, one: people.Identifier, when: datetime, void: tuple[Any, ...]) -> None:
+    def _identifier(
+        self, patient: int, one: people.Identifier, when: datetime, void: tuple[Any, ...]
+    ) -> None:
         clerk = self.known.users[2]
         voided = (1, clerk, when, "typing error") if one.voided else void
         kind = self.known.identifier_types[one.type]
@@ -112,17 +131,23 @@ class Chart:
         )
 
     def _visit(self, patient: int, void: tuple[Any, ...]) -> None:
-        start = self.now - timedelta(days=self.rng.randint(1, 690), seconds=self.rng.randrange(86400))
+        start = self.now - timedelta(
+            days=self.rng.randint(1, 690), seconds=self.rng.randrange(86400)
+        )
         visit, place = self.next_visit, self.rng.choice(self.known.locations)
         self.next_visit += 1
         stop = start + timedelta(hours=self.rng.randint(1, 8))
         clerk = self.known.users[2]
-        self.rows["visit"].append((visit, patient, 1, start, stop, place, clerk, start, self.uuid()))
+        self.rows["visit"].append(
+            (visit, patient, 1, start, stop, place, clerk, start, self.uuid())
+        )
         for number, name in enumerate(FORMS):
             if name in ("Vitals", "Visit Note") or self.rng.random() < 0.5:
                 self._encounter(name, patient, visit, start + timedelta(minutes=15 * number), void)
 
-    def _encounter(self, name: str, patient: int, visit: int, when: datetime, void: tuple[Any, ...]) -> None:
+    def _encounter(
+        self, name: str, patient: int, visit: int, when: datetime, void: tuple[Any, ...]
+    ) -> None:
         encounter, user = self.next_encounter, self.rng.choice(self.known.users[3:])
         self.next_encounter += 1
         late = timedelta(days=self.rng.randint(1, 20)) if self.rng.random() < 0.1 else timedelta()
@@ -131,7 +156,9 @@ class Chart:
         if void is NOT_VOIDED and self.rng.random() < 0.015:
             void = (1, user, min(created + timedelta(hours=1), self.now), "wrong patient")
         kind = self.known.encounter_types[name]
-        self.rows["encounter"].append((encounter, kind, patient, place, when, user, created, *void, visit, self.uuid()))
+        self.rows["encounter"].append(
+            (encounter, kind, patient, place, when, user, created, *void, visit, self.uuid())
+        )
         order = self._order(encounter, patient, when, user) if name == "Laboratory" else None
         self._providers(encounter, user, created, none=0.5 if order else 0.1)
         common = self._common(patient, encounter, when, created, place, void) | {"creator": user}
@@ -145,7 +172,9 @@ class Chart:
         if self.rng.random() < none:
             return
         roles = ["Clinician"] + (["Assistant"] if self.rng.random() < 0.15 else [])
-        for role, provider in zip(roles, self.rng.sample(self.known.providers, len(roles)), strict=True):
+        for role, provider in zip(
+            roles, self.rng.sample(self.known.providers, len(roles)), strict=True
+        ):
             voided = self.rng.random() < 0.03
             row = (encounter, provider, self.known.roles[role], user, when, voided, self.uuid())
             self.rows["encounter_provider"].append(row)
@@ -190,8 +219,15 @@ class Chart:
         if common["voided"] or self.rng.random() > 0.03:
             self._tree(filled, common, None, {})
             return
-        changed = min(common["date_created"] + timedelta(minutes=self.rng.randint(1, 600)), self.now)
-        void = {"voided": 1, "voided_by": common["creator"], "date_voided": changed, "void_reason": "corrected"}
+        changed = min(
+            common["date_created"] + timedelta(minutes=self.rng.randint(1, 600)), self.now
+        )
+        void = {
+            "voided": 1,
+            "voided_by": common["creator"],
+            "date_voided": changed,
+            "void_reason": "corrected",
+        }
         old = self._tree(filled, {**common, **void}, None, {})
         new = {**common, "date_created": changed, "status": "AMENDED", "value_coded_name_id": None}
         self._tree(filled, new, None, old)
@@ -199,10 +235,18 @@ class Chart:
     def _tree(
         self, filled: Filled, common: Mapping[str, Any], group: int | None, previous: dict[int, int]
     ) -> dict[int, int]:
-        """Appends parent, then members; returns id(filled) -> obs_id. What was FINAL only becomes AMENDED."""
+        """Appends parent, then members; returns id(filled) -> obs_id. What was FINAL only becomes
+        AMENDED.
+        """
         obs = self.next_obs
         self.next_obs += 1
-        row = {**filled.columns, **common, "obs_id": obs, "obs_group_id": group, "uuid": self.uuid()}
+        row = {
+            **filled.columns,
+            **common,
+            "obs_id": obs,
+            "obs_group_id": group,
+            "uuid": self.uuid(),
+        }
         row["previous_version"] = previous.get(id(filled))
         final = filled.columns.get("status", "FINAL")
         row["status"] = common.get("status", final) if final == "FINAL" else final
@@ -218,7 +262,9 @@ class Chart:
     def _elsewhere(self, patient: int, when: datetime) -> None:
         """What OpenMRS keeps outside obs: an allergy and a diagnosis of the last encounter."""
         concepts, user = self.known.dictionary.concepts, self.known.users[5]
-        self.rows["allergy"].append((patient, concepts["71160"], "DRUG", user, when, 0, self.uuid()))
+        self.rows["allergy"].append(
+            (patient, concepts["71160"], "DRUG", user, when, 0, self.uuid())
+        )
         encounter = self.next_encounter - 1
         row = (concepts["117399"], encounter, patient, "CONFIRMED", 1, self.uuid(), user, when)
         self.rows["encounter_diagnosis"].append(row)

@@ -30,15 +30,25 @@ def _staff(connection: Connection, rng: Random, now: datetime) -> None:
     insert_many(connection, "person", "person_id gender date_created uuid", persons)
     secret = hashlib.sha512(b"a password that nobody has").hexdigest()
     users = [
-        (i, f"{i}-{i % 7}", one.username, secret, secret, ADMIN, now, i, one.retired, _uuid(rng)) for i, one in numbered
+        (i, f"{i}-{i % 7}", one.username, secret, secret, ADMIN, now, i, one.retired, _uuid(rng))
+        for i, one in numbered
     ]
     columns = "user_id system_id username password salt creator date_created person_id retired uuid"
     insert_many(connection, "users", columns, users)
-    names = [(one.preferred_name, i, one.given, one.family, ADMIN, now, _uuid(rng)) for i, one in numbered]
+    names = [
+        (one.preferred_name, i, one.given, one.family, ADMIN, now, _uuid(rng))
+        for i, one in numbered
+    ]
     columns = "preferred person_id given_name family_name creator date_created uuid"
     insert_many(connection, "person_name", columns, names)
-    providers = [(i, one.provider, ADMIN, now, one.retired, _uuid(rng)) for i, one in numbered if one.provider]
-    insert_many(connection, "provider", "person_id identifier creator date_created retired uuid", providers)
+    providers = [
+        (i, one.provider, ADMIN, now, one.retired, _uuid(rng))
+        for i, one in numbered
+        if one.provider
+    ]
+    insert_many(
+        connection, "provider", "person_id identifier creator date_created retired uuid", providers
+    )
 
 
 def _types(connection: Connection, now: datetime) -> None:
@@ -47,7 +57,9 @@ def _types(connection: Connection, now: datetime) -> None:
         ("OpenMRS ID", ADMIN, now, people.OPENMRS_ID_TYPE),
         ("Old National ID card number", ADMIN, now, people.OLD_ID_TYPE),
     ]
-    insert_many(connection, "patient_identifier_type", "name creator date_created uuid", identifier_types)
+    insert_many(
+        connection, "patient_identifier_type", "name creator date_created uuid", identifier_types
+    )
     for table, entries in (
         ("encounter_type", people.ENCOUNTER_TYPES),
         ("encounter_role", people.ENCOUNTER_ROLES),
@@ -55,10 +67,20 @@ def _types(connection: Connection, now: datetime) -> None:
     ):
         rows = [(name, ADMIN, now, key) for name, key in entries.items()]
         insert_many(connection, table, "name creator date_created uuid", rows)
-    order_type = ("Test Order", ADMIN, now, "52a447d3-a64a-11e3-9aeb-50e549534c5e", "org.openmrs.TestOrder")
-    insert_many(connection, "order_type", "name creator date_created uuid java_class_name", [order_type])
+    order_type = (
+        "Test Order",
+        ADMIN,
+        now,
+        "52a447d3-a64a-11e3-9aeb-50e549534c5e",
+        "org.openmrs.TestOrder",
+    )
+    insert_many(
+        connection, "order_type", "name creator date_created uuid java_class_name", [order_type]
+    )
     setting = ("Outpatient", "OUTPATIENT", ADMIN, now, "6f0c9a92-6f24-11e3-af88-005056821db0")
-    insert_many(connection, "care_setting", "name care_setting_type creator date_created uuid", [setting])
+    insert_many(
+        connection, "care_setting", "name care_setting_type creator date_created uuid", [setting]
+    )
 
 
 def _places(connection: Connection, rng: Random, now: datetime) -> None:
@@ -72,14 +94,34 @@ def _concepts(connection: Connection, first: int, now: datetime) -> None:
     kinds = {name: i for i, name in enumerate(dictionary.CLASSES, 1)}
     datatypes = {name: i for i, name in enumerate(dictionary.DATATYPES, 1)}
     rows = [
-        (ids[one.key], datatypes[one.datatype], kinds[one.kind], bool(one.members), ADMIN, now, one.uuid)
+        (
+            ids[one.key],
+            datatypes[one.datatype],
+            kinds[one.kind],
+            bool(one.members),
+            ADMIN,
+            now,
+            one.uuid,
+        )
         for one in CONCEPTS
     ]
-    insert_many(connection, "concept", "concept_id datatype_id class_id is_set creator date_created uuid", rows)
+    insert_many(
+        connection,
+        "concept",
+        "concept_id datatype_id class_id is_set creator date_created uuid",
+        rows,
+    )
     numeric = [
-        (ids[one.key], *(one.normal or (None, None)), one.units, 1) for one in CONCEPTS if one.datatype == "Numeric"
+        (ids[one.key], *(one.normal or (None, None)), one.units, 1)
+        for one in CONCEPTS
+        if one.datatype == "Numeric"
     ]
-    insert_many(connection, "concept_numeric", "concept_id low_normal hi_normal units allow_decimal", numeric)
+    insert_many(
+        connection,
+        "concept_numeric",
+        "concept_id low_normal hi_normal units allow_decimal",
+        numeric,
+    )
     _sets(connection, ids, now)
     _names(connection, ids, now)
     _mappings(connection, ids, now)
@@ -89,12 +131,17 @@ def _concepts(connection: Connection, first: int, now: datetime) -> None:
 
 def _kinds(connection: Connection, now: datetime) -> None:
     datatypes = [
-        (i, name, hl7, ADMIN, now, key) for i, (name, (hl7, key)) in enumerate(dictionary.DATATYPES.items(), 1)
+        (i, name, hl7, ADMIN, now, key)
+        for i, (name, (hl7, key)) in enumerate(dictionary.DATATYPES.items(), 1)
     ]
     columns = "concept_datatype_id name hl7_abbreviation creator date_created uuid"
     insert_many(connection, "concept_datatype", columns, datatypes)
-    classes = [(i, name, ADMIN, now, key) for i, (name, key) in enumerate(dictionary.CLASSES.items(), 1)]
-    insert_many(connection, "concept_class", "concept_class_id name creator date_created uuid", classes)
+    classes = [
+        (i, name, ADMIN, now, key) for i, (name, key) in enumerate(dictionary.CLASSES.items(), 1)
+    ]
+    insert_many(
+        connection, "concept_class", "concept_class_id name creator date_created uuid", classes
+    )
 
 
 def _sets(connection: Connection, ids: dict[str, int], now: datetime) -> None:
@@ -103,7 +150,12 @@ def _sets(connection: Connection, ids: dict[str, int], now: datetime) -> None:
         for one in CONCEPTS
         for weight, member in enumerate(one.members)
     ]
-    insert_many(connection, "concept_set", "concept_id concept_set sort_weight creator date_created uuid", rows)
+    insert_many(
+        connection,
+        "concept_set",
+        "concept_id concept_set sort_weight creator date_created uuid",
+        rows,
+    )
 
 
 def _names(connection: Connection, ids: dict[str, int], now: datetime) -> None:
@@ -123,12 +175,17 @@ def _names(connection: Connection, ids: dict[str, int], now: datetime) -> None:
 
 def _mappings(connection: Connection, ids: dict[str, int], now: datetime) -> None:
     sources = [
-        (i, name, name, hl7, ADMIN, now, key) for i, (name, (hl7, key)) in enumerate(dictionary.SOURCES.items(), 1)
+        (i, name, name, hl7, ADMIN, now, key)
+        for i, (name, (hl7, key)) in enumerate(dictionary.SOURCES.items(), 1)
     ]
     columns = "concept_source_id name description hl7_code creator date_created uuid"
     insert_many(connection, "concept_reference_source", columns, sources)
-    types = [(i, name, ADMIN, now, key) for i, (name, key) in enumerate(dictionary.MAP_TYPES.items(), 1)]
-    insert_many(connection, "concept_map_type", "concept_map_type_id name creator date_created uuid", types)
+    types = [
+        (i, name, ADMIN, now, key) for i, (name, key) in enumerate(dictionary.MAP_TYPES.items(), 1)
+    ]
+    insert_many(
+        connection, "concept_map_type", "concept_map_type_id name creator date_created uuid", types
+    )
     source_ids = {name: i for i, name, *_ in sources}
     flat = [(one.key, source, code) for one in CONCEPTS for source, code in one.mappings]
     terms = [

@@ -19,7 +19,9 @@ def rename_provider(work: Work) -> None:
     treats = "(SELECT 1 FROM provider p WHERE p.person_id = t.person_id AND p.retired = 0 LIMIT 1) IS NOT NULL"
     row = work.pick("person_name", "person_name_id", f"t.voided = 0 AND {treats}")
     sql = "UPDATE person_name SET family_name = %s, changed_by = %s, date_changed = %s WHERE person_name_id = %s"
-    work.execute(sql, _renamed(work, row["family_name"], 30), work.user, work.now, row["person_name_id"])
+    work.execute(
+        sql, _renamed(work, row["family_name"], 30), work.user, work.now, row["person_name_id"]
+    )
 
 
 def rename_location(work: Work) -> None:

@@ -6,17 +6,28 @@ from dev.hospital.recording import LIVE_PATIENT, add_identifier
 from dev.hospital.sql import Row
 from dev.hospital.work import NothingToDo, Work
 
-BELONGING = ("orders", "conditions", "allergy", "encounter_diagnosis")  # rows that just change their patient_id
+BELONGING = (
+    "orders",
+    "conditions",
+    "allergy",
+    "encounter_diagnosis",
+)  # rows that just change their patient_id
 
 # Else a clinic that works for hours ends with a few patients who have everything.
 SMALL = f"{LIVE_PATIENT} AND (SELECT COUNT(*) FROM obs o WHERE o.person_id = t.patient_id) < 1000"
 
 
 def merge(work: Work) -> None:
-    """Two patients become one: the loser's live obs are copied to the winner and voided, voided ones moved."""
+    """Two patients become one: the loser's live obs are copied to the winner and voided, voided
+    ones moved.
+    """
     winner = work.pick("patient", "patient_id", LIVE_PATIENT)["patient_id"]
-    loser = work.pick("patient", "patient_id", f"{SMALL} AND t.patient_id <> {int(winner)}")["patient_id"]
-    voided = work.fetch("SELECT obs_id FROM obs WHERE person_id = %s AND voided = 1 FOR UPDATE", loser)
+    loser = work.pick("patient", "patient_id", f"{SMALL} AND t.patient_id <> {int(winner)}")[
+        "patient_id"
+    ]
+    voided = work.fetch(
+        "SELECT obs_id FROM obs WHERE person_id = %s AND voided = 1 FOR UPDATE", loser
+    )
     for table in ("visit", "encounter"):
         work.execute(
             f"UPDATE {table} SET patient_id = %s, changed_by = %s, date_changed = %s WHERE patient_id = %s",
@@ -33,7 +44,11 @@ def merge(work: Work) -> None:
 
 
 def _copy_unpreferred(work: Work, table: str, owner: str, winner: int, loser: int) -> None:
-    same = ("identifier", "identifier_type") if owner == "patient_id" else ("given_name", "family_name")
+    same = (
+        ("identifier", "identifier_type")
+        if owner == "patient_id"
+        else ("given_name", "family_name")
+    )
     sql = f"SELECT * FROM {table} WHERE {owner} = %s AND voided = 0"
     known = {tuple(row[name] for name in same) for row in work.fetch(sql, winner)}
     for row in work.fetch(sql, loser):
@@ -44,7 +59,11 @@ def _copy_unpreferred(work: Work, table: str, owner: str, winner: int, loser: in
 
 def _retire_loser(work: Work, winner: int, loser: int) -> None:
     reason = (work.user, work.now, f"merged with patient {winner}")
-    for table, owner in (("patient_identifier", "patient_id"), ("patient", "patient_id"), ("person", "person_id")):
+    for table, owner in (
+        ("patient_identifier", "patient_id"),
+        ("patient", "patient_id"),
+        ("person", "person_id"),
+    ):
         work.execute(f"UPDATE {table} SET {VOID} WHERE {owner} = %s AND voided = 0", *reason, loser)
     work.execute("UPDATE users SET person_id = %s WHERE person_id = %s", winner, loser)
     log = {"winner_person_id": winner, "loser_person_id": loser, "merged_data": "<merged/>"}
@@ -59,9 +78,13 @@ def void(work: Work) -> None:
     for table, owner in _OWN:
         sql = f"UPDATE {table} SET {VOID} WHERE {owner} = %s AND voided = 0"
         work.execute(sql, work.user, work.now, reason, patient)
-    live = work.fetch("SELECT encounter_id AS id FROM encounter WHERE patient_id = %s AND voided = 0", patient)
+    live = work.fetch(
+        "SELECT encounter_id AS id FROM encounter WHERE patient_id = %s AND voided = 0", patient
+    )
     void_these(work, [row["id"] for row in live], reason)
-    loose = work.fetch("SELECT obs_id FROM obs WHERE person_id = %s AND voided = 0 FOR UPDATE", patient)
+    loose = work.fetch(
+        "SELECT obs_id FROM obs WHERE person_id = %s AND voided = 0 FOR UPDATE", patient
+    )
     work.void_obs([row["obs_id"] for row in loose], reason)
 
 
@@ -76,7 +99,9 @@ def unvoid(work: Work) -> None:
     sql = "SELECT * FROM encounter WHERE patient_id = %s AND voided = 1 AND date_voided = %s AND voided_by = %s"
     unvoid_these(work, work.fetch(sql, who, when, by))
     sql = "SELECT obs_id FROM obs WHERE person_id = %s AND encounter_id IS NULL AND voided = 1 AND date_voided = %s"
-    work.unvoid_obs([row["obs_id"] for row in work.fetch(f"{sql} AND voided_by = %s FOR UPDATE", who, when, by)])
+    work.unvoid_obs(
+        [row["obs_id"] for row in work.fetch(f"{sql} AND voided_by = %s FOR UPDATE", who, when, by)]
+    )
 
 
 _OWN = (
@@ -125,7 +150,9 @@ def add_national_id(work: Work) -> None:
         f" AND i.identifier_type = {int(work.metadata.national_id)} LIMIT 1) IS NULL"
     )
     patient = work.pick("patient", "patient_id", f"{LIVE_PATIENT} AND {none}")["patient_id"]
-    person = work.fetch("SELECT gender, YEAR(birthdate) AS born FROM person WHERE person_id = %s", patient)[0]
+    person = work.fetch(
+        "SELECT gender, YEAR(birthdate) AS born FROM person WHERE person_id = %s", patient
+    )[0]
     serial = work.rng.randrange(5_100_000, 9_900_000)
     value = people.national_id(int(person["born"] or 1970), str(person["gender"]), serial)
     add_identifier(work, patient, value, preferred=True)

@@ -48,7 +48,9 @@ def citizen(number: int) -> Citizen:
 
 
 def national_id(year: int, gender: str, serial: int) -> str:
-    """Sixteen digits in the Rwandan manner: 1, year, sex (8 male, 7 female), serial, issue, check digits."""
+    """Sixteen digits in the Rwandan manner: 1, year, sex (8 male, 7 female), serial, issue, check
+    digits.
+    """
     digits = f"1{year:04d}{8 if gender == 'M' else 7}{serial:07d}0"
     return f"{digits}{97 - int(digits) % 97:02d}"
 
@@ -70,7 +72,9 @@ class Identifier:
 
 
 def identifiers(index: int, person: Citizen, sharer: Citizen) -> Iterator[Identifier]:
-    """What the hospital wrote down for its patient number `index`; the 11th has the 10th's (`sharer`) national id."""
+    """What the hospital wrote down for its patient number `index`; the 11th has the 10th's
+    (`sharer`) national id.
+    """
     yield Identifier(OPENMRS_ID_TYPE, f"100{index:04d}", preferred=not _has_national_id(index))
     if index % 37 == 8:  # a typing error, voided
         yield Identifier(NATIONAL_ID_TYPE, national_id(1901, person.gender, index), voided=True)
@@ -78,7 +82,9 @@ def identifiers(index: int, person: Citizen, sharer: Citizen) -> Iterator[Identi
         return
     yield Identifier(NATIONAL_ID_TYPE, _written(index, sharer if index == 11 else person))
     if index % 31 == 6:  # an older card
-        yield Identifier(NATIONAL_ID_TYPE, national_id(1902, person.gender, 5_000_000 + index), preferred=False)
+        yield Identifier(
+            NATIONAL_ID_TYPE, national_id(1902, person.gender, 5_000_000 + index), preferred=False
+        )
     if index % 17 == 3:
         yield Identifier(OLD_ID_TYPE, f"RW/{index:05d}", preferred=False)
 
@@ -98,7 +104,9 @@ def _written(index: int, person: Citizen) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody of the staff; `provider` is the provider's identifier, if the person treats patients."""
+    """Somebody of the staff; `provider` is the provider's identifier, if the person treats
+    patients.
+    """
 
     username: str
     given: str
@@ -121,7 +129,14 @@ STAFF: tuple[Member, ...] = (
     Member("former", "Léonard", "Bagabo", "DOC-00", retired=True),
 )
 
-LOCATIONS = ("Outpatient Clinic", "Inpatient Ward", "Laboratory", "Emergency", "Maternity", "Pharmacy")
+LOCATIONS = (
+    "Outpatient Clinic",
+    "Inpatient Ward",
+    "Laboratory",
+    "Emergency",
+    "Maternity",
+    "Pharmacy",
+)
 ENCOUNTER_TYPES: dict[str, str] = {
     "Visit Note": "d7151f82-c1f3-4152-a605-2f9ea7414a79",
     "Vitals": "67a71486-1a54-468f-ac3e-7091a9a79584",

@@ -23,13 +23,16 @@ def new(form: str) -> Callable[[Work], None]:
 def encounter(work: Work, patient: int, form: str, created: datetime | None = None) -> int:
     """Encounter, provider and the form's obs; every tenth is written down long after it took place."""
     filled = _filled(work, form)
-    minutes = work.rng.randint(0, 30) if work.rng.random() < 0.9 else work.rng.randint(1440, 400_000)
+    minutes = (
+        work.rng.randint(0, 30) if work.rng.random() < 0.9 else work.rng.randint(1440, 400_000)
+    )
     when = (created or work.now) - timedelta(minutes=minutes)
     stamp = {**work.created(), "date_created": created or work.now}
     place = work.rng.choice(work.metadata.locations) if work.rng.random() < 0.9 else None
     types = work.metadata.encounter_types
     row = {
-        "encounter_type": types.get(people.ENCOUNTER_TYPES[form]) or work.rng.choice(list(types.values())),
+        "encounter_type": types.get(people.ENCOUNTER_TYPES[form])
+        or work.rng.choice(list(types.values())),
         "patient_id": patient,
         "location_id": place,
         "encounter_datetime": when,
@@ -48,7 +51,9 @@ def encounter(work: Work, patient: int, form: str, created: datetime | None = No
 def _filled(work: Work, form: str) -> list[Filled]:
     for _ in range(20):  # a form may be left empty
         drafts = FORMS[form](work.rng, work.now)
-        filled = [one for draft in drafts if (one := fill(draft, work.metadata.dictionary, work.rng))]
+        filled = [
+            one for draft in drafts if (one := fill(draft, work.metadata.dictionary, work.rng))
+        ]
         if filled:
             return filled
     raise NothingToDo(f"no concept of the form {form}")
@@ -58,11 +63,20 @@ def _visit(work: Work, patient: int, when: datetime) -> int | None:
     if not work.metadata.visit_types:
         return None
     sql = "SELECT visit_id FROM visit WHERE patient_id = %s AND voided = 0 AND date_started <= %s"
-    today = work.fetch(f"{sql} AND (date_stopped IS NULL OR date_stopped >= %s) LIMIT 1", patient, when, when)
+    today = work.fetch(
+        f"{sql} AND (date_stopped IS NULL OR date_stopped >= %s) LIMIT 1", patient, when, when
+    )
     if today:
         return int(today[0]["visit_id"])
-    row = {"patient_id": patient, "visit_type_id": work.metadata.visit_types[0], "date_started": when}
-    row |= {"date_stopped": when + timedelta(hours=6), "location_id": work.rng.choice(work.metadata.locations)}
+    row = {
+        "patient_id": patient,
+        "visit_type_id": work.metadata.visit_types[0],
+        "date_started": when,
+    }
+    row |= {
+        "date_stopped": when + timedelta(hours=6),
+        "location_id": work.rng.choice(work.metadata.locations),
+    }
     return work.insert("visit", {**row, **work.created()})
 
 
@@ -75,7 +89,10 @@ def _providers(work: Work, encounter: int) -> None:
 
 def add_provider(work: Work, encounter: int, provider: int) -> None:
     row = {"encounter_id": encounter, "provider_id": provider}
-    work.insert("encounter_provider", {**row, "encounter_role_id": work.metadata.roles[-1], **work.created()})
+    work.insert(
+        "encounter_provider",
+        {**row, "encounter_role_id": work.metadata.roles[-1], **work.created()},
+    )
 
 
 def add(work: Work, filled: Filled, common: Row, group: int | None = None) -> int:

@@ -30,7 +30,9 @@ ORDER BY i.patient_id, i.preferred DESC, i.patient_identifier_id
 
 
 def registrable(connection: Connection) -> list[tuple[int, str]]:
-    """(person_id, national id's digits) of the patients who have one valid id that nobody else here has."""
+    """(person_id, national id's digits) of the patients who have one valid id that nobody else here
+    has.
+    """
     chosen: dict[int, str] = {}
     unclear: set[int] = set()
     holders: Counter[str] = Counter()
@@ -52,9 +54,12 @@ def registrable(connection: Connection) -> list[tuple[int, str]]:
     ]
 
 
-def passport_patients(mongo_db: Database[dict[str, Any]], national_ids: Iterable[str]) -> dict[str, ObjectId]:
-    """Registers these people (10 to 16 digits each) in `users` and `patients`, in the shapes of the Passport's own
-    schemas; the same digits always give the same documents. Returns national id -> patients._id."""
+def passport_patients(
+    mongo_db: Database[dict[str, Any]], national_ids: Iterable[str]
+) -> dict[str, ObjectId]:
+    """Registers these people (10 to 16 digits each) in `users` and `patients`, in the shapes of the
+    Passport's own schemas; the same digits always give the same documents. Returns national id ->
+    patients._id."""
     users, patients, made = [], [], {}
     for digits in national_ids:
         user, patient = documents(digits)
@@ -78,7 +83,9 @@ def documents(digits: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "_id": _object_id("user", digits),
         "name": name,
         "email": f"p{digits}@passport.example.com",
-        "password": "$2b$12${0:.21}.{0:.31}".format(hashlib.sha256(digits.encode()).hexdigest()),  # fits no password
+        "password": "$2b$12${0:.21}.{0:.31}".format(
+            hashlib.sha256(digits.encode()).hexdigest()
+        ),  # fits no password
         "role": "patient",
         "isActive": True,
         "isEmailVerified": True,
@@ -92,7 +99,11 @@ def documents(digits: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "gender": "female" if woman else "male",
         "contactNumber": f"+25078{rng.randrange(10**7):07d}",
         "address": rng.choice(("Kigali", "Huye", "Musanze", "Rubavu", "Rwamagana")),
-        "emergencyContact": {"name": rng.choice(people.MEN), "relationship": "sibling", "phone": "+250780000000"},
+        "emergencyContact": {
+            "name": rng.choice(people.MEN),
+            "relationship": "sibling",
+            "phone": "+250780000000",
+        },
         "bloodType": rng.choice((*BLOOD, None)),
         **{name: [] for name in _LISTS},
         "status": "active",

@@ -25,8 +25,9 @@ def create(
     obs_id_start: int = 1,
     now: datetime = NOW,
 ) -> None:
-    """Drops and makes OpenMRS' tables in the connection's current database and fills them: `visits` visits a patient,
-    some 20 obs each, all before `now`. Commits as it goes. The same arguments give the same rows."""
+    """Drops and makes OpenMRS' tables in the connection's current database and fills them: `visits`
+    visits a patient, some 20 obs each, all before `now`. Commits as it goes. The same arguments
+    give the same rows."""
     _schema(connection)
     connection.begin()
     metadata.fill(connection, seed=seed, now=now)
@@ -36,7 +37,11 @@ def create(
 
 def statements() -> Iterator[str]:
     """The schema's CREATE TABLE statements."""
-    lines = [line for line in SCHEMA.read_text(encoding="utf-8").splitlines() if not line.startswith("--")]
+    lines = [
+        line
+        for line in SCHEMA.read_text(encoding="utf-8").splitlines()
+        if not line.startswith("--")
+    ]
     yield from (one.strip() for one in "\n".join(lines).split(";") if one.strip())
 
 
@@ -52,10 +57,18 @@ def _schema(connection: Connection) -> None:
 
 
 def _patients(
-    connection: Connection, rng: Random, patients: int, visits: int, obs_id_start: int, now: datetime
+    connection: Connection,
+    rng: Random,
+    patients: int,
+    visits: int,
+    obs_id_start: int,
+    now: datetime,
 ) -> None:
     chart = Chart(_known(connection), rng, now, obs_id_start, first_person=len(people.STAFF))
-    crowd = [people.citizen(number) for number in rng.sample(range(1, int(patients * POOL) + 20), patients)]
+    crowd = [
+        people.citizen(number)
+        for number in rng.sample(range(1, int(patients * POOL) + 20), patients)
+    ]
     sharer = crowd[min(9, patients - 1)]
     for index, person in enumerate(crowd, 1):
         chart.add_patient(index, person, sharer, visits)
@@ -81,7 +94,8 @@ def _known(connection: Connection) -> Known:
 
     def by(table: str, name: str) -> dict[str, int]:
         return {
-            row["name"]: int(row["id"]) for row in fetch(connection, f"SELECT {table}_id id, {name} name FROM {table}")
+            row["name"]: int(row["id"])
+            for row in fetch(connection, f"SELECT {table}_id id, {name} name FROM {table}")
         }
 
     return Known(

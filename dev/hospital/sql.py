@@ -27,13 +27,20 @@ def insert(connection: Connection, table: str, row: Row) -> int:
     """One row; returns its AUTO_INCREMENT id (0 if the row brought its own)."""
     columns = ", ".join(f"`{name}`" for name in row)
     with connection.cursor() as cursor:
-        cursor.execute(f"INSERT INTO `{table}` ({columns}) VALUES ({', '.join(['%s'] * len(row))})", list(row.values()))
+        cursor.execute(
+            f"INSERT INTO `{table}` ({columns}) VALUES ({', '.join(['%s'] * len(row))})",
+            list(row.values()),
+        )
         return int(cursor.lastrowid)
 
 
-def insert_many(connection: Connection, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
+def insert_many(
+    connection: Connection, table: str, columns: str, rows: Iterable[Sequence[Any]]
+) -> None:
     """Multi-row INSERTs of up to 1 MB; `columns` are separated by spaces."""
     names = columns.split()
     marks = ", ".join(["%s"] * len(names))
     with connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO `{table}` ({', '.join(names)}) VALUES ({marks})", list(rows))
+        cursor.executemany(
+            f"INSERT INTO `{table}` ({', '.join(names)}) VALUES ({marks})", list(rows)
+        )

@@ -38,29 +38,45 @@ class Metadata:
             return [int(row["id"]) for row in fetch(connection, sql, values)]
 
         tables = fetch(
-            connection, "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()"
+            connection,
+            "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()",
         )
-        types = fetch(connection, "SELECT uuid, encounter_type_id AS id FROM encounter_type WHERE retired = 0")
-        national = "SELECT patient_identifier_type_id AS id FROM patient_identifier_type WHERE uuid = %s"
+        types = fetch(
+            connection, "SELECT uuid, encounter_type_id AS id FROM encounter_type WHERE retired = 0"
+        )
+        national = (
+            "SELECT patient_identifier_type_id AS id FROM patient_identifier_type WHERE uuid = %s"
+        )
         return cls(
             dictionary=Dictionary.read(connection),
             tables=frozenset(row["name"] for row in tables),
-            users=ids("SELECT user_id AS id FROM users WHERE retired = 0 AND username <> 'daemon' ORDER BY 1"),
+            users=ids(
+                "SELECT user_id AS id FROM users WHERE retired = 0 AND username <> 'daemon' ORDER BY 1"
+            ),
             providers=ids("SELECT provider_id AS id FROM provider WHERE retired = 0 ORDER BY 1"),
             locations=ids("SELECT location_id AS id FROM location WHERE retired = 0 ORDER BY 1"),
             encounter_types={row["uuid"]: int(row["id"]) for row in types},
-            roles=ids("SELECT encounter_role_id AS id FROM encounter_role WHERE retired = 0 ORDER BY 1"),
-            visit_types=ids("SELECT visit_type_id AS id FROM visit_type WHERE retired = 0 ORDER BY 1"),
+            roles=ids(
+                "SELECT encounter_role_id AS id FROM encounter_role WHERE retired = 0 ORDER BY 1"
+            ),
+            visit_types=ids(
+                "SELECT visit_type_id AS id FROM visit_type WHERE retired = 0 ORDER BY 1"
+            ),
             national_id=next(iter(ids(national, people.NATIONAL_ID_TYPE)), None),
         )
 
 
 class Work:
-    """Changes of one transaction. `touched` has the obs_id of every change of an obs row, in order; with `counter`
-    (a number) each is also written to the table journal, counting on from it."""
+    """Changes of one transaction. `touched` has the obs_id of every change of an obs row, in order;
+    with `counter` (a number) each is also written to the table journal, counting on from it."""
 
     def __init__(
-        self, connection: Connection, metadata: Metadata, rng: Random, now: datetime, counter: int | None
+        self,
+        connection: Connection,
+        metadata: Metadata,
+        rng: Random,
+        now: datetime,
+        counter: int | None,
     ) -> None:
         self.connection = connection
         self.metadata = metadata
@@ -89,9 +105,11 @@ class Work:
         return {"creator": self.user, "date_created": self.now, "uuid": self.uuid()}
 
     def pick(self, table: str, key: str, condition: str) -> Row:
-        """Some row `t` of the table for which the condition holds, locked; costs no scan of the whole table.
+        """Some row `t` of the table for which the condition holds, locked; costs no scan of the
+        whole table.
 
-        Conditions ask with `(SELECT 1 ... LIMIT 1) IS NULL`: of EXISTS both optimisers make joins that scan."""
+        Conditions ask with `(SELECT 1 ... LIMIT 1) IS NULL`: of EXISTS both optimisers make joins
+        that scan."""
         ends = self.fetch(f"SELECT MIN(`{key}`) AS low, MAX(`{key}`) AS high FROM `{table}`")[0]
         if ends["low"] is None:
             raise NothingToDo(f"{table} is empty")
@@ -99,7 +117,8 @@ class Work:
             start = self.rng.randint(ends["low"], ends["high"])
             for side in (">=", "<"):
                 sql = (
-                    f"SELECT {key} AS id FROM `{table}` t WHERE {key} {side} %s AND {condition} ORDER BY {key} LIMIT 1"
+                    f"SELECT {key} AS id FROM `{table}` t"
+                    f" WHERE {key} {side} %s AND {condition} ORDER BY {key} LIMIT 1"
                 )
                 found = self.fetch(sql, start)
                 if found:
@@ -107,14 +126,17 @@ class Work:
             else:
                 raise NothingToDo(f"no row of {table} where {condition}")
             locked = self.fetch(
-                f"SELECT * FROM `{table}` t WHERE {key} = %s AND {condition} FOR UPDATE", found[0]["id"]
+                f"SELECT * FROM `{table}` t WHERE {key} = %s AND {condition} FOR UPDATE",
+                found[0]["id"],
             )
             if locked:
                 return locked[0]
         raise NothingToDo(f"others are at every row of {table} where {condition}")
 
     def pick_group(self, condition: str) -> Row:
-        """The live parent `t` of some live member, locked; found through the members' index, for groups may be rare."""
+        """The live parent `t` of some live member, locked; found through the members' index, for
+        groups may be rare.
+        """
         ends = self.fetch("SELECT MIN(obs_group_id) AS low, MAX(obs_group_id) AS high FROM obs")[0]
         for _ in range(4 * TRIES if ends["low"] else 0):
             start = self.rng.randint(ends["low"], ends["high"])
@@ -143,7 +165,9 @@ class Work:
         self.update_obs(ids, "voided = 0, voided_by = NULL, date_voided = NULL, void_reason = NULL")
 
     def delete_obs(self, ids: Sequence[int]) -> None:
-        """In the order given: foreign keys want members before parents, newer versions before older ones."""
+        """In the order given: foreign keys want members before parents, newer versions before older
+        ones.
+        """
         if "obs_reference_range" in self.metadata.tables:
             self.execute("DELETE FROM obs_reference_range WHERE obs_id IN %s", list(ids))
         for obs in ids:
@@ -176,22 +200,30 @@ class Work:
         )
         return self.fetch(sql, *values)
 
-    def copy(self, rows: Sequence[Row], change: Callable[[Row], Row], *, edit: bool) -> dict[int, int]:
-        """New rows for these (parents first), as OpenMRS copies an obs: the name of a coded value is lost. An `edit`
-        follows its old row and is AMENDED. Returns old -> new obs_id."""
+    def copy(
+        self, rows: Sequence[Row], change: Callable[[Row], Row], *, edit: bool
+    ) -> dict[int, int]:
+        """New rows for these (parents first), as OpenMRS copies an obs: the name of a coded value
+        is lost. An `edit` follows its old row and is AMENDED. Returns old -> new obs_id."""
         made: dict[int, int] = {}
         for row in rows:
             old, group = row["obs_id"], row["obs_group_id"]
             new = {name: value for name, value in row.items() if name != "obs_id"}
             new |= {"voided": 0, "voided_by": None, "date_voided": None, "void_reason": None}
-            new |= {"value_coded_name_id": None, "obs_group_id": made.get(group, group), **self.created()}
+            new |= {
+                "value_coded_name_id": None,
+                "obs_group_id": made.get(group, group),
+                **self.created(),
+            }
             new["previous_version"] = old if edit else None
             if edit and row["status"] == "FINAL":
                 new["status"] = "AMENDED"
             made[old] = self.insert_obs({**new, **change(row)})
         return made
 
-    def amend(self, rows: Sequence[Row], change: Callable[[Row], Row], reason: str) -> dict[int, int]:
+    def amend(
+        self, rows: Sequence[Row], change: Callable[[Row], Row], reason: str
+    ) -> dict[int, int]:
         """OpenMRS never updates an obs: new rows first, then the old ones voided."""
         made = self.copy(rows, change, edit=True)
         self.void_obs([row["obs_id"] for row in rows], reason)

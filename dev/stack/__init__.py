@@ -1,4 +1,6 @@
-"""Real servers without Docker: MariaDB, MySQL, Kafka, MongoDB and a FHIR server, each in a folder of its own."""
+"""Real servers without Docker: MariaDB, MySQL, Kafka, MongoDB and a FHIR server, each in a folder
+of its own.
+"""
 
 from dev.stack.fhir import Fhir
 from dev.stack.kafka import Kafka

@@ -1,4 +1,5 @@
-"""``python -m dev.stack up|down|status|env``: hospitals, Kafka and MongoDB that stay until ``down``.
+"""``python -m dev.stack up|down|status|env``: hospitals, Kafka and MongoDB that stay until
+``down``.
 
 STACK=docker does the same with ``docker compose`` (this way is not run in CI).
 """
@@ -47,8 +48,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dev.stack", description=__doc__)
     parser.add_argument("action", choices=["up", "down", "status", "env"])
     parser.add_argument("--hospitals", type=int, default=2, choices=range(1, len(HOSPITALS) + 1))
-    parser.add_argument("--mysql", action="store_true", help="the last hospital runs MySQL, not MariaDB")
-    parser.add_argument("--folder", type=Path, default=CHECKOUT / ".stack", help="where data, logs and pids are")
+    parser.add_argument(
+        "--mysql", action="store_true", help="the last hospital runs MySQL, not MariaDB"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=CHECKOUT / ".stack", help="where data, logs and pids are"
+    )
     return parser.parse_args()
 
 
@@ -114,7 +119,9 @@ def _docker(action: str) -> int:
         print("export TEST_MONGO_URL='mongodb://127.0.0.1:27017/?directConnection=true'")
         return 0
     print("stack: docker compose; this way is not run in CI", file=sys.stderr)
-    return subprocess.run(["docker", "compose", *_COMPOSE[action]], cwd=CHECKOUT, check=False).returncode
+    return subprocess.run(
+        ["docker", "compose", *_COMPOSE[action]], cwd=CHECKOUT, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

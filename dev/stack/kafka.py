@@ -50,9 +50,9 @@ Configuration:
 class Kafka(Server):
     """A broker that is its own controller; topics are never created by themselves.
 
-    `settings`: lines of server.properties, in which {port} and {controller} are the ports. `jvm`: flags of the JVM
-    in place of those that start soonest, which also cost the least CPU up to some 500,000 records; after that the
-    full compiler (no flags but `-Xmx`) does.
+    `settings`: lines of server.properties, in which {port} and {controller} are the ports. `jvm`:
+    flags of the JVM in place of those that start soonest, which also cost the least CPU up to some
+    500,000 records; after that the full compiler (no flags but `-Xmx`) does.
     """
 
     def __init__(
@@ -89,13 +89,21 @@ class Kafka(Server):
         settings = settings.format(port=self.port, controller=controller, data=self.data)
         (self.folder / "server.properties").write_text(settings)
         logging = f"-Dlog4j2.configurationFile={self.folder}/log4j2.yaml"
-        return [*_java(), *(self.jvm or _soonest()), logging, "kafka.Kafka", f"{self.folder}/server.properties"]
+        return [
+            *_java(),
+            *(self.jvm or _soonest()),
+            logging,
+            "kafka.Kafka",
+            f"{self.folder}/server.properties",
+        ]
 
     def answers(self) -> bool:
         if ports.is_free(self.port):
             return False
         try:
-            admin = KafkaAdminClient(bootstrap_servers=self.url, request_timeout_ms=2_000, bootstrap_timeout_ms=2_000)
+            admin = KafkaAdminClient(
+                bootstrap_servers=self.url, request_timeout_ms=2_000, bootstrap_timeout_ms=2_000
+            )
             brokers = admin.describe_cluster()["brokers"]
             admin.close()
         except KafkaError:
@@ -104,13 +112,19 @@ class Kafka(Server):
 
 
 def _java() -> list[str]:
-    jars = sorted(map(str, install.kafka_jars().glob("*.jar")))  # spelled out: the class archive is for this order
+    jars = sorted(
+        map(str, install.kafka_jars().glob("*.jar"))
+    )  # spelled out: the class archive is for this order
     return [str(install.java()), "-cp", ":".join(jars)]
 
 
 def _soonest() -> tuple[str, ...]:
-    """Loaded classes come from an archive, and only the quick compiler runs: 1.1 s to start instead of 2.5 s."""
-    archive = install.once(f"kafka-classes-{install.KAFKA_VERSION}", _archive_classes) / "broker.jsa"
+    """Loaded classes come from an archive, and only the quick compiler runs: 1.1 s to start instead
+    of 2.5 s.
+    """
+    archive = (
+        install.once(f"kafka-classes-{install.KAFKA_VERSION}", _archive_classes) / "broker.jsa"
+    )
     return (*_SMALL, f"-XX:SharedArchiveFile={archive}")
 
 

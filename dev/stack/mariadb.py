@@ -25,6 +25,11 @@ class MariaDB(SqlServer):
 
 def _initialise(data: Path) -> None:
     """Tables of accounts and privileges, without test databases and anonymous users."""
-    command = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"]
+    command = [
+        "mariadb-install-db",
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--user={getpass.getuser()}",
+    ]
     command += ["--auth-root-authentication-method=normal", "--skip-test-db", _LOG_SIZE]
     subprocess.run(command, check=True, capture_output=True)

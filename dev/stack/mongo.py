@@ -15,9 +15,18 @@ _PARAMETERS = ("--setParameter", "ttlMonitorSleepSecs=1")  # its default is 60
 
 
 class Mongo(Server):
-    """The replica set ``rs0`` of one mongod, without authentication; TTL runs every second. `flags` come last."""
+    """The replica set ``rs0`` of one mongod, without authentication; TTL runs every second. `flags`
+    come last.
+    """
 
-    def __init__(self, folder: Path | str, port: int = 0, *, flags: Sequence[str] = (), outlives: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        port: int = 0,
+        *,
+        flags: Sequence[str] = (),
+        outlives: bool = False,
+    ) -> None:
         super().__init__(folder, port, outlives=outlives)
         self.flags = tuple(flags)
 
@@ -30,14 +39,32 @@ class Mongo(Server):
         (self.folder / "data").mkdir(exist_ok=True)
 
     def command(self) -> list[str]:
-        place = ["--bind_ip", "127.0.0.1", "--port", str(self.port), "--dbpath", f"{self.folder}/data"]
+        place = [
+            "--bind_ip",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--dbpath",
+            f"{self.folder}/data",
+        ]
         size = ["--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"]
-        return [str(install.mongod()), "--replSet", "rs0", *place, *size, "--nounixsocket", *_PARAMETERS, *self.flags]
+        return [
+            str(install.mongod()),
+            "--replSet",
+            "rs0",
+            *place,
+            *size,
+            "--nounixsocket",
+            *_PARAMETERS,
+            *self.flags,
+        ]
 
     def answers(self) -> bool:
         """Whether it is primary; a new set is initiated on the way."""
         try:
-            with MongoClient[Any]("127.0.0.1", self.port, directConnection=True, timeoutMS=2_000) as client:
+            with MongoClient[Any](
+                "127.0.0.1", self.port, directConnection=True, timeoutMS=2_000
+            ) as client:
                 self._join(client)
                 return bool(client.admin.command("hello")["isWritablePrimary"])
         except PyMongoError:
@@ -50,7 +77,9 @@ class Mongo(Server):
         except OperationFailure as error:
             if error.code != _NOT_INITIALISED:
                 raise
-            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]})
+            client.admin.command(
+                "replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]}
+            )
             return
         if config["members"][0]["host"] != host:  # the data folder moved to another port
             config["members"][0]["host"] = host

@@ -18,7 +18,12 @@ _ROOT = (
 class MySQL(SqlServer):
     """A MySQL with a row binlog and GTIDs; root has no password, on the socket and on 127.0.0.1."""
 
-    defaults = ("--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--mysqlx=OFF", "--secure-file-priv=")
+    defaults = (
+        "--gtid-mode=ON",
+        "--enforce-gtid-consistency=ON",
+        "--mysqlx=OFF",
+        "--secure-file-priv=",
+    )
 
     def template(self) -> Path:
         program = install.mysqld()
@@ -34,7 +39,11 @@ def _initialise(data: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as root:
         root.write(_ROOT)
         root.flush()
-        options = ["--no-defaults", f"--user={getpass.getuser()}", f"--basedir={install.mysql_base(program)}"]
+        options = [
+            "--no-defaults",
+            f"--user={getpass.getuser()}",
+            f"--basedir={install.mysql_base(program)}",
+        ]
         options += [f"--datadir={data}", f"--init-file={root.name}", "--initialize-insecure"]
         subprocess.run([program, *options], check=True, capture_output=True)
     (data / "auto.cnf").unlink(missing_ok=True)  # the server_uuid: every copy makes its own

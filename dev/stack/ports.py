@@ -4,9 +4,12 @@ import random
 import socket
 from pathlib import Path
 
-# Below Linux's range for outgoing connections, which would take a chosen port before its server does.
+# Below Linux's range for outgoing connections, which would take a chosen port before its server
+# does.
 _RANGE = range(10_000, 32_000)
-_choice = random.SystemRandom()  # not the shared generator: tests seed that, and would all choose alike
+_choice = (
+    random.SystemRandom()
+)  # not the shared generator: tests seed that, and would all choose alike
 
 
 def is_free(port: int) -> bool:
@@ -21,7 +24,9 @@ def is_free(port: int) -> bool:
 
 
 def kept(file: Path, wanted: int = 0) -> int:
-    """`wanted`, else the port that `file` remembers if it's free, else a new one; remembered in `file`."""
+    """`wanted`, else the port that `file` remembers if it's free, else a new one; remembered in
+    `file`.
+    """
     port = wanted or remembered(file)
     while not port or (not wanted and not is_free(port)):
         port = _choice.choice(_RANGE)

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# A parent-death signal comes when the THREAD that started the child ends: this one lasts as long as we do.
+# A parent-death signal comes when the THREAD that started the child ends: this one lasts as long as
+# we do.
 _spawner = ThreadPoolExecutor(1, thread_name_prefix="stack-spawner")
 
 
 def spawn(command: Sequence[str], folder: Path, *, outlives: bool) -> subprocess.Popen[bytes]:
     """Start `command` in `folder` (output to its file ``log``, identity to ``pid``).
 
-    Unless it `outlives` its starter, the kernel kills it when this process ends, however that happens.
+    Unless it `outlives` its starter, the kernel kills it when this process ends, however that
+    happens.
     """
     if not outlives:
         command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
@@ -32,7 +34,8 @@ def _popen(command: Sequence[str], folder: Path, log: int) -> subprocess.Popen[b
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        start_new_session=True,  # Ctrl-C in the terminal is for the starter, who stops its servers in order
+        # Ctrl-C in the terminal is for the starter, who stops its servers in order
+        start_new_session=True,
     )
 
 
@@ -54,7 +57,9 @@ def send(folder: Path, signals: Sequence[signal.Signals], *, wait: float = 0) ->
     except ProcessLookupError:
         return True
     try:
-        if running(folder) != pid:  # the handle can't be reused for another process, the number could have been
+        if (
+            running(folder) != pid
+        ):  # the handle can't be reused for another process, the number could have been
             return True
         for each in signals:
             signal.pidfd_send_signal(handle, each)
@@ -70,7 +75,9 @@ def _gone(handle: int, wait: float) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None if there is none or only its zombie."""
+    """When the process started, in clock ticks since boot; None if there is none or only its
+    zombie.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -16,7 +16,8 @@ STOP_S = 30
 
 
 class Server(ABC):
-    """A real server; data, ``log``, ``pid`` and ``port`` are in `folder`, and it listens on 127.0.0.1.
+    """A real server; data, ``log``, ``pid`` and ``port`` are in `folder`, and it listens on
+    127.0.0.1.
 
     `port` 0: the one that the folder remembers, or a free one. A server dies with the process that
     started it, even by SIGKILL, unless it `outlives` it.
@@ -55,7 +56,9 @@ class Server(ABC):
         return process.running(self.folder)
 
     def start(self) -> Self:
-        """Start it if it doesn't run, return when it answers. Fatal, with the log's end, if it ends first."""
+        """Start it if it doesn't run, return when it answers. Fatal, with the log's end, if it ends
+        first.
+        """
         if self.pid is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.prepare()
@@ -98,7 +101,10 @@ class Server(ABC):
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 

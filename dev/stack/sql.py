@@ -1,4 +1,6 @@
-"""What MariaDB and MySQL have in common here: root without a password, a row binlog, a copied data folder."""
+"""What MariaDB and MySQL have in common here: root without a password, a row binlog, a copied data
+folder.
+"""
 
 import getpass
 import random

@@ -40,7 +40,9 @@ def run(
 class Role:
     """A role as a process; what it says (stdout and stderr) goes to `log`, over all its lives."""
 
-    def __init__(self, config: Path, words: Sequence[str], log: Path, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Path, words: Sequence[str], log: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.config, self.words, self.log, self.extra = config, list(words), log, extra
         self.process: subprocess.Popen[bytes] | None = None
         self.pids: list[int] = []
@@ -97,7 +99,9 @@ class Role:
         try:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self} goes on after {timeout} s: {self.said()[-2000:]}") from None
+            raise AssertionError(
+                f"{self} goes on after {timeout} s: {self.said()[-2000:]}"
+            ) from None
         self.process = None
         return code
 

@@ -1,4 +1,6 @@
-"""Hospitals, Kafka and MongoDB of a test's own, the settings file for them, and the roles that work on them."""
+"""Hospitals, Kafka and MongoDB of a test's own, the settings file for them, and the roles that work
+on them.
+"""
 
 import contextlib
 import hashlib
@@ -83,7 +85,12 @@ class Hospital:
         return {**{name: getattr(self, name) for name in names}, "link_key": LINK_KEY}
 
     def as_settings(self) -> dict[str, Any]:
-        mysql = {"host": "127.0.0.1", "port": self.sql.port, "user": "passport", "password": PASSWORD}
+        mysql = {
+            "host": "127.0.0.1",
+            "port": self.sql.port,
+            "user": "passport",
+            "password": PASSWORD,
+        }
         return {
             "name": self.name,
             "partition": self.partition,
@@ -99,7 +106,9 @@ class Hospital:
 class Stage:
     """Servers up; `config` is the settings file. Use `opened`."""
 
-    def __init__(self, folder: Path, hospitals: Sequence[Hospital], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, hospitals: Sequence[Hospital], settings: Mapping[str, Any]
+    ) -> None:
         self.folder = folder
         self.hospitals = {hospital.key: hospital for hospital in hospitals}
         self.config = folder / "passport.yaml"
@@ -142,7 +151,9 @@ class Stage:
         return path
 
     def fill(self, hospital: Hospital, every: int = 1, **made: Any) -> None:
-        """A hospital as dev.hospital's `create` makes it; each `every`-th who can be matched registers."""
+        """A hospital as dev.hospital's `create` makes it; each `every`-th who can be matched
+        registers.
+        """
         with hospital.connect() as connection:
             generator.create(connection, **made)
             able = [digits for _, digits in generator.registrable(connection)]
@@ -151,8 +162,12 @@ class Stage:
     def grant(self) -> None:
         """Each hospital's account, made by the SQL that `passport grants` prints for its DBA."""
         for hospital in self.hospitals.values():
-            hospital.sql.execute(*(line for line in self.granted(hospital) if not line.startswith("--")))
-            accounts = hospital.sql.execute("SELECT User, Host FROM mysql.user WHERE User = 'passport'")
+            hospital.sql.execute(
+                *(line for line in self.granted(hospital) if not line.startswith("--"))
+            )
+            accounts = hospital.sql.execute(
+                "SELECT User, Host FROM mysql.user WHERE User = 'passport'"
+            )
             for user, host in accounts:
                 hospital.sql.execute(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{PASSWORD}'")
             assert accounts
@@ -172,9 +187,13 @@ class Stage:
 
     def readers(self) -> dict[str, Role]:
         """One `cdc run` a hospital (a polling one is read by `reconcile`)."""
-        polling = {key for key, one in self.hospitals.items() if one.settings.get("capture") == "polling"}
+        polling = {
+            key for key, one in self.hospitals.items() if one.settings.get("capture") == "polling"
+        }
         return {
-            key: self.role(*(("reconcile",) if key in polling else ("cdc", "run")), "--hospital", key)
+            key: self.role(
+                *(("reconcile",) if key in polling else ("cdc", "run")), "--hospital", key
+            )
             for key in self.hospitals
         }
 
@@ -196,7 +215,9 @@ class Stage:
         return found
 
     def wait_equal(self, deadline_s: float, *only: str) -> Comparison:
-        """Until MongoDB equals the oracle; nobody may write at the hospitals. AssertionError with the differences."""
+        """Until MongoDB equals the oracle; nobody may write at the hospitals. AssertionError with
+        the differences.
+        """
         end = time.monotonic() + deadline_s
         while True:
             self._wait_quiet(end)
@@ -246,14 +267,20 @@ class Stage:
 
     def _end(self) -> None:
         self._clients.close()
-        for server in (self.kafka, self.mongo, *(one.server for one in self.hospitals.values() if one.server)):
+        for server in (
+            self.kafka,
+            self.mongo,
+            *(one.server for one in self.hospitals.values() if one.server),
+        ):
             server.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def opened(folder: Path, *hospitals: Hospital, **settings: Any) -> Iterator[Stage]:
-    """A stage with its servers up; everything is ended and deleted after it. `settings`: top-level keys of the file."""
+    """A stage with its servers up; everything is ended and deleted after it. `settings`: top-level
+    keys of the file.
+    """
     stage = Stage(folder, hospitals, settings)
     try:
         stage.start_servers()

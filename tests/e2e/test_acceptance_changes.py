@@ -1,5 +1,5 @@
-"""Acceptance rows 8 to 23: how obs change, and what is killed, lost and repeated on the way. Two hospitals at work, the
-real roles, and the oracle after each row."""
+"""Acceptance rows 8 to 23: how obs change, and what is killed, lost and repeated on the way. Two
+hospitals at work, the real roles, and the oracle after each row."""
 
 import json
 import random
@@ -30,25 +30,43 @@ class Set:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Set]:
     """Kigali's clinic works while its reader takes the first snapshot."""
-    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
+    hospitals = [
+        Hospital(key, number, generator.NATIONAL_ID_TYPE)
+        for number, key in enumerate(("kigali", "huye"))
+    ]
     with opened(tmp_path_factory.mktemp("changes"), *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            stage.fill(hospital, every=2, seed=51 + number, patients=14, visits=2, obs_id_start=1 + number * 50)
+            stage.fill(
+                hospital,
+                every=2,
+                seed=51 + number,
+                patients=14,
+                visits=2,
+                obs_id_start=1 + number * 50,
+            )
         stage.grant()
         with hospitals[0].at_work(8, rate=40):
             readers = stage.readers()
             consumer = stage.role("consume", "--destination", "passport")
-            eventually(lambda: stage.db["progress"].count_documents({}) == 2, "both hospitals came", 40)
+            eventually(
+                lambda: stage.db["progress"].count_documents({}) == 2, "both hospitals came", 40
+            )
             time.sleep(1)
         yield Set(stage, Ward(stage, "kigali"), Ward(stage, "huye"), consumer, readers)
 
 
 def test_row_21_what_is_written_during_the_snapshot_is_there_once(scene: Set) -> None:
     equal(scene.stage)
-    came = [(event["source"]["origin"], obs_of(event)) for event in events(scene.stage, 0) if event.get("op")]
+    came = [
+        (event["source"]["origin"], obs_of(event))
+        for event in events(scene.stage, 0)
+        if event.get("op")
+    ]
     assert {origin for origin, _ in came} == {"snapshot", "binlog"}, "both took part"
     read = ", ".join(str(obs) for origin, obs in came if origin == "snapshot")
-    scene.kigali.run(f"UPDATE obs SET value_numeric = 71 WHERE value_numeric > 0 AND obs_id IN ({read})")
+    scene.kigali.run(
+        f"UPDATE obs SET value_numeric = 71 WHERE value_numeric > 0 AND obs_id IN ({read})"
+    )
     equal(scene.stage)  # what was read before it is older
 
 
@@ -81,14 +99,18 @@ def test_row_10_edits_are_one_record_with_the_latest_value_and_a_history(scene: 
     before = ward.shown(obs)
     for _ in range(3):
         ward.do(corrections.edit, ward.newest(obs))
-    ward.run(f"UPDATE obs SET value_numeric = 55 WHERE obs_id = {ward.newest(obs)}")  # in place, as 1.x does
+    ward.run(
+        f"UPDATE obs SET value_numeric = 55 WHERE obs_id = {ward.newest(obs)}"
+    )  # in place, as 1.x does
     last = ward.shown(ward.newest(obs), details="55")
     assert ward.records(person) == [last]
     assert [last[name] for name in ("_id", "createdAt", "syncDate")] == [
         before[name] for name in ("_id", "createdAt", "syncDate")
     ]
     mirrored = scene.stage.db["observations"].find({"hospital": "kigali", "personId": person})
-    assert sorted(one["row"]["voided"] for one in mirrored) == [0, 1, 1, 1], "the history is kept in the mirror"
+    assert sorted(one["row"]["voided"] for one in mirrored) == [0, 1, 1, 1], (
+        "the history is kept in the mirror"
+    )
     equal(scene.stage)
 
 
@@ -112,7 +134,11 @@ def test_row_11_what_is_purged_is_gone_and_leaves_an_empty_tombstone(scene: Set)
 def test_row_12_archiving_voided_rows_changes_no_record(scene: Set) -> None:
     """Old versions go, whether their successor still names them or not, and what was voided."""
     ward, person = scene.kigali, scene.kigali.patient()
-    kept, cleared, voided = ward.obs(person), ward.obs(person, "5089"), ward.obs(person, value_numeric=80)
+    kept, cleared, voided = (
+        ward.obs(person),
+        ward.obs(person, "5089"),
+        ward.obs(person, value_numeric=80),
+    )
     ward.next_second()  # what is edited is younger than what it replaces
     for obs in (kept, cleared):
         ward.do(corrections.edit, obs)
@@ -120,16 +146,24 @@ def test_row_12_archiving_voided_rows_changes_no_record(scene: Set) -> None:
     newest = [ward.newest(obs) for obs in (kept, cleared)]
     before = [ward.shown(obs) for obs in newest]
     ward.hidden(voided)
-    ward.run("SET foreign_key_checks = 0", f"DELETE FROM obs WHERE obs_id = {kept}", "SET foreign_key_checks = 1")
+    ward.run(
+        "SET foreign_key_checks = 0",
+        f"DELETE FROM obs WHERE obs_id = {kept}",
+        "SET foreign_key_checks = 1",
+    )
     ward.do(corrections.archive, cleared)
     ward.run(f"DELETE FROM obs WHERE obs_id = {voided}")
     gone = {"hospital": "kigali", "personId": person, "deleted": True}
-    eventually(lambda: scene.stage.db["observations"].count_documents(gone) == 3, "all are archived")
+    eventually(
+        lambda: scene.stage.db["observations"].count_documents(gone) == 3, "all are archived"
+    )
     equal(scene.stage)  # records follow the rows
     after = [ward.shown(obs) for obs in newest]
     assert len(ward.records(person)) == 2
     assert [one["data"] for one in after] == [one["data"] for one in before]
-    named = [{name: one[0][name] for name in ("_id", "createdAt", "syncDate")} for one in (after, before)]
+    named = [
+        {name: one[0][name] for name in ("_id", "createdAt", "syncDate")} for one in (after, before)
+    ]
     assert named[0] == named[1], "and it is the same record, as long as the link is there"
 
 
@@ -138,7 +172,11 @@ def test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none(scene: 
     digits = new_id()
     registered, winner, loser = ward.register(digits), ward.patient(digits), ward.patient()
     visit = ward.encounter(loser)
-    mine, theirs, voided = ward.obs(winner), ward.obs(loser, encounter_id=visit, value_numeric=80), ward.obs(loser)
+    mine, theirs, voided = (
+        ward.obs(winner),
+        ward.obs(loser, encounter_id=visit, value_numeric=80),
+        ward.obs(loser),
+    )
     group = ward.diagnosis(loser)
     ward.do(corrections.void, voided)
     for obs in (mine, theirs, group[0]):
@@ -150,37 +188,71 @@ def test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none(scene: 
     ward.hidden(theirs)
     assert len(ward.records(winner)) == 3
     assert ward.records(loser) == []
-    assert ward.sql("SELECT person_id FROM obs WHERE obs_id = %s", voided) == [(winner,)], "voided rows move in place"
-    assert ward.sql("SELECT COUNT(*) FROM person_merge_log WHERE loser_person_id = %s", loser)[0] == (1,)
+    assert ward.sql("SELECT person_id FROM obs WHERE obs_id = %s", voided) == [(winner,)], (
+        "voided rows move in place"
+    )
+    assert ward.sql("SELECT COUNT(*) FROM person_merge_log WHERE loser_person_id = %s", loser)[
+        0
+    ] == (1,)
     eventually(lambda: ward.state(loser) == "voided", "the loser is voided")
     equal(scene.stage)
-    ward.run(f"UPDATE obs SET person_id = {winner} WHERE obs_id = {group[1]}")  # and in place, as 1.x does
+    ward.run(
+        f"UPDATE obs SET person_id = {winner} WHERE obs_id = {group[1]}"
+    )  # and in place, as 1.x does
     equal(scene.stage)
     moved = ward.obs(ward.patient(), value_numeric=82)
     before = ward.shown(moved)
     ward.run(f"UPDATE obs SET person_id = {winner} WHERE obs_id = {moved}")
-    eventually(lambda: (ward.record(moved) or before)["patientId"] == registered, "a live row moves too")
+    eventually(
+        lambda: (ward.record(moved) or before)["patientId"] == registered, "a live row moves too"
+    )
     assert ward.record(moved)["_id"] == before["_id"]  # type: ignore[index]
     equal(scene.stage)
 
 
-def test_row_14_encounters_visits_and_patients_that_are_moved_voided_and_restored(scene: Set) -> None:
+def test_row_14_encounters_visits_and_patients_that_are_moved_voided_and_restored(
+    scene: Set,
+) -> None:
     ward = scene.kigali
     person, other = ward.patient(), ward.patient()
     with ward.work() as work:
-        stamp = {"visit_type_id": ward.known.visit_types[0], "date_started": "2025-03-04 08:00:00", **work.created()}
+        stamp = {
+            "visit_type_id": ward.known.visit_types[0],
+            "date_started": "2025-03-04 08:00:00",
+            **work.created(),
+        }
         visit = work.insert("visit", {"patient_id": person, **stamp})
     encounter = ward.encounter(person, visit_id=visit)
-    at = {"encounter_id": encounter, "obs_datetime": "2025-03-04 10:00:00", "location_id": ward.known.locations[0]}
+    at = {
+        "encounter_id": encounter,
+        "obs_datetime": "2025-03-04 10:00:00",
+        "location_id": ward.known.locations[0],
+    }
     obs = ward.obs(person, **at)
     with ward.work() as work:  # a tree three deep
         top = work.insert_obs(
-            {**work.created(), **at, "person_id": person, "concept_id": ward.concept("1019"), "obs_group_id": None}
+            {
+                **work.created(),
+                **at,
+                "person_id": person,
+                "concept_id": ward.concept("1019"),
+                "obs_group_id": None,
+            }
         )
         mid = work.insert_obs(
-            {**work.created(), **at, "person_id": person, "concept_id": ward.concept("159947"), "obs_group_id": top}
+            {
+                **work.created(),
+                **at,
+                "person_id": person,
+                "concept_id": ward.concept("159947"),
+                "obs_group_id": top,
+            }
         )
-        leaf = {"person_id": person, "concept_id": ward.concept("1284"), "value_coded": ward.concept("116128")}
+        leaf = {
+            "person_id": person,
+            "concept_id": ward.concept("1284"),
+            "value_coded": ward.concept("116128"),
+        }
         work.insert_obs({**work.created(), **at, **leaf, "obs_group_id": mid})
     ward.shown(obs)
     ward.shown(mid)
@@ -188,7 +260,8 @@ def test_row_14_encounters_visits_and_patients_that_are_moved_voided_and_restore
         ward.do(action, encounter)
     moved = ward.shown(ward.newest(obs))
     place = ward.sql(
-        "SELECT l.name FROM encounter e JOIN location l USING (location_id) WHERE encounter_id = %s", encounter
+        "SELECT l.name FROM encounter e JOIN location l USING (location_id) WHERE encounter_id = %s",
+        encounter,
     )
     assert moved["openmrsData"]["locationName"] == place[0][0]
     for undo, redo, key in (
@@ -213,8 +286,14 @@ def test_row_15_old_events_out_of_order_change_nothing(scene: Set) -> None:
     ward, person = scene.kigali, scene.kigali.patient()
     ward.shown(ward.obs(person))
     applied(scene.stage, "kigali")
-    eventually(lambda: not scene.stage.db["people"].count_documents({"pending": {"$exists": True}}), "nobody waits")
-    edited, voided = ward.obs(person), ward.obs(person, value_numeric=80)  # newer than the person was read
+    eventually(
+        lambda: not scene.stage.db["people"].count_documents({"pending": {"$exists": True}}),
+        "nobody waits",
+    )
+    edited, voided = (
+        ward.obs(person),
+        ward.obs(person, value_numeric=80),
+    )  # newer than the person was read
     for value in (73, 74, 75):
         ward.run(f"UPDATE obs SET value_numeric = {value} WHERE obs_id = {edited}")
     ward.do(corrections.void, voided)
@@ -223,7 +302,10 @@ def test_row_15_old_events_out_of_order_change_nothing(scene: Set) -> None:
     records = raw(scene.stage, 0)
     again = random.Random(5).sample(records, len(records) // 10)
     assert len(again) > 50
-    versions = {obs: [one for one in records if obs_of(json.loads(one.value)) == obs] for obs in (edited, voided)}
+    versions = {
+        obs: [one for one in records if obs_of(json.loads(one.value)) == obs]
+        for obs in (edited, voided)
+    }
     older = [one for found in versions.values() for one in reversed(found[:-1])]
     assert len(older) == 4
     for sent in (again, older):
@@ -238,7 +320,9 @@ def test_row_16_poison_is_parked_and_what_follows_goes_on(scene: Set) -> None:
     obs = ward.obs(person)
     ward.shown(obs)
     found = [one for one in raw(scene.stage, 0) if b'"op"' in one.value]
-    event = next(one for one in found if (json.loads(one.value).get("after") or {}).get("obs_id") == obs)
+    event = next(
+        one for one in found if (json.loads(one.value).get("after") or {}).get("obs_id") == obs
+    )
     broken = json.loads(event.value)
     broken["after"]["value_numeric"] = "not a number"
     send(scene.stage, [event._replace(value=json.dumps(broken).encode())])
@@ -259,7 +343,10 @@ def test_row_17_obs_of_an_unknown_patient_wait_for_the_identifier(scene: Set) ->
     ward.register(digits)
     obs = ward.obs(person)
     eventually(lambda: ward.state(person) == "none", "the obs came")
-    assert scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": person}) == 0
+    assert (
+        scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": person})
+        == 0
+    )
     listed = json.loads(scene.stage.run("unmatched", "list", "--json").stdout)
     assert {"hospital": "kigali", "person_id": person, "state": "none"} in listed
     ward.identify(person, digits)
@@ -274,7 +361,11 @@ def test_row_18_answers_that_look_alike_are_all_kept(scene: Set) -> None:
     chosen = [ward.obs(person, "1284", value_coded=ward.concept(answer)) for answer in answers]
     for obs in chosen:
         ward.shown(obs)
-    assert [one["data"]["details"] for one in ward.records(person)] == ["Malaria", "Hypertension", "Malaria"]
+    assert [one["data"]["details"] for one in ward.records(person)] == [
+        "Malaria",
+        "Hypertension",
+        "Malaria",
+    ]
     equal(scene.stage)
 
 
@@ -295,7 +386,10 @@ def test_row_23_a_hospital_that_is_away_delays_no_other(scene: Set) -> None:
     assert scene.consumer.stop() == 0
     end = end_of(stage, 1)
     waiting = huye.obs(people[1])
-    eventually(lambda: any(waiting == obs_of(one) for one in events(stage, 1, end)), "huye's reader has sent it")
+    eventually(
+        lambda: any(waiting == obs_of(one) for one in events(stage, 1, end)),
+        "huye's reader has sent it",
+    )
     server = huye.hospital.sql
     server.kill()
     scene.consumer.start()
@@ -310,7 +404,9 @@ def test_row_23_a_hospital_that_is_away_delays_no_other(scene: Set) -> None:
     equal(stage)
 
 
-def test_row_22_killed_readers_and_consumers_lose_nothing_and_another_takes_over(scene: Set) -> None:
+def test_row_22_killed_readers_and_consumers_lose_nothing_and_another_takes_over(
+    scene: Set,
+) -> None:
     stage, ward = scene.stage, scene.kigali
     clinic = generator.Clinic(ward.hospital.connect(autocommit=False), seed=9, rate=60)
     second = stage.role("consume", "--destination", "passport")
@@ -341,12 +437,16 @@ def test_row_20_a_rebuild_ends_the_same_with_the_same_dates(scene: Set) -> None:
     equal(stage, 90)
     after = shown(stage)
     # An `_id` is that of the oldest version: of what was archived meanwhile nothing tells.
-    assert {key: one for key, one in after.items() if key in before} == {k: v for k, v in before.items() if k in after}
+    assert {key: one for key, one in after.items() if key in before} == {
+        k: v for k, v in before.items() if k in after
+    }
     assert len(after) == len(before)
     assert len(before.keys() & after.keys()) >= len(before) - 3
 
 
-def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_ends(scene: Set) -> None:
+def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_ends(
+    scene: Set,
+) -> None:
     stage, ward = scene.stage, scene.kigali
     person = ward.patient()
     ward.shown(ward.obs(person))
@@ -357,7 +457,10 @@ def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_
         ward.obs(person)
     [letter] = [one for one in raw(stage, 1) if b'"op"' in one.value][-1:]
     send(stage, [letter._replace(value=b'{"v": 99}')])
-    eventually(lambda: told(stage)["kigali"]["lag_records"] >= before["kigali"]["lag_records"] + 40, "lag in records")
+    eventually(
+        lambda: told(stage)["kigali"]["lag_records"] >= before["kigali"]["lag_records"] + 40,
+        "lag in records",
+    )
     eventually(lambda: told(stage)["kigali"]["last_event_s"] > 5, "lag in seconds", 40)
     scene.consumer.start()
     equal(stage)
@@ -367,8 +470,14 @@ def test_row_53_each_hospital_tells_its_lag_what_is_parked_and_the_rows_of_both_
     assert after["kigali"]["dead_letters"] == before["kigali"]["dead_letters"]
     ends = json.loads(stage.run("verify", "--json").stdout)["hospitals"]
     for key in stage.hospitals:
-        assert after[key]["stored"] == stage.db["observations"].count_documents({"hospital": key, "deleted": False})
-        assert (ends[key]["rows"], ends[key]["missing"], ends[key]["extra"]) == (rows_of_the_matched(stage, key), 0, 0)
+        assert after[key]["stored"] == stage.db["observations"].count_documents(
+            {"hospital": key, "deleted": False}
+        )
+        assert (ends[key]["rows"], ends[key]["missing"], ends[key]["extra"]) == (
+            rows_of_the_matched(stage, key),
+            0,
+            0,
+        )
 
 
 def told(stage: Stage) -> dict[str, Any]:
@@ -378,9 +487,14 @@ def told(stage: Stage) -> dict[str, Any]:
 
 def rows_of_the_matched(stage: Stage, key: str) -> int:
     """How many obs the hospital has of those whom the Passport knows, by its own count."""
-    people = [one["personId"] for one in stage.db["people"].find({"hospital": key, "patientId": {"$ne": None}})]
+    people = [
+        one["personId"]
+        for one in stage.db["people"].find({"hospital": key, "patientId": {"$ne": None}})
+    ]
     with stage.hospitals[key].connect() as connection, connection.cursor() as cursor:
-        cursor.execute(f"SELECT COUNT(*) FROM obs WHERE person_id IN ({', '.join(map(str, people))})")
+        cursor.execute(
+            f"SELECT COUNT(*) FROM obs WHERE person_id IN ({', '.join(map(str, people))})"
+        )
         return int(cursor.fetchone()[0])
 
 

@@ -1,5 +1,5 @@
-"""Acceptance rows 24 to 45: whose an obs is, what it says and who said it. Two hospitals, the real roles, and the
-oracle after each row."""
+"""Acceptance rows 24 to 45: whose an obs is, what it says and who said it. Two hospitals, the real
+roles, and the oracle after each row."""
 
 import json
 import re
@@ -37,7 +37,9 @@ class Set:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Set]:
-    """The same users, providers and concepts by number at both; Huye speaks French, and its zone has summer time."""
+    """The same users, providers and concepts by number at both; Huye speaks French, and its zone
+    has summer time.
+    """
     kind = generator.NATIONAL_ID_TYPE
     kigali = Hospital("kigali", 0, kind, provider_roles=("Clinician",))
     huye = Hospital("huye", 1, kind, locales=("fr", "en"), timezone="Europe/Brussels")
@@ -58,15 +60,24 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Set]:
 
 
 def test_row_24_the_type_of_the_national_id_is_chosen_by_uuid(scene: Set) -> None:
-    """`Old National ID card number` fits LIKE '%National%ID%'; what is in it belongs to somebody else."""
+    """`Old National ID card number` fits LIKE '%National%ID%'; what is in it belongs to somebody
+    else.
+    """
     ward, digits = scene.kigali, new_id()
     ward.register(digits)
     person = ward.patient("")
     [(other,)] = ward.sql(
-        "SELECT patient_identifier_type_id FROM patient_identifier_type WHERE uuid = %s", people.OLD_ID_TYPE
+        "SELECT patient_identifier_type_id FROM patient_identifier_type WHERE uuid = %s",
+        people.OLD_ID_TYPE,
     )
     with ward.work() as work:
-        row = {"patient_id": person, "identifier": digits, "identifier_type": other, "preferred": 1, "location_id": 1}
+        row = {
+            "patient_id": person,
+            "identifier": digits,
+            "identifier_type": other,
+            "preferred": 1,
+            "location_id": 1,
+        }
         work.insert("patient_identifier", {**row, **work.created()})
     ward.obs(person)
     eventually(lambda: ward.state(person) == "none", "the obs came")
@@ -100,7 +111,9 @@ def test_row_26_spaces_and_dashes_match_and_bad_ids_are_listed(scene: Set) -> No
     ward = scene.kigali
     first, second = new_id(), new_id()
     written = [ward.patient(spaced(first)), ward.patient(dashed(second))]
-    bad = [ward.patient(one, registered=False) for one in ("1199080", "RW/1234", "12345678901234567")]
+    bad = [
+        ward.patient(one, registered=False) for one in ("1199080", "RW/1234", "12345678901234567")
+    ]
     for person in (*written, *bad):
         ward.obs(person)
     for person in written:
@@ -134,7 +147,10 @@ def test_row_28_obs_of_who_is_no_patient_are_attached_to_nobody(scene: Set) -> N
     ward.obs(father, encounter_id=encounter)
     eventually(lambda: ward.state(father) == "not_patient", "the obs came")
     assert len(ward.records(child)) == 1
-    assert scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": father}) == 0
+    assert (
+        scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": father})
+        == 0
+    )
     equal(scene.stage)
 
 
@@ -142,8 +158,9 @@ HOSTILE = 160
 
 
 def test_hostile_identities_show_nobody_a_record_of_somebody_else(scene: Set) -> None:
-    """Ids shared, swapped, voided, restored and merged at random, at both hospitals, of people who each have obs. Every
-    record that was ever shown, if only for a moment, was shown to a patient whose id its person held."""
+    """Ids shared, swapped, voided, restored and merged at random, at both hospitals, of people who
+    each have obs. Every record that was ever shown, if only for a moment, was shown to a patient
+    whose id its person held."""
     rng, wards = Random(17), (scene.kigali, scene.huye)
     ids = [new_id() for _ in range(6)]
     numbers = {scene.kigali.register(one): one for one in ids[:5]}
@@ -157,7 +174,9 @@ def test_hostile_identities_show_nobody_a_record_of_somebody_else(scene: Set) ->
                 cast[ward].append(person)
                 ward.obs(person)
                 ward.diagnosis(person)
-            for person, digits in zip(cast[ward][:3], ids, strict=False):  # shown before it begins, whatever is to come
+            for person, digits in zip(
+                cast[ward][:3], ids, strict=False
+            ):  # shown before it begins, whatever is to come
                 ward.identify(person, digits)
                 held.add((ward.key, person, digits))
                 eventually(partial(ward.records, person), "who has an id is shown")
@@ -174,12 +193,16 @@ def test_hostile_identities_show_nobody_a_record_of_somebody_else(scene: Set) ->
     assert [one for one in seen if one not in held] == []
 
 
-def hostile(rng: Random, ward: Ward, cast: dict[Ward, list[int]], ids: list[str], held: set[Any]) -> None:
+def hostile(
+    rng: Random, ward: Ward, cast: dict[Ward, list[int]], ids: list[str], held: set[Any]
+) -> None:
     """One transaction; `held` gets who holds which id after it."""
     person, other = rng.sample(cast[ward], 2)
     own = f"patient_id = {person} AND identifier_type = {ward.known.national_id}"
     digits, seed = rng.choice(ids), rng.randrange(99)
-    what = rng.choice(("give", "give", "take", "back", "swap", "obs", "void", "unvoid", "move", "move", "merge"))
+    what = rng.choice(
+        ("give", "give", "take", "back", "swap", "obs", "void", "unvoid", "move", "move", "merge")
+    )
     if what == "give":
         ward.identify(person, rng.choice((digits, spaced(digits))), preferred=rng.random() < 0.5)
     elif what == "obs":
@@ -212,7 +235,10 @@ def test_who_registers_late_has_their_records_in_five_seconds(scene: Set) -> Non
     for _ in range(5):
         ward.obs(person)
     eventually(lambda: ward.state(person) == "ok", "the obs came")
-    assert scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": person}) == 0
+    assert (
+        scene.stage.db["observations"].count_documents({"hospital": "kigali", "personId": person})
+        == 0
+    )
     ward.register(digits)
     eventually(lambda: len(ward.records(person)) == 5, "records after registration", 5)
 
@@ -220,17 +246,33 @@ def test_who_registers_late_has_their_records_in_five_seconds(scene: Set) -> Non
 # --- who said it, and where
 
 
-def test_row_29_the_author_is_the_encounters_provider_then_the_orderer_then_the_creator(scene: Set) -> None:
+def test_row_29_the_author_is_the_encounters_provider_then_the_orderer_then_the_creator(
+    scene: Set,
+) -> None:
     ward, person = scene.kigali, scene.kigali.patient()
     assistant, clinician, orderer = ward.known.providers[:3]
     roles = dict(ward.sql("SELECT name, encounter_role_id FROM encounter_role"))
     encounter, without = ward.encounter(person), ward.encounter(person)
     with ward.work() as work:
         for provider, role in ((assistant, "Assistant"), (clinician, "Clinician")):
-            row = {"encounter_id": encounter, "provider_id": provider, "encounter_role_id": roles[role]}
+            row = {
+                "encounter_id": encounter,
+                "provider_id": provider,
+                "encounter_role_id": roles[role],
+            }
             work.insert("encounter_provider", {**row, **work.created()})
-        order = {"order_type_id": 1, "concept_id": ward.concept("1019"), "orderer": orderer, "encounter_id": without}
-        order |= {"patient_id": person, "order_number": f"ORD-{without}", "order_action": "NEW", "care_setting": 1}
+        order = {
+            "order_type_id": 1,
+            "concept_id": ward.concept("1019"),
+            "orderer": orderer,
+            "encounter_id": without,
+        }
+        order |= {
+            "patient_id": person,
+            "order_number": f"ORD-{without}",
+            "order_action": "NEW",
+            "care_setting": 1,
+        }
         number = work.insert("orders", {**order, "date_activated": work.now, **work.created()})
     signed = [
         ward.shown(ward.obs(person, encounter_id=encounter, order_id=number))["openmrsData"],
@@ -243,7 +285,10 @@ def test_row_29_the_author_is_the_encounters_provider_then_the_orderer_then_the_
     equal(scene.stage)
     ward.run(f"UPDATE encounter_provider SET voided = 1 WHERE encounter_id = {encounter}")
     eventually(
-        lambda: {one["openmrsData"]["authorSource"] for one in ward.records(person)} == {"orderer", "creator"},
+        lambda: (
+            {one["openmrsData"]["authorSource"] for one in ward.records(person)}
+            == {"orderer", "creator"}
+        ),
         "the orderer signs once no provider does",
     )
     equal(scene.stage)
@@ -254,12 +299,19 @@ def test_row_30_a_doctor_is_the_providers_uuid_within_a_hospital(scene: Set) -> 
     signed = []
     for ward in (scene.kigali, scene.huye):
         record = ward.shown(ward.obs(ward.patient(), creator=6))
-        assert record["openmrsData"]["providerUuid"] == ward.sql("SELECT uuid FROM provider WHERE person_id = 6")[0][0]
+        assert (
+            record["openmrsData"]["providerUuid"]
+            == ward.sql("SELECT uuid FROM provider WHERE person_id = 6")[0][0]
+        )
         signed.append(record["createdBy"])
     assert signed[0] != signed[1]
-    doctors = list(scene.stage.db["doctors"].find({"user": {"$in": [ObjectId(one) for one in signed]}}))
+    doctors = list(
+        scene.stage.db["doctors"].find({"user": {"$in": [ObjectId(one) for one in signed]}})
+    )
     assert len({one["hospital"] for one in doctors}) == 2
-    assert not [one for one in scene.stage.db["doctors"].find() if "PROVIDER_" in one["licenseNumber"]]
+    assert not [
+        one for one in scene.stage.db["doctors"].find() if "PROVIDER_" in one["licenseNumber"]
+    ]
 
 
 def test_row_31_a_name_that_is_not_preferred_is_a_name(scene: Set) -> None:
@@ -271,10 +323,19 @@ def test_row_31_a_name_that_is_not_preferred_is_a_name(scene: Set) -> None:
 
 
 def test_row_32_names_follow_the_hospitals_locales_and_the_chosen_name(scene: Set) -> None:
-    for ward, words in ((scene.kigali, ("Malaria", "PROBLEM LIST")), (scene.huye, ("Paludisme", "LISTE DE PROBLÈMES"))):
+    for ward, words in (
+        (scene.kigali, ("Malaria", "PROBLEM LIST")),
+        (scene.huye, ("Paludisme", "LISTE DE PROBLÈMES")),
+    ):
         person, answer = ward.patient(), ward.concept("116128")
         with ward.work() as work:
-            synonym = {"concept_id": answer, "name": "Ague", "locale": "en", "locale_preferred": 0, "voided": 0}
+            synonym = {
+                "concept_id": answer,
+                "name": "Ague",
+                "locale": "en",
+                "locale_preferred": 0,
+                "voided": 0,
+            }
             chosen = work.insert("concept_name", {**synonym, **work.created()})
         obs = ward.obs(person, "1284", value_coded=answer, value_coded_name_id=chosen)
         assert ward.shown(obs)["data"]["details"] == "Ague"
@@ -293,7 +354,11 @@ SAYS: dict[str, tuple[str, Document, str]] = {
     "numeric with units": ("5088", {"value_numeric": 36.6}, "36.6 DEG C"),
     "a modifier": ("21", {"value_numeric": 5, "value_modifier": "<"}, "<5 g/dL"),
     "coded": ("32", {"value_coded": "703"}, "Positive"),
-    "drug": ("1282", {"value_coded": "70116", "value_drug": "paracetamol"}, "Paracetamol 500mg tablet"),
+    "drug": (
+        "1282",
+        {"value_coded": "70116", "value_drug": "paracetamol"},
+        "Paracetamol 500mg tablet",
+    ),
     "text": ("160531", {"value_text": "Toux, fièvre ✓"}, "Toux, fièvre ✓"),
     "date": ("5096", {"value_datetime": "2025-04-01 00:00:00"}, "2025-04-01"),
     "datetime": ("collected", {"value_datetime": "2025-03-04 09:30:00"}, "2025-03-04 09:30:00"),
@@ -301,7 +366,9 @@ SAYS: dict[str, tuple[str, Document, str]] = {
 
 
 def test_row_33_every_datatype_says_what_was_written(scene: Set) -> None:
-    """What has no rule here (boolean, complex) says it in the mirror; tests/unit/test_enrich.py has time and 1.x."""
+    """What has no rule here (boolean, complex) says it in the mirror; tests/unit/test_enrich.py has
+    time and 1.x.
+    """
     ward, person = scene.kigali, scene.kigali.patient()
     for what, (concept, value, words) in SAYS.items():
         columns = dict(value)
@@ -317,14 +384,18 @@ def test_row_33_every_datatype_says_what_was_written(scene: Set) -> None:
     }
     mirror = scene.stage.db["observations"]
     for obs, (kind, words) in unmapped.items():
-        eventually(lambda obs=obs: mirror.find_one({"_id": f"kigali/{obs}"}), "the row is in the mirror")
+        eventually(
+            lambda obs=obs: mirror.find_one({"_id": f"kigali/{obs}"}), "the row is in the mirror"
+        )
         value = mirror.find_one({"_id": f"kigali/{obs}"})["value"]  # type: ignore[index]
         assert (value["kind"], value["text"]) == (kind, words)
     equal(scene.stage)
 
 
 def test_hours_that_come_twice_or_never_have_one_instant(scene: Set) -> None:
-    """Of the hour that autumn repeats the first; in the one that spring leaves out, the offset before it."""
+    """Of the hour that autumn repeats the first; in the one that spring leaves out, the offset
+    before it.
+    """
     ward, person = scene.huye, scene.huye.patient()
     for written, at in (
         ("2025-10-26 02:30:00", datetime(2025, 10, 26, 0, 30, tzinfo=UTC)),
@@ -339,7 +410,9 @@ def test_hours_that_come_twice_or_never_have_one_instant(scene: Set) -> None:
 def test_row_34_a_diagnosis_is_one_condition_whatever_comes_first(scene: Set) -> None:
     ward, person = scene.kigali, scene.kigali.patient()
     header, diagnosis, certainty, _ = ward.diagnosis(person)
-    record = ward.shown(header, status="Presumed diagnosis", description="Primary", diagnosis="Malaria")
+    record = ward.shown(
+        header, status="Presumed diagnosis", description="Primary", diagnosis="Malaria"
+    )
     assert (record["type"], len(ward.records(person))) == ("condition", 1)
     with ward.work() as work:
         row = work.row(certainty)
@@ -351,8 +424,16 @@ def test_row_34_a_diagnosis_is_one_condition_whatever_comes_first(scene: Set) ->
     assert ward.shown(header)["_id"] == record["_id"]
     # Members first, in transactions of their own; the header then takes them in.
     ward.run("SET SESSION foreign_key_checks = 0")
-    late = ward.obs(person, "1284", value_coded=ward.concept("117399"), obs_id=9_100_002, obs_group_id=9_100_001)
-    ward.obs(person, "159394", value_coded=ward.concept("159392"), obs_id=9_100_003, obs_group_id=9_100_001)
+    late = ward.obs(
+        person, "1284", value_coded=ward.concept("117399"), obs_id=9_100_002, obs_group_id=9_100_001
+    )
+    ward.obs(
+        person,
+        "159394",
+        value_coded=ward.concept("159392"),
+        obs_id=9_100_003,
+        obs_group_id=9_100_001,
+    )
     ward.shown(late)
     with ward.work() as work:
         top = {"obs_id": 9_100_001, "person_id": person, "concept_id": ward.concept("159947")}
@@ -367,25 +448,49 @@ COUNTED = ("encounter_diagnosis", "conditions", "allergy")
 
 
 def test_row_36_what_is_kept_outside_obs_is_reported(scene: Set) -> None:
-    """Each table with what it holds, once its account may count it; until then that it may hold something."""
+    """Each table with what it holds, once its account may count it; until then that it may hold
+    something.
+    """
     ward, person = scene.kigali, scene.kigali.patient()
     encounter, answer = ward.encounter(person), ward.concept("116128")
-    assert {outside(scene)[table] for table in COUNTED} == {(None, "may have rows, which are not carried yet")}
+    assert {outside(scene)[table] for table in COUNTED} == {
+        (None, "may have rows, which are not carried yet")
+    }
     granted = scene.stage.granted(ward.hospital)
-    ward.hospital.sql.execute(*(line.removeprefix("-- ") for line in granted if line.startswith("-- GRANT")))
+    ward.hospital.sql.execute(
+        *(line.removeprefix("-- ") for line in granted if line.startswith("-- GRANT"))
+    )
     ward.run("DELETE FROM conditions")
     assert outside(scene)["conditions"] == (True, "no rows")
     with ward.work() as work:
         of = {"patient_id": person, **work.created()}
         work.insert("conditions", {**of, "condition_coded": answer, "clinical_status": "ACTIVE"})
         work.insert("allergy", {**of, "coded_allergen": answer, "allergen_type": "DRUG"})
-        diagnosis = {"encounter_id": encounter, "diagnosis_coded": answer, "certainty": "CONFIRMED", "dx_rank": 1}
+        diagnosis = {
+            "encounter_id": encounter,
+            "diagnosis_coded": answer,
+            "certainty": "CONFIRMED",
+            "dx_rank": 1,
+        }
         work.insert("encounter_diagnosis", {**of, **diagnosis})
-        order = {"order_type_id": 1, "concept_id": answer, "orderer": ward.known.providers[0], "care_setting": 1}
-        order |= {"encounter_id": encounter, "order_number": f"ORD-{encounter}", "order_action": "NEW"}
+        order = {
+            "order_type_id": 1,
+            "concept_id": answer,
+            "orderer": ward.known.providers[0],
+            "care_setting": 1,
+        }
+        order |= {
+            "encounter_id": encounter,
+            "order_number": f"ORD-{encounter}",
+            "order_action": "NEW",
+        }
         work.insert("orders", {**of, **order, "date_activated": work.now})
-    counts = {table: ward.sql(f"SELECT COUNT(*) FROM {table}")[0][0] for table in (*COUNTED, "orders")}
-    assert outside(scene) == {table: (None, f"{count} rows, not carried yet") for table, count in counts.items()}
+    counts = {
+        table: ward.sql(f"SELECT COUNT(*) FROM {table}")[0][0] for table in (*COUNTED, "orders")
+    }
+    assert outside(scene) == {
+        table: (None, f"{count} rows, not carried yet") for table, count in counts.items()
+    }
 
 
 def outside(scene: Set) -> dict[str, tuple[Any, str]]:
@@ -393,20 +498,33 @@ def outside(scene: Set) -> dict[str, tuple[Any, str]]:
     found = json.loads(scene.stage.run("check", "--hospital", "kigali", "--json").stdout)
     begins = "kigali: not carried: "
     told = [one for one in found if one["name"].startswith(begins)]
-    return {one["name"].removeprefix(begins): (one["ok"], one["detail"].partition(":")[0]) for one in told}
+    return {
+        one["name"].removeprefix(begins): (one["ok"], one["detail"].partition(":")[0])
+        for one in told
+    }
 
 
 def test_row_37_status_interpretation_and_comments_are_carried(scene: Set) -> None:
     ward, person = scene.kigali, scene.kigali.patient()
-    said = {"status": "PRELIMINARY", "interpretation": "CRITICALLY_HIGH", "comments": "called the ward"}
+    said = {
+        "status": "PRELIMINARY",
+        "interpretation": "CRITICALLY_HIGH",
+        "comments": "called the ward",
+    }
     obs = ward.obs(person, "21", value_numeric=3.2, **said)
     record = ward.shown(obs)
     data, openmrs = record["data"], record["openmrsData"]
-    assert (data["status"], data["testStatus"], data["notes"]) == ("PRELIMINARY", "Critical", "called the ward")
+    assert (data["status"], data["testStatus"], data["notes"]) == (
+        "PRELIMINARY",
+        "Critical",
+        "called the ward",
+    )
     assert (openmrs["status"], openmrs["interpretation"]) == ("PRELIMINARY", "CRITICALLY_HIGH")
     with ward.work() as work:
         row = work.row(obs)
-        newer = work.amend([row], lambda _: {"status": "AMENDED", "interpretation": "NORMAL"}, "again")[obs]
+        newer = work.amend(
+            [row], lambda _: {"status": "AMENDED", "interpretation": "NORMAL"}, "again"
+        )[obs]
     assert ward.shown(newer, status="AMENDED", testStatus="Normal")["_id"] == record["_id"]
     assert "testStatus" not in ward.shown(ward.obs(person))["data"], "nothing was said of it"
     equal(scene.stage)
@@ -416,7 +534,11 @@ def test_row_38_the_place_is_the_obs_own_then_the_encounters_then_the_visits(sce
     ward, person = scene.kigali, scene.kigali.patient()
     places = ward.known.locations[:3]
     with ward.work() as work:
-        stamp = {"visit_type_id": ward.known.visit_types[0], "date_started": "2025-03-04 08:00:00", **work.created()}
+        stamp = {
+            "visit_type_id": ward.known.visit_types[0],
+            "date_started": "2025-03-04 08:00:00",
+            **work.created(),
+        }
         visit = work.insert("visit", {"patient_id": person, "location_id": places[2], **stamp})
     somewhere, nowhere = (
         ward.encounter(person, location_id=places[1]),
@@ -440,7 +562,10 @@ def test_row_38_the_place_is_the_obs_own_then_the_encounters_then_the_visits(sce
 
 def test_row_39_what_is_renamed_moved_and_corrected_reaches_what_is_stored(scene: Set) -> None:
     ward, digits = scene.kigali, new_id()
-    person, patient = ward.patient(digits), scene.stage.db["patients"].find_one({"nationalId": digits})
+    person, patient = (
+        ward.patient(digits),
+        scene.stage.db["patients"].find_one({"nationalId": digits}),
+    )
     assert patient is not None
     encounter = ward.encounter(person)
     obs = ward.obs(person, "729", encounter_id=encounter, creator=6, value_numeric=200)
@@ -451,14 +576,24 @@ def test_row_39_what_is_renamed_moved_and_corrected_reaches_what_is_stored(scene
     ward.shown(obs, testName="Thrombocytes")
     ward.run("UPDATE person_name SET family_name = 'Married' WHERE person_id = 6")
     ward.shown(obs, doctor=signed["data"]["doctor"].split(" ")[0] + " Married")
-    ward.run(f"UPDATE concept_numeric SET units = '10^9/L' WHERE concept_id = {ward.concept('729')}")
+    ward.run(
+        f"UPDATE concept_numeric SET units = '10^9/L' WHERE concept_id = {ward.concept('729')}"
+    )
     ward.shown(obs, result="200 10^9/L")
-    ward.run(f"UPDATE encounter SET location_id = {ward.known.locations[3]} WHERE encounter_id = {encounter}")
-    [(name,)] = ward.sql("SELECT name FROM location WHERE location_id = %s", ward.known.locations[3])
-    eventually(lambda: ward.record(obs)["openmrsData"]["locationName"] == name, "the encounter moved")  # type: ignore[index]
+    ward.run(
+        f"UPDATE encounter SET location_id = {ward.known.locations[3]} WHERE encounter_id = {encounter}"
+    )
+    [(name,)] = ward.sql(
+        "SELECT name FROM location WHERE location_id = %s", ward.known.locations[3]
+    )
+    eventually(
+        lambda: ward.record(obs)["openmrsData"]["locationName"] == name, "the encounter moved"
+    )  # type: ignore[index]
     corrected = new_id()
     new = ward.register(corrected)
-    ward.run(f"UPDATE patient_identifier SET identifier = '{corrected}' WHERE patient_id = {person}")
+    ward.run(
+        f"UPDATE patient_identifier SET identifier = '{corrected}' WHERE patient_id = {person}"
+    )
     eventually(lambda: ward.record(obs)["patientId"] == new, "the record moved")  # type: ignore[index]
     assert ward.record(obs)["_id"] == signed["_id"]  # type: ignore[index]
     assert scene.stage.db["medicalrecords"].count_documents({"patientId": str(patient["_id"])}) == 0
@@ -466,11 +601,16 @@ def test_row_39_what_is_renamed_moved_and_corrected_reaches_what_is_stored(scene
 
 
 def test_row_40_the_events_own_image_decides_the_value(scene: Set) -> None:
-    """The table says something else (written without the binlog) before the event is applied: nothing is read back."""
+    """The table says something else (written without the binlog) before the event is applied:
+    nothing is read back.
+    """
     ward, person = scene.kigali, scene.kigali.patient()
     ward.shown(ward.obs(person))
     applied(scene.stage, "kigali")  # a new person is read whole, which must not be left for later
-    eventually(lambda: not scene.stage.db["people"].count_documents({"pending": {"$exists": True}}), "nobody waits")
+    eventually(
+        lambda: not scene.stage.db["people"].count_documents({"pending": {"$exists": True}}),
+        "nobody waits",
+    )
     assert scene.consumer.stop() == 0
     obs = ward.obs(person, value_numeric=61)
     unlogged(ward, f"UPDATE obs SET value_numeric = 99, voided = 1 WHERE obs_id = {obs}")
@@ -481,8 +621,9 @@ def test_row_40_the_events_own_image_decides_the_value(scene: Set) -> None:
 
 
 def test_row_40_a_name_is_never_older_than_the_event_that_needed_it(scene: Set) -> None:
-    """A server that waits for a replica (semi-synchronous, AFTER_SYNC) sends its binlog before the commit can be seen:
-    the event is in the topic while its own name, changed with it, isn't visible yet."""
+    """A server that waits for a replica (semi-synchronous, AFTER_SYNC) sends its binlog before the
+    commit can be seen: the event is in the topic while its own name, changed with it, isn't visible
+    yet."""
     stage, ward, person = scene.stage, scene.kigali, scene.kigali.patient()
     ward.shown(ward.obs(person, "678"))
     first, name, key = end_of(stage, 0), "Leucocytes", 9_400_001
@@ -494,7 +635,10 @@ def test_row_40_a_name_is_never_older_than_the_event_that_needed_it(scene: Set) 
     committing = Thread(target=ward.run, args=(names, obs))
     committing.start()
     try:
-        eventually(lambda: any(obs_of(one) == key for one in events(stage, 0, first)), "the event is in the topic")
+        eventually(
+            lambda: any(obs_of(one) == key for one in events(stage, 0, first)),
+            "the event is in the topic",
+        )
         with ward.hospital.connect(autocommit=True) as other, other.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM obs WHERE obs_id = %s", (key,))
             assert cursor.fetchall() == ((0,),), "and its row is not visible"
@@ -521,8 +665,14 @@ def test_row_44_placeholders_cannot_sign_in(scene: Set) -> None:
     assert len(ours) > 4
     for user in ours:
         assert (user["isActive"], user["isEmailVerified"]) == (False, False)
-        assert re.fullmatch(r"\$2b\$12\$[./A-Za-z0-9]{53}", user["password"]), "a hash, made of nothing but chance"
-    assert len({user["password"] for user in ours}) == len({user["email"] for user in ours}) == len(ours)
+        assert re.fullmatch(r"\$2b\$12\$[./A-Za-z0-9]{53}", user["password"]), (
+            "a hash, made of nothing but chance"
+        )
+    assert (
+        len({user["password"] for user in ours})
+        == len({user["email"] for user in ours})
+        == len(ours)
+    )
 
 
 def test_row_45_every_document_passes_the_passports_own_schemas(scene: Set) -> None:

@@ -1,4 +1,6 @@
-"""A hospital is added while two consumers and another hospital's reader run (docs/how-to/add-a-hospital.md)."""
+"""A hospital is added while two consumers and another hospital's reader run
+(docs/how-to/add-a-hospital.md).
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,10 @@ from tests.e2e.ward import equal
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
+    hospitals = [
+        Hospital(key, number, generator.NATIONAL_ID_TYPE)
+        for number, key in enumerate(("kigali", "huye"))
+    ]
     with opened(tmp_path, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
             stage.fill(hospital, seed=91 + number, patients=12)
@@ -48,7 +53,11 @@ def test_a_hospital_joins_while_the_others_work(stage: Stage) -> None:
         assert checked.returncode in (0, 1), checked.stderr
         joined = stage.role("cdc", "run", "--hospital", "huye")
         joined.says("reading the binlog")
-        until(lambda: said(consumers, "partition of no hospital"), 60, "a running consumer notices the partition")
+        until(
+            lambda: said(consumers, "partition of no hospital"),
+            60,
+            "a running consumer notices the partition",
+        )
         assert offset(stage, "huye") == 0, "and leaves it alone"
         goes_on(stage, "kigali")
         for one in consumers:
@@ -57,7 +66,9 @@ def test_a_hospital_joins_while_the_others_work(stage: Stage) -> None:
             goes_on(stage, "kigali")
         goes_on(stage, "huye")
         assert stage.run("status").returncode == 0
-    assert (reader.pids, joined.pids) == ([reader.process.pid], [joined.process.pid]), "no reader was restarted"  # type: ignore[union-attr]
+    assert (reader.pids, joined.pids) == ([reader.process.pid], [joined.process.pid]), (
+        "no reader was restarted"
+    )  # type: ignore[union-attr]
     assert equal(stage).rows
     assert stage.run("verify").returncode == 0
     assert "paused" not in "".join(one.said() for one in consumers)

@@ -1,4 +1,6 @@
-"""What goes wrong names the hospital or the setting, and what to type next; never a traceback, never a password."""
+"""What goes wrong names the hospital or the setting, and what to type next; never a traceback,
+never a password.
+"""
 
 import json
 import socket
@@ -36,10 +38,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def altered(stage: Stage, tmp_path: Path) -> Any:
-    """``altered(hospital={...}, mysql={...}, kafka={...}) -> settings file``: kigali's settings with these changes."""
+    """``altered(hospital={...}, mysql={...}, kafka={...}) -> settings file``: kigali's settings
+    with these changes.
+    """
 
     def write(
-        *, hospital: dict[str, Any] | None = None, mysql: dict[str, Any] | None = None, **top: dict[str, Any]
+        *,
+        hospital: dict[str, Any] | None = None,
+        mysql: dict[str, Any] | None = None,
+        **top: dict[str, Any],
     ) -> Path:
         kigali = stage.hospitals["kigali"].as_settings()
         kigali |= hospital or {}
@@ -55,7 +62,9 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def require(found: "subprocess.CompletedProcess[str]", code: int, *words: str, hint: bool = True) -> None:
+def require(
+    found: "subprocess.CompletedProcess[str]", code: int, *words: str, hint: bool = True
+) -> None:
     """This exit code, all these words, a next step, and nothing that nobody should read."""
     said = found.stdout + found.stderr
     assert found.returncode == code, said
@@ -76,7 +85,8 @@ def test_a_wrong_password(altered: Any) -> None:
 def test_a_missing_grant(stage: Stage, altered: Any) -> None:
     server = stage.hospitals["kigali"].sql
     server.execute(
-        f"CREATE USER IF NOT EXISTS partly@'%' IDENTIFIED BY '{PASSWORD}'", "GRANT SELECT ON openmrs.* TO partly@'%'"
+        f"CREATE USER IF NOT EXISTS partly@'%' IDENTIFIED BY '{PASSWORD}'",
+        "GRANT SELECT ON openmrs.* TO partly@'%'",
     )
     config = altered(mysql={"user": "partly"})
     words = ("kigali", "passport grants --hospital kigali")
@@ -85,7 +95,13 @@ def test_a_missing_grant(stage: Stage, altered: Any) -> None:
 
 
 def test_a_binlog_that_is_off(stage: Stage) -> None:
-    require(run(stage.config, "cdc", "run", "--hospital", "huye"), FAILED, "hospital huye", "binlog", "polling")
+    require(
+        run(stage.config, "cdc", "run", "--hospital", "huye"),
+        FAILED,
+        "hospital huye",
+        "binlog",
+        "polling",
+    )
     require(run(stage.config, "check"), FAILED, "kigali", "huye", "log_bin")
 
 
@@ -99,13 +115,17 @@ def test_a_hospital_that_is_away(altered: Any) -> None:
     """A command ends with 3; the role itself says so and tries again."""
     config = altered(mysql={"port": closed_port()})
     words = ("hospital kigali", "doesn't answer", "passport check --hospital kigali")
-    require(run(config, "cdc", "run", "--hospital", "kigali", "--until-caught-up"), NOT_READY, *words)
+    require(
+        run(config, "cdc", "run", "--hospital", "kigali", "--until-caught-up"), NOT_READY, *words
+    )
 
 
 def test_kafka_away(altered: Any) -> None:
     config = altered(kafka={"bootstrap": f"127.0.0.1:{closed_port()}"})
     words = ("Kafka at 127.0.0.1", "passport check")
-    require(run(config, "cdc", "run", "--hospital", "kigali", "--until-caught-up"), NOT_READY, *words)
+    require(
+        run(config, "cdc", "run", "--hospital", "kigali", "--until-caught-up"), NOT_READY, *words
+    )
     require(run(config, "consume", "--until-caught-up"), NOT_READY, *words)
     require(run(config, "status"), NOT_READY, *words)
 
@@ -130,7 +150,9 @@ def test_a_file_that_is_not_yaml(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_none(altered: Any) -> None:
-    config = altered(hospital={"passwort": WRONG, "timezone": "Africa/Nowhere"}, logs={"levle": "DEBUG"})
+    config = altered(
+        hospital={"passwort": WRONG, "timezone": "Africa/Nowhere"}, logs={"levle": "DEBUG"}
+    )
     require(
         run(config, "status"),
         USAGE,
@@ -142,14 +164,18 @@ def test_settings_that_are_none(altered: Any) -> None:
 
 
 def test_names_that_are_none(stage: Stage) -> None:
-    require(run(stage.config, "cdc", "run", "--hospital", "kigaly"), USAGE, "kigaly", "huye, kigali")
+    require(
+        run(stage.config, "cdc", "run", "--hospital", "kigaly"), USAGE, "kigaly", "huye, kigali"
+    )
     require(run(stage.config, "consume", "--destination", "pasport"), USAGE, "pasport", "passport")
     require(run(stage.config, "cdc", "rum"), USAGE, "rum", hint=False)
 
 
 def test_a_variable_that_is_no_setting(stage: Stage) -> None:
     found = run(stage.config, "config", "show", extra={"PASSPORT_KAFKA_BOOTSTRAP": WRONG})
-    require(found, 0, "PASSPORT_KAFKA_BOOTSTRAP is not a setting", "passport config schema", hint=False)
+    require(
+        found, 0, "PASSPORT_KAFKA_BOOTSTRAP is not a setting", "passport config schema", hint=False
+    )
 
 
 def test_a_record_that_nobody_understands(stage: Stage) -> None:
@@ -157,12 +183,16 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
     reader = stage.role("cdc", "run", "--hospital", "kigali")
     consumer = stage.role("consume", "--destination", "passport")
     with stage.hospitals["kigali"].connect() as connection:
-        generator.passport_patients(stage.db, [digits for _, digits in generator.registrable(connection)])
+        generator.passport_patients(
+            stage.db, [digits for _, digits in generator.registrable(connection)]
+        )
     until(stage.db["observations"].find_one, 120, "the snapshot arrived")
 
     producer = KafkaProducer(bootstrap_servers=stage.kafka.url)
     for value in (b'{"v": 1, "kind": "row", ' + WRONG.encode(), b'{"v": 99}', None):
-        producer.send("openmrs.changes", value, key=b"kigali", partition=0, headers=[("ce_type", b"row")]).get(10)
+        producer.send(
+            "openmrs.changes", value, key=b"kigali", partition=0, headers=[("ce_type", b"row")]
+        ).get(10)
     producer.close()
     until(lambda: len(parked(stage)) >= 3, 90, "three records are parked")
     with stage.hospitals["kigali"].connect() as connection:
@@ -200,14 +230,18 @@ def test_few_file_descriptors(stage: Stage, most: int, code: int) -> None:
     """64 suffice for a reader; where they don't, it says so."""
     words = command(stage.config, "cdc", "run", "--hospital", "kigali", "--until-caught-up")
     found = subprocess.run(
-        ["prlimit", f"--nofile={most}", "--", *words], env=environment(), capture_output=True, text=True, check=False
+        ["prlimit", f"--nofile={most}", "--", *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     require(found, code, hint=code != 0)
 
 
 LOSES_A_THREAD = """
 import pathlib, sys, threading, time
-from passport.cli.session import Session
+from cli.context import Session
 session = Session(pathlib.Path(sys.argv[1]))
 session.settings
 session.role()
@@ -218,7 +252,9 @@ time.sleep(30)
 
 def test_a_role_does_not_outlive_one_of_its_threads(stage: Stage) -> None:
     words = [sys.executable, "-c", LOSES_A_THREAD, str(stage.config)]
-    found = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False, timeout=25)
+    found = subprocess.run(
+        words, env=environment(), capture_output=True, text=True, check=False, timeout=25
+    )
     assert found.returncode == FAILED
     assert json.loads(found.stderr)["error"] == "KeyError"
     assert "value" not in found.stderr

@@ -1,6 +1,8 @@
-"""The pages in a real Chromium, on the whole stack: a record committed at the hospital appears, a void makes it go.
+"""The pages in a real Chromium, on the whole stack: a record committed at the hospital appears, a
+void makes it go.
 
-Screenshots of every page, at phone and desktop width, in light and in print, are kept in .stack/screenshots.
+Screenshots of every page, at phone and desktop width, in light and in print, are kept in
+.stack/screenshots.
 """
 
 import json
@@ -31,7 +33,9 @@ APPEARS_MS = 30_000  # liveness: how soon it is on an idle machine is a benchmar
 
 
 class Running(NamedTuple):
-    """The stage with its portal at `url`; `person` at the hospital is the patient `national_id` of the Passport."""
+    """The stage with its portal at `url`; `person` at the hospital is the patient `national_id` of
+    the Passport.
+    """
 
     stage: Stage
     url: str
@@ -54,7 +58,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             generator.create(connection, seed=7, patients=30, visits=3)
             able = dict(generator.registrable(connection))
             with connection.cursor() as cursor:
-                cursor.execute("SELECT person_id FROM obs WHERE voided = 0 GROUP BY 1 ORDER BY COUNT(*) DESC")
+                cursor.execute(
+                    "SELECT person_id FROM obs WHERE voided = 0 GROUP BY 1 ORDER BY COUNT(*) DESC"
+                )
                 person = next(int(row[0]) for row in cursor.fetchall() if int(row[0]) in able)
         generator.passport_patients(stage.db, able.values())
         user = documents(able[person])[0]["_id"]
@@ -86,15 +92,23 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def signed_in(browser: Browser, running: Running, width: str = "phone", **options: Any) -> Iterator[Page]:
+def signed_in(
+    browser: Browser, running: Running, width: str = "phone", **options: Any
+) -> Iterator[Page]:
     """The patient's timeline; what the browser's own policy refuses fails the test."""
     w, h = WIDTHS[width]
     context: BrowserContext = browser.new_context(
-        viewport={"width": w, "height": h}, **{"locale": "en-GB", "base_url": running.url, **options}
+        viewport={"width": w, "height": h},
+        **{"locale": "en-GB", "base_url": running.url, **options},
     )
     refused: list[str] = []
     page = context.new_page()
-    page.on("console", lambda message: refused.append(message.text) if "Content Security" in message.text else None)
+    page.on(
+        "console",
+        lambda message: (
+            refused.append(message.text) if "Content Security" in message.text else None
+        ),
+    )
     page.on("pageerror", lambda error: refused.append(str(error)))
     page.goto("/")
     page.fill("#identifier", running.national_id)
@@ -108,7 +122,10 @@ def signed_in(browser: Browser, running: Running, width: str = "phone", **option
 
 def insert_pulse(running: Running, value: int) -> int:
     """One obs, committed by the hospital's own application."""
-    with running.stage.hospitals["kigali"].connect(autocommit=False) as connection, connection.cursor() as cursor:
+    with (
+        running.stage.hospitals["kigali"].connect(autocommit=False) as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute(
             "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
             " SELECT %s, MIN(concept_id), NOW(), %s, 1, NOW(), 0, UUID() FROM concept_name WHERE name = 'Pulse'",
@@ -126,7 +143,9 @@ def void(running: Running, obs_id: int) -> None:
 
 def test_what_is_seen_is_what_the_passport_holds(browser: Browser, running: Running) -> None:
     patient = str(documents(running.national_id)[1]["_id"])
-    expected = {str(one["_id"]) for one in running.stage.db.medicalrecords.find({"patientId": patient})}
+    expected = {
+        str(one["_id"]) for one in running.stage.db.medicalrecords.find({"patientId": patient})
+    }
     assert len(expected) > 20
     with signed_in(browser, running, java_script_enabled=False) as page:
         seen: set[str] = set()
@@ -173,7 +192,9 @@ def test_a_page_that_was_hidden_or_offline_catches_up(browser: Browser, running:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_page_is_accessible_and_photographed(browser: Browser, running: Running, width: str) -> None:
+def test_every_page_is_accessible_and_photographed(
+    browser: Browser, running: Running, width: str
+) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     with signed_in(browser, running, width) as page:
         for name in PAGES:
@@ -182,7 +203,9 @@ def test_every_page_is_accessible_and_photographed(browser: Browser, running: Ru
         page.emulate_media(media="print")
         for name in ("", "tests"):
             page.goto(f"/{name}")
-            page.screenshot(path=PICTURES / f"{width}-{name or 'timeline'}-print.png", full_page=True)
+            page.screenshot(
+                path=PICTURES / f"{width}-{name or 'timeline'}-print.png", full_page=True
+            )
         page.emulate_media(media="screen")
         page.goto("/nothing")
         look(page, f"{width}-error")
@@ -232,8 +255,16 @@ def test_status_says_what_the_operators_page_says(browser: Browser, running: Run
     until(lambda: watching.said().count("\n") >= 2, 120, "a second look")
     watching.stop()
     ((row,), (again,), *_) = map(json.loads, watching.said().splitlines())
-    assert row["matched"] == again["matched"] == running.stage.db.people.count_documents({"patientId": {"$ne": None}})
-    headroom = row["headroom_s"] if isinstance(row["headroom_s"], str) else f"{row['headroom_s'] / 3600:,.0f} h"
+    assert (
+        row["matched"]
+        == again["matched"]
+        == running.stage.db.people.count_documents({"patientId": {"$ne": None}})
+    )
+    headroom = (
+        row["headroom_s"]
+        if isinstance(row["headroom_s"], str)
+        else f"{row['headroom_s'] / 3600:,.0f} h"
+    )
     wanted = {
         "Position": row["position"],
         "Surely kept in the binlog for": headroom,
@@ -244,8 +275,12 @@ def test_status_says_what_the_operators_page_says(browser: Browser, running: Run
     }
     with operators(browser, running, "desktop") as page:
         shown = page.locator("article").inner_text()
-        end = time.monotonic() + 30  # the page has what was asked last, which may be from before the status
-        while other := [label for label, number in wanted.items() if f"{label}\n{number}" not in shown]:
+        end = (
+            time.monotonic() + 30
+        )  # the page has what was asked last, which may be from before the status
+        while other := [
+            label for label, number in wanted.items() if f"{label}\n{number}" not in shown
+        ]:
             assert time.monotonic() < end, (other, shown)
             page.reload()
             shown = page.locator("article").inner_text()
@@ -262,7 +297,9 @@ def look(page: Page, name: str, *, wide: bool = False) -> None:
     found = Axe().run(page, options={"resultTypes": ["violations"], "runOnly": TAGS})
     assert found.violations_count == 0, f"{name}: {found.generate_report()}"
     if wide:
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} scrolls sideways"
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
+            f"{name} scrolls sideways"
+        )
 
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -270,7 +307,9 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 def test_axe_does_find_something_where_there_is_something(browser: Browser) -> None:
     page = browser.new_page()
-    page.set_content("<html><body><img src='x'><p style='color:#ccc;background:#fff'>pale</p></body></html>")
+    page.set_content(
+        "<html><body><img src='x'><p style='color:#ccc;background:#fff'>pale</p></body></html>"
+    )
     found = {one["id"] for one in Axe().run(page, options={"runOnly": TAGS}).response["violations"]}
     assert {"image-alt", "color-contrast", "html-has-lang"} <= found
     page.close()

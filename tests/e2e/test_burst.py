@@ -1,4 +1,6 @@
-"""40,000 obs in one polling interval: none is lost, by polling (each a record) or by binlog (each in the mirror)."""
+"""40,000 obs in one polling interval: none is lost, by polling (each a record) or by binlog (each
+in the mirror).
+"""
 
 import time
 from collections.abc import Iterator
@@ -23,7 +25,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         "huye",
         1,
         kind,
-        settings={"capture": "polling", "poll_interval_s": INTERVAL_S, "load_budget": {"rows_per_s": 100_000}},
+        settings={
+            "capture": "polling",
+            "poll_interval_s": INTERVAL_S,
+            "load_budget": {"rows_per_s": 100_000},
+        },
         flags=("--skip-log-bin",),
     )
     with opened(tmp_path_factory.mktemp("burst"), streaming, polled) as stage:
@@ -69,8 +75,12 @@ def test_row_48_a_burst_of_40_000_drains_and_loses_none(stage: Stage) -> None:
     inserted = time.monotonic() - began
     for key in stage.hospitals:
         until(partial(full, stage, key, before[key] + BURST), 120, f"{BURST} rows of {key}")
-        print(f"{key}: all there {time.monotonic() - began:.1f} s after the first insert (inserting: {inserted:.1f} s)")
+        print(
+            f"{key}: all there {time.monotonic() - began:.1f} s after the first insert (inserting: {inserted:.1f} s)"
+        )
     found = stage.wait_equal(90)
-    assert {key: mirrored(stage, key) - before[key] for key in stage.hospitals} == dict.fromkeys(stage.hospitals, BURST)
+    assert {key: mirrored(stage, key) - before[key] for key in stage.hospitals} == dict.fromkeys(
+        stage.hospitals, BURST
+    )
     assert found.records >= BURST
     assert found.unmapped >= BURST, "no rule knows remarks: they are kept, and counted"

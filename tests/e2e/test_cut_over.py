@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from consumers.sinks.mongo.cutover import fits
-from consumers.sinks.mongo.placeholders import identity
+from destinations.mongo.placeholder_accounts import identity
 from dev import hospital as generator
 from dev.hospital import corrections
+from legacy_import.cut_over import fits
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.ward import Ward, equal, eventually, new_id
@@ -23,7 +23,10 @@ SYNCED = datetime(2025, 11, 6, 10, 35, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
+    hospitals = [
+        Hospital(key, number, generator.NATIONAL_ID_TYPE)
+        for number, key in enumerate(("kigali", "huye"))
+    ]
     with opened(tmp_path_factory.mktemp("cut-over"), *hospitals) as stage:
         for hospital in hospitals:
             with hospital.connect() as connection:
@@ -42,11 +45,21 @@ def former(ward: Ward, obs: int, patient: str, *, off_h: int = 0, **changes: Any
     names = "obs_id, concept_id, person_id, obs_datetime, date_created"
     [row] = ward.sql(f"SELECT {names} FROM obs WHERE obs_id = %s", obs)
     times = [one.replace(tzinfo=UTC) + timedelta(hours=off_h) for one in row[3:]]
-    said = dict(zip(("obsId", "conceptId", "personId", "obsDatetime", "dateCreated"), (*row[:3], *times), strict=True))
+    said = dict(
+        zip(
+            ("obsId", "conceptId", "personId", "obsDatetime", "dateCreated"),
+            (*row[:3], *times),
+            strict=True,
+        )
+    )
     document = {
         "patientId": patient,
         "type": "condition",
-        "data": {"name": "Pulse", "details": "72", "procedure": "Synced from OpenMRS - Dr. Jane Smith"},
+        "data": {
+            "name": "Pulse",
+            "details": "72",
+            "procedure": "Synced from OpenMRS - Dr. Jane Smith",
+        },
         "createdBy": str(ObjectId()),
         "editableBy": [],
         "syncDate": SYNCED,
@@ -61,7 +74,10 @@ def former(ward: Ward, obs: int, patient: str, *, off_h: int = 0, **changes: Any
 
 
 def edited() -> Document:
-    return {"data": {"name": "Pulse", "details": "about 70"}, "lastEditedAt": SYNCED + timedelta(days=1)}
+    return {
+        "data": {"name": "Pulse", "details": "about 70"},
+        "lastEditedAt": SYNCED + timedelta(days=1),
+    }
 
 
 def becomes(stage: Stage) -> dict[str, str]:
@@ -72,17 +88,37 @@ def becomes(stage: Stage) -> dict[str, str]:
 
 def checked(stage: Stage) -> Document:
     found = stage.run("check", "--json")
-    [told] = [one for one in json.loads(found.stdout) if one["name"] == "destination passport: former sync"]
+    [told] = [
+        one
+        for one in json.loads(found.stdout)
+        if one["name"] == "destination passport: former sync"
+    ]
     return dict(told)
 
 
 def doctor(stage: Stage, user_id: int, email: str) -> ObjectId:
     user, now = ObjectId(), datetime.now(UTC)
-    shape = {"name": "Dr. Jane Smith", "password": f"$2b$10${'a' * 21}u{'a' * 31}", "role": "doctor", "isActive": True}
-    stage.db["users"].insert_one({"_id": user, **shape, "email": email, "createdAt": now, "updatedAt": now})
-    one = {"user": user, "licenseNumber": f"PROVIDER_{user_id}", "specialization": "General Practice"}
-    one |= {"hospital": identity("hospital", "kigali", ""), "openmrsProviderUuid": f"PROVIDER_{user_id}"}
-    key: ObjectId = stage.db["doctors"].insert_one({**one, "patients": [], "isActive": True}).inserted_id
+    shape = {
+        "name": "Dr. Jane Smith",
+        "password": f"$2b$10${'a' * 21}u{'a' * 31}",
+        "role": "doctor",
+        "isActive": True,
+    }
+    stage.db["users"].insert_one(
+        {"_id": user, **shape, "email": email, "createdAt": now, "updatedAt": now}
+    )
+    one = {
+        "user": user,
+        "licenseNumber": f"PROVIDER_{user_id}",
+        "specialization": "General Practice",
+    }
+    one |= {
+        "hospital": identity("hospital", "kigali", ""),
+        "openmrsProviderUuid": f"PROVIDER_{user_id}",
+    }
+    key: ObjectId = (
+        stage.db["doctors"].insert_one({**one, "patients": [], "isActive": True}).inserted_id
+    )
     return key
 
 
@@ -93,11 +129,15 @@ def reading(stage: Stage) -> None:
             reader.says("reading the binlog")
 
 
-def test_it_is_adopted_before_the_first_start_and_nothing_is_ever_doubled(stage: Stage, kigali: Ward) -> None:
+def test_it_is_adopted_before_the_first_start_and_nothing_is_ever_doubled(
+    stage: Stage, kigali: Ward
+) -> None:
     digits, other = new_id(), new_id()
     patient, stranger = kigali.register(digits), kigali.register(other)
     person = kigali.patient(digits, registered=False)
-    plain, changed, voided = (kigali.obs(person, value_numeric=value, **LONG_AGO) for value in (71, 72, 73))
+    plain, changed, voided = (
+        kigali.obs(person, value_numeric=value, **LONG_AGO) for value in (71, 72, 73)
+    )
     _, diagnosis, *_ = kigali.diagnosis(person)
     kigali.do(corrections.void, voided)
     keys = {
@@ -128,13 +168,24 @@ def test_it_is_adopted_before_the_first_start_and_nothing_is_ever_doubled(stage:
     stage.role("consume", "--destination", "passport")
     kigali.shown(changed)
     equal(stage, 90)
-    assert sorted(one["openmrsData"]["obsId"] for one in kigali.records(person)) == [plain, changed, diagnosis - 1]
+    assert sorted(one["openmrsData"]["obsId"] for one in kigali.records(person)) == [
+        plain,
+        changed,
+        diagnosis - 1,
+    ]
     record = kigali.shown(changed)
     assert record["data"]["details"] == "about 70", "a person's edit stays"
     [conflict] = json.loads(stage.run("conflicts", "list", "--json").stdout)
     assert conflict["id"] == str(record["_id"])
-    assert json.loads(stage.run("conflicts", "show", conflict["id"], "--reveal").stdout)["theirs"]["details"] == "72"
-    assert "72" not in stage.run("conflicts", "show", conflict["id"]).stdout.replace(conflict["id"], "")
+    assert (
+        json.loads(stage.run("conflicts", "show", conflict["id"], "--reveal").stdout)["theirs"][
+            "details"
+        ]
+        == "72"
+    )
+    assert "72" not in stage.run("conflicts", "show", conflict["id"]).stdout.replace(
+        conflict["id"], ""
+    )
     assert stage.run("conflicts", "resolve", conflict["id"], "--keep", "hospital").returncode == 0
     kigali.shown(changed, details="72")
     assert [one for one in stage.db["patients"].find() if one["medicalHistory"]] == []
@@ -161,13 +212,23 @@ def test_it_is_adopted_afterwards_too(stage: Stage, kigali: Ward) -> None:
     unmapped = kigali.obs(person, "832", value_coded=kigali.concept("true"))
     kigali.shown(plain)
     kigali.shown(changed)
-    eventually(lambda: stage.db["observations"].find_one({"_id": f"kigali/{unmapped}"}), "the last one came")
+    eventually(
+        lambda: stage.db["observations"].find_one({"_id": f"kigali/{unmapped}"}),
+        "the last one came",
+    )
     for obs, changes in ((plain, {}), (changed, edited()), (unmapped, {})):
         former(kigali, obs, patient, **changes)
-    assert sorted(becomes(stage).values()) == ["adopted", "adopted", "removed (no rule shows the obs)"]
+    assert sorted(becomes(stage).values()) == [
+        "adopted",
+        "adopted",
+        "removed (no rule shows the obs)",
+    ]
     assert stage.run("cut-over", "adopt").returncode == 0
     assert len(kigali.records(person)) == 2
-    eventually(lambda: "pending" in kigali.shown(changed)["openmrsData"], "the edit is in conflict with the hospital")
+    eventually(
+        lambda: "pending" in kigali.shown(changed)["openmrsData"],
+        "the edit is in conflict with the hospital",
+    )
     assert kigali.shown(changed)["data"]["details"] == "about 70"
     equal(stage)
 
@@ -181,7 +242,11 @@ def test_what_cannot_be_told_is_listed_and_goes_when_asked(stage: Stage, kigali:
     both = former(kigali, 9_300_001, patient)
     none = former(kigali, 9_300_001, patient)
     stage.db["medicalrecords"].update_one({"_id": none}, {"$set": {"openmrsData.obsId": 9_999_999}})
-    status = stage.db["syncstatus"].insert_one({"hospitalId": str(ObjectId()), "lastSyncTime": SYNCED}).inserted_id
+    status = (
+        stage.db["syncstatus"]
+        .insert_one({"hospitalId": str(ObjectId()), "lastSyncTime": SYNCED})
+        .inserted_id
+    )
     assert becomes(stage) == {
         str(both): "undecided (obs of several hospitals fit)",
         str(none): "undecided (no obs is this one)",
@@ -195,13 +260,18 @@ def test_what_cannot_be_told_is_listed_and_goes_when_asked(stage: Stage, kigali:
 
 
 @pytest.mark.usefixtures("consumer")
-def test_its_doctors_sign_again_if_somebody_took_them_over_and_go_else(stage: Stage, kigali: Ward) -> None:
+def test_its_doctors_sign_again_if_somebody_took_them_over_and_go_else(
+    stage: Stage, kigali: Ward
+) -> None:
     person = kigali.patient()
     obs = kigali.obs(person, creator=6)
     before = kigali.shown(obs)["createdBy"]
     mine = doctor(stage, 6, "jane.smith@hospital.rw")
     automatic = doctor(stage, 4, "provider4@openmrs.auto")
-    assert becomes(stage) == {str(mine): "adopted", str(automatic): "removed (a login that nobody has taken over)"}
+    assert becomes(stage) == {
+        str(mine): "adopted",
+        str(automatic): "removed (a login that nobody has taken over)",
+    }
     assert stage.run("cut-over", "adopt").returncode == 0
     assert becomes(stage) == {}
     user = str((stage.db["doctors"].find_one({"_id": mine}) or {})["user"])
@@ -225,8 +295,16 @@ def test_its_doctors_sign_again_if_somebody_took_them_over_and_go_else(stage: St
     ],
 )
 def test_times_may_be_off_by_a_zone(obs_off: float, created_off: float, fitting: bool) -> None:
-    row = {"obs_id": 1, "concept_id": 2, "person_id": 3, "at": "2025-03-04 10:05:00", "created": "2025-03-04 10:06:00"}
-    at, created = (datetime.fromisoformat(row[name]).replace(tzinfo=UTC) for name in ("at", "created"))  # type: ignore[arg-type]
+    row = {
+        "obs_id": 1,
+        "concept_id": 2,
+        "person_id": 3,
+        "at": "2025-03-04 10:05:00",
+        "created": "2025-03-04 10:06:00",
+    }
+    at, created = (
+        datetime.fromisoformat(row[name]).replace(tzinfo=UTC) for name in ("at", "created")
+    )  # type: ignore[arg-type]
     said = {"obsId": 1, "conceptId": 2, "personId": 3, "obsDatetime": at + timedelta(hours=obs_off)}
     said["dateCreated"] = created + timedelta(hours=created_off)
     assert fits({"openmrsData": said}, row) is fitting

@@ -1,4 +1,6 @@
-"""Somebody leaves the Passport and is erased: no collection holds anything of them, others' documents are as before."""
+"""Somebody leaves the Passport and is erased: no collection holds anything of them, others'
+documents are as before.
+"""
 
 import json
 import re
@@ -16,7 +18,7 @@ from bson import ObjectId
 from kafka import KafkaAdminClient, TopicPartition
 from pymongo import MongoClient
 
-from consumers.sinks.mongo.people import hashed
+from destinations.mongo.people import hashed
 from dev import hospital as generator
 from dev.hospital import corrections, patients
 from tests.e2e.roles import REPOSITORY, command, environment
@@ -26,15 +28,33 @@ from tests.e2e.ward import Ward, eventually, new_id
 
 LETTERS = "openmrs.changes.dead-letters"
 NUMBER, DAY = 98765.4321, datetime(1911, 3, 7, 4, 5, 6, tzinfo=UTC)
-TEXTS = ("zxtextzx", "zxcommentzx", "zxcomplexzx", "zxmodifiedzx", "zxdoctorzx", "zxletterzx", "zxlaterzx")
+TEXTS = (
+    "zxtextzx",
+    "zxcommentzx",
+    "zxcomplexzx",
+    "zxmodifiedzx",
+    "zxdoctorzx",
+    "zxletterzx",
+    "zxlaterzx",
+)
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(("kigali", "huye"))]
+    hospitals = [
+        Hospital(key, number, generator.NATIONAL_ID_TYPE)
+        for number, key in enumerate(("kigali", "huye"))
+    ]
     with opened(tmp_path, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
-            stage.fill(hospital, every=2, seed=71 + number, patients=8, visits=2, obs_id_start=1 + number * 500)
+            stage.fill(
+                hospital,
+                every=2,
+                seed=71 + number,
+                patients=8,
+                visits=2,
+                obs_id_start=1 + number * 500,
+            )
         stage.grant()
         stage.readers()
         stage.role("consume", "--destination", "passport")
@@ -110,7 +130,10 @@ def parked(stage: Stage, ward: Ward, obs: int, text: str) -> None:
     value = re.sub(rb'"comments":(null|"[^"]*")', f'"comments":"{text}"'.encode(), value)
     assert text.encode() in value
     before = len(letters(stage))
-    send(stage, [SimpleNamespace(value=value, key=known.key, headers=known.headers, partition=partition)])
+    send(
+        stage,
+        [SimpleNamespace(value=value, key=known.key, headers=known.headers, partition=partition)],
+    )
     eventually(lambda: len(letters(stage)) > before, "it is parked")
 
 
@@ -140,19 +163,30 @@ def test_a_person_is_erased(stage: Stage) -> None:
     parked(stage, kigali, beside, "stays")
     parked(stage, kigali, edited, "zxletterzx")
     number = national_id
-    needles = Needles({*TEXTS, "zxnamezx", number, str(account), hashed(LINK_KEY.encode(), number)}, {NUMBER, DAY})
+    needles = Needles(
+        {*TEXTS, "zxnamezx", number, str(account), hashed(LINK_KEY.encode(), number)}, {NUMBER, DAY}
+    )
     needles.texts |= uuids(kigali, person) | uuids(huye, there)
-    shown = {str(one["_id"]) for one in stage.db["medicalrecords"].find({"patientId": str(account)})}
+    shown = {
+        str(one["_id"]) for one in stage.db["medicalrecords"].find({"patientId": str(account)})
+    }
     [(uuid,)] = kigali.sql("SELECT uuid FROM obs WHERE obs_id = %s", purged)
     needles.texts |= (
-        shown | {uuid} | {str(one[0]) for one in kigali.sql("SELECT uuid FROM person WHERE person_id = %s", person)}
+        shown
+        | {uuid}
+        | {
+            str(one[0])
+            for one in kigali.sql("SELECT uuid FROM person WHERE person_id = %s", person)
+        }
     )
     assert len(shown) > 8
     kigali.do(corrections.purge, purged)
     kigali.hidden(purged)
     hits = everywhere(stage, needles)
     collections = {"people", "observations", "medicalrecords", "auditlogs", "patients"}
-    assert {one.split(".")[1] for one in hits} >= collections, "the search finds them where they are"
+    assert {one.split(".")[1] for one in hits} >= collections, (
+        "the search finds them where they are"
+    )
     assert any(list(needles.within(one.value)) for one in letters(stage))
 
     refused = erase(stage, national_id)
@@ -161,13 +195,18 @@ def test_a_person_is_erased(stage: Stage) -> None:
     leave(stage, account, national_id)
     before = documents(stage)
     assert everywhere(stage, needles), "hashes, tombstones and the trail are left"
-    counted, again = erase(stage, f"{national_id[:1]}-{national_id[1:]}\n", "--dry-run", "--json"), documents(stage)
+    counted, again = (
+        erase(stage, f"{national_id[:1]}-{national_id[1:]}\n", "--dry-run", "--json"),
+        documents(stage),
+    )
     assert again == before
     done = erase(stage, national_id, "--json")
     assert (done.returncode, done.stdout) == (0, counted.stdout), done.stderr
     after, counts = documents(stage), json.loads(done.stdout)
     assert everywhere(stage, needles) == []
-    assert all(before[key] == text for key, text in after.items()), "others' documents are byte for byte the same"
+    assert all(before[key] == text for key, text in after.items()), (
+        "others' documents are byte for byte the same"
+    )
     assert counts["dead letters"] == 1
     assert counts["people"] == 2
     assert counts["records"] > 8
@@ -182,9 +221,19 @@ def test_a_person_is_erased(stage: Stage) -> None:
     kigali.run(f"UPDATE obs SET comments = 'zxlaterzx' WHERE obs_id = {kigali.newest(edited)}")
     applied(stage, "kigali")
     needles.texts |= uuids(kigali, person)
-    assert everywhere(stage, needles) == ["passport.people.idHash"], "as of everybody who is not registered"
+    assert everywhere(stage, needles) == ["passport.people.idHash"], (
+        "as of everybody who is not registered"
+    )
     assert stage.run("verify").returncode == 0
-    said = "".join([*(role.said() for role in stage.roles), done.stdout, done.stderr, refused.stderr, counted.stderr])
+    said = "".join(
+        [
+            *(role.said() for role in stage.roles),
+            done.stdout,
+            done.stderr,
+            refused.stderr,
+            counted.stderr,
+        ]
+    )
     assert list(needles.within(said)) == []
     kigali.register(national_id)
     kigali.shown(kigali.newest(edited))
@@ -197,7 +246,11 @@ def refusals(stage: Stage) -> None:
     """By exit code, and what to do; no number that was typed is said again."""
     assert erase(stage, new_id()).stdout == "nothing to do\n"
     wrong = erase(stage, "123456789")
-    assert (wrong.returncode, "10 to 16 digits" in wrong.stderr, "123456789" in wrong.stderr) == (2, True, False)
+    assert (wrong.returncode, "10 to 16 digits" in wrong.stderr, "123456789" in wrong.stderr) == (
+        2,
+        True,
+        False,
+    )
     stage.hospitals["huye"].sql.kill()
     away = erase(stage, new_id())
     assert away.returncode == 3
@@ -209,7 +262,9 @@ def shortened(stage: Stage) -> None:
     at = {}
     for key, hospital in stage.hospitals.items():
         applied(stage, key)
-        at[TopicPartition(TOPIC, hospital.partition)] = (stage.db["progress"].find_one({"_id": key}) or {})["offset"]
+        at[TopicPartition(TOPIC, hospital.partition)] = (
+            stage.db["progress"].find_one({"_id": key}) or {}
+        )["offset"]
     admin = KafkaAdminClient(bootstrap_servers=stage.kafka.url)
     admin.delete_records({place: int(offset) for place, offset in at.items()})
     admin.close()
@@ -244,7 +299,10 @@ def conflicting(ward: Ward, obs: int) -> None:
     edit = {"data.notes": "zxdoctorzx", "lastEditedAt": datetime.now(UTC) + timedelta(seconds=1)}
     records.update_one({"_id": key}, {"$set": edit})
     ward.run(f"UPDATE obs SET value_text = 'zxtextzx, corrected' WHERE obs_id = {obs}")
-    eventually(lambda: records.find_one({"_id": key, "openmrsData.pending": {"$exists": True}}), "a conflict")
+    eventually(
+        lambda: records.find_one({"_id": key, "openmrsData.pending": {"$exists": True}}),
+        "a conflict",
+    )
 
 
 def leave(stage: Stage, account: ObjectId, national_id: str) -> None:
@@ -255,4 +313,7 @@ def leave(stage: Stage, account: ObjectId, national_id: str) -> None:
     of = {"idHash": hashed(LINK_KEY.encode(), national_id)}
     undone = {"$or": [{"patientId": {"$ne": None}}, {"pending": {"$exists": True}}]}
     eventually(lambda: not stage.db["people"].count_documents(of | undone), "the link has ended")
-    eventually(lambda: not stage.db["medicalrecords"].count_documents({"patientId": str(account)}), "records are empty")
+    eventually(
+        lambda: not stage.db["medicalrecords"].count_documents({"patientId": str(account)}),
+        "records are empty",
+    )

@@ -1,4 +1,6 @@
-"""Each fault in turn on real processes, while two hospitals work: proven, recovered from, nothing lost, all equal."""
+"""Each fault in turn on real processes, while two hospitals work: proven, recovered from, nothing
+lost, all equal.
+"""
 
 import random
 import time
@@ -28,20 +30,28 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.mark.parametrize(
-    "kind", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.long) for name in sorted(KINDS)]
+    "kind",
+    [
+        name if name in IN_CI else pytest.param(name, marks=pytest.mark.long)
+        for name in sorted(KINDS)
+    ],
 )
 def test_fault(scene: Scene, kind: str) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     stage = scene.stage
-    shifts = [Shift(one, seed + n, ROWS_PER_S).start() for n, one in enumerate(stage.hospitals.values())]
+    shifts = [
+        Shift(one, seed + n, ROWS_PER_S).start() for n, one in enumerate(stage.hospitals.values())
+    ]
     try:
         time.sleep(1)
         print(KINDS[kind](scene, random.Random(seed)))
     finally:
         for shift in shifts:
             shift.end()
-    assert all(role.running for role in scene.roles), [role.said()[-500:] for role in scene.roles if not role.running]
+    assert all(role.running for role in scene.roles), [
+        role.said()[-500:] for role in scene.roles if not role.running
+    ]
     print(f"fresh {fresh(stage, time.time(), RECOVERY_S):.1f} s later")
     assert sum(shift.rows for shift in shifts) > 0
     stage.wait_equal(180)

@@ -1,4 +1,6 @@
-"""Both FHIR destinations are filled from the topic: what an oracle in plain SQL says, whatever is done meanwhile."""
+"""Both FHIR destinations are filled from the topic: what an oracle in plain SQL says, whatever is
+done meanwhile.
+"""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -40,8 +42,14 @@ class Place:
 
     def as_settings(self) -> dict[str, Any]:
         if self.url:
-            return {"type": "destinations.fhir.server", "options": {"url": self.url, "prefix": self.prefix}}
-        return {"type": "destinations.fhir.ndjson", "options": {"folder": str(self.folder), "people": "all"}}
+            return {
+                "type": "destinations.fhir.server",
+                "options": {"url": self.url, "prefix": self.prefix},
+            }
+        return {
+            "type": "destinations.fhir.ndjson",
+            "options": {"folder": str(self.folder), "people": "all"},
+        }
 
     def resources(self) -> Iterable[Resource]:
         return of_hospital(self.url, self.prefix + KEY) if self.url else newest(self.folder)
@@ -64,7 +72,13 @@ class Scene:
     def differences(self, name: str) -> Differences:
         place = self.places[name]
         with self.hospital.connect() as connection:
-            return compare(connection, self.hospital.for_oracle(), place.everybody, place.prefix, place.resources())
+            return compare(
+                connection,
+                self.hospital.for_oracle(),
+                place.everybody,
+                place.prefix,
+                place.resources(),
+            )
 
     def agree(self, *names: str) -> list[Differences]:
         """Waits until each holds what the hospital says; nobody may write there."""
@@ -75,7 +89,9 @@ class Scene:
         while (found := self.differences(name)).found:
             for role in self.roles.values():
                 role.require_running()
-            assert time.monotonic() < end, f"{name}, {len(found.found)} differences: {found.found[:20]}"
+            assert time.monotonic() < end, (
+                f"{name}, {len(found.found)} differences: {found.found[:20]}"
+            )
             time.sleep(2)
         return found
 
@@ -91,7 +107,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory, fhir_url: str) -> Iterator[S
     ]
     settings = {place.name: place.as_settings() for place in places}
     hospital = Hospital(KEY, 0, generator.NATIONAL_ID_TYPE, provider_roles=("Clinician",))
-    with opened(folder, hospital, destinations=settings, logs={"level": "DEBUG", "format": "json"}) as stage:
+    with opened(
+        folder, hospital, destinations=settings, logs={"level": "DEBUG", "format": "json"}
+    ) as stage:
         with hospital.connect() as connection:
             generator.create(connection, seed=17, patients=15, visits=1)
             leave_none_ambiguous(connection)
@@ -100,17 +118,27 @@ def scene(tmp_path_factory: pytest.TempPathFactory, fhir_url: str) -> Iterator[S
 
 
 def leave_none_ambiguous(connection: Any) -> None:
-    """Who is, may be read whole at the hospital, and the first test is of what the topic alone gives."""
+    """Who is, may be read whole at the hospital, and the first test is of what the topic alone
+    gives.
+    """
     known = people(Query(connection), generator.NATIONAL_ID_TYPE)
     ambiguous = [(person,) for person, (state, _) in known.items() if state == "ambiguous"]
-    connection.cursor().executemany("UPDATE patient_identifier SET voided = 1 WHERE patient_id = %s", ambiguous)
+    connection.cursor().executemany(
+        "UPDATE patient_identifier SET voided = 1 WHERE patient_id = %s", ambiguous
+    )
 
 
 def blind(scene: Scene) -> dict[str, str]:
-    """An account that sees which columns obs has, and no row of it, as environment variables of a role."""
+    """An account that sees which columns obs has, and no row of it, as environment variables of a
+    role.
+    """
     granted = scene.stage.granted(scene.hospital)
-    lines = [line.replace("'passport'@", "'blind'@") for line in granted if not line.startswith("--")]
-    scene.hospital.sql.execute(*(line.replace("SELECT", "REFERENCES") if ".`obs`" in line else line for line in lines))
+    lines = [
+        line.replace("'passport'@", "'blind'@") for line in granted if not line.startswith("--")
+    ]
+    scene.hospital.sql.execute(
+        *(line.replace("SELECT", "REFERENCES") if ".`obs`" in line else line for line in lines)
+    )
     scene.hospital.sql.execute(f"ALTER USER 'blind'@'%' IDENTIFIED BY '{PASSWORD}'")
     return {"PASSPORT_HOSPITALS__KIGALI__MYSQL__USER": "blind"}
 
@@ -158,7 +186,9 @@ def test_killed_while_a_clinic_works(scene: Scene) -> None:
 
 
 def test_an_id_that_is_corrected_shared_and_given_up(scene: Scene) -> None:
-    """On the server: under the new id, then under none; files have everybody, by the hospital's own uuid."""
+    """On the server: under the new id, then under none; files have everybody, by the hospital's own
+    uuid.
+    """
     ward, (first, second) = Ward(scene.stage, KEY), (new_id(), new_id())
     one, other = (ward.patient(digits, registered=False) for digits in (first, new_id()))
     row = ward.obs(one)

@@ -1,4 +1,6 @@
-"""kill -9, at any moment, of the reader, of the consumer, of both: MongoDB ends equal to the hospital."""
+"""kill -9, at any moment, of the reader, of the consumer, of both: MongoDB ends equal to the
+hospital.
+"""
 
 import random
 import threading
@@ -28,7 +30,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         with hospital.connect() as connection:
             generator.create(connection, seed=11, patients=300)
             able = [digits for _, digits in generator.registrable(connection)]
-        generator.passport_patients(stage.db, random.Random(1).sample(able, int(len(able) * REGISTERED)))
+        generator.passport_patients(
+            stage.db, random.Random(1).sample(able, int(len(able) * REGISTERED))
+        )
         stage.grant()
         yield stage
 

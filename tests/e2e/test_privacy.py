@@ -1,4 +1,6 @@
-"""With every log line on, and servers that break, no patient's name, identifier or value is in any output."""
+"""With every log line on, and servers that break, no patient's name, identifier or value is in any
+output.
+"""
 
 import random
 import re
@@ -26,7 +28,9 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     kigali = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE)
-    with opened(tmp_path_factory.mktemp("privacy"), kigali, logs={"level": "DEBUG", "format": "json"}) as stage:
+    with opened(
+        tmp_path_factory.mktemp("privacy"), kigali, logs={"level": "DEBUG", "format": "json"}
+    ) as stage:
         with kigali.connect() as connection:
             generator.create(connection, seed=41, patients=60, visits=2)
             able = [digits for _, digits in generator.registrable(connection)]
@@ -36,7 +40,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def canaries(connection: Any) -> list[str]:
-    """Text, comments and numbers that nothing else holds, put into obs of registered and of other patients."""
+    """Text, comments and numbers that nothing else holds, put into obs of registered and of other
+    patients.
+    """
     planted = []
     with connection.cursor() as cursor:
         cursor.execute(
@@ -71,7 +77,9 @@ def private(connection: Any) -> list[str]:
 def found_in(text: str, secrets: list[str]) -> list[str]:
     """Which secrets stand in the text. Their places in the list are reported, not they themselves."""
     folded = text.casefold()
-    return [f"secret {number}" for number, secret in enumerate(secrets) if secret.casefold() in folded]
+    return [
+        f"secret {number}" for number, secret in enumerate(secrets) if secret.casefold() in folded
+    ]
 
 
 def test_row_46_no_output_holds_anything_of_a_patient(stage: Stage) -> None:
@@ -87,13 +95,22 @@ def test_row_46_no_output_holds_anything_of_a_patient(stage: Stage) -> None:
         secrets += canaries(connection)
     broken(stage)
     stage.wait_equal(90)
-    assert stage.db["observations"].count_documents({"row.value_text": {"$in": secrets}}) > 10, "they travelled"
+    assert stage.db["observations"].count_documents({"row.value_text": {"$in": secrets}}) > 10, (
+        "they travelled"
+    )
     with kigali.connect() as connection:
         secrets += private(connection)
 
     outputs = {role.log.name: role.said() for role in stage.roles}
     outputs |= {f"metrics of {port}": metrics(port) for port in ports}
-    commands = (("status",), ("status", "--json"), ("check",), ("unmatched", "list"), ("config", "show"), ("verify",))
+    commands = (
+        ("status",),
+        ("status", "--json"),
+        ("check",),
+        ("unmatched", "list"),
+        ("config", "show"),
+        ("verify",),
+    )
     outputs |= {" ".join(words): said(stage, words) for words in commands}
     leaked = {name: found for name, text in outputs.items() if (found := found_in(text, secrets))}
     assert not leaked

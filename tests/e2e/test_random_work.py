@@ -1,4 +1,6 @@
-"""Whatever two hospitals and the Passport do, in any order: the oracle is right about what MongoDB then holds."""
+"""Whatever two hospitals and the Passport do, in any order: the oracle is right about what MongoDB
+then holds.
+"""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,16 +26,26 @@ PASSPORT = ("register", "leave", "another id", "edit")
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Clinics]]:
-    hospitals = [Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(KEYS)]
+    hospitals = [
+        Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(KEYS)
+    ]
     with opened(tmp_path_factory.mktemp("random"), *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
             stage.fill(hospital, every=2, seed=81 + number, patients=20, visits=1)
         stage.grant()
         stage.readers()
         stage.role("consume", "--destination", "passport")
-        eventually(lambda: stage.db["progress"].count_documents({}) == len(KEYS), "both hospitals came", 60)
+        eventually(
+            lambda: stage.db["progress"].count_documents({}) == len(KEYS), "both hospitals came", 60
+        )
         equal(stage)
-        yield stage, [generator.Clinic(one.connect(autocommit=False), seed=n) for n, one in enumerate(hospitals)]
+        yield (
+            stage,
+            [
+                generator.Clinic(one.connect(autocommit=False), seed=n)
+                for n, one in enumerate(hospitals)
+            ],
+        )
 
 
 # Hypothesis gives seeds. A failure can't be made smaller: the servers keep what was done before.
@@ -84,12 +96,22 @@ def in_the_passport(stage: Stage, what: str, rng: Random) -> bool:
     elif what == "leave" and len(known) > 10:
         patients.delete_one({"nationalId": rng.choice(known)})
     elif what == "another id":
-        new = rng.choice([*free, people.national_id(1980, "F", rng.randrange(8_000_000, 9_000_000))])
+        new = rng.choice(
+            [*free, people.national_id(1980, "F", rng.randrange(8_000_000, 9_000_000))]
+        )
         patients.update_one({"nationalId": rng.choice(known)}, {"$set": {"nationalId": new}})
     elif what == "edit":
-        found = [one["_id"] for one in records.find({"patientId": {"$ne": ""}}, {"_id": 1}).sort("_id").limit(500)]
-        edit: dict[str, Any] = {"data.details": "as the doctor says", "lastEditedAt": datetime.now(UTC)}
-        records.update_one({"_id": rng.choice(found or [ObjectId()]), "patientId": {"$ne": ""}}, {"$set": edit})
+        found = [
+            one["_id"]
+            for one in records.find({"patientId": {"$ne": ""}}, {"_id": 1}).sort("_id").limit(500)
+        ]
+        edit: dict[str, Any] = {
+            "data.details": "as the doctor says",
+            "lastEditedAt": datetime.now(UTC),
+        }
+        records.update_one(
+            {"_id": rng.choice(found or [ObjectId()]), "patientId": {"$ne": ""}}, {"$set": edit}
+        )
     else:
         return False
     return True

@@ -1,4 +1,6 @@
-"""A real OpenMRS database streams into the Passport, and all that MongoDB then holds is what the oracle says."""
+"""A real OpenMRS database streams into the Passport, and all that MongoDB then holds is what the
+oracle says.
+"""
 
 import json
 import random
@@ -38,7 +40,9 @@ class Filled:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    """Kigali: everything but obs is there, then 58,020 obs are written while the roles work. Huye: the dump alone."""
+    """Kigali: everything but obs is there, then 58,020 obs are written while the roles work. Huye:
+    the dump alone.
+    """
     real_data.folder()
     kind = real_data.NATIONAL_ID_TYPE
     hospitals = Hospital("kigali", 0, kind), Hospital("huye", 1, kind, locales=("fr", "en"))
@@ -56,7 +60,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
 
 
 def register_two_thirds(stage: Stage) -> dict[int, str]:
-    """Of Kigali's patients who can be matched, the dump's own two always among them; returns the others."""
+    """Of Kigali's patients who can be matched, the dump's own two always among them; returns the
+    others.
+    """
     with stage.hospitals["kigali"].connect() as connection:
         people = read(connection, stage.hospitals["kigali"].for_oracle()).people
     able = {person: digits for person, (_, digits) in people.items() if digits}
@@ -76,12 +82,21 @@ def test_mongodb_holds_what_the_oracle_expects(filled: Filled) -> None:
 
 
 def test_row_35_diagnoses_are_conditions_and_vitals_are_tests_with_units(filled: Filled) -> None:
-    """An English substring, as documented, made conditions of none of these 16, and of 32 certainties and ranks."""
+    """An English substring, as documented, made conditions of none of these 16, and of 32
+    certainties and ranks.
+    """
     records = filled.stage.db["medicalrecords"]
-    dump = {"openmrsData.hospitalId": "kigali", "openmrsData.personId": {"$in": [7, 8]}, "patientId": {"$ne": ""}}
+    dump = {
+        "openmrsData.hospitalId": "kigali",
+        "openmrsData.personId": {"$in": [7, 8]},
+        "patientId": {"$ne": ""},
+    }
     conditions = list(records.find({**dump, "type": "condition"}))
     assert len(conditions) == 16
-    assert Counter(one["data"]["status"] for one in conditions) == {"Presumed diagnosis": 13, "Confirmed diagnosis": 3}
+    assert Counter(one["data"]["status"] for one in conditions) == {
+        "Presumed diagnosis": 13,
+        "Confirmed diagnosis": 3,
+    }
     assert all(one["openmrsData"]["conceptId"] == 159947 for one in conditions)
     tests = [one["data"] for one in records.find({**dump, "type": "test"})]
     assert len(tests) == 96
@@ -103,12 +118,19 @@ def test_the_same_obs_id_in_two_hospitals_is_two_records(filled: Filled) -> None
 
 
 def test_nobody_else_is_matched(filled: Filled) -> None:
-    people = {doc["personId"]: doc for doc in filled.stage.db["people"].find({"hospital": "kigali"})}
+    people = {
+        doc["personId"]: doc for doc in filled.stage.db["people"].find({"hospital": "kigali"})
+    }
     assert {people[person]["state"] for person in SHARERS} == {"ambiguous"}
     assert sum(doc["state"] == "invalid" for doc in people.values()) == 12
     unmatched = [person for person, doc in people.items() if not doc.get("patientId")]
     assert set(unmatched) > SHARERS
-    assert filled.stage.db["observations"].count_documents({"hospital": "kigali", "personId": {"$in": unmatched}}) == 0
+    assert (
+        filled.stage.db["observations"].count_documents(
+            {"hospital": "kigali", "personId": {"$in": unmatched}}
+        )
+        == 0
+    )
 
 
 def test_verify_finds_it_equal(filled: Filled) -> None:
@@ -129,7 +151,9 @@ def test_who_registers_late_has_all_records_in_five_seconds(filled: Filled) -> N
     assert stage.db["people"].find_one(link), "not matched so far"
     patient = passport_patients(stage.db, [digits])[digits]
     seconds = until(
-        lambda: stage.db["medicalrecords"].find_one({"patientId": str(patient)}), 5, f"records of person {person}"
+        lambda: stage.db["medicalrecords"].find_one({"patientId": str(patient)}),
+        5,
+        f"records of person {person}",
     )
     print(f"records {seconds:.2f} s after registration")
     found = stage.wait_equal(120)
@@ -161,7 +185,9 @@ def test_a_replay_of_the_whole_topic_changes_no_document(filled: Filled) -> None
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     # How far a person was read whole: it moves whenever they are read again, and shows nowhere.
     changed = {
-        key for key in changed if not (key.startswith("people/") and key.endswith(("/floor", "/rev", "/version")))
+        key
+        for key in changed
+        if not (key.startswith("people/") and key.endswith(("/floor", "/rev", "/version")))
     }
     assert not changed, f"{len(changed)} fields: {sorted(changed)[:20]}"
     consumer.start()

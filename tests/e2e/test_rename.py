@@ -1,4 +1,6 @@
-"""A concept with half a million obs gets another name: all are shown with it, and live events do not queue behind."""
+"""A concept with half a million obs gets another name: all are shown with it, and live events do
+not queue behind.
+"""
 
 import time
 from collections.abc import Iterator
@@ -44,17 +46,25 @@ def test_live_events_overtake_a_rename_of_half_a_million_obs(ward: Ward) -> None
     stage, person = ward.stage, ward.patient()
     ward.shown(ward.obs(person, "5089"))
     quiet = [seconds(ward, person) for _ in range(20)]
-    ward.run(f"UPDATE concept_name SET name = 'Heart rate' WHERE concept_id = {ward.concept('5087')}")
+    ward.run(
+        f"UPDATE concept_name SET name = 'Heart rate' WHERE concept_id = {ward.concept('5087')}"
+    )
     eventually(lambda: left(stage), "it is read again", 60)
     overtook: list[float] = []
     while left(stage):
         waited = seconds(ward, person)
-        if left(stage):  # committed after the rename, shown before all that the rename concerns was read
+        if left(
+            stage
+        ):  # committed after the rename, shown before all that the rename concerns was read
             overtook.append(waited)
         time.sleep(0.1)
     assert len(overtook) > 20, "live events waited for what is read again"
-    print(f"{OBS:,} obs renamed; {len(overtook)} events took {max(overtook):.2f} s at most, before {max(quiet):.2f} s")
-    shown = stage.db["medicalrecords"].count_documents({"data.testName": "Heart rate", "patientId": {"$ne": ""}})
+    print(
+        f"{OBS:,} obs renamed; {len(overtook)} events took {max(overtook):.2f} s at most, before {max(quiet):.2f} s"
+    )
+    shown = stage.db["medicalrecords"].count_documents(
+        {"data.testName": "Heart rate", "patientId": {"$ne": ""}}
+    )
     assert shown >= OBS
 
 

@@ -1,4 +1,6 @@
-"""Accounts, passwords and certificates are exchanged while a clinic works, as docs/how-to/rotate-secrets.md says."""
+"""Accounts, passwords and certificates are exchanged while a clinic works, as
+docs/how-to/rotate-secrets.md says.
+"""
 
 import base64
 import os
@@ -30,7 +32,9 @@ MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
 
 class Site:
-    """Servers that ask for accounts and show certificates; `serve` puts an authority's certificates in place."""
+    """Servers that ask for accounts and show certificates; `serve` puts an authority's certificates
+    in place.
+    """
 
     def __init__(self, folder: Path, old: Authority) -> None:
         self.folder, self.served = folder, folder / "served"
@@ -39,15 +43,24 @@ class Site:
         self.secured = ports.kept(folder / "secured.port")
         self.old = old
         self.put(old)
-        mysql = [f"--ssl-{name}={self.served}/mysql.{end}" for name, end in (("cert", "pem"), ("key", "key"))]
-        self.kigali = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE, flags=[*mysql, f"--ssl-ca={old.file}"])
+        mysql = [
+            f"--ssl-{name}={self.served}/mysql.{end}"
+            for name, end in (("cert", "pem"), ("key", "key"))
+        ]
+        self.kigali = Hospital(
+            "kigali", 0, generator.NATIONAL_ID_TYPE, flags=[*mysql, f"--ssl-ca={old.file}"]
+        )
         self.stage = Stage(folder, [self.kigali], {})
         self.stage.kafka = Kafka(folder / "kafka", settings=self._kafka())
         self.stage.mongo = Mongo(folder / "mongo", flags=self._mongo(old))
 
     def put(self, authority: Authority) -> None:
         """Where the servers read them."""
-        for file in (*authority.server("mysql"), authority.bundle("kafka"), authority.bundle("mongo")):
+        for file in (
+            *authority.server("mysql"),
+            authority.bundle("kafka"),
+            authority.bundle("mongo"),
+        ):
             shutil.copy(file, self.served / file.name)
 
     def trust(self, *authorities: Authority) -> None:
@@ -69,19 +82,36 @@ class Site:
         key = self.folder / "mongo.key"
         key.write_bytes(base64.b64encode(os.urandom(96)))
         key.chmod(0o400)
-        tls = ["--tlsMode", "preferTLS", "--tlsCertificateKeyFile", f"{self.served}/mongo.bundle.pem"]
+        tls = [
+            "--tlsMode",
+            "preferTLS",
+            "--tlsCertificateKeyFile",
+            f"{self.served}/mongo.bundle.pem",
+        ]
         tls += ["--tlsCAFile", str(old.file), "--tlsAllowConnectionsWithoutCertificates"]
-        return ["--keyFile", str(key), "--transitionToAuth", *tls]  # who signs in must have the right password
+        return [
+            "--keyFile",
+            str(key),
+            "--transitionToAuth",
+            *tls,
+        ]  # who signs in must have the right password
 
     def settings(self, generation: str, password: str = "") -> None:
         """The settings file, with the accounts of a generation."""
-        account = {"user": f"passport_{generation}", "password": password or f"{PASSWORD}-{generation}"}
+        account = {
+            "user": f"passport_{generation}",
+            "password": password or f"{PASSWORD}-{generation}",
+        }
         tls = {"mode": "verify_identity", "ca": str(self.ca)}
         self.kigali.settings = {"mysql": {**account, "tls": tls}}
         uri = self.stage.mongo.url.replace("//", f"//{account['user']}:{account['password']}@")
         uri += f"&authSource=passport&tls=true&tlsCAFile={self.ca}"
         options = {"uri": uri, "database": "passport", "link_key": LINK_KEY}
-        kafka = {"bootstrap": f"127.0.0.1:{self.secured}", "security_protocol": "SASL_SSL", "ssl_cafile": str(self.ca)}
+        kafka = {
+            "bootstrap": f"127.0.0.1:{self.secured}",
+            "security_protocol": "SASL_SSL",
+            "ssl_cafile": str(self.ca),
+        }
         kafka |= {"sasl_mechanism": "SCRAM-SHA-512", "sasl_username": account["user"]}
         kafka |= {"sasl_password": account["password"]}
         destinations = {"passport": {"type": "mongo", "options": options}}
@@ -93,13 +123,17 @@ class Site:
         lines = [line for line in self.stage.granted(self.kigali) if not line.startswith("--")]
         self.kigali.sql.execute(*(line.replace("choose-a-password", password) for line in lines))
         with self.admin() as admin:
-            admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, SCRAM, password.encode(), 4096)])
+            admin.alter_user_scram_credentials(
+                [UserScramCredentialUpsertion(user, SCRAM, password.encode(), 4096)]
+            )
         roles = [{"role": "readWrite", "db": "passport"}]
         self.stage.db.command("createUser", user, pwd=password, roles=roles)
 
     def drop(self, generation: str) -> None:
         user = f"passport_{generation}"
-        for (host,) in self.kigali.sql.execute(f"SELECT Host FROM mysql.user WHERE User = '{user}'"):
+        for (host,) in self.kigali.sql.execute(
+            f"SELECT Host FROM mysql.user WHERE User = '{user}'"
+        ):
             self.kigali.sql.execute(f"DROP USER '{user}'@'{host}'")
         with self.admin() as admin:
             admin.alter_user_scram_credentials([UserScramCredentialDeletion(user, SCRAM)])
@@ -108,10 +142,14 @@ class Site:
     def change(self, generation: str, password: str) -> None:
         """Beneath whoever is signed in."""
         user = f"passport_{generation}"
-        for (host,) in self.kigali.sql.execute(f"SELECT Host FROM mysql.user WHERE User = '{user}'"):
+        for (host,) in self.kigali.sql.execute(
+            f"SELECT Host FROM mysql.user WHERE User = '{user}'"
+        ):
             self.kigali.sql.execute(f"ALTER USER '{user}'@'{host}' IDENTIFIED BY '{password}'")
         with self.admin() as admin:
-            admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, SCRAM, password.encode(), 4096)])
+            admin.alter_user_scram_credentials(
+                [UserScramCredentialUpsertion(user, SCRAM, password.encode(), 4096)]
+            )
         self.stage.db.command("updateUser", user, pwd=password)
 
     def reload(self) -> None:
@@ -162,7 +200,9 @@ def goes_on(site: Site) -> None:
     until(lambda: progress(site) > before + 5, 60, "what is written now arrives")
 
 
-def test_accounts_and_authority_are_exchanged_and_nothing_is_lost(site: Site, tmp_path: Path) -> None:
+def test_accounts_and_authority_are_exchanged_and_nothing_is_lost(
+    site: Site, tmp_path: Path
+) -> None:
     old, new = Authority(tmp_path / "old2", "old2"), Authority(tmp_path / "new", "new")
     site.put(old)
     site.reload()
@@ -195,24 +235,34 @@ def test_accounts_and_authority_are_exchanged_and_nothing_is_lost(site: Site, tm
     for role in running.values():
         role.require_running()
     assert "new epoch" not in running["reader"].said().partition("reading the binlog")[2]
-    assert PASSWORD not in "".join(role.said() for role in running.values()) + checked.stdout + checked.stderr
+    assert (
+        PASSWORD
+        not in "".join(role.said() for role in running.values()) + checked.stdout + checked.stderr
+    )
     assert equal(site.stage).rows
     assert site.stage.run("verify").returncode == 0
 
 
 @pytest.mark.long
-def test_passwords_changed_beneath_the_roles_end_them_and_nothing_is_lost(site: Site, tmp_path: Path) -> None:
+def test_passwords_changed_beneath_the_roles_end_them_and_nothing_is_lost(
+    site: Site, tmp_path: Path
+) -> None:
     site.trust(Authority(tmp_path / "nobody", "nobody"), site.old)
     site.settings("one")
     site.add("one")
     running = roles(site)
     with site.kigali.at_work(9, rate=20):
         goes_on(site)
-        site.change("one", "another-passw0rd")  # who is signed in stays so, until a further connection is needed
+        site.change(
+            "one", "another-passw0rd"
+        )  # who is signed in stays so, until a further connection is needed
         for server in (site.stage.kafka, site.stage.mongo):
             server.kill()
             server.start()
-        assert {name: role.wait(180) for name, role in running.items()} == {"reader": 1, "consumer": 1}
+        assert {name: role.wait(180) for name, role in running.items()} == {
+            "reader": 1,
+            "consumer": 1,
+        }
         assert "refuses user 'passport_one'" in running["reader"].said()
         assert "-> set hospitals.kigali.mysql.user and .password" in running["reader"].said()
         assert "refuse" in running["consumer"].said()

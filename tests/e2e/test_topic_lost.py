@@ -1,4 +1,6 @@
-"""The topic of changes loses what it had acknowledged: deleted while all work, or cut off when its broker crashes."""
+"""The topic of changes loses what it had acknowledged: deleted while all work, or cut off when its
+broker crashes.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +8,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
-from cdc.position import Positions
+from cdc.positions import Positions
 from dev import hospital as generator
 from passport.settings import Kafka
 from tests.e2e.roles import Role
@@ -18,7 +20,9 @@ COPIED = "person_id, concept_id, obs_datetime, value_numeric, creator, date_crea
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A hospital of the binlog and one that is polled, whose patients the Passport knows, all applied."""
+    """A hospital of the binlog and one that is polled, whose patients the Passport knows, all
+    applied.
+    """
     polled = {"capture": "polling", "poll_interval_s": 3}
     hospitals = (
         Hospital("kigali", 0, generator.NATIONAL_ID_TYPE),
@@ -43,7 +47,9 @@ def work(stage: Stage, rows: int) -> None:
     """So many obs more at each hospital, each in a transaction of its own."""
     for hospital in stage.hospitals.values():
         with hospital.connect(autocommit=True) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT MAX(obs_id) FROM obs WHERE voided = 0 AND value_numeric IS NOT NULL")
+            cursor.execute(
+                "SELECT MAX(obs_id) FROM obs WHERE voided = 0 AND value_numeric IS NOT NULL"
+            )
             ((newest,),) = cursor.fetchall()
             for _ in range(rows):
                 cursor.execute(
@@ -70,10 +76,16 @@ class Heard:
     def wait(self, words: str) -> None:
         """Until all have said it."""
         for key, role in self._roles.items():
-            until(lambda role=role, key=key: words in role.said()[self._known[key] :], 60, f"{role} says {words!r}")
+            until(
+                lambda role=role, key=key: words in role.said()[self._known[key] :],
+                60,
+                f"{role} says {words!r}",
+            )
 
 
-def test_deleted_while_all_work_it_is_made_anew_and_filled_by_a_snapshot(stage: Stage, roles: dict[str, Role]) -> None:
+def test_deleted_while_all_work_it_is_made_anew_and_filled_by_a_snapshot(
+    stage: Stage, roles: dict[str, Role]
+) -> None:
     heard, before = Heard(stage, roles), roles["consumer"].said()
     admin = KafkaAdminClient(bootstrap_servers=stage.kafka.url)
     admin.delete_topics([TOPIC])
@@ -84,20 +96,31 @@ def test_deleted_while_all_work_it_is_made_anew_and_filled_by_a_snapshot(stage: 
     admin.close()
     stage.wait_equal(90)
     said = roles["consumer"].said()[len(before) :]
-    # It began anew: at a gap, or, where as many records had come again by then, with its partitions.
+    # It began anew: at a gap, or, where as many records had come again by then, with its
+    # partitions.
     assert "gap in the topic" in said or "partitions assigned" in said
 
 
-def test_cut_off_when_its_broker_crashes_nothing_is_missing(stage: Stage, roles: dict[str, Role]) -> None:
-    """The consumer is away, and only the topic knew of the last changes, the saved positions being behind them."""
+def test_cut_off_when_its_broker_crashes_nothing_is_missing(
+    stage: Stage, roles: dict[str, Role]
+) -> None:
+    """The consumer is away, and only the topic knew of the last changes, the saved positions being
+    behind them.
+    """
     stage.wait_equal(60)
     roles["consumer"].kill()
     heard = Heard(stage, roles)
-    logs = [stage.kafka.data / f"{TOPIC}-{number}" / "00000000000000000000.log" for number in (0, 1)]
+    logs = [
+        stage.kafka.data / f"{TOPIC}-{number}" / "00000000000000000000.log" for number in (0, 1)
+    ]
     sizes = [log.stat().st_size for log in logs]
     before = acknowledged(stage)
     work(stage, 30)
-    until(lambda: all(end > before[key] + 30 for key, end in acknowledged(stage).items()), 60, "all is acknowledged")
+    until(
+        lambda: all(end > before[key] + 30 for key, end in acknowledged(stage).items()),
+        60,
+        "all is acknowledged",
+    )
     stage.kafka.kill()
     for log, size in zip(logs, sizes, strict=True):
         cut(log, size)

@@ -1,4 +1,6 @@
-"""One connected trace from the hospital's commit to MongoDB, on real servers; it says where a late result waited."""
+"""One connected trace from the hospital's commit to MongoDB, on real servers; it says where a late
+result waited.
+"""
 
 import json
 import threading
@@ -23,7 +25,9 @@ from tests.e2e.stage import Hospital, Stage, opened, until
 from tests.e2e.test_privacy import found_in, private
 from tests.e2e.topic import TOPIC, raw
 
-KNOWN = {value for name, value in vars(tracing).items() if name.isupper() and isinstance(value, str)}
+KNOWN = {
+    value for name, value in vars(tracing).items() if name.isupper() and isinstance(value, str)
+}
 AWAY_S = 3.0
 CLOCK_S = 0.01  # a time in ms is cut off, and two of them are compared
 
@@ -66,7 +70,9 @@ class Collector:
 
 def as_span(one: dict[str, Any]) -> Span:
     said = {each["key"]: next(iter(each["value"].values())) for each in one.get("attributes", ())}
-    trace, own, parent = (b64decode(one.get(name, "")).hex() for name in ("traceId", "spanId", "parentSpanId"))
+    trace, own, parent = (
+        b64decode(one.get(name, "")).hex() for name in ("traceId", "spanId", "parentSpanId")
+    )
     start, end = (int(one[name]) / 1e9 for name in ("startTimeUnixNano", "endTimeUnixNano"))
     return Span(trace, own, parent, one["name"], start, end, said, json.dumps(one))
 
@@ -110,7 +116,9 @@ class Scene:
         self.secrets: list[str] = []
 
     def commit(self) -> tuple[str, float, float]:
-        """Three results in words that nothing else holds: (the last one's, Unix times around the transaction)."""
+        """Three results in words that nothing else holds: (the last one's, Unix times around the
+        transaction).
+        """
         words = [f"CANARY{uuid.uuid4().hex}" for _ in range(3)]
         self.secrets += words
         with self.kigali.connect(autocommit=False) as connection, connection.cursor() as cursor:
@@ -126,13 +134,19 @@ class Scene:
             return words[-1], before, time.time()
 
     def stored(self, word: str) -> float:
-        until(lambda: self.stage.db["observations"].find_one({"row.value_text": word}), 60, "it is stored")
+        until(
+            lambda: self.stage.db["observations"].find_one({"row.value_text": word}),
+            60,
+            "it is stored",
+        )
         return time.time()
 
     def headers(self, word: str) -> dict[str, str]:
         """Of the record that carries it, with its offset."""
         record = [one for one in raw(self.stage, 0) if word.encode() in one.value][-1]
-        return {name: value.decode() for name, value in record.headers} | {"offset": str(record.offset)}
+        return {name: value.decode() for name, value in record.headers} | {
+            "offset": str(record.offset)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +169,11 @@ def whole(scene: Scene, word: str) -> dict[str, Span]:
     at = scene.headers(word)
     assert at["ce_type"] == "row"
     wanted = {"transaction", "send", "receive", "enrich", "write"}
-    until(lambda: scene.collector.trace_of(at["traceparent"]).keys() == wanted, 30, "the whole trace is here")
+    until(
+        lambda: scene.collector.trace_of(at["traceparent"]).keys() == wanted,
+        30,
+        "the whole trace is here",
+    )
     spans = scene.collector.trace_of(at["traceparent"])
     assert spans["send"].id == at["traceparent"].split("-")[2]
     assert spans["send"].attributes[tracing.OFFSET] == at["offset"]
@@ -166,15 +184,28 @@ def test_it_is_connected_from_the_commit_to_mongodb(scene: Scene) -> None:
     word, before, after = scene.commit()
     stored = scene.stored(word)
     spans = whole(scene, word)
-    root, send, receive, enrich, write = (spans[one] for one in ("transaction", "send", "receive", "enrich", "write"))
+    root, send, receive, enrich, write = (
+        spans[one] for one in ("transaction", "send", "receive", "enrich", "write")
+    )
     assert (root.parent, send.parent) == ("", root.id)
     assert {receive.parent, enrich.parent, write.parent} == {send.id}
     assert int(before) <= root.start <= after, "the binlog knows whole seconds"
     assert root.start <= send.start <= send.end <= root.end
     assert before <= send.start <= receive.start + CLOCK_S
-    assert receive.start <= receive.end <= enrich.start <= enrich.end <= write.start <= write.end <= stored + 1
+    assert (
+        receive.start
+        <= receive.end
+        <= enrich.start
+        <= enrich.end
+        <= write.start
+        <= write.end
+        <= stored + 1
+    )
     assert [span.attributes[tracing.COUNT] for span in (send, enrich)] == ["3", "3"]
-    assert send.attributes.items() >= {tracing.SYSTEM: "kafka", tracing.TOPIC: TOPIC, tracing.PARTITION: "0"}.items()
+    assert (
+        send.attributes.items()
+        >= {tracing.SYSTEM: "kafka", tracing.TOPIC: TOPIC, tracing.PARTITION: "0"}.items()
+    )
 
 
 def test_it_says_where_a_late_result_waited(scene: Scene) -> None:

@@ -56,7 +56,9 @@ class Terminal:
         assert self._shell.stdin
         self._shell.stdin.write(f"{line}\ncode=$?; echo; echo end {self._typed}: $code\n")
         self._shell.stdin.flush()
-        until(lambda: end.search(self._said()[before:]), timeout_s, f"{line}\n{self._said()[before:]}")
+        until(
+            lambda: end.search(self._said()[before:]), timeout_s, f"{line}\n{self._said()[before:]}"
+        )
         said = self._said()[before:]
         found = end.search(said)
         assert found
@@ -77,10 +79,19 @@ def demo(command: str, log: Path) -> Iterator[Path]:
     """The first terminal, until Ctrl-C."""
     with log.open("wb") as said:
         process = subprocess.Popen(
-            command.split(), cwd=REPOSITORY, env=environment(), stdout=said, stderr=said, start_new_session=True
+            command.split(),
+            cwd=REPOSITORY,
+            env=environment(),
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
         )
     try:
-        until(lambda: "The clinics go on" in log.read_text() or process.poll() is not None, 400, "the demo goes on")
+        until(
+            lambda: "The clinics go on" in log.read_text() or process.poll() is not None,
+            400,
+            "the demo goes on",
+        )
         assert process.poll() is None, log.read_text()[-3000:]
         yield log
     finally:
@@ -110,7 +121,9 @@ def firing(answer: str) -> list[str]:
     said = answer[answer.index("{") :]  # and behind it the shell may tell of a killed job
     alerts = json.JSONDecoder().raw_decode(said)[0]["data"]["alerts"]
     return [
-        one["labels"]["instance"] for one in alerts if one["labels"]["alertname"] == ALERT and one["state"] == "firing"
+        one["labels"]["instance"]
+        for one in alerts
+        if one["labels"]["alertname"] == ALERT and one["state"] == "firing"
     ]
 
 

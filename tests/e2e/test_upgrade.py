@@ -1,4 +1,6 @@
-"""X3: data that an earlier commit's code wrote is gone on with by today's, and today's by the earlier one's."""
+"""X3: data that an earlier commit's code wrote is gone on with by today's, and today's by the
+earlier one's.
+"""
 
 import subprocess
 import sys
@@ -17,14 +19,23 @@ BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
 
 def code_of(commit: str, folder: Path) -> dict[str, str]:
     """Variables with which a process runs that commit's code."""
-    archive = subprocess.run(["git", "archive", commit], cwd=REPOSITORY, capture_output=True, check=False)
-    assert archive.returncode == 0, f"{archive.stderr.decode()}: the history is not here: git fetch --unshallow"
+    archive = subprocess.run(
+        ["git", "archive", commit], cwd=REPOSITORY, capture_output=True, check=False
+    )
+    assert archive.returncode == 0, (
+        f"{archive.stderr.decode()}: the history is not here: git fetch --unshallow"
+    )
     folder.mkdir()
     subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
     variables = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     words = [sys.executable, "-c", "import cdc, consumers; print(cdc.__file__, consumers.__file__)"]
     found = subprocess.run(
-        words, cwd=REPOSITORY, env=environment(variables), capture_output=True, text=True, check=True
+        words,
+        cwd=REPOSITORY,
+        env=environment(variables),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert found.stdout.count(str(folder)) == 2, found.stdout
     return variables
@@ -39,7 +50,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def shift(stage: Stage, seed: int, **variables: str) -> str:
-    """Reader and consumer of some code while people work, both killed in it; the epoch that MongoDB shows then."""
+    """Reader and consumer of some code while people work, both killed in it; the epoch that MongoDB
+    shows then.
+    """
     roles = _roles(stage, **variables)
     _work(stage, seed)
     for role in roles:
@@ -52,7 +65,11 @@ def _roles(stage: Stage, **variables: str) -> list[Role]:
     reader = stage.role("cdc", "run", "--hospital", "kigali", **variables)
     consumer = stage.role("consume", "--destination", "passport", **variables)
     reader.says("reading the binlog")
-    until(lambda: (stage.db["progress"].find_one() or {}).get("offset") != known.get("offset"), 90, "records come")
+    until(
+        lambda: (stage.db["progress"].find_one() or {}).get("offset") != known.get("offset"),
+        90,
+        "records come",
+    )
     return [reader, consumer]
 
 
@@ -73,7 +90,9 @@ def _records(stage: Stage) -> dict[str, object]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("commit", [FIRST, BEFORE_MSGSPEC])
-def test_todays_code_goes_on_with_what_an_earlier_one_wrote(stage: Stage, tmp_path: Path, commit: str) -> None:
+def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
+    stage: Stage, tmp_path: Path, commit: str
+) -> None:
     epoch = shift(stage, 1, **code_of(commit, tmp_path / commit))
     before = _records(stage)
     roles = _roles(stage)

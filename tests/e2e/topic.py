@@ -21,7 +21,9 @@ def obs_of(event: dict[str, Any]) -> Any:
 
 def end_of(stage: Stage, partition: int) -> int:
     consumer = KafkaConsumer(bootstrap_servers=stage.kafka.url)
-    end: int = consumer.end_offsets([TopicPartition(TOPIC, partition)])[TopicPartition(TOPIC, partition)]
+    end: int = consumer.end_offsets([TopicPartition(TOPIC, partition)])[
+        TopicPartition(TOPIC, partition)
+    ]
     consumer.close()
     return end
 

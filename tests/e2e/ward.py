@@ -1,4 +1,6 @@
-"""A hospital of the stage where one thing at a time is done, to rows that the test chooses; and what MongoDB shows."""
+"""A hospital of the stage where one thing at a time is done, to rows that the test chooses; and
+what MongoDB shows.
+"""
 
 import os
 import time
@@ -17,7 +19,9 @@ from tests.oracle.compare import Comparison
 
 Document = dict[str, Any]
 WITHIN_S = 60
-LIMIT_S = float(os.environ.get("TEST_WITHIN_S", "inf"))  # of every wait: tests.mutants knows that it is in vain
+LIMIT_S = float(
+    os.environ.get("TEST_WITHIN_S", "inf")
+)  # of every wait: tests.mutants knows that it is in vain
 _serials = count(7_000_000)
 
 
@@ -27,7 +31,10 @@ class Chosen(Work):
     keys: Iterator[int]
 
     def pick(self, table: str, key: str, condition: str) -> Row:
-        [row] = self.fetch(f"SELECT * FROM `{table}` t WHERE {key} = %s AND {condition} FOR UPDATE", next(self.keys))
+        [row] = self.fetch(
+            f"SELECT * FROM `{table}` t WHERE {key} = %s AND {condition} FOR UPDATE",
+            next(self.keys),
+        )
         return row
 
     def row(self, obs: int) -> Row:
@@ -80,17 +87,30 @@ class Ward:
         self.connection.commit()
 
     def next_second(self) -> None:
-        """OpenMRS restores what was voided in one second: what was voided before it is to have another stamp."""
+        """OpenMRS restores what was voided in one second: what was voided before it is to have
+        another stamp.
+        """
         self.sql("DO SLEEP(1)")
 
     # -- people
 
-    def patient(self, identifier: str | None = None, *, registered: bool = True, named: str = "Test") -> int:
-        """A new patient, with a new national id (or `identifier`, or "" for none), registered in the Passport."""
+    def patient(
+        self, identifier: str | None = None, *, registered: bool = True, named: str = "Test"
+    ) -> int:
+        """A new patient, with a new national id (or `identifier`, or "" for none), registered in
+        the Passport.
+        """
         digits = new_id() if identifier is None else identifier
         with self.work() as work:
-            person = work.insert("person", {"gender": "F", "birthdate": "1990-01-01", **work.created()})
-            name = {"person_id": person, "preferred": 1, "given_name": named, "family_name": "Person"}
+            person = work.insert(
+                "person", {"gender": "F", "birthdate": "1990-01-01", **work.created()}
+            )
+            name = {
+                "person_id": person,
+                "preferred": 1,
+                "given_name": named,
+                "family_name": "Person",
+            }
             work.insert("person_name", {**name, **work.created()})
             stamp = work.created()
             del stamp["uuid"]
@@ -115,15 +135,25 @@ class Ward:
     def encounter(self, person: int, **columns: Any) -> int:
         with self.work() as work:
             row = {"encounter_type": min(self.known.encounter_types.values()), "patient_id": person}
-            row |= {"encounter_datetime": "2025-03-04 10:00:00", "location_id": self.known.locations[0], **columns}
+            row |= {
+                "encounter_datetime": "2025-03-04 10:00:00",
+                "location_id": self.known.locations[0],
+                **columns,
+            }
             return work.insert("encounter", {**row, **work.created()})
 
     def obs(self, person: int, concept: str = "5087", **columns: Any) -> int:
-        """By the dictionary's key of the concept; a pulse of 72 unless `columns` have another value."""
+        """By the dictionary's key of the concept; a pulse of 72 unless `columns` have another
+        value.
+        """
         if not any(name.startswith("value_") for name in columns):
             columns["value_numeric"] = 72
         with self.work() as work:
-            row = {"person_id": person, "concept_id": self.concept(concept), "obs_datetime": "2025-03-04 10:05:00"}
+            row = {
+                "person_id": person,
+                "concept_id": self.concept(concept),
+                "obs_datetime": "2025-03-04 10:05:00",
+            }
             row |= {"creator": self.known.users[0]}
             return work.insert_obs({**work.created(), **row, **columns})
 
@@ -136,7 +166,12 @@ class Ward:
             row = {"person_id": person, "obs_datetime": "2025-03-04 10:05:00"}
             ids = [work.insert_obs({**work.created(), **row, "concept_id": self.concept(header)})]
             for concept, value in members:
-                member = {**row, "concept_id": self.concept(concept), "obs_group_id": ids[0], **value}
+                member = {
+                    **row,
+                    "concept_id": self.concept(concept),
+                    "obs_group_id": ids[0],
+                    **value,
+                }
                 ids.append(work.insert_obs({**work.created(), **member}))
         return ids
 
@@ -157,11 +192,19 @@ class Ward:
 
     def record(self, obs: int) -> Document | None:
         """The record anchored at this obs, where a reader finds it."""
-        named = {"openmrsData.hospitalId": self.key, "openmrsData.obsId": obs, "patientId": {"$ne": ""}}
+        named = {
+            "openmrsData.hospitalId": self.key,
+            "openmrsData.obsId": obs,
+            "patientId": {"$ne": ""},
+        }
         return self.stage.db["medicalrecords"].find_one(named)
 
     def records(self, person: int) -> list[Document]:
-        named = {"openmrsData.hospitalId": self.key, "openmrsData.personId": person, "patientId": {"$ne": ""}}
+        named = {
+            "openmrsData.hospitalId": self.key,
+            "openmrsData.personId": person,
+            "patientId": {"$ne": ""},
+        }
         return list(self.stage.db["medicalrecords"].find(named).sort("openmrsData.obsId"))
 
     def shown(self, obs: int, **data: str) -> Document:
@@ -171,9 +214,13 @@ class Ward:
         def there() -> bool:
             found.append(self.record(obs))
             record = found[-1]
-            return record is not None and all(record["data"].get(name) == value for name, value in data.items())
+            return record is not None and all(
+                record["data"].get(name) == value for name, value in data.items()
+            )
 
-        eventually(there, f"the record of obs {self.key}/{obs}" + (" with other values" if data else ""))
+        eventually(
+            there, f"the record of obs {self.key}/{obs}" + (" with other values" if data else "")
+        )
         assert found[-1] is not None
         return found[-1]
 

@@ -33,4 +33,6 @@ def _full(server: Server) -> str:
     return f"pid {pid} could write no file and ended"
 
 
-KINDS: dict[str, Callable[[Scene, random.Random], str]] = {one.__name__: one for one in (full_kafka, full_mongo)}
+KINDS: dict[str, Callable[[Scene, random.Random], str]] = {
+    one.__name__: one for one in (full_kafka, full_mongo)
+}

@@ -1,7 +1,7 @@
 """The kinds of fault: each breaks something, proves that it broke, and heals it again.
 
-A kind is a function of (scene, rng) that returns the proof in words; it raises AssertionError when the fault did not
-happen. When it returns, whatever was broken answers again.
+A kind is a function of (scene, rng) that returns the proof in words; it raises AssertionError when
+the fault did not happen. When it returns, whatever was broken answers again.
 """
 
 import contextlib
@@ -25,7 +25,9 @@ from tests.faults.proxy import Proxy
 
 @dataclass
 class Scene:
-    """What can be broken. `readers`: of each hospital, the standby too; `proxies`: in front of the hospitals."""
+    """What can be broken. `readers`: of each hospital, the standby too; `proxies`: in front of the
+    hospitals.
+    """
 
     stage: Stage
     readers: Mapping[str, list[Role]]
@@ -37,7 +39,11 @@ class Scene:
 
     @property
     def roles(self) -> list[Role]:
-        return [*(one for some in self.readers.values() for one in some), *self.consumers, *self.reconcilers]
+        return [
+            *(one for some in self.readers.values() for one in some),
+            *self.consumers,
+            *self.reconcilers,
+        ]
 
     def hospital(self, rng: random.Random) -> str:
         return rng.choice(sorted(self.readers))
@@ -76,7 +82,11 @@ def freeze_reader(scene: Scene, rng: random.Random) -> str:
     taken = {one: one.said().count("lease taken") for one in readers if one is not role}
     with frozen(role):
         if taken:
-            until(lambda: any(one.said().count("lease taken") > n for one, n in taken.items()), 40, "a rival reads")
+            until(
+                lambda: any(one.said().count("lease taken") > n for one, n in taken.items()),
+                40,
+                "a rival reads",
+            )
         else:
             time.sleep(12)
     return f"{role} stood still; {'another one took the lease' if taken else 'nobody else read'}"
@@ -105,7 +115,11 @@ def end_role(scene: Scene, rng: random.Random) -> str:
 
 def rebalance_storm(scene: Scene, rng: random.Random) -> str:
     """K4: members come and go."""
-    guest = Role(scene.stage.config, scene.consumers[0].words, scene.stage.folder / f"guest-{rng.random()}.log")
+    guest = Role(
+        scene.stage.config,
+        scene.consumers[0].words,
+        scene.stage.folder / f"guest-{rng.random()}.log",
+    )
     members = [*scene.consumers, guest]
     seen = [_assignments(members)]
     try:
@@ -249,7 +263,9 @@ def too_many_connections(scene: Scene, rng: random.Random) -> str:
     for account in accounts:
         server.execute(f"ALTER USER {account} WITH MAX_USER_CONNECTIONS 1")
     try:
-        mine = server.execute("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'passport'")
+        mine = server.execute(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'passport'"
+        )
         for (number,) in mine:
             with contextlib.suppress(pymysql.err.MySQLError):
                 server.execute(f"KILL {number}")
@@ -408,7 +424,11 @@ def _paused(server: Server, rng: random.Random) -> str:
     assert pid is not None
     server.pause()
     try:
-        until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", 5, "it stops")
+        until(
+            lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T",
+            5,
+            "it stops",
+        )
         time.sleep(seconds)
         assert not server.answers()
     finally:

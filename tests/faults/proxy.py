@@ -1,4 +1,6 @@
-"""A TCP proxy that can cut, hold, refuse and delay; it counts what it did, so that a test can prove it."""
+"""A TCP proxy that can cut, hold, refuse and delay; it counts what it did, so that a test can prove
+it.
+"""
 
 import contextlib
 import selectors
@@ -32,8 +34,8 @@ class Pair:
 class Proxy:
     """Listens on 127.0.0.1:`port` for the server at 127.0.0.1:`target`.
 
-    `cuts`: connections ended by `cut`; `withheld`: bytes that arrived while it held them; `turned_away`: connections
-    while it refused.
+    `cuts`: connections ended by `cut`; `withheld`: bytes that arrived while it held them;
+    `turned_away`: connections while it refused.
     """
 
     def __init__(self, target: int) -> None:
@@ -64,7 +66,9 @@ class Proxy:
         return len(pairs)
 
     def hold(self) -> None:
-        """Half-open: connections stay, nothing passes in either direction; new ones are accepted and hang."""
+        """Half-open: connections stay, nothing passes in either direction; new ones are accepted
+        and hang.
+        """
         self._flowing.clear()
 
     def refuse(self) -> None:
@@ -110,7 +114,10 @@ class Proxy:
             threading.Thread(target=self._serve, args=(pair,), daemon=True).start()
 
     def _serve(self, pair: Pair) -> None:
-        with selectors.DefaultSelector() as selector, contextlib.suppress(OSError, ValueError, KeyError):
+        with (
+            selectors.DefaultSelector() as selector,
+            contextlib.suppress(OSError, ValueError, KeyError),
+        ):
             selector.register(pair.client, selectors.EVENT_READ, pair.server)
             selector.register(pair.server, selectors.EVENT_READ, pair.client)
             while not pair.closed.is_set():

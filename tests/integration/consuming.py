@@ -1,4 +1,6 @@
-"""Hospitals, their readers and a consumer that writes JSON lines: what the file then says, and what it should say."""
+"""Hospitals, their readers and a consumer that writes JSON lines: what the file then says, and what
+it should say.
+"""
 
 import json
 import threading
@@ -12,13 +14,13 @@ from typing import Any
 import msgspec
 
 from cdc import reader
-from cdc.grants import grants
+from cdc.checks.grants import grants
 from consumers import worker
 from consumers.lookups import Lookups
 from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import MariaDB, MySQL
+from openmrs.read import Source
 from passport.settings import Settings
-from passport.source import Source
 from tests.beside import beside
 from tests.servers import fresh_name
 
@@ -33,20 +35,40 @@ def hospital(server: Server, *, seed: int = 1, patients: int = 20) -> None:
     with server.connect(database="openmrs") as connection:
         create(connection, seed=seed, patients=patients)
     flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
-    sql = grants("any", settings({"any": server}, "unused", Path("unused")).hospitals["any"], flavour)
+    sql = grants(
+        "any", settings({"any": server}, "unused", Path("unused")).hospitals["any"], flavour
+    )
     server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
 
 
 def settings(servers: Mapping[str, Server], bootstrap: str, path: Path, **changes: Any) -> Settings:
     """Hospitals by name; topics of their own; the destination ``file`` writes to `path`."""
     topic = fresh_name()
-    account = {"host": "127.0.0.1", "user": "cdc", "password": "choose-a-password", "database": "openmrs"}
-    one = {"timezone": "Africa/Kigali", "national_id_type": NATIONAL_ID_TYPE, "locales": ["en_GB", "en"]}
+    account = {
+        "host": "127.0.0.1",
+        "user": "cdc",
+        "password": "choose-a-password",
+        "database": "openmrs",
+    }
+    one = {
+        "timezone": "Africa/Kigali",
+        "national_id_type": NATIONAL_ID_TYPE,
+        "locales": ["en_GB", "en"],
+    }
     hospitals = {
-        name: {**one, "name": name.title(), "partition": index, "mysql": {**account, "port": server.port or 1}}
+        name: {
+            **one,
+            "name": name.title(),
+            "partition": index,
+            "mysql": {**account, "port": server.port or 1},
+        }
         for index, (name, server) in enumerate(servers.items())
     }
-    names = {"topic": topic, "positions_topic": f"{topic}.positions", "dead_letters_topic": f"{topic}.dead"}
+    names = {
+        "topic": topic,
+        "positions_topic": f"{topic}.positions",
+        "dead_letters_topic": f"{topic}.dead",
+    }
     return Settings.model_validate(
         {
             "hospitals": hospitals,
@@ -73,7 +95,9 @@ def consume(given: Settings) -> None:
 @contextmanager
 def running(given: Settings, *names: str, consumer: bool = True) -> Iterator[None]:
     """Readers, and the consumer, in threads."""
-    roles = [(reader.run, name) for name in names or given.hospitals] + [(worker.run, DESTINATION)] * consumer
+    roles = [(reader.run, name) for name in names or given.hospitals] + [
+        (worker.run, DESTINATION)
+    ] * consumer
 
     def work(role: Any, name: str, stop: threading.Event) -> None:
         role(name, given, until_caught_up=False, stop=stop)
@@ -115,22 +139,34 @@ def delivered(path: Path) -> Delivered:
             states[whose] = max(states.get(whose, ("", "")), (person["version"], person["state"]))
     for retain in retained:
         for key, one in found.items():
-            if _scoped(retain, one) and key[1] not in retain["keys"] and one["version"] <= retain["version"]:
+            if (
+                _scoped(retain, one)
+                and key[1] not in retain["keys"]
+                and one["version"] <= retain["version"]
+            ):
                 one["deleted"] = True
     return Delivered(found, count, {whose: state for whose, (_, state) in states.items()})
 
 
 def _scoped(retain: dict[str, Any], one: Enriched) -> bool:
     if "person" in retain:
-        return [one["hospital"], one["row"]["person_id"]] == [retain["person"][k] for k in ("hospital", "person_id")]
+        return [one["hospital"], one["row"]["person_id"]] == [
+            retain["person"][k] for k in ("hospital", "person_id")
+        ]
     scope = retain["range"]
-    first, to = -1 if scope["first"] is None else scope["first"], 2**62 if scope["to"] is None else scope["to"]
+    first, to = (
+        -1 if scope["first"] is None else scope["first"],
+        2**62 if scope["to"] is None else scope["to"],
+    )
     return bool(one["hospital"] == scope["hospital"] and first < one["row"]["obs_id"] <= to)
 
 
 def plain(one: Enriched) -> Enriched:
     person = {name: value for name, value in one["person"].items() if name != "version"}
-    return {**{name: value for name, value in one.items() if name not in ("version", "origin")}, "person": person}
+    return {
+        **{name: value for name, value in one.items() if name not in ("version", "origin")},
+        "person": person,
+    }
 
 
 def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]:
@@ -140,7 +176,9 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
     lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
     with source.read() as reading:
         rows = reading.obs("1 = 1")
-        found = lookups.observations_in(reading, [(row, lookups.newest, False, "stream") for row in rows])
+        found = lookups.observations_in(
+            reading, [(row, lookups.newest, False, "stream") for row in rows]
+        )
     source.close()
     whole = [json.loads(json.dumps(msgspec.to_builtins(one))) for one in found]
     return {(name, one["row"]["obs_id"]): plain(one) for one in whole}

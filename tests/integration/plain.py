@@ -1,12 +1,14 @@
-"""The topic's last state of each key and the table's rows, both without the product's own parsing and queries."""
+"""The topic's last state of each key and the table's rows, both without the product's own parsing
+and queries.
+"""
 
 import json
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from openmrs.tables import OBS_COLUMNS
 from passport.settings import Settings
-from passport.tables import OBS_COLUMNS
 from tests import stream
 from tests.servers import Address
 
@@ -34,18 +36,28 @@ def told(settings: Settings) -> Rows:
         elif event["kind"] == "chunk":
             first, to, present = event["first"], event["to"], {*event["keys"]}
             for key in [*rows]:
-                if key not in present and (first is None or key > first) and (to is None or key <= to):
+                if (
+                    key not in present
+                    and (first is None or key > first)
+                    and (to is None or key <= to)
+                ):
                     put(key, None, version)
     return rows
 
 
 def held(address: Address, table: str = "obs") -> Rows:
     """What obs holds, of the columns that may leave the hospital."""
-    with address.connect(init_command="SET time_zone = '+00:00'") as connection, connection.cursor() as cursor:
+    with (
+        address.connect(init_command="SET time_zone = '+00:00'") as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute(f"SHOW COLUMNS FROM {table}")
         types = {row[0]: row[1].lower() for row in cursor.fetchall() if row[0] in OBS_COLUMNS}
         cursor.execute(f"SELECT {', '.join(types)} FROM {table}")
-        found = [{name: _plain(value, types[name]) for name, value in zip(types, row, strict=True)} for row in cursor]
+        found = [
+            {name: _plain(value, types[name]) for name, value in zip(types, row, strict=True)}
+            for row in cursor
+        ]
     return {row["obs_id"]: row for row in found}
 
 

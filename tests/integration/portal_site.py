@@ -39,9 +39,22 @@ ANNA, BORIS = "1199080012345678", "1198570098765432"
 SECRET_OF_BORIS = "Secret of Boris"
 AUTHOR = ObjectId("0" * 23 + "a")
 _FIELDS = {
-    "condition": lambda title, value: {"name": "PROBLEM LIST", "details": title, "diagnosis": title},
-    "medication": lambda title, value: {"name": "Medication orders", "details": title, "medicationName": title},
-    "test": lambda title, value: {"name": title, "testName": title, "details": value, "result": value},
+    "condition": lambda title, value: {
+        "name": "PROBLEM LIST",
+        "details": title,
+        "diagnosis": title,
+    },
+    "medication": lambda title, value: {
+        "name": "Medication orders",
+        "details": title,
+        "medicationName": title,
+    },
+    "test": lambda title, value: {
+        "name": title,
+        "testName": title,
+        "details": value,
+        "result": value,
+    },
     "visit": lambda title, value: {"name": "Reason for visit", "details": title, "reason": title},
 }
 
@@ -65,29 +78,57 @@ def register(db: Mongo, *national_ids: str) -> None:
         db.people.replace_one({"_id": f"kigali/{national_id}"}, link, upsert=True)
 
 
-def record(patient: str, type_: str, title: str, when: str, value: str = "", **more: Any) -> Document:
+def record(
+    patient: str, type_: str, title: str, when: str, value: str = "", **more: Any
+) -> Document:
     """As the mongo sink writes one; `more` goes into data, `origin` into openmrsData."""
     origin = {"hospitalId": "kigali", "locationName": "Outpatient Clinic", **more.pop("origin", {})}
     at = datetime.fromisoformat(when).replace(tzinfo=UTC)
-    data = {"date": when, "doctor": "Dr. Jane Smith", "hospital": HOSPITAL.name, **_FIELDS[type_](title, value), **more}
+    data = {
+        "date": when,
+        "doctor": "Dr. Jane Smith",
+        "hospital": HOSPITAL.name,
+        **_FIELDS[type_](title, value),
+        **more,
+    }
     stamps = {"createdAt": at, "updatedAt": at, "syncDate": at}
     who = {"patientId": patient, "createdBy": str(AUTHOR), "editableBy": []}
-    return {"_id": ObjectId(), "type": type_, "data": data, "openmrsData": origin, "rev": 1, **who, **stamps}
+    return {
+        "_id": ObjectId(),
+        "type": type_,
+        "data": data,
+        "openmrsData": origin,
+        "rev": 1,
+        **who,
+        **stamps,
+    }
 
 
 def void(db: Mongo, key: ObjectId) -> None:
     """As the mongo sink hides a record."""
-    gone = {"patientId": "", "data": {}, "openmrsData": {"hospitalId": "kigali"}, "removedAt": datetime.now(UTC)}
+    gone = {
+        "patientId": "",
+        "data": {},
+        "openmrsData": {"hospitalId": "kigali"},
+        "removedAt": datetime.now(UTC),
+    }
     db.medicalrecords.update_one({"_id": key}, {"$set": gone, "$inc": {"rev": 1}})
 
 
 def annas() -> list[Document]:
     """A visit with something of each type, and a test that was made four times."""
     anna, visit, day = patient_id(ANNA), {"encounterUuid": "e-1"}, "2025-11-06T10"
-    prescription = {"dosage": "2 tablets", "frequency": "Twice daily", "startDate": f"{day}:40:00", "origin": visit}
+    prescription = {
+        "dosage": "2 tablets",
+        "frequency": "Twice daily",
+        "startDate": f"{day}:40:00",
+        "origin": visit,
+    }
     smear = {"testStatus": "Abnormal", "origin": {"interpretation": "ABNORMAL", **visit}}
     return [
-        record(anna, "condition", "Malaria", f"{day}:30:00", status="Confirmed diagnosis", origin=visit),
+        record(
+            anna, "condition", "Malaria", f"{day}:30:00", status="Confirmed diagnosis", origin=visit
+        ),
         record(anna, "visit", "Fever since three days", f"{day}:10:00", origin=visit),
         record(anna, "medication", "Artemether 20 mg", f"{day}:40:00", **prescription),
         record(anna, "test", "Malarial smear", f"{day}:20:00", "Positive", **smear),
@@ -109,19 +150,33 @@ def haemoglobin(patient: str, day: str, value: float, flag: str) -> Document:
 
 
 def fill(db: Mongo) -> None:
-    """Two patients. Anna has something of each kind, and a test that was made several times; Boris one secret."""
-    db.medicalrecords.create_index([("patientId", ASCENDING), ("data.date", DESCENDING), ("_id", DESCENDING)])
-    db.users.insert_one({"_id": AUTHOR, "name": "Dr. Jane Smith", "role": "doctor", "isActive": False})
+    """Two patients. Anna has something of each kind, and a test that was made several times; Boris
+    one secret.
+    """
+    db.medicalrecords.create_index(
+        [("patientId", ASCENDING), ("data.date", DESCENDING), ("_id", DESCENDING)]
+    )
+    db.users.insert_one(
+        {"_id": AUTHOR, "name": "Dr. Jane Smith", "role": "doctor", "isActive": False}
+    )
     register(db, ANNA, BORIS)
     db.medicalrecords.insert_many(
         [*annas(), record(patient_id(BORIS), "condition", SECRET_OF_BORIS, "2025-10-01T08:00:00")]
     )
-    db.progress.insert_one({"_id": "kigali", "at_ms": datetime.now(UTC).timestamp() * 1000, "offset": 7, "version": ""})
+    db.progress.insert_one(
+        {"_id": "kigali", "at_ms": datetime.now(UTC).timestamp() * 1000, "offset": 7, "version": ""}
+    )
 
 
-def token(national_id: str = ANNA, key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+def token(
+    national_id: str = ANNA, key: str = SECRET, algorithm: str = "HS256", **claims: Any
+) -> str:
     """A session of the Passport's own; `claims` replace or, when None, remove its own."""
-    whole = {"userId": str(user_id(national_id)), "exp": datetime.now(UTC) + timedelta(hours=1), **claims}
+    whole = {
+        "userId": str(user_id(national_id)),
+        "exp": datetime.now(UTC) + timedelta(hours=1),
+        **claims,
+    }
     kept = {name: value for name, value in whole.items() if value is not None}
     return jwt.encode(kept, key, algorithm=algorithm)
 
@@ -153,7 +208,9 @@ class Site:
 def settings(**changes: Any) -> Portal:
     hashed = bcrypt.hashpw(OPERATORS_PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     operators = Operators(password_hash=hashed, sample_s=1)
-    return Portal(**{"jwt_secret": SECRET, "https": False, "port": 0, "operators": operators, **changes})
+    return Portal(
+        **{"jwt_secret": SECRET, "https": False, "port": 0, "operators": operators, **changes}
+    )
 
 
 @contextlib.contextmanager
@@ -175,7 +232,9 @@ def running(db: Mongo, rows: Sequence[Document] = (), **changes: Any) -> Iterato
 
 
 @contextlib.contextmanager
-def opened(mongo_url: str, rows: Sequence[Document] = (), *listeners: CommandListener) -> Iterator[Site]:
+def opened(
+    mongo_url: str, rows: Sequence[Document] = (), *listeners: CommandListener
+) -> Iterator[Site]:
     """A Passport of its own and its portal; `listeners` hear what the portal alone sends."""
     name = fresh_name()
     with (

@@ -1,4 +1,6 @@
-"""What a destination would hold after a hospital's partition of the topic: newest version of each row wins."""
+"""What a destination would hold after a hospital's partition of the topic: newest version of each
+row wins.
+"""
 
 from typing import Any
 
@@ -24,20 +26,29 @@ def settings_for(address: Address, bootstrap: str, topic: str, **hospital: Any) 
         "mysql": address.settings(),
         **hospital,
     }
-    kafka = Kafka(bootstrap=bootstrap, topic=topic, positions_topic=f"{topic}-p", dead_letters_topic=f"{topic}-d")
+    kafka = Kafka(
+        bootstrap=bootstrap,
+        topic=topic,
+        positions_topic=f"{topic}-p",
+        dead_letters_topic=f"{topic}-d",
+    )
     return Settings(hospitals={HOSPITAL: Hospital(**values)}, kafka=kafka, destinations={})
 
 
 def read(bootstrap: str, topic: str, start: int = 0) -> list[ChangeEvent]:
     """The events from offset `start` to the end."""
     place = TopicPartition(topic, 0)
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest")
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest"
+    )
     consumer.assign([place])
     end = consumer.end_offsets([place])[place]
     consumer.seek(place, start)
     events: list[ChangeEvent] = []
     while consumer.position(place) < end:
-        events += [ChangeEvent.parse(record.value) for record in consumer.poll(1_000).get(place, ())]
+        events += [
+            ChangeEvent.parse(record.value) for record in consumer.poll(1_000).get(place, ())
+        ]
     consumer.close()
     return events
 
@@ -53,7 +64,9 @@ def folded(events: list[ChangeEvent]) -> dict[int, Row]:
                 rows[key] = version, event.row
         elif event.kind == "chunk":
             first, to, there = event.first, event.to, set(event.keys)
-            within = [key for key in rows if (first is None or key > first) and (to is None or key <= to)]
+            within = [
+                key for key in rows if (first is None or key > first) and (to is None or key <= to)
+            ]
             for key in set(within) - there:
                 if rows[key][0] <= version:
                     del rows[key]

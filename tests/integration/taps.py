@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdc.binlog import Alive, BinlogStream, Item
+from cdc.binlog.stream import Alive, BinlogStream, Item
 from dev.stack import MariaDB, MySQL
-from passport.tables import NOTICE_KEYS, OBS_COLUMNS
-from passport.values import COLUMN_INFO_SQL, ColumnInfo
+from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.values import COLUMN_INFO_SQL, ColumnInfo
 from passport.version import Position
 
 PATIENCE_S = 60
@@ -33,7 +33,10 @@ class Tap:
 
     def execute(self, *statements: str) -> Any:
         """Of one session; rows of the last statement."""
-        with self.server.connect(database=self.database) as connection, connection.cursor() as cursor:
+        with (
+            self.server.connect(database=self.database) as connection,
+            connection.cursor() as cursor,
+        ):
             for statement in statements:
                 cursor.execute(statement)
             return cursor.fetchall()
@@ -58,9 +61,16 @@ class Tap:
                 found.setdefault(table, []).append(info)
         return found
 
-    def stream(self, start: Position | None, *, gtid_set: str | None = "", **options: Any) -> BinlogStream:
+    def stream(
+        self, start: Position | None, *, gtid_set: str | None = "", **options: Any
+    ) -> BinlogStream:
         """A stream with an own server id."""
-        options = {"connect": self.server.connect, "columns": self.columns(), "server_id": 4711, **options}
+        options = {
+            "connect": self.server.connect,
+            "columns": self.columns(),
+            "server_id": 4711,
+            **options,
+        }
         return BinlogStream(
             flavour=self.flavour,
             start=start,
@@ -71,7 +81,9 @@ class Tap:
             **options,
         )
 
-    def read(self, start: Position | None, end: Position | None = None, **options: Any) -> list[Item]:
+    def read(
+        self, start: Position | None, end: Position | None = None, **options: Any
+    ) -> list[Item]:
         """All items from `start` to `end`, or to where the binlog ends now."""
         stream = self.stream(start, **options)
         try:
@@ -95,7 +107,9 @@ def until(stream: BinlogStream, end: Position) -> list[Item]:
         items += found
         if stream.position != reached:
             deadline, reached = time.monotonic() + PATIENCE_S, stream.position
-        assert found or time.monotonic() < deadline, f"nothing more behind {stream.position}, the end is {end}"
+        assert found or time.monotonic() < deadline, (
+            f"nothing more behind {stream.position}, the end is {end}"
+        )
     return items
 
 

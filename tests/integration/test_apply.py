@@ -1,4 +1,6 @@
-"""What a consumer makes of chunks, notices and failing writes, one at a time; the mutants rest on it."""
+"""What a consumer makes of chunks, notices and failing writes, one at a time; the mutants rest on
+it.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -7,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from cdc import backfill
-from consumers.sinks import Outcome
-from consumers.sinks.jsonl import JsonLines
+from destinations.jsonl import JsonLines
 from passport.errors import Retry
-from passport.observation import Observation
+from passport.facts import Observation
 from passport.settings import Settings
+from passport.sink import Outcome
 from tests.integration.consuming import Server, assert_equal, consume, hospital, read, settings
 
 
@@ -30,14 +32,25 @@ class Kigali:
 def kigali(own_mariadb: Callable[..., Server], kafka_bootstrap: str, tmp_path: Path) -> Kigali:
     server = own_mariadb()
     hospital(server, patients=3)
-    found = Kigali(server, settings({"kigali": server}, kafka_bootstrap, tmp_path / "out"), tmp_path / "out")
+    found = Kigali(
+        server, settings({"kigali": server}, kafka_bootstrap, tmp_path / "out"), tmp_path / "out"
+    )
     found.bring()
     return found
 
 
 def test_a_row_that_a_chunk_has_not_is_gone(kigali: Kigali) -> None:
-    kigali.server.execute("USE openmrs", "SET sql_log_bin = 0", "DELETE FROM obs WHERE obs_id IN (3, 4)")
-    backfill.run("kigali", kigali.settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
+    kigali.server.execute(
+        "USE openmrs", "SET sql_log_bin = 0", "DELETE FROM obs WHERE obs_id IN (3, 4)"
+    )
+    backfill.run(
+        "kigali",
+        kigali.settings,
+        first=None,
+        to=None,
+        stop=threading.Event(),
+        progress=lambda *_: None,
+    )
     consume(kigali.settings)
     assert_equal(kigali.settings, kigali.path)
 
@@ -71,7 +84,9 @@ def test_a_write_that_fails_comes_again(kigali: Kigali, monkeypatch: pytest.Monk
     assert_equal(kigali.settings, kigali.path)
 
 
-def test_a_write_that_fails_comes_again_after_a_restart(kigali: Kigali, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_comes_again_after_a_restart(
+    kigali: Kigali, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed = failing(monkeypatch, ConnectionAbortedError())
     kigali.server.execute("USE openmrs", "UPDATE obs SET comments = 'changed' WHERE obs_id < 20")
     with pytest.raises(ConnectionAbortedError):

@@ -1,4 +1,6 @@
-"""`make audit`: what is known against a locked dependency fails it; an advisory database out of reach is said."""
+"""`make audit`: what is known against a locked dependency fails it; an advisory database out of
+reach is said.
+"""
 
 import json
 import subprocess
@@ -33,7 +35,9 @@ def osv(*bad: str) -> Iterator[str]:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["queries"]
             known = {"vulns": [{name: ADVISORY[name] for name in ("id", "modified")}]}
-            self.answer({"results": [known if one["package"]["name"] in bad else {} for one in asked]})
+            self.answer(
+                {"results": [known if one["package"]["name"] in bad else {} for one in asked]}
+            )
 
         def do_GET(self) -> None:
             self.answer(ADVISORY)
@@ -57,7 +61,9 @@ def osv(*bad: str) -> Iterator[str]:
 def audit(url: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environ = environment({"OSV_URL": url, **variables})
     words = ["make", "--no-print-directory", "audit"]
-    return subprocess.run(words, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        words, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize(("bad", "passes"), [((), True), (("pymysql",), False)])
@@ -70,7 +76,9 @@ def test_what_is_known_against_a_dependency_fails(bad: tuple[str, ...], passes: 
 
 
 @pytest.mark.parametrize(("strict", "passes"), [("", True), ("1", False)])
-def test_a_database_out_of_reach_is_said_and_no_failure_unless_strict(strict: str, passes: bool) -> None:
+def test_a_database_out_of_reach_is_said_and_no_failure_unless_strict(
+    strict: str, passes: bool
+) -> None:
     found = audit("http://127.0.0.1:1", STRICT=strict)
     assert "NOT AUDITED" in found.stderr
     assert (found.returncode == 0) is passes

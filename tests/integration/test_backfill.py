@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdc import backfill
-from cdc.position import Positions
+from cdc.positions import Positions
 from dev.stack import MariaDB, MySQL
 from passport.errors import NotReady
 from tests import stream
@@ -17,7 +17,9 @@ from tests.integration import consuming
 from tests.reader_process import catch_up
 
 
-def test_a_backfill_brings_what_no_stream_showed(own_mariadb: Callable[..., MariaDB], kafka_bootstrap: str) -> None:
+def test_a_backfill_brings_what_no_stream_showed(
+    own_mariadb: Callable[..., MariaDB], kafka_bootstrap: str
+) -> None:
     server = own_mariadb()
     address = hospital(server, patients=5)
     settings = reading(address, kafka_bootstrap)
@@ -46,12 +48,21 @@ def test_a_backfill_brings_what_no_stream_showed(own_mariadb: Callable[..., Mari
     assert len({share for _, share in told}) > 2
 
 
-def test_without_a_stream_there_is_nothing_to_join(own_mariadb: Callable[..., MariaDB], kafka_bootstrap: str) -> None:
+def test_without_a_stream_there_is_nothing_to_join(
+    own_mariadb: Callable[..., MariaDB], kafka_bootstrap: str
+) -> None:
     address = hospital(own_mariadb(), patients=1)
     settings = reading(address, kafka_bootstrap)
     Positions.ensure(settings)
     with pytest.raises(NotReady, match="kigali: no stream has been started"):
-        backfill.run("kigali", settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
+        backfill.run(
+            "kigali",
+            settings,
+            first=None,
+            to=None,
+            stop=threading.Event(),
+            progress=lambda *_: None,
+        )
     with pytest.raises(NotReady, match="kigali: no stream has been started"):
         backfill.persons("kigali", settings, [7])
 
@@ -90,16 +101,24 @@ def test_a_person_is_read_whole_again(
 
 
 @pytest.mark.parametrize("kind", [MariaDB, MySQL])
-def test_a_person_whose_key_changes(own: Any, kafka_bootstrap: str, tmp_path: Path, kind: Any) -> None:
-    """obs.person_id follows by ON UPDATE CASCADE, of which MariaDB writes nothing to its binlog; MySQL 9.7 does."""
+def test_a_person_whose_key_changes(
+    own: Any, kafka_bootstrap: str, tmp_path: Path, kind: Any
+) -> None:
+    """obs.person_id follows by ON UPDATE CASCADE, of which MariaDB writes nothing to its binlog;
+    MySQL 9.7 does.
+    """
     kigali = own(kind)
     consuming.hospital(kigali, patients=5)
     old, new = busiest(kigali), 900_000
-    kigali.execute(  # whatever else of a patient refers to the key without a cascade forbids the change
+    # whatever else of a patient refers to the key without a cascade forbids the change
+    kigali.execute(
         "USE openmrs",
         "SET SESSION foreign_key_checks = 0",
         f"UPDATE encounter SET visit_id = NULL WHERE patient_id = {old}",
-        *[f"DELETE FROM {table} WHERE patient_id = {old}" for table in ("patient_identifier", "visit")],
+        *[
+            f"DELETE FROM {table} WHERE patient_id = {old}"
+            for table in ("patient_identifier", "visit")
+        ],
         f"DELETE FROM person_merge_log WHERE {old} IN (winner_person_id, loser_person_id)",
     )
     given = consuming.settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
@@ -112,7 +131,9 @@ def test_a_person_whose_key_changes(own: Any, kafka_bootstrap: str, tmp_path: Pa
     assert moved > 3
     consuming.read(given)
     events = stream.records(given)[seen:]
-    assert ({"person_id": old}, {"person_id": new}) in [one.keys for one in events if one.source.table == "person"]
+    assert ({"person_id": old}, {"person_id": new}) in [
+        one.keys for one in events if one.source.table == "person"
+    ]
     assert len([*stream.changes(events)]) == (moved if kind is MySQL else 0)
     consuming.consume(given)
     after = consuming.assert_equal(given, path)

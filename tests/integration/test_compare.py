@@ -1,4 +1,6 @@
-"""Beside a real stream: what no event told of is found and repaired, and a healthy pipeline publishes nothing."""
+"""Beside a real stream: what no event told of is found and repaired, and a healthy pipeline
+publishes nothing.
+"""
 
 import threading
 from datetime import datetime, timedelta
@@ -58,7 +60,9 @@ class Way:
         return [event for event in self.events() if event.kind == "notice" and event.op == "r"]
 
     def matched(self) -> list[int]:
-        return [one["personId"] for one in self.mongo["people"].find({"patientId": {"$type": "string"}})]
+        return [
+            one["personId"] for one in self.mongo["people"].find({"patientId": {"$type": "string"}})
+        ]
 
 
 @pytest.fixture
@@ -75,14 +79,20 @@ def way(
     monkeypatch.setattr("reconcile.compare.SETTLE_S", 0.05)
     options = {"uri": mongo_url, "database": mongo_database.name, "link_key": "k" * 32}
     given = settings_for(
-        flavour_database, kafka_bootstrap, topic, capture="binlog", national_id_type=people.NATIONAL_ID_TYPE
+        flavour_database,
+        kafka_bootstrap,
+        topic,
+        capture="binlog",
+        national_id_type=people.NATIONAL_ID_TYPE,
     )
     destination = {"passport": Destination(type="mongo", options=options)}
     cdc = given.cdc.model_copy(update={"heartbeat_s": 0.2})
     settings = given.model_copy(update={"destinations": destination, "cdc": cdc})
     with flavour_database.connect() as connection:
         generator.create(connection, seed=6, patients=60, visits=2)
-        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)[::2]])
+        registration.passport_patients(
+            mongo_database, [one for _, one in registration.registrable(connection)[::2]]
+        )
     there = Way(flavour_database, settings, mongo_database)
     there.bring()
     return there
@@ -123,11 +133,16 @@ def test_row_50_what_the_binlog_does_not_have_is_repaired(way: Way) -> None:
 
 
 def test_what_a_trigger_does_behind_a_statement_is_repaired(way: Way) -> None:
-    """Statement-based, on a table that nobody watches: the binlog has its text, which does not name obs."""
+    """Statement-based, on a table that nobody watches: the binlog has its text, which does not name
+    obs.
+    """
     person = way.matched()[0]
-    action = "UPDATE obs SET voided = 1, date_voided = NOW() WHERE person_id = NEW.person AND voided = 0"
+    action = (
+        "UPDATE obs SET voided = 1, date_voided = NOW() WHERE person_id = NEW.person AND voided = 0"
+    )
     way.execute(
-        "CREATE TABLE billing (person INT)", f"CREATE TRIGGER billed AFTER INSERT ON billing FOR EACH ROW {action}"
+        "CREATE TABLE billing (person INT)",
+        f"CREATE TRIGGER billed AFTER INSERT ON billing FOR EACH ROW {action}",
     )
     way.bring()
     before = len(way.events())
@@ -138,7 +153,9 @@ def test_what_a_trigger_does_behind_a_statement_is_repaired(way: Way) -> None:
     )
     assert changed == ((0,),), "the trigger did it"
     way.bring()
-    assert not [event for event in way.events()[before:] if event.kind != "heartbeat"], "no stream shows it"
+    assert not [event for event in way.events()[before:] if event.kind != "heartbeat"], (
+        "no stream shows it"
+    )
     assert not verify(way.settings, "passport").equal
     assert way.compare() == 1
     way.bring()
@@ -205,7 +222,9 @@ def test_a_destination_that_is_behind_is_not_judged(way: Way) -> None:
 
 
 def test_a_snapshot_that_is_applied_in_part_is_not_judged(way: Way) -> None:
-    """Its rows have one version: by that alone the destination would be there with the first of them."""
+    """Its rows have one version: by that alone the destination would be there with the first of
+    them.
+    """
     query = {"_id": HOSPITAL}
     at = way.mongo["progress"].find_one(query)
     assert at
@@ -232,11 +251,23 @@ def test_numbers_and_texts_at_their_limits_are_equal(way: Way) -> None:
         "-0.0",
         "3e-5",
     )
-    texts = ("'#|~'", "'日本語'", "''", "'a''b\\\\c'", "REPEAT('é', 30000)", "'line\\nbreak'", "'  trailing  '")
-    into = f"INSERT INTO obs ({COPY.replace('value_numeric, ', '')}, value_numeric, value_text, uuid)"
+    texts = (
+        "'#|~'",
+        "'日本語'",
+        "''",
+        "'a''b\\\\c'",
+        "REPEAT('é', 30000)",
+        "'line\\nbreak'",
+        "'  trailing  '",
+    )
+    into = (
+        f"INSERT INTO obs ({COPY.replace('value_numeric, ', '')}, value_numeric, value_text, uuid)"
+    )
     columns = COPY.replace("value_numeric, ", "")
     for value in [*(f"{number}, NULL" for number in numbers), *(f"NULL, {text}" for text in texts)]:
-        way.execute(f"{into} SELECT {columns}, {value}, UUID() FROM obs WHERE person_id = {person} LIMIT 1")
+        way.execute(
+            f"{into} SELECT {columns}, {value}, UUID() FROM obs WHERE person_id = {person} LIMIT 1"
+        )
     way.bring()
     assert way.compare() == 0
     assert verify(way.settings, "passport").equal
@@ -251,16 +282,22 @@ def test_a_polled_hospital_is_not_compared_here(way: Way) -> None:
 
 @pytest.mark.parametrize("mysql_flavour", ["mariadb"], indirect=True)
 def test_a_record_of_an_older_epoch_that_lands_late_brings_no_row_back(way: Way) -> None:
-    """A reader was cut off with the record of a new row unsent; the row went in the gap, and left no tombstone."""
+    """A reader was cut off with the record of a new row unsent; the row went in the gap, and left
+    no tombstone.
+    """
     names = {name: f"{way.settings.kafka.topic}.{name}" for name in ("topic", "positions_topic")}
     cut_off = way.settings.model_copy(update={"kafka": way.settings.kafka.model_copy(update=names)})
     stop = threading.Event()
     reader.run(HOSPITAL, cut_off, until_caught_up=True, stop=stop)
     held = Publisher(way.settings.kafka, HOSPITAL, 0)
     person = f"SELECT {COPY}, UUID() FROM obs WHERE person_id = {way.matched()[0]} LIMIT 1"
-    [(born,)] = way.execute(f"INSERT INTO obs ({COPY}, uuid) {person}", "SELECT MAX(obs_id) FROM obs")
+    [(born,)] = way.execute(
+        f"INSERT INTO obs ({COPY}, uuid) {person}", "SELECT MAX(obs_id) FROM obs"
+    )
     reader.run(HOSPITAL, cut_off, until_caught_up=True, stop=stop)
-    records = [event for event in read(cut_off.kafka.bootstrap, cut_off.kafka.topic) if event.kind == "row"]
+    records = [
+        event for event in read(cut_off.kafka.bootstrap, cut_off.kafka.topic) if event.kind == "row"
+    ]
     [late] = [event for event in records if event.row["obs_id"] == born]
     way.execute(f"DELETE FROM obs WHERE obs_id = {born}")
     reader.run(HOSPITAL, way.settings, until_caught_up=True, stop=stop, new_epoch=True)
@@ -289,7 +326,9 @@ def said(way: Way, hours: str) -> list[Any]:
     stop = threading.Event()
     with capture_logs() as lines:
         thread = threading.Thread(
-            target=compare.run, args=(HOSPITAL, settings, "passport"), kwargs={"once": False, "stop": stop}
+            target=compare.run,
+            args=(HOSPITAL, settings, "passport"),
+            kwargs={"once": False, "stop": stop},
         )
         thread.start()
         try:
@@ -306,11 +345,15 @@ def said(way: Way, hours: str) -> list[Any]:
 def test_verify_repairs_who_differs(way: Way) -> None:
     one, other = way.matched()[:2]
     way.mongo["observations"].delete_one({"personId": one, "deleted": False})
-    way.mongo["medicalrecords"].update_one({"openmrsData.personId": other}, {"$set": {"data.title": "tampered"}})
+    way.mongo["medicalrecords"].update_one(
+        {"openmrsData.personId": other}, {"$set": {"data.title": "tampered"}}
+    )
     report = verify(way.settings, "passport", repair=True)
     assert not report.equal
     assert report.hospitals[HOSPITAL].asked == 2
-    assert [key["person_id"] for notice in way.repairs() for key in notice.keys] == sorted((one, other))
+    assert [key["person_id"] for notice in way.repairs() for key in notice.keys] == sorted(
+        (one, other)
+    )
     way.bring()
     assert verify(way.settings, "passport", repair=True).equal
     assert len(way.repairs()) == 1

@@ -1,4 +1,6 @@
-"""obs is altered, emptied, swapped, made anew: between a snapshot's chunks, while writers work, while nobody reads."""
+"""obs is altered, emptied, swapped, made anew: between a snapshot's chunks, while writers work,
+while nobody reads.
+"""
 
 import functools
 import itertools
@@ -13,28 +15,42 @@ from prometheus_client import REGISTRY
 
 from dev.hospital.clinic import BUSY
 from dev.stack import MariaDB, MySQL
+from openmrs.read import ANY_POSITION, Source
+from openmrs.tables import OBS_COLUMNS
 from passport.errors import NotReady, Retry
 from passport.settings import LoadBudget, Settings
-from passport.source import ANY_SNAPSHOT, Source
-from passport.tables import OBS_COLUMNS
 from tests.hospitals import Server, clinic, eventually, hospital, reading, saved
 from tests.integration.plain import held, told
 from tests.reader_process import catch_up, running
 
 # What both have by default is in `make test`, the others take their time in `make test-long`.
-DEFAULTS, OTHERS = ["mariadb-NO_LOG", "mysql-MINIMAL"], ["mariadb-FULL", "mariadb-MINIMAL", "mysql-FULL"]
+DEFAULTS, OTHERS = (
+    ["mariadb-NO_LOG", "mysql-MINIMAL"],
+    ["mariadb-FULL", "mariadb-MINIMAL", "mysql-FULL"],
+)
 SETTINGS = [*DEFAULTS, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)]
-REST = [("mariadb-NO_LOG", False), ("mysql-MINIMAL", True), *itertools.product(OTHERS, [True, False])]
+REST = [
+    ("mariadb-NO_LOG", False),
+    ("mysql-MINIMAL", True),
+    *itertools.product(OTHERS, [True, False]),
+]
 PRIVATE = "kept at the hospital"
 ROWS = 40
 FEW = "obs_id, person_id, obs_datetime, date_created, uuid"
-SHARED = ", ".join(sorted({*OBS_COLUMNS, "void_reason", "voided_by", "accession_number"} - {"value_boolean"}))
+SHARED = ", ".join(
+    sorted({*OBS_COLUMNS, "void_reason", "voided_by", "accession_number"} - {"value_boolean"})
+)
 
-# Each on an obs as OpenMRS has it; two columns of one type change places or names where nothing but a name tells them.
+# Each on an obs as OpenMRS has it; two columns of one type change places or names where nothing but
+# a name tells them.
 DDL = {
-    "a column with a default": ["ALTER TABLE obs ADD COLUMN value_boolean TINYINT DEFAULT 1 AFTER obs_id"],
+    "a column with a default": [
+        "ALTER TABLE obs ADD COLUMN value_boolean TINYINT DEFAULT 1 AFTER obs_id"
+    ],
     "a column less": ["ALTER TABLE obs DROP COLUMN form_namespace_and_path"],
-    "another type": ["ALTER TABLE obs MODIFY value_numeric DECIMAL(12,3), MODIFY obs_datetime DATETIME(3) NOT NULL"],
+    "another type": [
+        "ALTER TABLE obs MODIFY value_numeric DECIMAL(12,3), MODIFY obs_datetime DATETIME(3) NOT NULL"
+    ],
     "two names exchanged": [
         "ALTER TABLE obs CHANGE comments spare VARCHAR(255)",
         "UPDATE obs SET uuid = UUID() LIMIT 2",
@@ -42,14 +58,21 @@ DDL = {
     ],
     "two places exchanged": ["ALTER TABLE obs MODIFY void_reason VARCHAR(255) AFTER value_complex"],
     "truncated": ["TRUNCATE TABLE obs"],
-    "dropped and made anew": ["CREATE TABLE spare LIKE obs", "DROP TABLE obs", "CREATE TABLE obs LIKE spare"],
+    "dropped and made anew": [
+        "CREATE TABLE spare LIKE obs",
+        "DROP TABLE obs",
+        "CREATE TABLE obs LIKE spare",
+    ],
     "swapped for another": [
         "CREATE TABLE spare LIKE obs",
         "ALTER TABLE spare MODIFY comments VARCHAR(255) FIRST, DROP COLUMN interpretation",
         f"INSERT INTO spare ({FEW}) SELECT {FEW} FROM obs WHERE obs_id % 2",
         "RENAME TABLE obs TO before_it, spare TO obs",
     ],
-    "statement": ["SET SESSION binlog_format = STATEMENT", "DELETE FROM obs ORDER BY obs_id DESC LIMIT 3"],
+    "statement": [
+        "SET SESSION binlog_format = STATEMENT",
+        "DELETE FROM obs ORDER BY obs_id DESC LIMIT 3",
+    ],
 }
 
 
@@ -109,7 +132,9 @@ class Site:
 @pytest.fixture(scope="module")
 def sites(module_own: Callable[..., Any]) -> Callable[[str], Site]:
     """By flavour, each made when it is first asked for."""
-    return functools.cache(lambda flavour: Site(module_own(MariaDB if flavour == "mariadb" else MySQL)))
+    return functools.cache(
+        lambda flavour: Site(module_own(MariaDB if flavour == "mariadb" else MySQL))
+    )
 
 
 @pytest.fixture(params=SETTINGS)
@@ -133,14 +158,18 @@ class Progress(NamedTuple):
 def progress(settings: Settings) -> Progress:
     found = saved(settings)
     assert found.snapshot is not None
-    return Progress((found.epoch, found.snapshot.number), found.snapshot.next_key, found.snapshot.state)
+    return Progress(
+        (found.epoch, found.snapshot.number), found.snapshot.next_key, found.snapshot.state
+    )
 
 
 def assert_equal(settings: Settings, site: Site, name: str) -> None:
     there = told(settings)
     assert there == held(site.address), name
     private = [key for key, row in there.items() if PRIVATE in (row.get("comments") or "")]
-    assert bool(private) == (name == "two names exchanged"), "only what is called comments leaves the hospital"
+    assert bool(private) == (name == "two names exchanged"), (
+        "only what is called comments leaves the hospital"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,8 +182,12 @@ def assert_equal(settings: Settings, site: Site, name: str) -> None:
     indirect=["site"],
 )
 def test_row_51_between_chunks(site: Site, kafka_bootstrap: str, live: bool) -> None:
-    """A snapshot is in its middle when the table changes, and the reader works on, or has just stopped."""
-    settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10, "rows_per_s": 8})
+    """A snapshot is in its middle when the table changes, and the reader works on, or has just
+    stopped.
+    """
+    settings = reading(
+        site.address, kafka_bootstrap, load_budget={"chunk_rows": 10, "rows_per_s": 8}
+    )
     catch_up(at_ease(settings))
     for name, statements in DDL.items():
         site.restore()
@@ -183,7 +216,9 @@ def reached_the_middle(settings: Settings) -> Progress:
 
 def at_ease(settings: Settings) -> Settings:
     """The same, and the server may be asked as much as it takes."""
-    kigali = settings.hospitals["kigali"].model_copy(update={"load_budget": LoadBudget(queries_per_s=10_000)})
+    kigali = settings.hospitals["kigali"].model_copy(
+        update={"load_budget": LoadBudget(queries_per_s=10_000)}
+    )
     return settings.model_copy(update={"hospitals": {"kigali": kigali}})
 
 
@@ -221,7 +256,11 @@ def by_triggers(site: Site) -> None:
         "DELETE IGNORE FROM _obs_new WHERE obs_id <=> OLD.obs_id",
         f"REPLACE INTO _obs_new ({SHARED}) VALUES ({new})",
     )
-    for event, action in (("DELETE", take), ("UPDATE", f"BEGIN {take}; {put}; END"), ("INSERT", put)):
+    for event, action in (
+        ("DELETE", take),
+        ("UPDATE", f"BEGIN {take}; {put}; END"),
+        ("INSERT", put),
+    ):
         site.patiently(f"CREATE TRIGGER osc_{event} AFTER {event} ON obs FOR EACH ROW {action}")
     copied(site)
     site.patiently("RENAME TABLE obs TO _obs_old, _obs_new TO obs")
@@ -229,16 +268,22 @@ def by_triggers(site: Site) -> None:
 
 
 def by_ghost(site: Site) -> None:
-    """gh-ost's cut-over: under a lock the last changes go over; a RENAME waits for it, and comes before all else."""
+    """gh-ost's cut-over: under a lock the last changes go over; a RENAME waits for it, and comes
+    before all else.
+    """
     copied(site)
     site.patiently("CREATE TABLE _obs_old (sentry INT)")
     with site.address.connect() as session, session.cursor() as cursor:
         cursor.execute("LOCK TABLES obs WRITE, obs AS o READ, _obs_new WRITE, _obs_old WRITE")
         cursor.execute("DELETE FROM _obs_new")
         cursor.execute(f"INSERT INTO _obs_new ({SHARED}) SELECT {SHARED} FROM obs AS o")
-        swap = threading.Thread(target=site.patiently, args=("RENAME TABLE obs TO _obs_old, _obs_new TO obs",))
+        swap = threading.Thread(
+            target=site.patiently, args=("RENAME TABLE obs TO _obs_old, _obs_new TO obs",)
+        )
         swap.start()
-        with eventually(lambda: any("RENAME" in str(row[7]) for row in site.address.execute("SHOW PROCESSLIST"))):
+        with eventually(
+            lambda: any("RENAME" in str(row[7]) for row in site.address.execute("SHOW PROCESSLIST"))
+        ):
             pass
         cursor.execute("DROP TABLE _obs_old")
         cursor.execute("UNLOCK TABLES")
@@ -249,8 +294,12 @@ def by_ghost(site: Site) -> None:
 def test_swapped_under_load(
     site: Site, kafka_bootstrap: str, tool: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Columns in another order, and one more; somebody works in the hospital before, while and after."""
-    monkeypatch.setattr("dev.hospital.clinic.BUSY", BUSY | {1412})  # a transaction that was open when it was swapped
+    """Columns in another order, and one more; somebody works in the hospital before, while and
+    after.
+    """
+    monkeypatch.setattr(
+        "dev.hospital.clinic.BUSY", BUSY | {1412}
+    )  # a transaction that was open when it was swapped
     settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10})
     site.run(
         "DROP TABLE IF EXISTS _obs_new, _obs_old",
@@ -272,20 +321,22 @@ def test_swapped_under_load(
 
 
 def test_altered_since_its_columns_were_read(site: Site) -> None:
-    """As a snapshot's chunk, or a lookup, may find it before the reader has come to the DDL: not an end, read again."""
+    """As a snapshot's chunk, or a lookup, may find it before the reader has come to the DDL: not an
+    end, read again.
+    """
     source = Source("kigali", site.address.settings())
     source.columns()
     for statement in ("ALTER TABLE obs DROP COLUMN interpretation", "RENAME TABLE obs TO spare"):
         site.run(statement)
-        with pytest.raises(Retry, match="altered"), source.read(ANY_SNAPSHOT) as reading:
+        with pytest.raises(Retry, match="altered"), source.read(ANY_POSITION) as reading:
             reading.obs("1 = 1")
         if "RENAME" in statement:
             with pytest.raises(NotReady, match="obs is not there"):
                 source.columns()
             site.run("RENAME TABLE spare TO obs")
-        with source.read(ANY_SNAPSHOT) as reading:
+        with source.read(ANY_POSITION) as reading:
             assert {row["obs_id"]: row for row in reading.obs("1 = 1")} == held(site.address)
-    with source.read(ANY_SNAPSHOT) as reading:
+    with source.read(ANY_POSITION) as reading:
         site.run("ALTER TABLE obs MODIFY comments TEXT, ADD COLUMN value_boolean TINYINT FIRST")
         with pytest.raises(Retry, match="altered"):
             reading.obs("1 = 1")

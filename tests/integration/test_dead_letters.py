@@ -7,10 +7,10 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from consumers import dead_letters, worker
-from consumers.sinks import Sink
 from passport.errors import Fatal
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Settings
+from passport.sink import Sink
 from passport.version import Version
 from tests.integration.consuming import Server, consume, delivered, hospital, read, settings
 
@@ -34,7 +34,10 @@ def given(own_mariadb: Callable[..., Server], kafka_bootstrap: str, tmp_path: Pa
     return made
 
 
-HEADERS = [("ce_type", b"row"), ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+HEADERS = [
+    ("ce_type", b"row"),
+    ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+]
 
 
 def send(given: Settings, *values: bytes) -> None:
@@ -46,8 +49,12 @@ def send(given: Settings, *values: bytes) -> None:
 
 def event(**fields: object) -> ChangeEvent:
     version = str(Version(1, 1, 4, 1))
-    source = EventSource("kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, version, "binlog")
-    return ChangeEvent("row", source, 1, "u", None, {"obs_id": 3, "comments": SECRET, **fields}, "t")
+    source = EventSource(
+        "kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, version, "binlog"
+    )
+    return ChangeEvent(
+        "row", source, 1, "u", None, {"obs_id": 3, "comments": SECRET, **fields}, "t"
+    )
 
 
 def sink(given: Settings) -> Callable[[str], Sink]:
@@ -58,11 +65,22 @@ def test_a_row_is_read_again_at_its_hospital(given: Settings, tmp_path: Path) ->
     send(given, event().encode())
     consume(given)
     (letter,) = dead_letters.listed(given)
-    assert (letter.reason, letter.kind, letter.hospital, letter.destination) == ("malformed", "row", "kigali", "file")
+    assert (letter.reason, letter.kind, letter.hospital, letter.destination) == (
+        "malformed",
+        "row",
+        "kigali",
+        "file",
+    )
     assert delivered(tmp_path / "out").rows["kigali", 3]["row"]["comments"] != "unseen"
-    assert dead_letters.retry(given, [letter.id], sink(given)) == [dead_letters.Retried(letter.id, settled=True)]
+    assert dead_letters.retry(given, [letter.id], sink(given)) == [
+        dead_letters.Retried(letter.id, settled=True)
+    ]
     found = delivered(tmp_path / "out").rows["kigali", 3]
-    assert (found["row"]["comments"], found["origin"], found["deleted"]) == ("unseen", "reread", False)
+    assert (found["row"]["comments"], found["origin"], found["deleted"]) == (
+        "unseen",
+        "reread",
+        False,
+    )
     assert found["place"]["name"].endswith("unseen")
     assert dead_letters.listed(given) == []
     assert dead_letters.retry(given, None, sink(given)) == []
@@ -83,7 +101,10 @@ def test_what_cannot_be_read_stays(given: Settings) -> None:
     send(given, b"{" + SECRET.encode(), event().encode().replace(b'{"v":1,', b'{"v":2,'))
     consume(given)
     tried = dead_letters.retry(given, None, sink(given))
-    assert [(one.settled, one.reason) for one in tried] == [(False, "malformed"), (False, "unknown_version")]
+    assert [(one.settled, one.reason) for one in tried] == [
+        (False, "malformed"),
+        (False, "unknown_version"),
+    ]
     assert len(dead_letters.listed(given)) == 2
     assert dead_letters.listed(given, hospital="butare") == []
     assert dead_letters.listed(given, destination="mongo") == []
@@ -93,7 +114,10 @@ def test_content_is_shown_on_demand_only(given: Settings) -> None:
     send(given, event().encode())
     consume(given)
     (letter,) = dead_letters.listed(given)
-    hidden, shown = dead_letters.show(given, letter.id), dead_letters.show(given, letter.id, reveal=True)
+    hidden, shown = (
+        dead_letters.show(given, letter.id),
+        dead_letters.show(given, letter.id, reveal=True),
+    )
     assert (hidden.value, hidden.kind) == (None, "row")
     assert shown.value is not None
     assert SECRET in shown.value
@@ -114,6 +138,8 @@ def test_headers_say_where_and_why_and_nothing_of_a_patient(given: Settings) -> 
     assert headers["_dlq.errors.original.topic"] == given.kafka.topic.encode()
     assert headers["_dlq.errors.original.partition"] == b"0"
     assert headers["_dlq.errors.disposition"] == b"PARKED"
-    assert headers.items() >= dict(HEADERS).items(), "what is parked can still be found in its trace"
+    assert headers.items() >= dict(HEADERS).items(), (
+        "what is parked can still be found in its trace"
+    )
     assert int(headers["_dlq.errors.original.offset"]) > 0
     assert SECRET.encode() not in b"".join(headers.values()) + record.key

@@ -31,13 +31,18 @@ VALUES: dict[str, Any] = {
 }
 
 
-def run(program: Path, *arguments: str | Path, folder: Path = DEPLOY) -> "subprocess.CompletedProcess[str]":
+def run(
+    program: Path, *arguments: str | Path, folder: Path = DEPLOY
+) -> "subprocess.CompletedProcess[str]":
     command = [program, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 @pytest.mark.parametrize(
-    "what", ["check rules alerts.yaml", "check config prometheus.yml", "test rules alerts_test.yaml"]
+    "what",
+    ["check rules alerts.yaml", "check config prometheus.yml", "test rules alerts_test.yaml"],
 )
 def test_prometheus_takes_the_rules(what: str) -> None:
     done = run(install.promtool(), *what.split(), folder=RULES)
@@ -48,14 +53,21 @@ def test_the_rules_tests_can_fail(tmp_path: Path) -> None:
     for file in RULES.iterdir():
         shutil.copy(file, tmp_path)
     rules = tmp_path / "alerts.yaml"
-    rules.write_text(rules.read_text().replace("passport_cdc_connected == 0", "passport_cdc_connected == 2"))
-    assert run(install.promtool(), "test", "rules", "alerts_test.yaml", folder=tmp_path).returncode != 0
+    rules.write_text(
+        rules.read_text().replace("passport_cdc_connected == 0", "passport_cdc_connected == 2")
+    )
+    assert (
+        run(install.promtool(), "test", "rules", "alerts_test.yaml", folder=tmp_path).returncode
+        != 0
+    )
 
 
 def rendered(tmp_path: Path, values: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
     file = tmp_path / "values.yaml"
     file.write_text(json.dumps(values))
-    return run(install.helm(), "template", "demo", CHART, "--values", file, "--kube-version", "1.31.0")
+    return run(
+        install.helm(), "template", "demo", CHART, "--values", file, "--kube-version", "1.31.0"
+    )
 
 
 @pytest.mark.long  # the first run builds helm
@@ -75,7 +87,11 @@ def test_the_chart_makes_a_deployment_a_role(tmp_path: Path) -> None:
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert role["template"]["spec"]["securityContext"]["runAsNonRoot"]
         assert container["envFrom"] == [{"secretRef": {"name": "secrets"}}]
-    (pages,) = (one["spec"] for one in found if one["kind"] == "Service" and one["metadata"]["name"] == "demo-portal")
+    (pages,) = (
+        one["spec"]
+        for one in found
+        if one["kind"] == "Service" and one["metadata"]["name"] == "demo-portal"
+    )
     portal = roles["demo-portal-pages"]["template"]
     assert pages["selector"] == portal["metadata"]["labels"]
     (container,) = portal["spec"]["containers"]
@@ -89,7 +105,8 @@ def test_the_chart_makes_a_deployment_a_role(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "wrong", [{"settings": {"hospitals": {"UPPER": {}}}}, {"hospital": []}, {"consumers": {"replicas": 0}}]
+    "wrong",
+    [{"settings": {"hospitals": {"UPPER": {}}}}, {"hospital": []}, {"consumers": {"replicas": 0}}],
 )
 def test_the_chart_refuses_values_that_are_none(tmp_path: Path, wrong: dict[str, Any]) -> None:
     done = rendered(tmp_path, {**VALUES, **wrong})
@@ -101,7 +118,9 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     units = []
     for file in (DEPLOY / "systemd").glob("*.service"):
         unit = tmp_path / file.name
-        unit.write_text(file.read_text().replace("/opt/passport/bin/passport", shutil.which("true") or ""))
+        unit.write_text(
+            file.read_text().replace("/opt/passport/bin/passport", shutil.which("true") or "")
+        )
         units.append(unit)
     done = run(install.systemd_analyze(), "verify", "--man=no", *units)
     assert (len(units), done.stdout + done.stderr, done.returncode) == (3, "", 0)

@@ -1,7 +1,8 @@
-"""A primary dies and its replica takes over, on real servers of both flavours: by GTID where it has all that was read.
+"""A primary dies and its replica takes over, on real servers of both flavours: by GTID where it has
+all that was read.
 
-A replica that lacks what was published is a gap: recorded, and what only the dead primary had is gone from the topic's
-table in the end.
+A replica that lacks what was published is a gap: recorded, and what only the dead primary had is
+gone from the topic's table in the end.
 """
 
 import shutil
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 import structlog
 
-from cdc import epochs
-from cdc.binlog import BinlogStream, Row
+from cdc import resume as epochs
+from cdc.binlog.stream import BinlogStream, Row
 from dev.stack import MariaDB, MySQL
 from dev.stack.sql import copy
+from openmrs.read import Source
 from passport.event import ChangeEvent
 from passport.settings import Settings
-from passport.source import Source
 from tests import stream
 from tests.hospitals import (
     PASSWORD,
@@ -39,7 +40,9 @@ Pair = tuple[Server, Server]
 
 @pytest.fixture(params=["mariadb", "mysql"])
 def pair(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Pair:
-    """A primary and a replica that follows it by GTID from the first event on, and logs what it applies."""
+    """A primary and a replica that follows it by GTID from the first event on, and logs what it
+    applies.
+    """
     make = own_mariadb if request.param == "mariadb" else own_mysql
     primary, replica = make(server_id=101), make(server_id=102, flags=["--log-slave-updates=1"])
     follow(replica, primary)
@@ -47,9 +50,13 @@ def pair(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Pa
 
 
 def follow(replica: Server, primary: Server) -> None:
-    where = "MASTER_HOST='127.0.0.1', MASTER_PORT={0}, MASTER_USER='root', MASTER_USE_GTID=slave_pos"
+    where = (
+        "MASTER_HOST='127.0.0.1', MASTER_PORT={0}, MASTER_USER='root', MASTER_USE_GTID=slave_pos"
+    )
     if not is_mariadb(replica):
-        where = "SOURCE_HOST='127.0.0.1', SOURCE_PORT={0}, SOURCE_USER='root', SOURCE_AUTO_POSITION=1"
+        where = (
+            "SOURCE_HOST='127.0.0.1', SOURCE_PORT={0}, SOURCE_USER='root', SOURCE_AUTO_POSITION=1"
+        )
     change = "CHANGE MASTER TO" if is_mariadb(replica) else "CHANGE REPLICATION SOURCE TO"
     replica.execute(f"{change} {where.format(primary.port)}", START[is_mariadb(replica)])
 
@@ -110,7 +117,11 @@ def test_a_replica_that_has_all_goes_on_by_gtid(pair: Pair, kafka_bootstrap: str
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     before = saved(settings)
-    with running(settings), clinic(address), eventually(lambda: saved(settings).position.order > before.position.order):
+    with (
+        running(settings),
+        clinic(address),
+        eventually(lambda: saved(settings).position.order > before.position.order),
+    ):
         pass
     read = saved(settings)
     primary.execute("FLUSH BINARY LOGS")
@@ -131,11 +142,15 @@ def test_a_replica_that_has_all_goes_on_by_gtid(pair: Pair, kafka_bootstrap: str
     gtids = {server: gtids_from(events, server) for server in (read.server, after.server)}
     assert len(gtids[after.server]) > 5, "the replica was streamed from"
     assert not gtids[read.server] & gtids[after.server], "and nothing came twice"
-    assert all_between(promoted, read.gtid_set) <= gtids[after.server], "nor was anything left to the snapshot"
+    assert all_between(promoted, read.gtid_set) <= gtids[after.server], (
+        "nor was anything left to the snapshot"
+    )
 
 
 def all_between(address: Address, gtid_set: str) -> set[str]:
-    """GTIDs of all transactions with rows of obs that the server's binlog holds and `gtid_set` doesn't."""
+    """GTIDs of all transactions with rows of obs that the server's binlog holds and `gtid_set`
+    doesn't.
+    """
     source_ = Source("kigali", address.settings())
     stream_ = BinlogStream(
         address.connect,
@@ -171,8 +186,13 @@ def test_a_replica_that_lacks_what_was_read_is_a_gap(pair: Pair, kafka_bootstrap
         before = saved(settings)
         primary.kill()
         take_over(replica, primary)
-        assert replica.execute("SELECT MAX(obs_id) FROM openmrs.obs")[0][0] < end, "it lacks what was published"
-        with clinic(address, seed=10), eventually(lambda: saved(settings).server != before.server, within_s=90):
+        assert replica.execute("SELECT MAX(obs_id) FROM openmrs.obs")[0][0] < end, (
+            "it lacks what was published"
+        )
+        with (
+            clinic(address, seed=10),
+            eventually(lambda: saved(settings).server != before.server, within_s=90),
+        ):
             pass
         with eventually(lambda: saved(settings).snapshot.state == "done"):  # type: ignore[union-attr]
             pass
@@ -184,7 +204,9 @@ def test_a_replica_that_lacks_what_was_read_is_a_gap(pair: Pair, kafka_bootstrap
 
 
 @pytest.mark.long
-def test_a_replica_whose_binlog_no_longer_has_what_follows_is_a_gap(pair: Pair, kafka_bootstrap: str) -> None:
+def test_a_replica_whose_binlog_no_longer_has_what_follows_is_a_gap(
+    pair: Pair, kafka_bootstrap: str
+) -> None:
     primary, replica = pair
     address = hospital(primary)
     settings = reading(address, kafka_bootstrap)
@@ -207,7 +229,9 @@ def test_a_replica_whose_binlog_no_longer_has_what_follows_is_a_gap(pair: Pair, 
 
 
 @pytest.mark.long
-def test_what_the_replica_alone_has_or_lacks_comes_to_light(pair: Pair, kafka_bootstrap: str) -> None:
+def test_what_the_replica_alone_has_or_lacks_comes_to_light(
+    pair: Pair, kafka_bootstrap: str
+) -> None:
     """Errant changes: one in its binlog under its own GTID, one that is in no binlog at all."""
     primary, replica = pair
     address = hospital(primary)
@@ -259,7 +283,9 @@ def in_domain(address: Address, domain: int, sql: str) -> None:
 
 
 @pytest.mark.long
-def test_a_replica_that_logs_nothing_of_its_primary_is_a_gap(own_mariadb: Any, kafka_bootstrap: str) -> None:
+def test_a_replica_that_logs_nothing_of_its_primary_is_a_gap(
+    own_mariadb: Any, kafka_bootstrap: str
+) -> None:
     primary, replica = own_mariadb(server_id=101), own_mariadb(server_id=102)
     follow(replica, primary)
     address = hospital(primary)
@@ -305,7 +331,9 @@ def test_without_gtids_the_same_server_is_gone_on_with_and_another_is_a_gap(
 def test_a_backup_is_restored_under_the_same_identity(
     own: Any, kafka_bootstrap: str, tmp_path: Path, kind: type[Server]
 ) -> None:
-    """Its history is shorter than what was read, or, once it went on, another one of the same length."""
+    """Its history is shorter than what was read, or, once it went on, another one of the same
+    length.
+    """
     server: Server = own(kind)
     address = hospital(server, patients=3)
     settings = reading(address, kafka_bootstrap)

@@ -1,8 +1,9 @@
-"""What the simulation plays answers as the real servers do: one small history, asked the same questions.
+"""What the simulation plays answers as the real servers do: one small history, asked the same
+questions.
 
-Positions, GTIDs and files are told by their names in the history, since each server counts in its own way. Not held:
-how an event numbers its rows, and a start inside a transaction, which the real stream refuses and the played one
-takes, so that a rule that is broken on purpose there costs rows.
+Positions, GTIDs and files are told by their names in the history, since each server counts in its
+own way. Not held: how an event numbers its rows, and a start inside a transaction, which the real
+stream refuses and the played one takes, so that a rule that is broken on purpose there costs rows.
 """
 
 import re
@@ -15,17 +16,17 @@ from typing import Any, Protocol
 import pymysql
 import pytest
 
-from cdc import epochs
-from cdc.binlog import Alive, BinlogStream, Commit, Item, Rotated, Row
+from cdc import resume as epochs
+from cdc.binlog.stream import Alive, BinlogStream, Commit, Item, Rotated, Row
+from cdc.connections import REAL, Connections
 from cdc.lease import Lease
-from cdc.outside import REAL, Outside
-from cdc.position import Saved, Snapshot
+from cdc.positions import Saved, Snapshot
 from dev.stack import MariaDB, MySQL
-from passport import source
+from openmrs import connection as source
+from openmrs.read import Source, SourcePosition
 from passport.errors import PassportError
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Settings
-from passport.source import Source, Waypoint
 from passport.version import Position, read_version
 from tests import stream
 from tests.servers import Address, fresh_name
@@ -43,7 +44,7 @@ class Side(Protocol):
 
     flavour: str
     settings: Settings
-    outside: Outside
+    outside: Connections
 
     def commit(self, *changes: Change) -> None: ...
     def rotate(self) -> None: ...
@@ -66,8 +67,10 @@ class Played:
         self.server = mysql.Server(self.world, flavour, 1)
         self.server.open_file()
         self.commit()
-        self.settings = stream.settings(Address(flavour, "nowhere", 1, "nobody", "").settings(), "nowhere", "t")
-        self.outside = Outside(
+        self.settings = stream.settings(
+            Address(flavour, "nowhere", 1, "nobody", "").settings(), "nowhere", "t"
+        )
+        self.outside = Connections(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
@@ -102,7 +105,10 @@ class Real:
     def __init__(self, server: MariaDB | MySQL, bootstrap: str) -> None:
         self.flavour = "mariadb" if isinstance(server, MariaDB) else "mysql"
         self.server = server
-        server.execute("CREATE DATABASE openmrs", "CREATE TABLE openmrs.obs (obs_id INT PRIMARY KEY, value_text TEXT)")
+        server.execute(
+            "CREATE DATABASE openmrs",
+            "CREATE TABLE openmrs.obs (obs_id INT PRIMARY KEY, value_text TEXT)",
+        )
         address = Address(self.flavour, "127.0.0.1", server.port, "root", "", "openmrs")
         self.settings = stream.settings(address.settings(), bootstrap, fresh_name())
         self.outside = REAL
@@ -156,7 +162,9 @@ class Told:
         self.mysql = side.settings.hospitals["kigali"].mysql
 
     def name(self, what: Any) -> Any:
-        """Of what MariaDB writes after a commit (checkpoints) nothing is known: it is the commit's end too."""
+        """Of what MariaDB writes after a commit (checkpoints) nothing is known: it is the commit's
+        end too.
+        """
         if isinstance(what, Position):
             end = self.names[self.ends[-1]] if what.order >= self.ends[-1].order else "elsewhere"
             return self.names.get(what) or (f"file {self.file(what)}" if what.pos == 4 else end)
@@ -178,7 +186,9 @@ class Told:
     def unusable(self, at: Position, gtid_set: str) -> str:
         """Why a stream can't go on there, without names and numbers."""
         with self.connection() as connection:
-            return re.sub(r"[\w.-]*\d[\w.-]*", "#", epochs.unusable(self.saved(at, gtid_set), connection))
+            return re.sub(
+                r"[\w.-]*\d[\w.-]*", "#", epochs.unusable(self.saved(at, gtid_set), connection)
+            )
 
     def idle(self) -> BinlogStream:
         """A stream that has read all."""
@@ -225,8 +235,12 @@ class Told:
         """Until the server has nothing more."""
         found: list[Item] = []
         reading = self.stream(start, gtid_set)
-        while not (found and type(found[-1]) is Alive and found[-1].at.order >= self.ends[-1].order):
-            found += reading.poll(0.1)  # by GTID, MySQL is alive at once: past what is known already
+        while not (
+            found and type(found[-1]) is Alive and found[-1].at.order >= self.ends[-1].order
+        ):
+            found += reading.poll(
+                0.1
+            )  # by GTID, MySQL is alive at once: past what is known already
         reading.close()
         return found
 
@@ -241,7 +255,9 @@ class Told:
 
     def told(self, items: list[Item]) -> list[Any]:
         """How often an idle server says that it is alive, is its own affair."""
-        return [self.item(item) for item in items if type(item) is not Alive] + [self.item(items[-1])]
+        return [self.item(item) for item in items if type(item) is not Alive] + [
+            self.item(items[-1])
+        ]
 
 
 def raised(ask: Callable[[], Any]) -> str:
@@ -269,7 +285,10 @@ def streams(told: Told) -> None:
         told.sets.append(commit.gtid_set)
         told.names |= {commit.gtid: f"transaction {number}", commit.gtid_set: f"up to {number}"}
     told.gtid = commit.gtid
-    told.say("rows are in order", whole == sorted(whole, key=lambda item: (item.at.order, getattr(item, "ordinal", 0))))
+    told.say(
+        "rows are in order",
+        whole == sorted(whole, key=lambda item: (item.at.order, getattr(item, "ordinal", 0))),
+    )
     for number, (end, gtid_set) in enumerate(zip(told.ends, told.sets, strict=True)):
         told.say(f"from {number} on", told.told(told.items(end, gtid_set)))
         by_gtid = [item for item in told.items(None, gtid_set) if type(item) in (Row, Commit)]
@@ -296,7 +315,11 @@ def reads(told: Told) -> None:
     reader = Source("kigali", told.mysql, told.side.outside.connect)
     identity = source.identity(reader.connection())
     told.identity = identity
-    for asked in (None, Waypoint(told.ends[-1], told.gtid, identity), Waypoint(told.ends[-1], told.gtid, "another")):
+    for asked in (
+        None,
+        SourcePosition(told.ends[-1], told.gtid, identity),
+        SourcePosition(told.ends[-1], told.gtid, "another"),
+    ):
         with reader.read(asked) as reading:
             rows = reading.obs("obs_id > %s ORDER BY obs_id LIMIT %s", (0, 10))
             told.say("read", (rows, reading.position and told.name(reading.position)))
@@ -331,7 +354,10 @@ def locks(told: Told) -> None:
     never = threading.Event()
     told.say("first", one.take(never))
     told.say("second", other.take(never, wait=False))
-    told.say("another hospital's", Lease("butare", told.mysql, told.side.outside.connect).take(never, wait=False))
+    told.say(
+        "another hospital's",
+        Lease("butare", told.mysql, told.side.outside.connect).take(never, wait=False),
+    )
     one.keep(now=True)
     one.close()
     told.say("given back", other.take(never))
@@ -390,7 +416,9 @@ def publishes(told: Told) -> None:
 
 def _heartbeat(number: int) -> bytes:
     version = read_version(number, Position("binlog.000001", 4))
-    place = EventSource("kigali", "UTC", "openmrs", "", "binlog.000001", 4, 0, "", "mariadb-1", 0, version, "binlog")
+    place = EventSource(
+        "kigali", "UTC", "openmrs", "", "binlog.000001", 4, 0, "", "mariadb-1", 0, version, "binlog"
+    )
     return ChangeEvent("heartbeat", place, 0).encode()
 
 
@@ -398,7 +426,9 @@ HISTORY = (streams, gone, reads, publishes, locks, purged, breaks, begins_anew)
 
 
 @pytest.mark.parametrize("kind", [MariaDB, MySQL])
-def test_what_is_played_answers_as_the_servers_do(own: Callable[..., Any], kafka_bootstrap: str, kind: Any) -> None:
+def test_what_is_played_answers_as_the_servers_do(
+    own: Callable[..., Any], kafka_bootstrap: str, kind: Any
+) -> None:
     real = Told(Real(own(kind), kafka_bootstrap))
     played = Told(Played(real.side.flavour))
     for part in HISTORY:
@@ -406,4 +436,6 @@ def test_what_is_played_answers_as_the_servers_do(own: Callable[..., Any], kafka
             part(told)
     assert len(real.answers) > 30
     pairs = zip(played.answers, real.answers, strict=True)
-    assert not [f"{one[0]}: played {one[1]}, real {other[1]}" for one, other in pairs if one != other]
+    assert not [
+        f"{one[0]}: played {one[1]}, real {other[1]}" for one, other in pairs if one != other
+    ]

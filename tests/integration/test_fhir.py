@@ -1,4 +1,6 @@
-"""What a FHIR server of one's own does to us, and what a process that was killed leaves in NDJSON files."""
+"""What a FHIR server of one's own does to us, and what a process that was killed leaves in NDJSON
+files.
+"""
 
 import json
 import os
@@ -13,10 +15,10 @@ import httpx
 import pytest
 
 from consumers import worker
-from consumers.sinks import KeyRange, Progress, Sink
 from dev.stack import ports
 from passport.errors import Fatal, NotReady
 from passport.settings import Destination, Settings
+from passport.sink import KeyRange, Progress, Sink
 from tests import observations
 from tests.observations import DIAGNOSIS, MALARIA, coded, number, obs, person, version
 from tests.servers import fresh_name
@@ -36,7 +38,10 @@ class Place:
 
     def sink(self, **options: Any) -> Sink:
         return worker.connected(
-            "it", settings("destinations.fhir.server", {"url": self.url, "prefix": self.prefix, **options})
+            "it",
+            settings(
+                "destinations.fhir.server", {"url": self.url, "prefix": self.prefix, **options}
+            ),
         )
 
     def get(self, type_: str, obs_id: int) -> dict[str, Any]:
@@ -68,8 +73,12 @@ def test_a_row_that_the_server_refuses_is_rejected_alone(place: Place, sink: Sin
     assert place.get("Observation", 9) == {}
 
 
-def test_a_frozen_writer_overwrites_nothing_and_makes_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has read, then another wrote: its transaction is refused, it reads again and finds itself late."""
+def test_a_frozen_writer_overwrites_nothing_and_makes_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read, then another wrote: its transaction is refused, it reads again and finds itself
+    late.
+    """
     frozen, other = place.sink(), place.sink()
     frozen.write([obs(1, 10, value=number(10))])
     read: Callable[..., Any] = frozen.held  # type: ignore[attr-defined]
@@ -115,7 +124,10 @@ def test_what_moved_to_another_person_is_not_taken_with_the_first(place: Place, 
 def test_a_range_of_many_pages_is_found_whole(place: Place, sink: Sink) -> None:
     sink.write([obs(n, 10) for n in range(900, 1_130)])
     assert sink.counts("kigali")["stored"] == 230
-    assert sink.retain(KeyRange("kigali", 950, None), [1_000], version(20, 0)).stored == 1_129 - 950 - 1
+    assert (
+        sink.retain(KeyRange("kigali", 950, None), [1_000], version(20, 0)).stored
+        == 1_129 - 950 - 1
+    )
     assert sink.counts("kigali")["stored"] == 52
 
 
@@ -153,14 +165,18 @@ for n in range(1, 10**9):
 def test_a_writer_that_is_killed_leaves_no_torn_line_to_the_next(tmp_path: Path) -> None:
     folder = tmp_path / "bulk"
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITE_FOR_EVER, str(folder)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", WRITE_FOR_EVER, str(folder)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
     )
     assert writer.stdout is not None
     last = [int(writer.stdout.readline()) for _ in range(5)][-1]
     os.kill(writer.pid, signal.SIGKILL)
     assert writer.wait(20) == -signal.SIGKILL
     with (folder / "Observation.ndjson").open("a") as file:
-        file.write('{"resourceType": "Observation", "id": "kig')  # as a kill in the midst of a write leaves it
+        file.write(
+            '{"resourceType": "Observation", "id": "kig'
+        )  # as a kill in the midst of a write leaves it
     sink = worker.connected("it", settings("destinations.fhir.ndjson", {"folder": str(folder)}))
     sink.write([obs(1, 10)])
     sink.record(Progress("kigali", 5, version(5), 0))

@@ -1,4 +1,6 @@
-"""The row that a SELECT gives and the row that the binlog gives are the same bytes of JSON, for every column type."""
+"""The row that a SELECT gives and the row that the binlog gives are the same bytes of JSON, for
+every column type.
+"""
 
 import itertools
 import json
@@ -7,14 +9,19 @@ from typing import Any
 
 import pytest
 
-from cdc.binlog import Row
+from cdc.binlog.stream import Row
 from dev.stack import MariaDB, MySQL
-from passport.utf8 import LENIENT
-from passport.values import ColumnInfo, canonical, row_text, select_list
+from openmrs.lenient_utf8 import LENIENT
+from openmrs.values import ColumnInfo, canonical, row_text, select_list
 from tests.integration import every_type
 from tests.integration.taps import Tap, of
 
-NAMES = ("binlog_row_metadata", "binlog_checksum", "log_bin_compress", "binlog_transaction_compression")
+NAMES = (
+    "binlog_row_metadata",
+    "binlog_checksum",
+    "log_bin_compress",
+    "binlog_transaction_compression",
+)
 DEFAULTS = dict(zip(NAMES, ("FULL", "CRC32", "0", "OFF"), strict=True))
 # What both have; then what each has alone.
 SETTINGS = {
@@ -31,7 +38,11 @@ SETTINGS = {
         {"binlog_row_metadata": "MINIMAL"},
         {"binlog_checksum": "NONE"},
         {"binlog_transaction_compression": "ON"},
-        {"binlog_transaction_compression": "ON", "binlog_row_metadata": "MINIMAL", "binlog_checksum": "NONE"},
+        {
+            "binlog_transaction_compression": "ON",
+            "binlog_row_metadata": "MINIMAL",
+            "binlog_checksum": "NONE",
+        },
     ],
 }
 CASES = [(flavour, case) for flavour, cases in SETTINGS.items() for case in cases]
@@ -45,10 +56,15 @@ def named(case: Any) -> str:
 def taps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tap]]:
     flags = {"mariadb": ["--log-bin-compress-min-len=10"], "mysql": []}
     with (
-        MariaDB(tmp_path_factory.mktemp("m"), flags=["--max-allowed-packet=1G", *flags["mariadb"]]) as mariadb,
+        MariaDB(
+            tmp_path_factory.mktemp("m"), flags=["--max-allowed-packet=1G", *flags["mariadb"]]
+        ) as mariadb,
         MySQL(tmp_path_factory.mktemp("m"), flags=["--max-allowed-packet=1G"]) as mysql,
     ):
-        yield {flavour: _prepared(server) for flavour, server in (("mariadb", mariadb), ("mysql", mysql))}
+        yield {
+            flavour: _prepared(server)
+            for flavour, server in (("mariadb", mariadb), ("mysql", mysql))
+        }
 
 
 def _prepared(server: MariaDB | MySQL) -> Tap:
@@ -63,7 +79,9 @@ def _prepared(server: MariaDB | MySQL) -> Tap:
 def tap(request: pytest.FixtureRequest, taps: dict[str, Tap]) -> Iterator[Tap]:
     flavour, settings = request.param
     tap = taps[flavour]
-    known = {row[0] for row in tap.execute("SHOW GLOBAL VARIABLES WHERE Variable_name LIKE '%bin%log%'")}
+    known = {
+        row[0] for row in tap.execute("SHOW GLOBAL VARIABLES WHERE Variable_name LIKE '%bin%log%'")
+    }
     known |= {"log_bin_compress"} if flavour == "mariadb" else set()
     wanted = {name: value for name, value in (DEFAULTS | settings).items() if name in known}
     assert wanted.keys() >= settings.keys()
@@ -74,7 +92,11 @@ def tap(request: pytest.FixtureRequest, taps: dict[str, Tap]) -> Iterator[Tap]:
 
 
 def wanted(tap: Tap) -> list[ColumnInfo]:
-    return [column for column in tap.columns()[every_type.TABLE] if column.name not in every_type.SKIPPED]
+    return [
+        column
+        for column in tap.columns()[every_type.TABLE]
+        if column.name not in every_type.SKIPPED
+    ]
 
 
 def write(tap: Tap, rows: Iterable[dict[str, Any]]) -> None:
@@ -83,32 +105,49 @@ def write(tap: Tap, rows: Iterable[dict[str, Any]]) -> None:
         for row in rows:
             names = ", ".join("`" + name + "`" for name in row)
             marks = ", ".join(["%s"] * len(row))
-            cursor.execute(f"INSERT INTO {every_type.TABLE} ({names}) VALUES ({marks})", [*row.values()])
+            cursor.execute(
+                f"INSERT INTO {every_type.TABLE} ({names}) VALUES ({marks})", [*row.values()]
+            )
 
 
 def selected(tap: Tap) -> dict[int, str]:
     """JSON text of each row, as a SELECT gives it."""
     columns = wanted(tap)
     names = [column.name for column in columns]
-    with tap.server.connect(database=tap.database, conv={}) as connection, connection.cursor() as cursor:
+    with (
+        tap.server.connect(database=tap.database, conv={}) as connection,
+        connection.cursor() as cursor,
+    ):
         connection.encoding = LENIENT
         cursor.execute("SET time_zone = '+00:00'")
         cursor.execute(f"SELECT id, {select_list(columns)} FROM {every_type.TABLE}")
-        return {int(key): row_text(names, map(canonical, columns, values)) for key, *values in cursor.fetchall()}
+        return {
+            int(key): row_text(names, map(canonical, columns, values))
+            for key, *values in cursor.fetchall()
+        }
 
 
 def differences(read: dict[int, str], truth: dict[int, str]) -> list[tuple[int, str, str, str]]:
     """Row, column, and both values, cut short: a failure must be legible."""
     assert read.keys() == truth.keys()
-    pairs = [(key, json.loads(read[key]), json.loads(truth[key])) for key in truth if read[key] != truth[key]]
+    pairs = [
+        (key, json.loads(read[key]), json.loads(truth[key]))
+        for key in truth
+        if read[key] != truth[key]
+    ]
     cut = [
-        (key, name, repr(a[name])[:80], repr(b[name])[:80]) for key, a, b in pairs for name in b if a[name] != b[name]
+        (key, name, repr(a[name])[:80], repr(b[name])[:80])
+        for key, a, b in pairs
+        for name in b
+        if a[name] != b[name]
     ]
     return cut or [(key, "text", "", "") for key, _, _ in pairs]
 
 
 def last_images(items: Iterable[Row]) -> dict[int, str]:
-    """What is left when the changes are applied in order; each image before must be the one after of the last."""
+    """What is left when the changes are applied in order; each image before must be the one after
+    of the last.
+    """
     state: dict[int, str] = {}
     for row in items:
         key = json.loads(row.after or row.before or "")["id"]
@@ -146,15 +185,21 @@ def test_rows_past_16_mebibytes_come_in_several_packets(tap: Tap) -> None:
     assert differences(last_images(of(Row, tap.read(start))), selected(tap)) == []
 
 
-@pytest.mark.parametrize("tap", [("mariadb", {}), ("mysql", {})], indirect=True, ids=lambda case: case[0])
+@pytest.mark.parametrize(
+    "tap", [("mariadb", {}), ("mysql", {})], indirect=True, ids=lambda case: case[0]
+)
 def test_zones_and_clocks_of_who_writes_change_nothing(tap: Tap) -> None:
-    """Sessions in other zones, the server's zone changed meanwhile, a clock that goes back, a day in 2038."""
+    """Sessions in other zones, the server's zone changed meanwhile, a clock that goes back, a day
+    in 2038.
+    """
     start = tap.end()
     row = f"INSERT INTO {every_type.TABLE} (id, ts, ts6, dt, dt6, da, t6) VALUES ({{}}, NOW(), NOW(6), NOW(), NOW(6)"
     row += ", CURDATE(), CURTIME(6))"
     clocks = ["DEFAULT", "1700000000", "1699996400.25", "2147483646"]
     try:
-        for number, (zone, clock) in enumerate(itertools.product(("+00:00", "+05:30", "-08:00"), clocks)):
+        for number, (zone, clock) in enumerate(
+            itertools.product(("+00:00", "+05:30", "-08:00"), clocks)
+        ):
             tap.execute(f"SET GLOBAL time_zone = '{zone}'")
             tap.execute("SET sql_mode = ''", f"SET timestamp = {clock}", row.format(number))
     finally:

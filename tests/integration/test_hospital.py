@@ -1,4 +1,6 @@
-"""The generated hospital on real servers: the same rows for the same seed, and OpenMRS' way of changing them."""
+"""The generated hospital on real servers: the same rows for the same seed, and OpenMRS' way of
+changing them.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -68,7 +70,14 @@ VOID_COLUMNS = {"voided", "voided_by", "date_voided", "void_reason"}
 
 def test_the_same_seed_gives_the_same_rows(flavour_database: Address) -> None:
     connection = flavour_database.connect()
-    tables = ("obs", "encounter", "patient_identifier", "person_name", "encounter_provider", "concept_name")
+    tables = (
+        "obs",
+        "encounter",
+        "patient_identifier",
+        "person_name",
+        "encounter_provider",
+        "concept_name",
+    )
 
     def everything(seed: int) -> list[list[Row]]:
         create(connection, seed=seed, patients=12, visits=1)
@@ -130,9 +139,14 @@ def test_an_edit_inserts_then_voids(do: Do) -> None:
     old = new["previous_version"]
     assert action.obs_ids == (new["obs_id"], old)
     assert updated(before, after) == {old: VOID_COLUMNS}
-    assert new["status"] == ("AMENDED" if before[old]["status"] == "FINAL" else before[old]["status"])
+    assert new["status"] == (
+        "AMENDED" if before[old]["status"] == "FINAL" else before[old]["status"]
+    )
     assert new["value_coded_name_id"] is None
-    assert (new["concept_id"], new["obs_group_id"]) == (before[old]["concept_id"], before[old]["obs_group_id"])
+    assert (new["concept_id"], new["obs_group_id"]) == (
+        before[old]["concept_id"],
+        before[old]["obs_group_id"],
+    )
 
 
 def test_editing_a_group_copies_the_tree(do: Do) -> None:
@@ -150,15 +164,21 @@ def test_void_and_unvoid_of_a_group(do: Do) -> None:
     assert action.rows > 1
     action, before, after = do("unvoid")
     assert updated(before, after) == dict.fromkeys(action.obs_ids, VOID_COLUMNS)
-    assert all(after[key]["date_voided"] is None and not after[key]["voided"] for key in action.obs_ids)
+    assert all(
+        after[key]["date_voided"] is None and not after[key]["voided"] for key in action.obs_ids
+    )
 
 
-def test_voiding_an_encounter_voids_its_obs_and_unvoiding_restores_them(do: Do, clinic: Clinic) -> None:
+def test_voiding_an_encounter_voids_its_obs_and_unvoiding_restores_them(
+    do: Do, clinic: Clinic
+) -> None:
     action, before, after = do("void_encounter")
     number = after[action.obs_ids[0]]["encounter_id"]
     assert updated(before, after) == dict.fromkeys(action.obs_ids, VOID_COLUMNS)
     assert all(row["voided"] for row in after.values() if row["encounter_id"] == number)
-    encounter = fetch(clinic.connection, "SELECT voided FROM encounter WHERE encounter_id = %s", [number])
+    encounter = fetch(
+        clinic.connection, "SELECT voided FROM encounter WHERE encounter_id = %s", [number]
+    )
     assert encounter == [{"voided": 1}]
     action, before, after = do("unvoid_encounter")
     assert all(before[key]["voided"] and not after[key]["voided"] for key in action.obs_ids)
@@ -188,11 +208,16 @@ def test_a_merge_moves_everything_to_the_winner(do: Do, clinic: Clinic) -> None:
     for row in fetch(clinic.connection, "SELECT * FROM patient_identifier WHERE voided = 0"):
         identifiers[row["patient_id"]].add(row["identifier"])
     _, before, after = do("merge_patients")
-    log = fetch(clinic.connection, "SELECT * FROM person_merge_log ORDER BY person_merge_log_id DESC LIMIT 1")[0]
+    log = fetch(
+        clinic.connection,
+        "SELECT * FROM person_merge_log ORDER BY person_merge_log_id DESC LIMIT 1",
+    )[0]
     winner, loser = log["winner_person_id"], log["loser_person_id"]
     mine = {key: row for key, row in before.items() if row["person_id"] == loser}
     new = added(before, after)
-    assert {row["previous_version"] for row in new} == {key for key, row in mine.items() if not row["voided"]}
+    assert {row["previous_version"] for row in new} == {
+        key for key, row in mine.items() if not row["voided"]
+    }
     assert {row["person_id"] for row in new} <= {winner}
     for key, row in mine.items():
         assert updated(before, after)[key] == ({"person_id"} if row["voided"] else VOID_COLUMNS)
@@ -200,7 +225,9 @@ def test_a_merge_moves_everything_to_the_winner(do: Do, clinic: Clinic) -> None:
     sql = "SELECT identifier, voided FROM patient_identifier WHERE patient_id = %s"
     losers = fetch(clinic.connection, sql, [loser])
     assert all(row["voided"] for row in losers)
-    held = {row["identifier"] for row in fetch(clinic.connection, f"{sql} AND voided = 0", [winner])}
+    held = {
+        row["identifier"] for row in fetch(clinic.connection, f"{sql} AND voided = 0", [winner])
+    }
     assert identifiers[loser] <= held
 
 
@@ -215,7 +242,9 @@ def test_a_purge_really_deletes(do: Do, name: str) -> None:
     assert all(row["obs_group_id"] not in gone for row in after.values())
 
 
-def test_voiding_a_patient_leaves_nothing_live_and_unvoiding_brings_it_back(do: Do, clinic: Clinic) -> None:
+def test_voiding_a_patient_leaves_nothing_live_and_unvoiding_brings_it_back(
+    do: Do, clinic: Clinic
+) -> None:
     action, _, after = do("void_patient")
     person = after[action.obs_ids[0]]["person_id"]
     assert all(row["voided"] for row in after.values() if row["person_id"] == person)
@@ -248,7 +277,9 @@ def test_after_a_savepoint_only_the_other_parts_are_there(do: Do) -> None:
         ("change_provider", "encounter_provider"),
     ],
 )
-def test_what_obs_are_shown_with_changes_without_them(clinic: Clinic, do: Do, name: str, table: str) -> None:
+def test_what_obs_are_shown_with_changes_without_them(
+    clinic: Clinic, do: Do, name: str, table: str
+) -> None:
     old = fetch(clinic.connection, f"SELECT * FROM {table}")
     action, before, after = do(name)
     assert fetch(clinic.connection, f"SELECT * FROM {table}") != old
@@ -270,7 +301,10 @@ def test_the_journal_tells_the_same_story(clinic: Clinic) -> None:
     assert keys == set(after)
     changed = {row["obs_id"] for row in rows}
     assert changed >= updated(before, after).keys()
-    counters = [row["counter"] for row in fetch(clinic.connection, "SELECT counter FROM journal ORDER BY seq")]
+    counters = [
+        row["counter"]
+        for row in fetch(clinic.connection, "SELECT counter FROM journal ORDER BY seq")
+    ]
     assert counters == list(range(1, len(counters) + 1))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from cdc import broker
+from cdc import kafka as broker
 from passport.settings import Settings
 from tests.hospitals import Server, eventually, hospital, log, reading
 from tests.reader_process import catch_up, spawn
@@ -48,7 +48,9 @@ def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
     assert process.wait() == 0, log(tmp_path)
     print(f"{acknowledged} of {rows} rows acknowledged while it was read, peak {peak_mb:.0f} MB")
     assert 0 < acknowledged < rows, "rows were acknowledged"
-    assert "has sent all" not in dump, "while the server still had some of their transaction to send"
+    assert "has sent all" not in dump, (
+        "while the server still had some of their transaction to send"
+    )
     assert 0 < peak_mb <= PEAK_MB
     assert _rows_and_ends(settings, before) == (rows, 1)
 
@@ -60,7 +62,9 @@ def _end(settings: Settings) -> int:
 
 def _dump(server: Server) -> str:
     """What the server's thread that sends the binlog says it is doing."""
-    ((state,),) = server.execute("SELECT state FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'")
+    ((state,),) = server.execute(
+        "SELECT state FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+    )
     return str(state)
 
 

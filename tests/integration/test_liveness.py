@@ -1,4 +1,6 @@
-"""Connections that break, servers that die, stand still or refuse: noticed, said, and gone on from where it was."""
+"""Connections that break, servers that die, stand still or refuse: noticed, said, and gone on from
+where it was.
+"""
 
 import ipaddress
 import itertools
@@ -19,17 +21,29 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import REGISTRY
 
-from cdc import broker, reader, retention
-from cdc.binlog import BinlogStream
+from cdc import kafka as broker
+from cdc import reader, retention
+from cdc.binlog.stream import BinlogStream
 from cdc.lease import server_id
 from dev.stack import Kafka, MariaDB, MySQL
+from openmrs.connection import connect
+from openmrs.read import Source
 from passport import health
 from passport.errors import Fatal, Retry
 from passport.event import ChangeEvent
 from passport.settings import Settings, Tls
-from passport.source import Source, connect
 from tests import stream
-from tests.hospitals import PASSWORD, Server, assert_equal, clinic, eventually, hospital, log, reading, saved
+from tests.hospitals import (
+    PASSWORD,
+    Server,
+    assert_equal,
+    clinic,
+    eventually,
+    hospital,
+    log,
+    reading,
+    saved,
+)
 from tests.proxy import GREETING, HEAD, ROWS, TABLE_MAP, Fault, Proxy
 from tests.reader_process import catch_up, running, spawn
 from tests.servers import Address, fresh_name
@@ -46,7 +60,10 @@ def address(request: pytest.FixtureRequest, module_own: Callable[..., Any]) -> A
 
 # What is between the two: the reader's own part, the same whatever the server is.
 network = pytest.mark.parametrize(
-    "address", ["mariadb", pytest.param("mysql", marks=pytest.mark.long)], indirect=True, scope="module"
+    "address",
+    ["mariadb", pytest.param("mysql", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
 )
 
 
@@ -59,7 +76,12 @@ def proxy(address: Address) -> Iterator[Proxy]:
 def through(proxy: Proxy, address: Address, bootstrap: str, **changes: Any) -> Settings:
     """The reader's connections go through the proxy, and it can see what they carry."""
     address.execute("CREATE USER IF NOT EXISTS cdc@'%'")
-    fast = {"read_timeout_s": 2, "connect_timeout_s": 2, "tls": Tls(mode="disabled"), **changes.pop("mysql", {})}
+    fast = {
+        "read_timeout_s": 2,
+        "connect_timeout_s": 2,
+        "tls": Tls(mode="disabled"),
+        **changes.pop("mysql", {}),
+    }
     mysql = address.settings(user="cdc", password=PASSWORD, port=proxy.port, **fast)
     return stream.settings(mysql, bootstrap, fresh_name(), **changes)
 
@@ -69,7 +91,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     """``start(settings, folder=...)``: a reader's process, killed at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(settings: Settings, folder: Path = tmp_path, *words: str) -> "subprocess.Popen[bytes]":
+    def begin(
+        settings: Settings, folder: Path = tmp_path, *words: str
+    ) -> "subprocess.Popen[bytes]":
         folder.mkdir(exist_ok=True)
         started.append(spawn(settings, folder, *words))
         return started[-1]
@@ -100,10 +124,16 @@ def ready() -> bool:
 
 
 def assert_resumed(events: list[ChangeEvent]) -> None:
-    """In commit order; what comes twice is a stretch from some earlier transaction's begin on, without a hole."""
+    """In commit order; what comes twice is a stretch from some earlier transaction's begin on,
+    without a hole.
+    """
     versions = [event.source.version for event in stream.changes(events)]
     place = {version: number for number, version in enumerate(sorted({*versions}))}
-    begins = {version for version, event in zip(versions, stream.changes(events), strict=True) if event.source.row == 1}
+    begins = {
+        version
+        for version, event in zip(versions, stream.changes(events), strict=True)
+        if event.source.row == 1
+    }
     for one, other in itertools.pairwise(versions):
         step = place[other] - place[one]
         assert step == 1 or (step <= 0 and other in begins), "a hole, or out of order"
@@ -133,7 +163,9 @@ CUTS = {
 
 
 @network
-def test_a_connection_that_breaks_anywhere(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
+def test_a_connection_that_breaks_anywhere(
+    address: Address, proxy: Proxy, kafka_bootstrap: str
+) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     catch_up(settings)
     epoch = saved(settings).epoch
@@ -145,7 +177,9 @@ def test_a_connection_that_breaks_anywhere(address: Address, proxy: Proxy, kafka
             proxy.arm(fault)
             big = f"UPDATE obs SET value_text = REPEAT('x', {BIG}), comments = UUID() LIMIT 1"
             address.execute("SET SESSION foreign_key_checks = 0", big)
-            with eventually(lambda before=before: sample("disconnects_total") > before, within_s=90):  # type: ignore[misc]
+            with eventually(
+                lambda before=before: sample("disconnects_total") > before, within_s=90
+            ):  # type: ignore[misc]
                 pass
             assert proxy.fired == fired + 1, what
     catch_up(settings)
@@ -158,7 +192,9 @@ def test_a_connection_that_breaks_anywhere(address: Address, proxy: Proxy, kafka
 
 @network
 @pytest.mark.parametrize("how", ["cut", "half-open"])
-def test_a_handshake_that_breaks(address: Address, proxy: Proxy, kafka_bootstrap: str, how: Any) -> None:
+def test_a_handshake_that_breaks(
+    address: Address, proxy: Proxy, kafka_bootstrap: str, how: Any
+) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     with running(settings):
         with eventually(lambda: sample("connected") == 1):
@@ -176,28 +212,41 @@ def test_a_handshake_that_breaks(address: Address, proxy: Proxy, kafka_bootstrap
 
 
 @network
-def test_a_slow_and_late_connection_is_kept(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
+def test_a_slow_and_late_connection_is_kept(
+    address: Address, proxy: Proxy, kafka_bootstrap: str
+) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     catch_up(settings)
     with running(settings):
         with eventually(lambda: sample("connected") == 1):
             pass
-        before, connections, sent = sample("disconnects_total"), len(proxy.accepted), proxy.forwarded
+        before, connections, sent = (
+            sample("disconnects_total"),
+            len(proxy.accepted),
+            proxy.forwarded,
+        )
         proxy.delay_s, proxy.bytes_per_s = 0.1, 200_000
         with clinic(address, rate=10):  # some 800 kB of binlog a second
             time.sleep(1)
-        with eventually(lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address), within_s=60):
+        with eventually(
+            lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+            within_s=60,
+        ):
             pass
         assert proxy.forwarded > sent
         assert sample("disconnects_total") == before
-        assert len(proxy.accepted) - connections <= 1  # a second one, to read rows with, may be made when it is needed
+        assert (
+            len(proxy.accepted) - connections <= 1
+        )  # a second one, to read rows with, may be made when it is needed
     proxy.delay_s = proxy.bytes_per_s = 0
     catch_up(settings)
     assert_resumed(assert_equal(settings, address))
 
 
 @network
-def test_a_server_that_hangs_up_is_not_stormed(address: Address, proxy: Proxy, kafka_bootstrap: str) -> None:
+def test_a_server_that_hangs_up_is_not_stormed(
+    address: Address, proxy: Proxy, kafka_bootstrap: str
+) -> None:
     settings = through(proxy, address, kafka_bootstrap, cdc={"reconnect_max_s": 30})
     with running(settings):
         with eventually(lambda: sample("connected") == 1):
@@ -215,7 +264,9 @@ def test_a_server_that_hangs_up_is_not_stormed(address: Address, proxy: Proxy, k
             pass
 
 
-def test_an_idle_hospitals_position_moves_through_rotations(address: Address, kafka_bootstrap: str) -> None:
+def test_an_idle_hospitals_position_moves_through_rotations(
+    address: Address, kafka_bootstrap: str
+) -> None:
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     seen = len(stream.records(settings))
@@ -225,13 +276,17 @@ def test_an_idle_hospitals_position_moves_through_rotations(address: Address, ka
             newest = address.execute("SHOW BINARY LOGS")[-1][0]
             with eventually(lambda newest=newest: saved(settings).position.file == newest):  # type: ignore[misc]
                 pass
-            with eventually(lambda newest=newest: stream.records(settings)[-1].source.file == newest):  # type: ignore[misc]
+            with eventually(
+                lambda newest=newest: stream.records(settings)[-1].source.file == newest
+            ):  # type: ignore[misc]
                 pass
     assert {event.kind for event in stream.records(settings)[seen:]} == {"heartbeat"}
     assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
 
 
-def test_headroom_reaches_nothing_before_the_file_is_purged(address: Address, kafka_bootstrap: str) -> None:
+def test_headroom_reaches_nothing_before_the_file_is_purged(
+    address: Address, kafka_bootstrap: str
+) -> None:
     settings = reading(address, kafka_bootstrap)
     with running(settings), eventually(lambda: sample("binlog_headroom_seconds") > 1e6):
         address.execute("SET GLOBAL binlog_expire_logs_seconds = 2000000")
@@ -241,9 +296,13 @@ def test_headroom_reaches_nothing_before_the_file_is_purged(address: Address, ka
     source = Source("kigali", settings.hospitals["kigali"].mysql)
     address.execute("SET GLOBAL binlog_expire_logs_seconds = 5")
     try:
-        assert retention.headroom(source, at.position, at.ts_ms)[0] == 5, "its file is still written"
+        assert retention.headroom(source, at.position, at.ts_ms)[0] == 5, (
+            "its file is still written"
+        )
         told: list[float] = []
-        while at.position.file in [row[0] for row in address.execute("FLUSH BINARY LOGS", "SHOW BINARY LOGS")]:
+        while at.position.file in [
+            row[0] for row in address.execute("FLUSH BINARY LOGS", "SHOW BINARY LOGS")
+        ]:
             told.append(retention.headroom(source, at.position, at.ts_ms)[0])
             assert len(told) < 100
             time.sleep(0.5)
@@ -262,7 +321,9 @@ def test_a_frozen_server_is_noticed_within_30_s(own: Any, kafka_bootstrap: str, 
     """With the settings as they come."""
     server = own(kind)
     address = hospital(server, patients=2)
-    settings = reading(address, kafka_bootstrap).model_copy(update={"cdc": Settings.model_fields["cdc"].default})
+    settings = reading(address, kafka_bootstrap).model_copy(
+        update={"cdc": Settings.model_fields["cdc"].default}
+    )
     assert settings.hospitals["kigali"].mysql.read_timeout_s == 20
     with running(settings):
         with eventually(lambda: sample("connected") == 1):
@@ -282,7 +343,9 @@ def test_a_frozen_server_is_noticed_within_30_s(own: Any, kafka_bootstrap: str, 
 def test_a_reader_that_stood_still_publishes_nothing_more(
     own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path, start: Any
 ) -> None:
-    """What came while it stood, its socket holds: it must not be published by who has lost the lease."""
+    """What came while it stood, its socket holds: it must not be published by who has lost the
+    lease.
+    """
     address = hospital(own_mariadb(), patients=5)
     settings = reading(address, kafka_bootstrap)
     one, other = tmp_path / "first", tmp_path / "second"
@@ -315,16 +378,25 @@ def test_a_reader_that_stood_still_publishes_nothing_more(
 def test_two_readers_at_once_whose_clocks_are_wrong(
     address: Address, kafka_bootstrap: str, tmp_path: Path, start: Any
 ) -> None:
-    """Neither sees the other's lock, and they are 20 minutes apart; a third one is right, and goes on."""
+    """Neither sees the other's lock, and they are 20 minutes apart; a third one is right, and goes
+    on.
+    """
     settings = reading(address, kafka_bootstrap)
     folders = [tmp_path / "fast", tmp_path / "slow"]
     for folder, skew, number in zip(folders, (600, -600), (71, 72), strict=True):
         own = settings.hospitals["kigali"].model_copy(update={"server_id": number})
         with says(folder, "reading the binlog"):
-            start(settings.model_copy(update={"hospitals": {"kigali": own}}), folder, f"skew={skew}", "unlocked")
+            start(
+                settings.model_copy(update={"hospitals": {"kigali": own}}),
+                folder,
+                f"skew={skew}",
+                "unlocked",
+            )
     with clinic(address, rate=30):
         time.sleep(3)
-    with eventually(lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address), within_s=90):
+    with eventually(
+        lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address), within_s=90
+    ):
         pass
     twice = [event.source.version for event in stream.changes(stream.records(settings))]
     assert len(twice) > len({*twice}) > 20, "both published"
@@ -335,15 +407,21 @@ def test_two_readers_at_once_whose_clocks_are_wrong(
     with running(settings), clinic(address, seed=8, rate=30):
         time.sleep(2)
     catch_up(settings)
-    assert saved(settings).epoch == before.epoch == epochs[-1], "a clock that is right is behind, which changes nothing"
+    assert saved(settings).epoch == before.epoch == epochs[-1], (
+        "a clock that is right is behind, which changes nothing"
+    )
     reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
     assert saved(settings).epoch > before.epoch
     assert_equal(settings, address)
 
 
 @pytest.mark.long
-def test_who_reads_with_the_same_server_id_is_named(address: Address, kafka_bootstrap: str, capsys: Any) -> None:
-    """Somebody else's tool: the servers end the older connection, so each must leave the other alone for a while."""
+def test_who_reads_with_the_same_server_id_is_named(
+    address: Address, kafka_bootstrap: str, capsys: Any
+) -> None:
+    """Somebody else's tool: the servers end the older connection, so each must leave the other
+    alone for a while.
+    """
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     place = saved(settings)
@@ -386,14 +464,18 @@ def _read_on(rival: BinlogStream) -> None:
 
 @pytest.mark.long
 def test_a_dump_that_is_killed_again_and_again(address: Address, kafka_bootstrap: str) -> None:
-    """Each time it goes on from the last transaction's end: what comes twice is a short stretch, never all of it."""
+    """Each time it goes on from the last transaction's end: what comes twice is a short stretch,
+    never all of it.
+    """
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     dump = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%' AND user = 'cdc'"
     before, killed = sample("disconnects_total"), set[int]()
     with clinic(address, rate=20), running(settings):
         while len(killed) < KILLS:
-            with eventually(lambda: bool({one for (one,) in address.execute(dump)} - killed), within_s=90):
+            with eventually(
+                lambda: bool({one for (one,) in address.execute(dump)} - killed), within_s=90
+            ):
                 pass
             for number in {one for (one,) in address.execute(dump)} - killed:
                 address.execute(f"KILL {number}")
@@ -409,7 +491,9 @@ def test_a_dump_that_is_killed_again_and_again(address: Address, kafka_bootstrap
 
 @pytest.mark.parametrize("kind", [MariaDB, MySQL])
 def test_a_server_killed_within_transactions(own: Any, kafka_bootstrap: str, kind: Any) -> None:
-    """Durable, several writers, so that commits are grouped; one transaction is open and half written."""
+    """Durable, several writers, so that commits are grouped; one transaction is open and half
+    written.
+    """
     server: Server = own(kind, fast=False)
     address = hospital(server, patients=5)
     settings = reading(address, kafka_bootstrap)
@@ -428,7 +512,9 @@ def _killed(server: Server, address: Address) -> None:
     died: list[str] = []
 
     def write(number: int) -> None:
-        update = f"UPDATE obs SET comments = UUID() WHERE obs_id % 4 = {number} ORDER BY RAND() LIMIT 1"
+        update = (
+            f"UPDATE obs SET comments = UUID() WHERE obs_id % 4 = {number} ORDER BY RAND() LIMIT 1"
+        )
         try:
             with address.connect() as connection, connection.cursor() as cursor:
                 while True:
@@ -513,13 +599,22 @@ def test_a_table_taken_away_is_waited_for(
 
 
 @pytest.mark.parametrize("kind", [MariaDB, MySQL])
-def test_certificates(own: Any, kafka_bootstrap: str, tmp_path: Path, start: Any, kind: Any) -> None:
-    """verify_identity: one that expires while it reads, a good one again, and one of an authority not trusted."""
+def test_certificates(
+    own: Any, kafka_bootstrap: str, tmp_path: Path, start: Any, kind: Any
+) -> None:
+    """verify_identity: one that expires while it reads, a good one again, and one of an authority
+    not trusted.
+    """
     ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
     there = tmp_path / "server"
     ours.certify(there, seconds=1_000)
     server: Server = own(
-        kind, flags=[f"--ssl-ca={ours.file}", f"--ssl-cert={there}/cert.pem", f"--ssl-key={there}/key.pem"]
+        kind,
+        flags=[
+            f"--ssl-ca={ours.file}",
+            f"--ssl-cert={there}/cert.pem",
+            f"--ssl-key={there}/key.pem",
+        ],
     )
     address = hospital(server, patients=2)
     tls = Tls(mode="verify_identity", ca=str(ours.file))
@@ -536,9 +631,12 @@ def test_certificates(own: Any, kafka_bootstrap: str, tmp_path: Path, start: Any
 
     ours.certify(there, seconds=1_000)
     reloaded(server)
-    foreign = address.settings(user="cdc", password=PASSWORD, tls=Tls(mode="verify_identity", ca=str(theirs.file)))
+    foreign = address.settings(
+        user="cdc", password=PASSWORD, tls=Tls(mode="verify_identity", ca=str(theirs.file))
+    )
     with pytest.raises(
-        Fatal, match=r"kigali: the TLS certificate .* \(self-signed certificate in certificate chain"
+        Fatal,
+        match=r"kigali: the TLS certificate .* \(self-signed certificate in certificate chain",
     ) as caught:
         connect("kigali", foreign)
     assert "mysql.tls.ca" in caught.value.hint
@@ -564,7 +662,9 @@ class Authority:
         folder.mkdir()
         self.file = folder / "ca.pem"
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"Test CA {folder.name}")])
+        self._name = x509.Name(
+            [x509.NameAttribute(x509.NameOID.COMMON_NAME, f"Test CA {folder.name}")]
+        )
         authority = x509.BasicConstraints(ca=True, path_length=None)
         self._write(self.file, self._signed(self._name, self._key, authority, 1_000))
 
@@ -581,8 +681,12 @@ class Authority:
 
     def _signed(self, name: x509.Name, key: Any, extension: Any, seconds: int) -> x509.Certificate:
         now = datetime.now(UTC)
-        builder = x509.CertificateBuilder(self._name, name, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=60)).not_valid_after(now + timedelta(seconds=seconds))
+        builder = x509.CertificateBuilder(
+            self._name, name, key.public_key(), x509.random_serial_number()
+        )
+        builder = builder.not_valid_before(now - timedelta(days=60)).not_valid_after(
+            now + timedelta(seconds=seconds)
+        )
         return builder.add_extension(extension, critical=False).sign(self._key, hashes.SHA256())
 
     @staticmethod
@@ -592,7 +696,9 @@ class Authority:
 
 @pytest.mark.long
 @pytest.mark.parametrize("paused_s", [11, 60])
-def test_a_frozen_broker_holds_the_reader_back(own: Any, tmp_path: Path, start: Any, paused_s: int) -> None:
+def test_a_frozen_broker_holds_the_reader_back(
+    own: Any, tmp_path: Path, start: Any, paused_s: int
+) -> None:
     """Nothing piles up, the position stays, and then all comes."""
     address, kafka = hospital(own(MariaDB), patients=5), own(Kafka)
     settings = reading(address, kafka.url)
@@ -623,5 +729,9 @@ def sent(settings: Settings) -> int:
 
 
 def rss_mb(pid: int) -> float:
-    (line,) = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")]
+    (line,) = [
+        one
+        for one in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if one.startswith("VmRSS")
+    ]
     return int(line.split()[1]) / 1024

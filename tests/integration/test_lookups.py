@@ -7,10 +7,11 @@ import pytest
 
 from consumers.lookups import Asked, Lookups
 from dev.hospital import NATIONAL_ID_TYPE, OPENMRS_ID_TYPE, create
+from openmrs.connection import end_of_binlog, identity
+from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Hospital
-from passport.source import Source, Waypoint, end_of_binlog, identity
 from passport.version import Position, Version
 from tests.servers import Address
 
@@ -30,9 +31,16 @@ def make(seeded: Address) -> Iterator[Make]:
     made: list[Lookups] = []
 
     def lookups(**changes: Any) -> Lookups:
-        values = {"name": "Kigali", "partition": 0, "timezone": "Africa/Kigali", "national_id_type": NATIONAL_ID_TYPE}
+        values = {
+            "name": "Kigali",
+            "partition": 0,
+            "timezone": "Africa/Kigali",
+            "national_id_type": NATIONAL_ID_TYPE,
+        }
         hospital = Hospital(**{**values, "locales": ("en",), "mysql": seeded.settings(), **changes})
-        made.append(Lookups("kigali", hospital, Source("kigali", hospital.mysql), entries=10_000, ttl_s=60))
+        made.append(
+            Lookups("kigali", hospital, Source("kigali", hospital.mysql), entries=10_000, ttl_s=60)
+        )
         made[-1].seen(str(Version(EPOCH, 1, 4, 0)))
         return made[-1]
 
@@ -43,7 +51,10 @@ def make(seeded: Address) -> Iterator[Make]:
 
 def rows(lookups: Lookups, where: str = "1 = 1") -> list[Asked]:
     with lookups.source.read() as reading:
-        return [(row, lookups.newest, False, "stream") for row in reading.obs(f"{where} ORDER BY obs_id")]
+        return [
+            (row, lookups.newest, False, "stream")
+            for row in reading.obs(f"{where} ORDER BY obs_id")
+        ]
 
 
 def questions(lookups: Lookups) -> int:
@@ -53,17 +64,19 @@ def questions(lookups: Lookups) -> int:
     return int(count)
 
 
-def place(lookups: Lookups) -> Waypoint:
+def place(lookups: Lookups) -> SourcePosition:
     """Where the server is now."""
     connection = lookups.source.connection()
     position = end_of_binlog(connection)
     assert position is not None
-    return Waypoint(position, "", identity(connection))
+    return SourcePosition(position, "", identity(connection))
 
 
 def notice(table: str, at: Position, **key: int) -> ChangeEvent:
     version = str(Version(EPOCH, at.number, at.pos, 1))
-    source = EventSource("kigali", "UTC", "o", table, at.file, at.pos, 1, "", "s", 1, version, "binlog")
+    source = EventSource(
+        "kigali", "UTC", "o", table, at.file, at.pos, 1, "", "s", 1, version, "binlog"
+    )
     return ChangeEvent("notice", source, 1, "u", keys=(key,))
 
 
@@ -82,7 +95,9 @@ def test_a_thousand_misses_are_few_queries(make: Make) -> None:
 def test_what_is_known_depends_on_nothing_but_the_row(make: Make) -> None:
     together, alone = make(), make()
     asked = rows(together)[:200]
-    for one, other in zip(together.observations(asked), [alone.observations([one])[0] for one in asked], strict=True):
+    for one, other in zip(
+        together.observations(asked), [alone.observations([one])[0] for one in asked], strict=True
+    ):
         assert one.row == other.row
         assert (one.concept, one.value, one.author, one.place, one.encounter) == (
             other.concept,
@@ -117,7 +132,9 @@ def test_a_notice_makes_it_look_again(make: Make, seeded: Address) -> None:
     asked = rows(lookups, "location_id IS NOT NULL")[0]
     (first,) = lookups.observations([asked])
     assert first.place is not None
-    seeded.execute(f"UPDATE location SET name = 'Renamed' WHERE location_id = {first.place.location_id}")
+    seeded.execute(
+        f"UPDATE location SET name = 'Renamed' WHERE location_id = {first.place.location_id}"
+    )
     here = place(lookups)
     assert lookups.observations([asked])[0].place == first.place  # nobody has told
     lookups.evict(notice("location", here.position, location_id=first.place.location_id))
@@ -125,7 +142,9 @@ def test_a_notice_makes_it_look_again(make: Make, seeded: Address) -> None:
     assert again.place is not None
     assert again.place.name == "Renamed"
     before = questions(lookups)
-    lookups.evict(notice("location", Position(here.position.file, 4), location_id=first.place.location_id))
+    lookups.evict(
+        notice("location", Position(here.position.file, 4), location_id=first.place.location_id)
+    )
     assert lookups.observations([asked])[0].place == again.place
     assert questions(lookups) - before == 1  # read later than that notice: still good
 
@@ -145,7 +164,7 @@ def test_a_new_epoch_forgets_everything(make: Make, seeded: Address) -> None:
 def test_a_position_of_another_server_blocks_nobody(make: Make) -> None:
     lookups = make()
     asked = rows(lookups)[:10]
-    elsewhere = Waypoint(Position("binlog.000999", 999_999_999), "", "another server")
+    elsewhere = SourcePosition(Position("binlog.000999", 999_999_999), "", "another server")
     assert len(lookups.observations(asked, elsewhere)) == 10
 
 
@@ -153,11 +172,15 @@ def patients(seeded: Address, lookups: Lookups) -> list[tuple[int, str]]:
     """Patients in state ok, and their ids."""
     ids: Any = seeded.execute("SELECT patient_id FROM patient ORDER BY patient_id")
     found = lookups.persons([one for (one,) in ids]).values()
-    return [(person.person_id, person.national_id) for person in found if person.national_id is not None]
+    return [
+        (person.person_id, person.national_id) for person in found if person.national_id is not None
+    ]
 
 
 def rename(seeded: Address, patient_id: int, old: str, new: str) -> None:
-    where = f"patient_id = {patient_id} AND identifier REGEXP '^[^0-9]*{'[^0-9]*'.join(old)}[^0-9]*$'"
+    where = (
+        f"patient_id = {patient_id} AND identifier REGEXP '^[^0-9]*{'[^0-9]*'.join(old)}[^0-9]*$'"
+    )
     seeded.execute(f"UPDATE patient_identifier SET identifier = '{new}' WHERE {where}")
 
 
@@ -165,20 +188,36 @@ def test_an_id_of_two_patients_is_nobodys(make: Make, seeded: Address) -> None:
     lookups = make()
     (first, one), (second, two) = patients(seeded, lookups)[:2]
     rename(seeded, second, two, f"{one[:3]} {one[3:]}")
-    lookups.evict(notice("patient_identifier", place(lookups).position, patient_identifier_id=1, patient_id=second))
+    lookups.evict(
+        notice(
+            "patient_identifier",
+            place(lookups).position,
+            patient_identifier_id=1,
+            patient_id=second,
+        )
+    )
     assert lookups.persons([first])[first].state == "ok"  # the other one has not been read yet
     assert lookups.persons([second])[second].state == "ambiguous"
     assert lookups.disturbed() == {first}
     assert lookups.persons([first])[first].state == "ambiguous"
     assert lookups.sharing([second]) == {first}
     rename(seeded, second, one, two)
-    lookups.evict(notice("patient_identifier", place(lookups).position, patient_identifier_id=1, patient_id=second))
+    lookups.evict(
+        notice(
+            "patient_identifier",
+            place(lookups).position,
+            patient_identifier_id=1,
+            patient_id=second,
+        )
+    )
     assert lookups.persons([second])[second].state == "ok"
     assert lookups.disturbed() == {first}
     assert lookups.persons([first])[first].national_id == one
 
 
-def test_ids_that_changed_unseen_are_found_when_the_index_is_read_again(make: Make, seeded: Address) -> None:
+def test_ids_that_changed_unseen_are_found_when_the_index_is_read_again(
+    make: Make, seeded: Address
+) -> None:
     lookups = make()
     (first, one), (second, two) = patients(seeded, lookups)[:2]
     rename(seeded, second, two, one)
@@ -190,9 +229,9 @@ def test_ids_that_changed_unseen_are_found_when_the_index_is_read_again(make: Ma
 def test_states_of_persons(make: Make, seeded: Address) -> None:
     lookups = make()
     (first, _), (second, two) = patients(seeded, lookups)[:2]
-    staff = seeded.execute("SELECT MIN(person_id) FROM person WHERE person_id NOT IN (SELECT patient_id FROM patient)")[
-        0
-    ][0]
+    staff = seeded.execute(
+        "SELECT MIN(person_id) FROM person WHERE person_id NOT IN (SELECT patient_id FROM patient)"
+    )[0][0]
     seeded.execute(f"UPDATE person SET voided = 1 WHERE person_id = {first}")
     rename(seeded, second, two, "12345")
     lookups.clear(identities=True)

@@ -8,7 +8,7 @@ import pytest
 from pymongo import InsertOne, UpdateOne
 from pymongo.database import Database
 
-from consumers.sinks.mongo.client import HALVED, at_once, bulk
+from destinations.mongo.client import HALVED, at_once, bulk
 from passport.errors import Retry
 
 

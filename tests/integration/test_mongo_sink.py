@@ -20,15 +20,15 @@ from prometheus_client import REGISTRY
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
-from consumers.sinks import KeyRange, Outcome, Progress
-from consumers.sinks.mongo import conflicts, reports
-from consumers.sinks.mongo.erasure import Erasure
-from consumers.sinks.mongo.rules import load
-from consumers.sinks.mongo.sink import MongoSink
 from consumers.worker import connected
+from destinations.mongo import conflicts, reports
+from destinations.mongo.erasure import Erasure
+from destinations.mongo.projection.mapping import load
+from destinations.mongo.sink import MongoSink
 from passport.errors import Fatal, NotReady, Retry
-from passport.observation import Author, Observation, Person
+from passport.facts import Author, Observation, Person
 from passport.settings import PlaceholderHospital, Settings
+from passport.sink import KeyRange, Outcome, Progress
 from tests import observations as make
 from tests.observations import HOSPITAL, obs, patient, person, version
 from tests.passport_shapes import check
@@ -67,7 +67,10 @@ class Passport:
     def state(self) -> Document:
         """What must be the same whatever the way: rows, and records that are shown."""
         rows = {row.pop("_id"): row for row in self.db.observations.find({}, {"related": 0})}
-        records = {one.pop("_id"): one for one in self.db.medicalrecords.find({"patientId": {"$ne": ""}}, {"rev": 0})}
+        records = {
+            one.pop("_id"): one
+            for one in self.db.medicalrecords.find({"patientId": {"$ne": ""}}, {"rev": 0})
+        }
         return {"rows": rows, "records": records}
 
     def everything(self) -> str:
@@ -112,11 +115,16 @@ def as_read(who: Person, rows: Sequence[Observation]) -> list[Observation]:
 
 
 def read_whole(sink: MongoSink, who: Person, rows: Sequence[Observation]) -> Outcome:
-    """As the worker does for a person that `wanted` names: rows at who's version, then what else there is goes."""
-    return sink.write(as_read(who, rows)).__iadd__(sink.retain(who, [row.obs_id for row in rows], who.version))
+    """As the worker does for a person that `wanted` names: rows at who's version, then what else
+    there is goes.
+    """
+    return sink.write(as_read(who, rows)).__iadd__(
+        sink.retain(who, [row.obs_id for row in rows], who.version)
+    )
 
 
-# --- rows and records ---------------------------------------------------------------------------------------------
+# --- rows and records
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_row_becomes_a_record_of_the_patient(passport: Passport) -> None:
@@ -133,7 +141,9 @@ def test_a_row_becomes_a_record_of_the_patient(passport: Passport) -> None:
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
 @pytest.mark.parametrize("split", [False, True])
-def test_a_voided_row_is_hidden_whatever_the_order(passport: Passport, order: list[int], split: bool) -> None:
+def test_a_voided_row_is_hidden_whatever_the_order(
+    passport: Passport, order: list[int], split: bool
+) -> None:
     passport.register()
     sink = passport.sink()
     events = [obs(1, 10), obs(1, 20, voided=True)]
@@ -144,7 +154,9 @@ def test_a_voided_row_is_hidden_whatever_the_order(passport: Passport, order: li
     assert one(passport.db.observations, "kigali/1")["row"]["voided"] == 1
 
 
-def test_row_42_a_voided_record_is_found_by_no_reader_and_comes_back_as_the_same(passport: Passport) -> None:
+def test_row_42_a_voided_record_is_found_by_no_reader_and_comes_back_as_the_same(
+    passport: Passport,
+) -> None:
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
@@ -249,7 +261,12 @@ def test_obs_ids_of_two_hospitals_do_not_meet(passport: Passport) -> None:
 def test_replays_change_nothing(passport: Passport) -> None:
     passport.register()
     sink = passport.sink()
-    batch = [obs(1, 10), obs(2, 11, make.CHIEF_COMPLAINT, make.text("cough")), *diagnosis(12), obs(1, 20, voided=True)]
+    batch = [
+        obs(1, 10),
+        obs(2, 11, make.CHIEF_COMPLAINT, make.text("cough")),
+        *diagnosis(12),
+        obs(1, 20, voided=True),
+    ]
     assert sink.write(batch) == Outcome(stored=5, stale=1)
     before = passport.everything()
     assert sink.write(batch) == Outcome(unchanged=5, stale=1)
@@ -261,10 +278,16 @@ def test_what_bson_cannot_hold_is_rejected_alone(passport: Passport) -> None:
     passport.register()
     huge = obs(2, 10, make.CHIEF_COMPLAINT, make.text("x" * 17_000_000))
     header = obs(3, 10, make.VISIT_DIAGNOSES, make.NO_VALUE)
-    members = [obs(key, 10, make.DIAGNOSIS, make.text("y" * 5_000_000), obs_group_id=3) for key in (5, 6)]
+    members = [
+        obs(key, 10, make.DIAGNOSIS, make.text("y" * 5_000_000), obs_group_id=3) for key in (5, 6)
+    ]
     odd = obs(4, 10, make.CHIEF_COMPLAINT, make.text("\ud800"))
     outcome = passport.sink().write([obs(1, 10), huge, header, *members, odd])
-    assert sorted(outcome.rejected) == [("kigali/2", "too_large"), ("kigali/3", "too_large"), ("kigali/4", "invalid")]
+    assert sorted(outcome.rejected) == [
+        ("kigali/2", "too_large"),
+        ("kigali/3", "too_large"),
+        ("kigali/4", "invalid"),
+    ]
     assert passport.details() == ["72"]
 
 
@@ -278,14 +301,22 @@ def test_a_document_that_a_validator_refuses_is_rejected_alone(passport: Passpor
     assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [1]
 
 
-# --- whose rows ---------------------------------------------------------------------------------------------------
+# --- whose rows
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["ok", "none", "invalid", "ambiguous", "not_patient", "voided"])
 def test_nothing_is_stored_of_who_is_not_matched(passport: Passport, state: str) -> None:
     sink = passport.sink()
     who = person(4711, "1199080099999999" if state == "ok" else None, state=state)
-    row = obs(1, 10, make.CHIEF_COMPLAINT, make.text(CANARY), who=who, author=Author(CANARY, "creator", "user/u"))
+    row = obs(
+        1,
+        10,
+        make.CHIEF_COMPLAINT,
+        make.text(CANARY),
+        who=who,
+        author=Author(CANARY, "creator", "user/u"),
+    )
     assert sink.write([row]) == Outcome(unmatched=1)
     assert list(reports.unmatched(passport.db, HOSPITAL)) == [(HOSPITAL, 4711, state)]
     assert reports.Reports(passport.db).unmatched_by(HOSPITAL) == {state: 1}
@@ -422,12 +453,17 @@ def test_the_sweep_counts_who_is_not_matched_by_state(passport: Passport) -> Non
     sink.write([obs(1, 10), obs(2, 11, who=person(2, None, state="invalid"))])
     counted = [{"hospital": HOSPITAL, "state": state} for state in ("ok", "invalid")]
     assert eventually(
-        lambda: [REGISTRY.get_sample_value("passport_people_unmatched", one) for one in counted] == [1, 1]
+        lambda: (
+            [REGISTRY.get_sample_value("passport_people_unmatched", one) for one in counted]
+            == [1, 1]
+        )
     )
     passport.register()
     assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
     assert read_whole(sink, person(at=20), [obs(1, 10)]).stored == 1
-    assert eventually(lambda: REGISTRY.get_sample_value("passport_people_unmatched", counted[0]) is None)
+    assert eventually(
+        lambda: REGISTRY.get_sample_value("passport_people_unmatched", counted[0]) is None
+    )
 
 
 def test_ambiguous_people_are_asked_for_once_a_start(passport: Passport) -> None:
@@ -455,7 +491,8 @@ def test_rows_of_a_writer_that_died_after_the_link_ended_are_swept(passport: Pas
     assert list(again.wanted(HOSPITAL, 10)) == []
 
 
-# --- scopes -------------------------------------------------------------------------------------------------------
+# --- scopes
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_chunk_removes_what_it_has_not(passport: Passport) -> None:
@@ -483,7 +520,8 @@ def test_a_person_read_whole_is_all_there_is(passport: Passport) -> None:
     assert sink.write([obs(2, 20, who=person(2, "1199080012340000"))]).stored == 1
 
 
-# --- the Passport's own --------------------------------------------------------------------------------------------
+# --- the Passport's own
+# --------------------------------------------------------------------------------------------
 
 
 def one(collection: Any, key: Any = None) -> Document:
@@ -493,10 +531,14 @@ def one(collection: Any, key: Any = None) -> Document:
 
 def edit(passport: Passport, **data: str) -> None:
     change: Document = {f"data.{name}": value for name, value in data.items()}
-    passport.db.medicalrecords.update_one({}, {"$set": {**change, "lastEditedAt": datetime.now(UTC)}})
+    passport.db.medicalrecords.update_one(
+        {}, {"$set": {**change, "lastEditedAt": datetime.now(UTC)}}
+    )
 
 
-def test_row_43_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(passport: Passport) -> None:
+def test_row_43_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(
+    passport: Passport,
+) -> None:
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
@@ -536,7 +578,9 @@ def resolve(passport: Passport, keep: Any) -> None:
         conflicts.one(passport.db, conflict.id)
 
 
-def test_a_conflict_resolved_for_the_passport_comes_back_only_with_newer_values(passport: Passport) -> None:
+def test_a_conflict_resolved_for_the_passport_comes_back_only_with_newer_values(
+    passport: Passport,
+) -> None:
     sink = in_conflict(passport)
     resolve(passport, "passport")
     assert passport.details() == ["about 70"]
@@ -553,7 +597,9 @@ def test_a_conflict_resolved_for_the_hospital_follows_it_again(passport: Passpor
     resolve(passport, "hospital")
     assert passport.details() == ["99"]
     assert passport.db.auditlogs.count_documents({}) == audited + 1
-    assert list(sink.wanted(HOSPITAL, 10)) == [1], "its type may have changed too: it is projected anew"
+    assert list(sink.wanted(HOSPITAL, 10)) == [1], (
+        "its type may have changed too: it is projected anew"
+    )
     read_whole(sink, person(at=25), [obs(1, 20, value=make.number(99))])
     sink.write([obs(1, 30, value=make.number(98))])
     assert passport.details() == ["98"]
@@ -568,27 +614,47 @@ def test_an_edit_that_comes_while_a_conflict_is_resolved_wins(
     interposed(monkeypatch, conflicts.audit, "tell", again)
     [conflict] = conflicts.listed(passport.db, HOSPITAL)
     with pytest.raises(Retry):
-        conflicts.resolve(passport.db, make.settings({}).hospitals[HOSPITAL], conflict.id, "hospital")
+        conflicts.resolve(
+            passport.db, make.settings({}).hospitals[HOSPITAL], conflict.id, "hospital"
+        )
     assert passport.details() == ["71 exactly"]
 
 
-def test_unmapped_concepts_are_listed_with_a_rule_that_shows_them(passport: Passport, tmp_path: Any) -> None:
+def test_unmapped_concepts_are_listed_with_a_rule_that_shows_them(
+    passport: Passport, tmp_path: Any
+) -> None:
     passport.register()
     sink = passport.sink()
     stage = make.concept(40, "WHO stage", "CIEL:5356", datatype="Coded")
     peril = make.concept(41, "Peril", datatype="Coded")
     answers = [make.coded(make.concept(50, "Stage 1")), make.coded(make.concept(51, "Stage 2"))]
-    sink.write([obs(1, 10, stage, answers[0]), obs(2, 10, stage, answers[1]), obs(3, 10, make.UNKNOWN, make.text("x"))])
-    sink.write([obs(4, 10, peril, make.coded(make.concept(52, "Rash", cls="Symptom")), voided=True), obs(5, 10)])
+    sink.write(
+        [
+            obs(1, 10, stage, answers[0]),
+            obs(2, 10, stage, answers[1]),
+            obs(3, 10, make.UNKNOWN, make.text("x")),
+        ]
+    )
+    sink.write(
+        [
+            obs(4, 10, peril, make.coded(make.concept(52, "Rash", cls="Symptom")), voided=True),
+            obs(5, 10),
+        ]
+    )
     found = reports.unmapped_concepts(passport.db, HOSPITAL, load())
-    assert [(one.concept["name"], one.obs) for one in found] == [("WHO stage", 2), ("Favourite colour", 1)]
+    assert [(one.concept["name"], one.obs) for one in found] == [
+        ("WHO stage", 2),
+        ("Favourite colour", 1),
+    ]
     assert [one.rule for one in found] == [
         '- {"type": "test", "mappings": ["CIEL:5356"]}',
         '- {"type": "visit", "names": ["Favourite colour"]}',
     ]
     file = tmp_path / "mapping.yaml"
     file.write_text("version: 1\nrules:\n" + "\n".join(one.rule for one in found))
-    assert reports.unmapped_concepts(passport.db, HOSPITAL, load(file))[0].concept["name"] == "Pulse"
+    assert (
+        reports.unmapped_concepts(passport.db, HOSPITAL, load(file))[0].concept["name"] == "Pulse"
+    )
 
 
 def test_the_passports_fields_are_left_alone(passport: Passport) -> None:
@@ -617,7 +683,12 @@ def test_audit_tells_each_change_once_and_nothing_of_it(passport: Passport) -> N
     passport.register()
     sink = passport.sink()
     said = make.text(CANARY)
-    for batch in ([obs(1, 10)], [obs(1, 10)], [obs(1, 20, make.CHIEF_COMPLAINT, said)], [obs(1, 30, voided=True)]):
+    for batch in (
+        [obs(1, 10)],
+        [obs(1, 10)],
+        [obs(1, 20, make.CHIEF_COMPLAINT, said)],
+        [obs(1, 30, voided=True)],
+    ):
         sink.write(batch)
     entries = list(passport.db.auditlogs.find())
     assert sorted(entry["action"] for entry in entries) == ["create", "delete", "update"]
@@ -628,17 +699,41 @@ def test_the_passports_doctor_signs_before_a_placeholder(passport: Passport) -> 
     passport.register()
     hospital, user = ObjectId(), ObjectId()
     passport.db.hospitals.insert_one(
-        {"_id": hospital, "user": user, "name": "H", "address": "A", "contact": "C", "licenseNumber": "X1"}
+        {
+            "_id": hospital,
+            "user": user,
+            "name": "H",
+            "address": "A",
+            "contact": "C",
+            "licenseNumber": "X1",
+        }
     )
-    doctor = {"licenseNumber": "D1", "specialization": "Cardiology", "openmrsProviderUuid": "provider-jane"}
-    passport.db.doctors.insert_one({"_id": ObjectId(), "user": user, "hospital": hospital, **doctor})
-    elsewhere = {**doctor, "_id": ObjectId("0" * 24), "user": ObjectId(), "hospital": ObjectId(), "licenseNumber": "D2"}
+    doctor = {
+        "licenseNumber": "D1",
+        "specialization": "Cardiology",
+        "openmrsProviderUuid": "provider-jane",
+    }
+    passport.db.doctors.insert_one(
+        {"_id": ObjectId(), "user": user, "hospital": hospital, **doctor}
+    )
+    elsewhere = {
+        **doctor,
+        "_id": ObjectId("0" * 24),
+        "user": ObjectId(),
+        "hospital": ObjectId(),
+        "licenseNumber": "D2",
+    }
     passport.db.doctors.insert_one(elsewhere)
     passport.sink({"passport_hospital": str(hospital)}).write([obs(1, 10)])
     assert passport.shown()[0]["createdBy"] == str(user)
     assert passport.db.hospitals.count_documents({}) == 1
     passport.db.doctors.delete_one({"_id": elsewhere["_id"]})
-    jane = {"email": "jane@hospital.rw", "name": "Jane", "password": f"$2b$10${'a' * 21}u{'a' * 31}", "role": "doctor"}
+    jane = {
+        "email": "jane@hospital.rw",
+        "name": "Jane",
+        "password": f"$2b$10${'a' * 21}u{'a' * 31}",
+        "role": "doctor",
+    }
     passport.db.users.insert_one({"_id": user, **jane})
 
 
@@ -649,14 +744,18 @@ def test_a_configured_hospital_must_be_there(passport: Passport) -> None:
         sink.write([obs(1, 10)])
 
 
-def test_an_author_gets_a_new_name_unless_somebody_took_the_placeholder_over(passport: Passport) -> None:
+def test_an_author_gets_a_new_name_unless_somebody_took_the_placeholder_over(
+    passport: Passport,
+) -> None:
     passport.register()
     sink = passport.sink({"passport_hospital": PlaceholderHospital(licence="rw-77")})
     sink.write([obs(1, 10)])
     user = ObjectId(passport.shown()[0]["createdBy"])
     sink.write([obs(1, 20, author=replace(make.JANE, name="Jane Mugisha"))])
     assert one(passport.db.users, user)["name"] == "Jane Mugisha"
-    passport.db.users.update_one({"_id": user}, {"$set": {"email": "jane@hospital.rw", "name": "J. M."}})
+    passport.db.users.update_one(
+        {"_id": user}, {"$set": {"email": "jane@hospital.rw", "name": "J. M."}}
+    )
     passport.sink().write([obs(1, 30, author=make.JANE)])
     assert one(passport.db.users, user)["name"] == "J. M."
     assert one(passport.db.hospitals)["licenseNumber"] == "RW-77"
@@ -682,12 +781,15 @@ def test_progress_is_kept_and_its_version_never_falls(passport: Passport) -> Non
     assert sink.progress(HOSPITAL) is None
     sink.record(Progress(HOSPITAL, 100, version(50), 1_700_000_000_123))
     sink.record(Progress(HOSPITAL, 40, version(20), 1_700_000_000_000))
-    assert passport.sink().progress(HOSPITAL) == Progress(HOSPITAL, 40, version(50), 1_700_000_000_000)
+    assert passport.sink().progress(HOSPITAL) == Progress(
+        HOSPITAL, 40, version(50), 1_700_000_000_000
+    )
     [status] = passport.db.syncstatus.find()
     assert status["lastSyncTime"] == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 
-# --- whatever the way ---------------------------------------------------------------------------------------------
+# --- whatever the way
+# ---------------------------------------------------------------------------------------------
 
 
 def story() -> list[Observation]:
@@ -713,14 +815,21 @@ def story() -> list[Observation]:
 
 @given(st.data())
 @hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_order_with_repeats_ends_the_same(passport: Passport, data: st.DataObject) -> None:
     events = story()
-    shuffled = data.draw(st.permutations(events + data.draw(st.lists(st.sampled_from(events), max_size=6))))
+    shuffled = data.draw(
+        st.permutations(events + data.draw(st.lists(st.sampled_from(events), max_size=6)))
+    )
     cuts = sorted(data.draw(st.sets(st.integers(1, len(shuffled) - 1), max_size=6)))
     ends = []
-    for batches in ([events], [shuffled[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]):
+    for batches in (
+        [events],
+        [shuffled[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)],
+    ):
         empty(passport)
         for batch in batches:
             assert not passport.sinks[0].write(batch).rejected
@@ -735,15 +844,27 @@ def empty(passport: Passport) -> None:
     for name in ("observations", "medicalrecords", "people", "patients", "auditlogs"):
         passport.db[name].delete_many({})
     keys = {"1199080012345678": ObjectId("a" * 24), "1199080012340000": ObjectId("b" * 24)}
-    passport.db.patients.insert_many([patient(number) | {"_id": key} for number, key in keys.items()])
+    passport.db.patients.insert_many(
+        [patient(number) | {"_id": key} for number, key in keys.items()]
+    )
 
 
 class Failing:
-    """The database, of which the n-th write of `threads` does not happen (or happens, and its answer is lost).
+    """The database, of which the n-th write of `threads` does not happen (or happens, and its
+    answer is lost).
 
     `failed`: the collections of those that did not."""
 
-    WRITES = frozenset({"bulk_write", "update_one", "delete_many", "find_one_and_update", "update_many", "insert_one"})
+    WRITES = frozenset(
+        {
+            "bulk_write",
+            "update_one",
+            "delete_many",
+            "find_one_and_update",
+            "update_many",
+            "insert_one",
+        }
+    )
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *threads: str) -> None:
         from pymongo.collection import Collection
@@ -778,7 +899,9 @@ def crash_batches() -> list[list[Observation]]:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_row_41_a_crash_at_any_write_heals(passport: Passport, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+def test_row_41_a_crash_at_any_write_heals(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
     batches = crash_batches()
     passport.sink()
     third = {"_id": ObjectId("c" * 24)}
@@ -787,7 +910,9 @@ def test_row_41_a_crash_at_any_write_heals(passport: Passport, monkeypatch: pyte
         """Only the step that fails comes again: what was before it is acknowledged."""
         for batch in batches:
             heal(partial(sink.write, batch))
-        heal(partial(sink.retain, KeyRange(HOSPITAL, None, None), [4, 6, 8, 9, 20], version(40, 0)))  # 10 is gone
+        heal(
+            partial(sink.retain, KeyRange(HOSPITAL, None, None), [4, 6, 8, 9, 20], version(40, 0))
+        )  # 10 is gone
 
     empty(passport)
     passport.db.patients.insert_one(patient("1199080012349999") | third)
@@ -824,7 +949,9 @@ def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport)
     patient_id = passport.register()
     passport.sink().write([obs(1, 10)])
     [former] = passport.shown(patient_id)
-    passport.db.medicalrecords.update_one({"_id": former["_id"]}, {"$unset": {"openmrsData.obsUuid": ""}})
+    passport.db.medicalrecords.update_one(
+        {"_id": former["_id"]}, {"$unset": {"openmrsData.obsUuid": ""}}
+    )
     passport.sink().write([obs(2, 20)])  # it had begun before
     passport.db.observations.delete_many({})
     with pytest.raises(Fatal) as refused:
@@ -835,11 +962,16 @@ def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport)
     passport.sink().write([obs(3, 30)])
 
 
-# --- two writers ---------------------------------------------------------------------------------------------------
+# --- two writers
+# ---------------------------------------------------------------------------------------------------
 
 
-def interposed(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, other: Callable[[], object]) -> list[int]:
-    """Lets `other` happen once just before the first call of target.name; the list tells how often it was called."""
+def interposed(
+    monkeypatch: pytest.MonkeyPatch, target: Any, name: str, other: Callable[[], object]
+) -> list[int]:
+    """Lets `other` happen once just before the first call of target.name; the list tells how often
+    it was called.
+    """
     calls: list[int] = []
     method = getattr(target, name)
 
@@ -853,18 +985,24 @@ def interposed(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, other: C
     return calls
 
 
-def test_a_writer_that_has_seen_less_loses(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_has_seen_less_loses(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It wakes just before it would insert the record of a row that was voided meanwhile."""
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     records = slow._of(HOSPITAL)
-    calls = interposed(monkeypatch, records, "_write", lambda: quick.write([obs(1, 20, voided=True)]))
+    calls = interposed(
+        monkeypatch, records, "_write", lambda: quick.write([obs(1, 20, voided=True)])
+    )
     slow.write([obs(1, 10)])
     assert len(calls) == 2, "the first write must have failed"
     assert passport.shown() == []
 
 
-def test_a_writer_that_has_seen_less_loses_an_update(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_has_seen_less_loses_an_update(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     slow.write([obs(1, 10)])
@@ -876,12 +1014,16 @@ def test_a_writer_that_has_seen_less_loses_an_update(passport: Passport, monkeyp
     assert passport.details() == ["90"]
 
 
-def test_a_row_that_is_newer_meanwhile_stays(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_newer_meanwhile_stays(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It wakes just before it would write over a row of which it has seen an older state."""
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     slow.write([obs(1, 10)])
-    calls = interposed(monkeypatch, slow._rows, "_write", lambda: quick.write([obs(1, 30, value=make.number(90))]))
+    calls = interposed(
+        monkeypatch, slow._rows, "_write", lambda: quick.write([obs(1, 30, value=make.number(90))])
+    )
     outcome = slow.write([obs(1, 20, value=make.number(80))])
     assert calls
     assert one(passport.db.observations, f"{HOSPITAL}/1")["version"] == version(30)
@@ -902,7 +1044,9 @@ def test_a_member_that_gets_a_header_meanwhile_is_not_shown_alone(
 
 
 def test_two_writers_at_once_end_as_one_does(passport: Passport) -> None:
-    """Both replay everything, in pieces of their own and out of step; the links of both persons change on the way."""
+    """Both replay everything, in pieces of their own and out of step; the links of both persons
+    change on the way.
+    """
     moved, ended = person(national_id="1199080012349999", at=30), person(2, None, at=30)
     events = [*story(), obs(20, 30, who=moved), obs(21, 30, who=ended), obs(22, 31, who=moved)]
     empty(passport)
@@ -933,7 +1077,9 @@ def together(acts: Sequence[Callable[[], None]]) -> None:
             future.result()
 
 
-def test_a_link_that_ends_meanwhile_leaves_nothing(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_ends_meanwhile_leaves_nothing(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     slow.write([obs(1, 10)])
@@ -944,8 +1090,12 @@ def test_a_link_that_ends_meanwhile_leaves_nothing(passport: Passport, monkeypat
     assert CANARY not in passport.everything()
 
 
-def test_a_link_that_ends_before_the_first_record(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slow writer has its rows in the mirror, and is about to insert a record that nobody has seen."""
+def test_a_link_that_ends_before_the_first_record(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow writer has its rows in the mirror, and is about to insert a record that nobody has
+    seen.
+    """
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     ended = obs(3, 30, who=person(national_id=None, at=30))
@@ -956,18 +1106,23 @@ def test_a_link_that_ends_before_the_first_record(passport: Passport, monkeypatc
     assert CANARY not in passport.everything()
 
 
-def test_a_doctors_edit_meanwhile_is_seen(passport: Passport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_doctors_edit_meanwhile_is_seen(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
-    calls = interposed(monkeypatch, sink._of(HOSPITAL), "_write", lambda: edit(passport, details="about 70"))
+    calls = interposed(
+        monkeypatch, sink._of(HOSPITAL), "_write", lambda: edit(passport, details="about 70")
+    )
     sink.write([obs(1, 20, value=make.number(80))])
     assert len(calls) == 2
     assert passport.details() == ["about 70"]
     assert passport.shown()[0]["openmrsData"]["pending"]["details"] == "80"
 
 
-# --- the server ---------------------------------------------------------------------------------------------------
+# --- the server
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_without_a_server_it_is_not_ready() -> None:
@@ -978,7 +1133,9 @@ def test_without_a_server_it_is_not_ready() -> None:
     assert CANARY not in str(failure.value)
 
 
-@pytest.mark.parametrize("wrong", [{"uri": "http://nonsense"}, {"link_key": ""}, {"uri": f"mongodb://{CANARY}:x:y/"}])
+@pytest.mark.parametrize(
+    "wrong", [{"uri": "http://nonsense"}, {"link_key": ""}, {"uri": f"mongodb://{CANARY}:x:y/"}]
+)
 def test_wrong_options_are_named_and_not_quoted(wrong: dict[str, str]) -> None:
     options = {"uri": "mongodb://127.0.0.1:1/", "link_key": LINK_KEY} | wrong
     settings = make.settings(options)
@@ -1013,14 +1170,18 @@ def test_it_goes_on_after_the_server_was_killed(own_mongo: Callable[..., Any]) -
     late = person(5, "1199080012340000", at=20)
     sink.write([obs(50, 20, who=late)])
     passport.register("1199080012340000")
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [5], "registrations are followed again"
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [5], (
+        "registrations are followed again"
+    )
     passport.close()
 
 
 def test_the_watch_on_registrations_goes_on_when_its_own_write_fails(
     passport: Passport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody registers while nobody looks; MongoDB is away for the moment in which that is to be marked."""
+    """Somebody registers while nobody looks; MongoDB is away for the moment in which that is to be
+    marked.
+    """
     first = passport.sink()
     first.write([obs(1, 10)])
     first.close()
@@ -1034,7 +1195,9 @@ def test_the_watch_on_registrations_goes_on_when_its_own_write_fails(
 
 def test_indexes_of_the_passport_with_other_options_are_left(passport: Passport) -> None:
     passport.db.medicalrecords.create_index([("patientId", 1), ("type", 1)], name="mine")
-    passport.db.medicalrecords.create_index("removedAt", expireAfterSeconds=5, name="tombstones", sparse=True)
+    passport.db.medicalrecords.create_index(
+        "removedAt", expireAfterSeconds=5, name="tombstones", sparse=True
+    )
     passport.sink(tombstone_ttl_days=2)
     indexes = passport.db.medicalrecords.index_information()
     assert "mine" in indexes
@@ -1045,11 +1208,18 @@ def test_a_batch_takes_few_round_trips_whatever_its_size(passport: Passport) -> 
     passport.register()
     sink = passport.sink()
     rng = random.Random(7)
-    rows = [obs(number, 10 + number, value=make.number(rng.randrange(50, 120))) for number in range(1, 601)]
+    rows = [
+        obs(number, 10 + number, value=make.number(rng.randrange(50, 120)))
+        for number in range(1, 601)
+    ]
     sink.write(rows[:1])
-    counts = [operations(passport, partial(sink.write, part)) for part in (rows[1:11], rows[11:600])]
+    counts = [
+        operations(passport, partial(sink.write, part)) for part in (rows[1:11], rows[11:600])
+    ]
     assert counts[1] <= 16
-    assert counts[1] - counts[0] <= 5, "three writes go in two halves, and larger answers may come in pieces"
+    assert counts[1] - counts[0] <= 5, (
+        "three writes go in two halves, and larger answers may come in pieces"
+    )
 
 
 def operations(passport: Passport, act: Callable[[], Any]) -> int:
@@ -1063,7 +1233,8 @@ def operations(passport: Passport, act: Callable[[], Any]) -> int:
     return total() - before - idle
 
 
-# --- erased ---------------------------------------------------------------------------------------------------------
+# --- erased
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing(

@@ -1,4 +1,6 @@
-"""The oracle itself: facts counted by hand in the real data, and that it sees every kind of difference."""
+"""The oracle itself: facts counted by hand in the real data, and that it sees every kind of
+difference.
+"""
 
 import hashlib
 import hmac
@@ -68,15 +70,25 @@ def test_who_has_an_id(facts: Facts) -> None:
         "ambiguous": 4,
         "not_patient": 6,
     }
-    assert [person for person, (state, _) in facts.people.items() if state == "ambiguous"] == [1100, 1101, 1200, 1201]
-    assert all(person % 25 == 3 for person, (state, _) in facts.people.items() if state == "invalid")
+    assert [person for person, (state, _) in facts.people.items() if state == "ambiguous"] == [
+        1100,
+        1101,
+        1200,
+        1201,
+    ]
+    assert all(
+        person % 25 == 3 for person, (state, _) in facts.people.items() if state == "invalid"
+    )
     assert facts.people[7][1] == "1198480000007002", "written with spaces at the hospital"
 
 
 def test_16_live_coded_diagnoses_are_16_conditions(two: Expected) -> None:
     conditions = of_type(two, "condition")
     assert len(conditions) == 16
-    assert Counter(one["data"]["status"] for one in conditions) == {"Presumed diagnosis": 13, "Confirmed diagnosis": 3}
+    assert Counter(one["data"]["status"] for one in conditions) == {
+        "Presumed diagnosis": 13,
+        "Confirmed diagnosis": 3,
+    }
     assert {one["data"]["name"] for one in conditions} == {"Visit Diagnoses"}
     assert {one["data"]["description"] for one in conditions} <= {"Primary", "Secondary"}
     assert all(len(one["openmrsData"]["memberUuids"]) == 3 for one in conditions)
@@ -84,7 +96,8 @@ def test_16_live_coded_diagnoses_are_16_conditions(two: Expected) -> None:
 
 def test_vitals_are_tests_with_units(two: Expected) -> None:
     by_name = Counter(
-        (one["data"]["testName"], one["data"]["result"].partition(" ")[2]) for one in of_type(two, "test")
+        (one["data"]["testName"], one["data"]["result"].partition(" ")[2])
+        for one in of_type(two, "test")
     )
     assert by_name == {
         ("Systolic blood pressure", "mmHg"): 12,
@@ -106,7 +119,11 @@ def test_every_row_of_the_dump_has_its_place(two: Expected) -> None:
 
 def test_the_hospitals_time_becomes_an_instant(two: Expected) -> None:
     row = two.rows["kigali/1"]
-    assert (row["obs_datetime"], row["value_numeric"], row["voided"]) == ("2019-04-13T09:39:56", 38.0, 0)
+    assert (row["obs_datetime"], row["value_numeric"], row["voided"]) == (
+        "2019-04-13T09:39:56",
+        38.0,
+        0,
+    )
     record = next(one for one in two.records.values() if one.anchor == 1)
     assert record.content["openmrsData"]["obsDatetime"] == datetime(2019, 4, 13, 7, 39, 56)  # noqa: DTZ001
     assert record.content["data"]["result"] == "38 cm"
@@ -124,7 +141,9 @@ NOTES = {
 
 
 def becomes(facts: Facts) -> Counter[tuple[str, str, str, str, str]]:
-    """(concept, class, datatype, units, what its obs become) -> obs; of everybody, registered or not."""
+    """(concept, class, datatype, units, what its obs become) -> obs; of everybody, registered or
+    not.
+    """
     rules, owned = Rulebook(load_mapping(), facts.concepts), defaultdict(list)
     for row in facts.obs.values():
         owned[row["person_id"]].append(row)
@@ -136,7 +155,11 @@ def becomes(facts: Facts) -> Counter[tuple[str, str, str, str, str]]:
             for name, members in {"value": stating, **parts}.items():
                 roles |= {member["obs_id"]: name for member in members}
         for row in rows:
-            role = roles.get(row["obs_id"]) or rules.kind(row) if row["obs_id"] in chart.live else "voided"
+            role = (
+                roles.get(row["obs_id"]) or rules.kind(row)
+                if row["obs_id"] in chart.live
+                else "voided"
+            )
             concept = facts.concepts[row["concept_id"]]
             known = concept.name, concept.concept_class, concept.datatype, concept.units or ""
             found[*known, NOTES.get(role, f"a {role}")] += 1
@@ -147,9 +170,14 @@ def test_the_page_of_concepts_tells_what_becomes_of_every_obs(facts: Facts) -> N
     """UPDATE_DOCS=1 writes it anew."""
     found = becomes(facts)
     assert sum(found.values()) == 58_020
-    rows = [f"| {' | '.join(known)} | {count:,} |" for known, count in sorted(found.items(), key=lambda one: -one[1])]
+    rows = [
+        f"| {' | '.join(known)} | {count:,} |"
+        for known, count in sorted(found.items(), key=lambda one: -one[1])
+    ]
     intro, _, table = PAGE.read_text().partition("| concept |")
-    head = " concept | class | datatype | units | its obs become | obs |\n|---|---|---|---|---|--:|\n"
+    head = (
+        " concept | class | datatype | units | its obs become | obs |\n|---|---|---|---|---|--:|\n"
+    )
     if os.environ.get("UPDATE_DOCS"):
         PAGE.write_text(f"{intro}|{head}" + "\n".join(rows) + "\n")
     else:
@@ -169,7 +197,10 @@ def filled(connection: Any, two: Expected, mongo_url: str) -> Iterator[Mongo]:
 
 
 def by_hand(two: Expected) -> dict[str, list[dict[str, Any]]]:
-    patients = [{"_id": ObjectId(id_), "nationalId": two.people[person][1]} for person, id_ in two.matched.items()]
+    patients = [
+        {"_id": ObjectId(id_), "nationalId": two.people[person][1]}
+        for person, id_ in two.matched.items()
+    ]
     user = {"_id": ObjectId(), "name": "Super User", "isActive": False}
     people = [
         {
@@ -177,7 +208,8 @@ def by_hand(two: Expected) -> dict[str, list[dict[str, Any]]]:
             "hospital": "kigali",
             "personId": person,
             "state": state,
-            "idHash": digits and hmac.new(b"a key of this test", digits.encode(), hashlib.sha256).hexdigest(),
+            "idHash": digits
+            and hmac.new(b"a key of this test", digits.encode(), hashlib.sha256).hexdigest(),
             "patientId": patient,
         }
         for person, (state, digits, patient) in two.people.items()
@@ -203,7 +235,13 @@ def by_hand(two: Expected) -> dict[str, list[dict[str, Any]]]:
         }
         for id_, one in two.records.items()
     ]
-    return {"patients": patients, "users": [user], "people": people, "observations": rows, "medicalrecords": records}
+    return {
+        "patients": patients,
+        "users": [user],
+        "people": people,
+        "observations": rows,
+        "medicalrecords": records,
+    }
 
 
 def test_equal_documents_are_equal(connection: Any, filled: Mongo) -> None:
@@ -219,9 +257,14 @@ def stranger(filled: Mongo, connection: Any) -> str:
 
 Change = Callable[[Mongo, Any], object]
 CHANGES: Mapping[str, tuple[Change, str]] = {
-    "a row missing": (lambda db, _: db.observations.delete_one({"_id": "kigali/5"}), "observations kigali/5: missing"),
+    "a row missing": (
+        lambda db, _: db.observations.delete_one({"_id": "kigali/5"}),
+        "observations kigali/5: missing",
+    ),
     "a row altered": (
-        lambda db, _: db.observations.update_one({"_id": "kigali/5"}, {"$set": {"row.value_numeric": 1.5}}),
+        lambda db, _: db.observations.update_one(
+            {"_id": "kigali/5"}, {"$set": {"row.value_numeric": 1.5}}
+        ),
         "observations kigali/5: value_numeric",
     ),
     "a row of a stranger": (
@@ -242,7 +285,9 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
         "medicalrecords kigali/13: missing (condition)",
     ),
     "a record altered": (
-        lambda db, _: db.medicalrecords.update_one({"openmrsData.obsId": 13}, {"$set": {"data.status": "?"}}),
+        lambda db, _: db.medicalrecords.update_one(
+            {"openmrsData.obsId": 13}, {"$set": {"data.status": "?"}}
+        ),
         "medicalrecords kigali/13: data.status",
     ),
     "another syncDate": (
@@ -258,7 +303,12 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
                 "type": "test",
                 "data": {},
                 "createdBy": "",
-                "openmrsData": {"hospitalId": "kigali", "obsUuid": "x", "obsId": 10, "memberUuids": []},
+                "openmrsData": {
+                    "hospitalId": "kigali",
+                    "obsUuid": "x",
+                    "obsId": 10,
+                    "memberUuids": [],
+                },
             }
         ),
         "not expected",
@@ -276,16 +326,23 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
         "removed, but has data",
     ),
     "an author who is nobody": (
-        lambda db, _: db.medicalrecords.update_one({"openmrsData.obsId": 13}, {"$set": {"createdBy": "0" * 24}}),
+        lambda db, _: db.medicalrecords.update_one(
+            {"openmrsData.obsId": 13}, {"$set": {"createdBy": "0" * 24}}
+        ),
         "createdBy is no user",
     ),
-    "an author who can log in": (lambda db, _: db.users.update_many({}, {"$set": {"isActive": True}}), "inactive"),
+    "an author who can log in": (
+        lambda db, _: db.users.update_many({}, {"$set": {"isActive": True}}),
+        "inactive",
+    ),
     "a person's state": (
         lambda db, _: db.people.update_one({"_id": "kigali/1100"}, {"$set": {"state": "ok"}}),
         "people kigali/1100: state ok, expected ambiguous",
     ),
     "a person linked to somebody else": (
-        lambda db, _: db.people.update_one({"_id": "kigali/1010"}, {"$set": {"patientId": f"{7:024x}"}}),
+        lambda db, _: db.people.update_one(
+            {"_id": "kigali/1010"}, {"$set": {"patientId": f"{7:024x}"}}
+        ),
         "people kigali/1010: patientId",
     ),
     "a stranger's uuid anywhere": (
@@ -297,7 +354,9 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
 
 @pytest.mark.by_hand
 @pytest.mark.parametrize("name", CHANGES)
-def test_sees(connection: Any, two: Expected, filled: Mongo, mongo_database: Mongo, name: str) -> None:
+def test_sees(
+    connection: Any, two: Expected, filled: Mongo, mongo_database: Mongo, name: str
+) -> None:
     for collection in filled.list_collection_names():
         mongo_database[collection].insert_many(filled[collection].find().to_list())
     change, words = CHANGES[name]

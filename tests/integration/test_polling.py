@@ -1,4 +1,6 @@
-"""Polling against real servers: whatever happens to the rows, what is published folds to what the hospital holds."""
+"""Polling against real servers: whatever happens to the rows, what is published folds to what the
+hospital holds.
+"""
 
 import itertools
 import threading
@@ -10,20 +12,22 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cdc.position import Positions
+from cdc.polling import polling, scan
+from cdc.positions import Positions
 from consumers.lookups import Lookups
 from dev import hospital as generator
 from dev.stack import MariaDB, MySQL
+from openmrs.read import Source
+from openmrs.tables import OBS_COLUMNS
 from passport.errors import Fatal
 from passport.event import ChangeEvent, Row
 from passport.settings import LoadBudget, Settings
-from passport.source import Source
-from passport.tables import OBS_COLUMNS
-from reconcile import polling, scan
 from tests.integration.published import HOSPITAL, folded, read, settings_for
 from tests.servers import Address
 
-COPIED = ", ".join(column for column in OBS_COLUMNS if column not in {"obs_id", "uuid", "value_boolean"})
+COPIED = ", ".join(
+    column for column in OBS_COLUMNS if column not in {"obs_id", "uuid", "value_boolean"}
+)
 
 
 class Polled:
@@ -65,7 +69,12 @@ def rows_of(events: list[ChangeEvent]) -> set[int]:
 
 
 def notices_of(events: list[ChangeEvent], table: str) -> list[dict[str, int]]:
-    return [key for event in events if event.kind == "notice" and event.source.table == table for key in event.keys]
+    return [
+        key
+        for event in events
+        if event.kind == "notice" and event.source.table == table
+        for key in event.keys
+    ]
 
 
 @pytest.fixture
@@ -98,15 +107,22 @@ def test_row_01_a_burst_of_40000_rows_in_one_second_arrives_whole(polled: Polled
     while least < 40_000:
         polled.insert(min(least, 10_000), date_created="'2026-01-15 12:00:00'")
         least += min(least, 10_000)
-    assert polled.execute("SELECT COUNT(*) FROM obs WHERE date_created = '2026-01-15 12:00:00'")[0][0] >= 30_000
+    assert (
+        polled.execute("SELECT COUNT(*) FROM obs WHERE date_created = '2026-01-15 12:00:00'")[0][0]
+        >= 30_000
+    )
     polled.poll()
     assert polled.equal()
 
 
 def test_row_04_a_late_commit_is_seen_though_two_runs_passed(polled: Polled) -> None:
     with closing(polled.address.connect(autocommit=False)) as late, late.cursor() as cursor:
-        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")  # no locks on what it copies
-        cursor.execute(f"INSERT INTO obs ({COPIED}, uuid) SELECT {COPIED}, UUID() FROM obs WHERE obs_id = 1")
+        cursor.execute(
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        )  # no locks on what it copies
+        cursor.execute(
+            f"INSERT INTO obs ({COPIED}, uuid) SELECT {COPIED}, UUID() FROM obs WHERE obs_id = 1"
+        )
         late_id = cursor.lastrowid
         for _ in range(2):
             polled.insert(3)
@@ -124,7 +140,9 @@ def test_row_02_a_page_that_ends_within_a_second_loses_none(
     with flavour_database.connect() as connection:
         generator.create(connection, seed=3, patients=20, visits=2)
     budget = LoadBudget(rows_per_s=1_000_000, queries_per_s=10_000, chunk_rows=50)
-    polled = Polled(settings_for(flavour_database, kafka_bootstrap, topic, load_budget=budget), flavour_database)
+    polled = Polled(
+        settings_for(flavour_database, kafka_bootstrap, topic, load_budget=budget), flavour_database
+    )
     polled.execute("UPDATE obs SET date_created = '2026-01-15 12:00:00'")
     polled.poll()
     assert len(polled.truth()) > 3 * 100, "several pages of one second"
@@ -141,7 +159,9 @@ def test_row_03_two_hours_east_or_five_west_all_is_there_and_instants_are_right(
     with mysql_database.connect() as connection:
         generator.create(connection, seed=3, patients=10, visits=1)
     kind = generator.NATIONAL_ID_TYPE
-    settings = settings_for(mysql_database, kafka_bootstrap, topic, timezone=zone, national_id_type=kind)
+    settings = settings_for(
+        mysql_database, kafka_bootstrap, topic, timezone=zone, national_id_type=kind
+    )
     polled = Polled(settings, mysql_database)
     polled.poll()
     wall = datetime.now(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S")
@@ -166,7 +186,9 @@ def test_row_03_two_hours_east_or_five_west_all_is_there_and_instants_are_right(
         pytest.param("'2099-01-01 00:00:00'", id="row 6: a clock that is ahead"),
     ],
 )
-def test_row_05_and_06_a_row_with_a_stamp_long_ago_or_ahead_is_published_once(polled: Polled, stamp: str) -> None:
+def test_row_05_and_06_a_row_with_a_stamp_long_ago_or_ahead_is_published_once(
+    polled: Polled, stamp: str
+) -> None:
     polled.insert(1, date_created=stamp)
     (key,) = polled.execute("SELECT MAX(obs_id) FROM obs")[0]
     assert rows_of(polled.poll()) == {key}
@@ -210,14 +232,20 @@ def test_only_the_new_rows_of_the_last_range_are_published(polled: Polled) -> No
 
 
 def test_a_removed_identifier_notifies_its_patient(polled: Polled) -> None:
-    (patient, key) = polled.execute("SELECT patient_id, patient_identifier_id FROM patient_identifier LIMIT 1")[0]
+    (patient, key) = polled.execute(
+        "SELECT patient_id, patient_identifier_id FROM patient_identifier LIMIT 1"
+    )[0]
     polled.execute(f"DELETE FROM patient_identifier WHERE patient_identifier_id = {key}")
     keys = notices_of(polled.poll(), "patient_identifier")
     assert patient in {key["patient_id"] for key in keys}
 
 
 AROUND = (
-    ("concept_name", "UPDATE concept_name SET name = CONCAT(name, '!') WHERE concept_name_id = 5", "concept_name_id"),
+    (
+        "concept_name",
+        "UPDATE concept_name SET name = CONCAT(name, '!') WHERE concept_name_id = 5",
+        "concept_name_id",
+    ),
     ("person_name", "UPDATE person_name SET voided = 1 WHERE person_id = 5", "person_id"),
     ("location", "UPDATE location SET name = 'Elsewhere' WHERE location_id = 1", "location_id"),
     ("encounter_provider", "DELETE FROM encounter_provider WHERE encounter_id = 5", "encounter_id"),
@@ -240,7 +268,9 @@ def test_a_password_changes_nothing_and_is_not_even_hashed(polled: Polled) -> No
     assert [event.kind for event in polled.poll()] == ["heartbeat"]
 
 
-def test_a_run_that_breaks_off_comes_again_with_another_number(polled: Polled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_breaks_off_comes_again_with_another_number(
+    polled: Polled, monkeypatch: pytest.MonkeyPatch
+) -> None:
     polled.execute("UPDATE obs SET comments = 'changed' WHERE obs_id IN (1, 2500)")
     monkeypatch.setattr(polling.Polling, "_end", _power_cut)
     with pytest.raises(ConnectionAbortedError):
@@ -265,7 +295,9 @@ def test_a_large_table_is_walked_in_slices_and_new_rows_come_first(
     with flavour_database.connect() as connection:
         generator.create(connection, seed=4, patients=40, visits=2)
     budget = LoadBudget(rows_per_s=20_000, queries_per_s=10_000, chunk_rows=100)
-    settings = settings_for(flavour_database, kafka_bootstrap, topic, load_budget=budget, poll_interval_s=0.01)
+    settings = settings_for(
+        flavour_database, kafka_bootstrap, topic, load_budget=budget, poll_interval_s=0.01
+    )
     polled = Polled(settings, flavour_database)
     polled.poll()
     assert polled.equal()
@@ -278,14 +310,18 @@ def test_a_large_table_is_walked_in_slices_and_new_rows_come_first(
     assert set(sorted(polled.truth())[-10:]) <= first
 
 
-def test_another_server_begins_a_new_epoch(polled: Polled, own_mariadb: Callable[..., MariaDB]) -> None:
+def test_another_server_begins_a_new_epoch(
+    polled: Polled, own_mariadb: Callable[..., MariaDB]
+) -> None:
     first = Positions(polled.settings.kafka).load(HOSPITAL)
     other = own_mariadb(flags=["--skip-log-bin", "--server-id=77"])
     other.execute(f"CREATE DATABASE {polled.address.database}")
     address = Address.parse("mariadb", other.url)._replace(database=polled.address.database)
     with address.connect() as connection:
         generator.create(connection, seed=9, patients=10, visits=1)
-    moved = Polled(settings_for(address, polled.settings.kafka.bootstrap, polled.settings.kafka.topic), address)
+    moved = Polled(
+        settings_for(address, polled.settings.kafka.bootstrap, polled.settings.kafka.topic), address
+    )
     moved.events = polled.events
     moved.poll()
     second = Positions(polled.settings.kafka).load(HOSPITAL)
@@ -315,13 +351,17 @@ def test_row_07_select_alone_suffices_and_nothing_is_written_or_locked(
     polled.execute("UPDATE obs SET voided = 1 WHERE obs_id = 2")
     polled.poll()
     assert polled.equal()
-    rows = server.execute("SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE user_host LIKE 'poll%'")
+    rows = server.execute(
+        "SELECT CONVERT(argument USING utf8mb4) FROM mysql.general_log WHERE user_host LIKE 'poll%'"
+    )
     said = {words[0].split()[0].upper() for words in rows if words[0].strip()}
     assert "SELECT" in said
     assert said <= {"SELECT", "SET", "START", "ROLLBACK", "SHOW", "COMMIT", "POLL@127.0.0.1"}, said
 
 
-def test_a_hospital_of_the_stream_is_not_polled(flavour_database: Address, kafka_bootstrap: str, topic: str) -> None:
+def test_a_hospital_of_the_stream_is_not_polled(
+    flavour_database: Address, kafka_bootstrap: str, topic: str
+) -> None:
     settings = settings_for(flavour_database, kafka_bootstrap, topic, capture="binlog")
     with pytest.raises(Fatal, match="capture is binlog"):
         polling.run(HOSPITAL, settings, once=True, stop=threading.Event())

@@ -12,13 +12,23 @@ import pytest
 from bson import ObjectId
 from pymongo.monitoring import CommandListener
 
-from consumers.sinks.mongo.client import ensure_indexes
+from destinations.mongo.client import ensure_indexes
 from portal.api import cursor_after
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, SECRET, Site, bearer, token
 
 ME = "/api/patients/me"
-READS = {"find", "aggregate", "distinct", "getMore", "hello", "ping", "killCursors", "endSessions", "explain"}
+READS = {
+    "find",
+    "aggregate",
+    "distinct",
+    "getMore",
+    "hello",
+    "ping",
+    "killCursors",
+    "endSessions",
+    "explain",
+}
 
 
 class Commands(CommandListener):
@@ -63,14 +73,20 @@ def test_the_documented_answer(site: Site) -> None:
     assert malaria["createdBy"] == "Dr. Jane Smith"
     assert malaria["hospital"] == "Kigali University Hospital"
     assert malaria["createdAt"] == "2025-11-06T10:30:00Z"
-    assert malaria["summary"] == "Malaria - diagnosed by Dr. Jane Smith at Kigali University Hospital"
+    assert (
+        malaria["summary"] == "Malaria - diagnosed by Dr. Jane Smith at Kigali University Hospital"
+    )
     assert found["patient"]["nationalId"] == ANNA
     assert [one["name"] for one in found["hospitals"]] == ["Kigali University Hospital"]
 
 
 def test_it_speaks_french(site: Site) -> None:
-    answer = httpx.get(f"{site.url}{ME}?type=condition", headers=bearer() | {"Accept-Language": "fr-RW,en;q=0.5"})
-    assert answer.json()["records"][0]["summary"].startswith("Malaria - diagnostiqué par Dr. Jane Smith")
+    answer = httpx.get(
+        f"{site.url}{ME}?type=condition", headers=bearer() | {"Accept-Language": "fr-RW,en;q=0.5"}
+    )
+    assert answer.json()["records"][0]["summary"].startswith(
+        "Malaria - diagnostiqué par Dr. Jane Smith"
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +112,9 @@ def test_pages_join_without_gap_or_double(site: Site) -> None:
     """Equal dates, and records without one, which come last."""
     patient = ps.patient_id(BORIS)
     dates = ["2025-10-01T08:00:00"] * 5 + ["2025-09-01T08:00:00"] * 3
-    made = [ps.record(patient, "visit", f"visit {number}", when) for number, when in enumerate(dates)]
+    made = [
+        ps.record(patient, "visit", f"visit {number}", when) for number, when in enumerate(dates)
+    ]
     for one in made[-2:]:
         del one["data"]["date"]
     del made[-1]["data"]  # as Mongoose saves one that is empty
@@ -121,26 +139,39 @@ def test_pages_join_without_gap_or_double(site: Site) -> None:
 def test_a_page_is_read_from_the_index(site: Site) -> None:
     """Each part of a page examines no more documents than it gives: 5,000 records cost what 50 do."""
     patient = ps.patient_id(BORIS)
-    many = [ps.record(patient, "test", "Pulse", f"2025-{1 + n % 12:02}-01T08:00:00", "70") for n in range(600)]
+    many = [
+        ps.record(patient, "test", "Pulse", f"2025-{1 + n % 12:02}-01T08:00:00", "70")
+        for n in range(600)
+    ]
     site.db.medicalrecords.insert_many(many)
     try:
-        plan = site.db.medicalrecords.find({"patientId": patient}).sort([("data.date", -1), ("_id", -1)]).limit(20)
+        plan = (
+            site.db.medicalrecords.find({"patientId": patient})
+            .sort([("data.date", -1), ("_id", -1)])
+            .limit(20)
+        )
         assert plan.explain()["executionStats"]["totalDocsExamined"] == 20
         for part in (
             {"data.date": "2025-06-01T08:00:00", "_id": {"$lt": ObjectId()}},
             {"data.date": {"$lt": "2025-06-01T08:00:00"}},
         ):
             query = {"$and": [{"patientId": patient}, part]}
-            plan = site.db.medicalrecords.find(query).sort([("data.date", -1), ("_id", -1)]).limit(20)
+            plan = (
+                site.db.medicalrecords.find(query).sort([("data.date", -1), ("_id", -1)]).limit(20)
+            )
             assert plan.explain()["executionStats"]["totalDocsExamined"] <= 20
     finally:
         site.db.medicalrecords.delete_many({"_id": {"$in": [one["_id"] for one in many]}})
 
 
 def test_who_knows_the_patient_is_read_from_the_index(mongo_database: ps.Mongo) -> None:
-    """A partial index by $type serves no {patientId: ...}: seen on a real server, and so it is one by $gt."""
+    """A partial index by $type serves no {patientId: ...}: seen on a real server, and so it is one
+    by $gt.
+    """
     ensure_indexes(mongo_database, 30)
-    mongo_database.people.insert_many([{"_id": n, "patientId": f"{n}", "idHash": f"{n}"} for n in range(300)])
+    mongo_database.people.insert_many(
+        [{"_id": n, "patientId": f"{n}", "idHash": f"{n}"} for n in range(300)]
+    )
     for query in ({"patientId": "7"}, {"idHash": {"$in": ["7", "8"]}}):
         stats = mongo_database.people.find(query).explain()["executionStats"]
         assert stats["totalDocsExamined"] == stats["nReturned"] > 0, query
@@ -177,7 +208,10 @@ def _unsigned() -> str:
 
 
 def _parts(header: Any, claims: Any, signature: str = "") -> str:
-    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in (header, claims)]
+    encoded = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+        for part in (header, claims)
+    ]
     return ".".join([*encoded, signature])
 
 
@@ -189,14 +223,20 @@ TOKENS = {
     "of another secret": token(key="another secret that is long enough, 32 letters"),
     "expired": token(exp=datetime.now(UTC) - timedelta(seconds=1)),
     "without exp": token(exp=None),
-    "exp is text": _parts({"alg": "HS256", "typ": "JWT"}, {"userId": str(ps.user_id(ANNA)), "exp": "never"}, "x"),
+    "exp is text": _parts(
+        {"alg": "HS256", "typ": "JWT"}, {"userId": str(ps.user_id(ANNA)), "exp": "never"}, "x"
+    ),
     "not yet": token(nbf=LATER),
     "issued in the future": token(iat=LATER),
     "alg none": _unsigned(),
     "alg None": _parts({"alg": "None"}, {"userId": str(ps.user_id(ANNA)), "exp": 9999999999}),
     "HS512": token(algorithm="HS512"),
-    "RS256 in name": _parts({"alg": "RS256"}, {"userId": str(ps.user_id(ANNA)), "exp": 9999999999}, "c2ln"),
-    "key in the header": _parts({"alg": "HS256", "jwk": {"kty": "oct", "k": "YQ"}}, {"userId": str(ps.user_id(ANNA))}),
+    "RS256 in name": _parts(
+        {"alg": "RS256"}, {"userId": str(ps.user_id(ANNA)), "exp": 9999999999}, "c2ln"
+    ),
+    "key in the header": _parts(
+        {"alg": "HS256", "jwk": {"kty": "oct", "k": "YQ"}}, {"userId": str(ps.user_id(ANNA))}
+    ),
     "no userId": token(userId=None),
     "userId is an operator": token(userId={"$ne": None}),
     "userId is a list": token(userId=[str(ps.user_id(ANNA))]),
@@ -209,7 +249,10 @@ TOKENS = {
 
 @pytest.mark.parametrize("name", TOKENS)
 def test_a_token_that_is_not_to_be_believed(site: Site, name: str) -> None:
-    for given in ({"Authorization": f"Bearer {TOKENS[name]}"}, {"Cookie": f"session={TOKENS[name]}"}):
+    for given in (
+        {"Authorization": f"Bearer {TOKENS[name]}"},
+        {"Cookie": f"session={TOKENS[name]}"},
+    ):
         answer = httpx.get(f"{site.url}{ME}", headers=given)
         assert answer.status_code == 401, name
         assert set(answer.json()) == {"detail"}
@@ -286,7 +329,10 @@ def test_another_patients_cursor_shows_only_ones_own(site: Site) -> None:
 )
 def test_there_is_no_other_way_in(site: Site, method: str, path: str, status: int) -> None:
     content = iter([b"password=x"]) if status == 411 else b""
-    assert httpx.request(method, f"{site.url}{path}", headers=bearer(), content=content).status_code == status
+    assert (
+        httpx.request(method, f"{site.url}{path}", headers=bearer(), content=content).status_code
+        == status
+    )
 
 
 def test_who_is_not_active_any_more_is_out(site: Site) -> None:
@@ -316,6 +362,8 @@ def test_mongodb_is_only_read(site: Site, commands: Commands) -> None:
         assert browser.get(path).status_code == 200
     with browser.stream("GET", "/events") as stream:
         assert next(stream.iter_lines())
-    assert browser.post("/sign-in", data={"identifier": ANNA, "password": "wrong"}).status_code == 401
+    assert (
+        browser.post("/sign-in", data={"identifier": ANNA, "password": "wrong"}).status_code == 401
+    )
     assert {"find", "aggregate"} <= commands.names
     assert commands.names <= READS

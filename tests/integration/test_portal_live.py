@@ -71,7 +71,9 @@ def test_each_change_of_ones_own_records_is_told_and_no_other(site: Site) -> Non
     anna.count(1)
     records.update_one({"_id": one["_id"]}, {"$set": {"data.reason": "edited"}, "$inc": {"rev": 1}})
     anna.count(2)
-    records.update_one({"_id": one["_id"]}, {"$set": {"patientId": ps.patient_id(BORIS)}, "$inc": {"rev": 1}})
+    records.update_one(
+        {"_id": one["_id"]}, {"$set": {"patientId": ps.patient_id(BORIS)}, "$inc": {"rev": 1}}
+    )
     anna.count(3)
     boris.count(1)
     ps.void(site.db, one["_id"])
@@ -88,12 +90,16 @@ def test_each_change_of_ones_own_records_is_told_and_no_other(site: Site) -> Non
 
 def test_a_page_that_was_away_is_told_once(site: Site) -> None:
     before = tag(site)
-    site.db.medicalrecords.insert_one(ps.record(ps.patient_id(ANNA), "visit", "meanwhile", "2025-11-21T08:00:00"))
+    site.db.medicalrecords.insert_one(
+        ps.record(ps.patient_id(ANNA), "visit", "meanwhile", "2025-11-21T08:00:00")
+    )
     back = Page(site, ANNA, **{"Last-Event-ID": before})
     back.count(1)
     assert back.told == [tag(site)]
     current = Page(site, ANNA, **{"Last-Event-ID": tag(site)})
-    site.db.medicalrecords.insert_one(ps.record(ps.patient_id(ANNA), "visit", "more", "2025-11-22T08:00:00"))
+    site.db.medicalrecords.insert_one(
+        ps.record(ps.patient_id(ANNA), "visit", "more", "2025-11-22T08:00:00")
+    )
     current.count(1)
     assert current.told == [tag(site)], "what it knew already was not told"
 
@@ -103,7 +109,9 @@ def test_a_stream_ends_with_its_session(site: Site) -> None:
 
     short = ps.token(exp=datetime.now(UTC) + timedelta(seconds=2))
     began = time.monotonic()
-    with httpx.stream("GET", f"{site.url}/events", headers={"Authorization": f"Bearer {short}"}, timeout=30) as answer:
+    with httpx.stream(
+        "GET", f"{site.url}/events", headers={"Authorization": f"Bearer {short}"}, timeout=30
+    ) as answer:
         assert answer.read()
     assert time.monotonic() - began < 20
     assert httpx.get(f"{site.url}/events").status_code == 401
@@ -137,7 +145,9 @@ def test_more_streams_than_allowed_are_refused_and_left_ones_are_forgotten(site:
 
 
 @pytest.mark.parametrize("fault", [pytest.param("restart", marks=pytest.mark.long), "step down"])
-def test_a_mongod_that_was_away_loses_no_event(own_mongo: Callable[..., MongoServer], fault: str) -> None:
+def test_a_mongod_that_was_away_loses_no_event(
+    own_mongo: Callable[..., MongoServer], fault: str
+) -> None:
     server = own_mongo()
     with MongoClient[dict[str, Any]](server.url, tz_aware=True) as client:
         db = client["passport"]
@@ -147,13 +157,17 @@ def test_a_mongod_that_was_away_loses_no_event(own_mongo: Callable[..., MongoSer
             if fault == "restart":
                 server.kill()
                 answer = httpx.get(f"{site.url}/api/patients/me", headers=ps.bearer(), timeout=60)
-                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), "it was away"
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), (
+                    "it was away"
+                )
                 server.start()
             else:
                 term = client.admin.command("replSetGetStatus")["term"]
                 client.admin.command("replSetStepDown", 1, force=True)
                 while client.admin.command("replSetGetStatus")["term"] == term:
                     time.sleep(0.1)
-            db.medicalrecords.insert_one(ps.record(ps.patient_id(ANNA), "visit", "after", "2025-11-23T08:00:00"))
+            db.medicalrecords.insert_one(
+                ps.record(ps.patient_id(ANNA), "visit", "after", "2025-11-23T08:00:00")
+            )
             page.count(1)
             assert page.told == [tag(site)]

@@ -1,4 +1,6 @@
-"""The API does what its OpenAPI document says, whatever is asked of it; the document in docs is the current one."""
+"""The API does what its OpenAPI document says, whatever is asked of it; the document in docs is the
+current one.
+"""
 
 import json
 from collections.abc import Iterator
@@ -24,12 +26,17 @@ def site(mongo_url: str) -> Iterator[Site]:
 
 def test_the_document_is_the_current_one(site: Site) -> None:
     """When it isn't: make portal-api."""
-    assert json.loads(DOCUMENT.read_text(encoding="utf-8")) == site.client().get("/openapi.json").json()
+    assert (
+        json.loads(DOCUMENT.read_text(encoding="utf-8"))
+        == site.client().get("/openapi.json").json()
+    )
 
 
 @schema.parametrize()
 @hypothesis_settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_the_api_keeps_to_its_document(case: schemathesis.Case, site: Site) -> None:
-    """No 5xx, only documented statuses, headers and shapes, for good and bad requests; nothing without a session."""
+    """No 5xx, only documented statuses, headers and shapes, for good and bad requests; nothing
+    without a session.
+    """
     answer = case.call_and_validate(base_url=site.url, headers=bearer())
     assert ps.SECRET_OF_BORIS not in answer.text

@@ -31,7 +31,12 @@ ROW = {
     "conflicts": 1,
     "dead_letters": {"too_large": 2},
     "verified": {"at": datetime(2025, 11, 6, 12, 0, tzinfo=UTC), "equal": False},
-    "problems": [{"what": "records could not be carried", "command": "passport dead-letters list --hospital kigali"}],
+    "problems": [
+        {
+            "what": "records could not be carried",
+            "command": "passport dead-letters list --hospital kigali",
+        }
+    ],
 }
 
 
@@ -68,21 +73,31 @@ def test_french_by_the_browsers_language(site: Site) -> None:
     answer = site.signed_in(**{"Accept-Language": "fr-FR,fr;q=0.9,en;q=0.8"}).get("/")
     assert '<html lang="fr">' in answer.text
     page = text(answer.text)
-    for words in ("6 novembre 2025", "Diagnostic posé par Dr. Jane Smith", "12,1 g/dL dans les valeurs habituelles"):
+    for words in (
+        "6 novembre 2025",
+        "Diagnostic posé par Dr. Jane Smith",
+        "12,1 g/dL dans les valeurs habituelles",
+    ):
         assert words in page, words
     assert not re.search(r"\b(Sign|Diagnosed|usual|Older)\b", page)
 
 
 def test_each_section_has_its_own(site: Site) -> None:
     browser = site.signed_in()
-    conditions, medicines = text(browser.get("/conditions").text), text(browser.get("/medicines").text)
+    conditions, medicines = (
+        text(browser.get("/conditions").text),
+        text(browser.get("/medicines").text),
+    )
     assert "Malaria" in conditions
     assert "Artemether" not in conditions
     assert "Artemether 20 mg" in medicines
     assert "Start : 6 November 2025" in medicines.replace("Start 6", "Start : 6")
     tests = browser.get("/tests").text
     assert tests.count("<svg") == 1, "numbers are drawn when there are two"
-    assert "Haemoglobin: 4 results from 6 March 2025 to 6 November 2025, between 9.8 g/dL and 12.1 g/dL" in tests
+    assert (
+        "Haemoglobin: 4 results from 6 March 2025 to 6 November 2025, between 9.8 g/dL and 12.1 g/dL"
+        in tests
+    )
     visit = text(browser.get("/visits").text)
     assert "Fever since three days" in visit
     assert visit.index("Fever since three days") < visit.index("Haemoglobin")
@@ -93,13 +108,18 @@ def test_days_can_be_chosen(site: Site) -> None:
     page = text(browser.get("/?since=2025-05-01&until=2025-05-31").text)
     assert "10.6 g/dL" in page
     assert "12.1 g/dL" not in page
-    assert "Nothing was written in these days" in text(browser.get("/?since=2024-01-01&until=2024-01-02").text)
+    assert "Nothing was written in these days" in text(
+        browser.get("/?since=2024-01-01&until=2024-01-02").text
+    )
     assert browser.get("/?since=soon").status_code == 400
 
 
 def test_older_records_are_a_link_away(site: Site) -> None:
     patient = ps.patient_id(BORIS)
-    many = [ps.record(patient, "visit", f"visit-{n:03}", f"2024-01-01T08:{n % 60:02}:00") for n in range(70)]
+    many = [
+        ps.record(patient, "visit", f"visit-{n:03}", f"2024-01-01T08:{n % 60:02}:00")
+        for n in range(70)
+    ]
     site.db.medicalrecords.insert_many(many)
     browser, seen, link = site.signed_in(BORIS), set(), "/"
     while link:
@@ -112,7 +132,9 @@ def test_older_records_are_a_link_away(site: Site) -> None:
 
 
 def test_markup_in_a_record_is_shown_not_run(site: Site) -> None:
-    evil = ps.record(ps.patient_id(BORIS), "visit", "<script>alert(1)</script>", "2025-11-09T08:00:00")
+    evil = ps.record(
+        ps.patient_id(BORIS), "visit", "<script>alert(1)</script>", "2025-11-09T08:00:00"
+    )
     site.db.medicalrecords.insert_one(evil)
     page = site.signed_in(BORIS).get("/").text
     site.db.medicalrecords.delete_one({"_id": evil["_id"]})
@@ -123,12 +145,16 @@ def test_markup_in_a_record_is_shown_not_run(site: Site) -> None:
 # -- signing in
 
 
-def sign_in(site: Site, identifier: str, password: str = PASSWORD, **headers: str) -> httpx.Response:
+def sign_in(
+    site: Site, identifier: str, password: str = PASSWORD, **headers: str
+) -> httpx.Response:
     data = {"identifier": identifier, "password": password}
     return site.client().post("/sign-in", data=data, headers=headers)
 
 
-@pytest.mark.parametrize("identifier", [ANNA, f" {ANNA[:1]} {ANNA[1:5]} {ANNA[5:]} ", f"p{ANNA}@passport.example.com"])
+@pytest.mark.parametrize(
+    "identifier", [ANNA, f" {ANNA[:1]} {ANNA[1:5]} {ANNA[5:]} ", f"p{ANNA}@passport.example.com"]
+)
 def test_signing_in_by_number_or_address(site: Site, identifier: str) -> None:
     answer = sign_in(site, identifier)
     assert answer.status_code == 303
@@ -194,7 +220,8 @@ def test_a_form_that_is_not_ours(site: Site, data: dict[str, str], status: int) 
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
 )
 def test_forms_of_other_sites_are_refused(site: Site, headers: dict[str, str]) -> None:
     assert sign_in(site, ANNA, **headers).status_code == 403
@@ -207,7 +234,10 @@ def test_signing_out(site: Site) -> None:
 
 
 def test_nothing_of_a_patient_is_logged(site: Site) -> None:
-    with structlog.testing.capture_logs() as lines, eventually(lambda: '"/api/patients/me"' in json.dumps(lines)):
+    with (
+        structlog.testing.capture_logs() as lines,
+        eventually(lambda: '"/api/patients/me"' in json.dumps(lines)),
+    ):
         browser = site.signed_in()
         browser.get("/?since=2025-05-01")
         browser.get(f"/somewhere/{ANNA}")
@@ -254,7 +284,10 @@ def test_operators_and_patients_are_two_doors(site: Site) -> None:
 
 def test_guessing_the_operators_password_is_slowed_down(site: Site) -> None:
     with ps.running(site.db) as own:
-        statuses = [own.client().post("/operators/sign-in", data={"password": f"{n}"}).status_code for n in range(8)]
+        statuses = [
+            own.client().post("/operators/sign-in", data={"password": f"{n}"}).status_code
+            for n in range(8)
+        ]
         answer = own.client().post("/operators/sign-in", data={"password": OPERATORS_PASSWORD})
     assert statuses[:5] == [401] * 5
     assert answer.status_code == 429

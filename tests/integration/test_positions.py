@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from cdc import backup, topics
-from cdc.epochs import unusable
-from cdc.position import Positions, Saved, Snapshot
+from cdc import positions_file as backup
+from cdc import topics
+from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
+from cdc.resume import unusable
+from openmrs.connection import end_of_binlog, identity
 from passport.errors import Fatal, Gap, NotReady
 from passport.settings import Settings
-from passport.source import end_of_binlog, identity
 from passport.version import Position
 from tests import stream
 from tests.hospitals import assert_equal, clinic, hospital, reading, saved
@@ -38,7 +39,9 @@ def partitions(settings: Settings) -> dict[str, int]:
 
 
 def test_a_position_is_one_servers(mysql_url: str) -> None:
-    """Of another one at the same address nothing else need tell: its files may have the same names and be longer."""
+    """Of another one at the same address nothing else need tell: its files may have the same names
+    and be longer.
+    """
     with Address.parse("mariadb", mysql_url).connect() as connection:
         position = end_of_binlog(connection)
         assert position is not None
@@ -51,7 +54,10 @@ def test_topics_are_made_and_grow(kafka_bootstrap: str) -> None:
     settings = settings_for(kafka_bootstrap)
     Positions.ensure(settings)
     kafka = settings.kafka
-    assert [partitions(settings)[name] for name in (kafka.topic, kafka.positions_topic, kafka.dead_letters_topic)] == [
+    assert [
+        partitions(settings)[name]
+        for name in (kafka.topic, kafka.positions_topic, kafka.dead_letters_topic)
+    ] == [
         1,
         1,
         1,
@@ -121,7 +127,11 @@ def test_without_kafka_it_says_so(own_kafka: Any) -> None:
     settings = settings_for(kafka.url)
     kafka.kill()
     began = time.monotonic()
-    for attempt in (Positions.ensure, lambda s: Positions(s.kafka).save(SAVED), lambda s: Positions(s.kafka).load("k")):
+    for attempt in (
+        Positions.ensure,
+        lambda s: Positions(s.kafka).save(SAVED),
+        lambda s: Positions(s.kafka).load("k"),
+    ):
         with pytest.raises(NotReady, match=r"Kafka at 127\.0\.0\.1"):
             attempt(settings)
     assert time.monotonic() - began < 40
@@ -204,7 +214,9 @@ def test_a_backup_brings_the_readers_back_and_moves_none_backwards(
     assert backup.save(given, file) == ["kigali"]
     with clinic(address):
         time.sleep(1)
-    lost = given.kafka.model_copy(update={"positions_topic": f"{given.kafka.positions_topic}.again"})
+    lost = given.kafka.model_copy(
+        update={"positions_topic": f"{given.kafka.positions_topic}.again"}
+    )
     again = given.model_copy(update={"kafka": lost})
     assert backup.restore(again, file) == {"kigali": True}
     assert saved(again) == before

@@ -1,6 +1,8 @@
-"""`passport check` and `passport grants` against real servers, with nothing but the rights they print.
+"""`passport check` and `passport grants` against real servers, with nothing but the rights they
+print.
 
-Each setting is broken on a real server, the check sees it, and what it prints repairs it, run as it is printed.
+Each setting is broken on a real server, the check sees it, and what it prints repairs it, run as it
+is printed.
 """
 
 import argparse
@@ -15,15 +17,15 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from cdc.grants import grants
+from cdc.checks.grants import grants
+from cdc.checks.preflight import checks
 from cdc.lease import server_id
-from cdc.position import Positions
-from cdc.preflight import checks
+from cdc.positions import Positions
 from dev.hospital import create
 from dev.stack import MariaDB, MySQL
+from openmrs.connection import greeted
 from passport.check import Check
 from passport.settings import Settings
-from passport.source import greeted
 from tests import stream
 from tests.integration import consuming
 from tests.reader_process import catch_up
@@ -39,7 +41,11 @@ GRACE = {
     "time_zone",
     "not carried: orders",
 }  # warnings that are right here
-COUNTED = {"encounter_diagnosis": "diagnosis_id", "conditions": "condition_id", "allergy": "allergy_id"}
+COUNTED = {
+    "encounter_diagnosis": "diagnosis_id",
+    "conditions": "condition_id",
+    "allergy": "allergy_id",
+}
 
 
 @pytest.fixture(scope="module", params=["mariadb", "mysql"])
@@ -61,7 +67,10 @@ def opened(server: Server) -> None:
     """An OpenMRS, also with the tables that are only counted."""
     server.execute("CREATE DATABASE openmrs")
     create(server.connect(database="openmrs"), seed=1, patients=2)
-    made = [f"CREATE TABLE IF NOT EXISTS {table} ({key} INT PRIMARY KEY)" for table, key in COUNTED.items()]
+    made = [
+        f"CREATE TABLE IF NOT EXISTS {table} ({key} INT PRIMARY KEY)"
+        for table, key in COUNTED.items()
+    ]
     server.execute("USE openmrs", *made)
 
 
@@ -72,19 +81,30 @@ def flavour(server: Server) -> Any:
 def prepared(server: Server, bootstrap: str, *, counted: bool = True, **changes: Any) -> Settings:
     """The account of `grants`, made anew, its commented lines too; topics of its own."""
     address = Address(flavour(server), "127.0.0.1", server.port, "root", "", "openmrs")
-    uuid = server.execute("SELECT uuid FROM openmrs.patient_identifier_type WHERE retired = 0 ORDER BY 1 LIMIT 1")[0][0]
+    uuid = server.execute(
+        "SELECT uuid FROM openmrs.patient_identifier_type WHERE retired = 0 ORDER BY 1 LIMIT 1"
+    )[0][0]
     settings = stream.settings(
-        address.settings(user="cdc", password="choose-a-password"), bootstrap, fresh_name(), **changes
+        address.settings(user="cdc", password="choose-a-password"),
+        bootstrap,
+        fresh_name(),
+        **changes,
     )
     hospital = settings.hospitals["kigali"].model_copy(update={"national_id_type": uuid})
     lines = grants("kigali", hospital, flavour(server)).splitlines()
     lines = [line.removeprefix("-- ") if counted else line for line in lines]
-    server.execute("DROP USER IF EXISTS cdc@'%'", *[line for line in lines if line.startswith(("GRANT", "CREATE"))])
+    server.execute(
+        "DROP USER IF EXISTS cdc@'%'",
+        *[line for line in lines if line.startswith(("GRANT", "CREATE"))],
+    )
     return settings.model_copy(update={"hospitals": {"kigali": hospital}})
 
 
 def checked(settings: Settings, hospital: str = "kigali") -> dict[str, Check]:
-    return {check.name: check for check in checks(hospital, settings.hospitals["kigali"], settings.kafka)}
+    return {
+        check.name: check
+        for check in checks(hospital, settings.hospitals["kigali"], settings.kafka)
+    }
 
 
 def bad(found: dict[str, Check]) -> dict[str, Check]:
@@ -92,7 +112,9 @@ def bad(found: dict[str, Check]) -> dict[str, Check]:
 
 
 def typed(server: Server, sql: str) -> None:
-    """As a DBA would in the server's own client: statements end with semicolons, `--` begins a comment."""
+    """As a DBA would in the server's own client: statements end with semicolons, `--` begins a
+    comment.
+    """
     code = " ".join(line.partition("-- ")[0] for line in sql.splitlines())
     server.execute(*[statement for statement in code.split(";") if statement.strip()])
 
@@ -107,7 +129,9 @@ def test_with_the_printed_grants_everything_holds(server: Server, kafka_bootstra
     found = checked(settings)
     assert set(bad(found)) - GRACE == set(), bad(found)
     assert all(check.ok is None for check in bad(found).values())
-    assert all(check.remedy for name, check in bad(found).items() if not name.startswith("not carried"))
+    assert all(
+        check.remedy for name, check in bad(found).items() if not name.startswith("not carried")
+    )
     catch_up(settings)
     found = checked(settings)
     assert found["position"].ok
@@ -116,7 +140,9 @@ def test_with_the_printed_grants_everything_holds(server: Server, kafka_bootstra
     assert set(bad(found)) - GRACE == set(), bad(found)
 
 
-def test_the_printed_grants_suffice_for_every_stage(server: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_the_printed_grants_suffice_for_every_stage(
+    server: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     prepared(server, kafka_bootstrap, counted=False)
     given = consuming.settings({"kigali": server}, kafka_bootstrap, path := tmp_path / "out")
     assert given.hospitals["kigali"].mysql.user == "cdc"
@@ -131,7 +157,10 @@ def test_the_printed_grants_suffice_for_every_stage(server: Server, kafka_bootst
 @pytest.mark.parametrize(
     "statement",
     [
-        *[f"SELECT {column} FROM users" for column in ("password", "salt", "secret_question", "secret_answer", "*")],
+        *[
+            f"SELECT {column} FROM users"
+            for column in ("password", "salt", "secret_question", "secret_answer", "*")
+        ],
         "SELECT * FROM person_attribute",
         "UPDATE obs SET comments = 'mine'",
         "FLUSH TABLES WITH READ LOCK",
@@ -139,13 +168,25 @@ def test_the_printed_grants_suffice_for_every_stage(server: Server, kafka_bootst
         "SELECT authentication_string FROM mysql.user",
     ],
 )
-def test_row_47_the_printed_grants_allow_no_more(server: Server, kafka_bootstrap: str, statement: str) -> None:
+def test_row_47_the_printed_grants_allow_no_more(
+    server: Server, kafka_bootstrap: str, statement: str
+) -> None:
     mysql = prepared(server, kafka_bootstrap).hospitals["kigali"].mysql
-    server.execute("CREATE TABLE IF NOT EXISTS openmrs.person_attribute (person_attribute_id INT PRIMARY KEY)")
-    connection = pymysql.connect(
-        host=mysql.host, port=mysql.port, user="cdc", password="choose-a-password", database="openmrs"
+    server.execute(
+        "CREATE TABLE IF NOT EXISTS openmrs.person_attribute (person_attribute_id INT PRIMARY KEY)"
     )
-    with connection, connection.cursor() as cursor, pytest.raises(pymysql.err.OperationalError) as refused:
+    connection = pymysql.connect(
+        host=mysql.host,
+        port=mysql.port,
+        user="cdc",
+        password="choose-a-password",
+        database="openmrs",
+    )
+    with (
+        connection,
+        connection.cursor() as cursor,
+        pytest.raises(pymysql.err.OperationalError) as refused,
+    ):
         cursor.execute(statement)
     assert refused.value.args[0] in (1044, 1142, 1143, 1227)
 
@@ -155,7 +196,9 @@ def test_the_flavour_is_what_the_server_greets_with(server: Server) -> None:
     assert greeted("kigali", address.settings()) == flavour(server)
 
 
-def test_rights_that_are_too_much_come_with_what_takes_them_back(server: Server, kafka_bootstrap: str) -> None:
+def test_rights_that_are_too_much_come_with_what_takes_them_back(
+    server: Server, kafka_bootstrap: str
+) -> None:
     settings = prepared(server, kafka_bootstrap)
     assert checked(settings)["excess grants"].ok
     server.execute("GRANT SELECT ON openmrs.* TO cdc@'%'", "GRANT INSERT ON openmrs.obs TO cdc@'%'")
@@ -194,11 +237,19 @@ GTID_OFF = ["ON_PERMISSIVE", "OFF_PERMISSIVE", "OFF"]
 # check -> (where, the statements that break it, what the check then says)
 BROKEN: dict[str, tuple[str, list[str], bool | None]] = {
     "binlog_format": ("both", ["SET GLOBAL binlog_format = 'MIXED'"], False),
-    "binlog_row_value_options": ("mysql", ["SET GLOBAL binlog_row_value_options = 'PARTIAL_JSON'"], False),
+    "binlog_row_value_options": (
+        "mysql",
+        ["SET GLOBAL binlog_row_value_options = 'PARTIAL_JSON'"],
+        False,
+    ),
     "binlog_row_image": ("both", ["SET GLOBAL binlog_row_image = 'MINIMAL'"], None),
     "binlog_row_metadata": ("both", ["SET GLOBAL binlog_row_metadata = 'MINIMAL'"], None),
     "log_bin_compress": ("mariadb", ["SET GLOBAL log_bin_compress = ON"], None),
-    "binlog_transaction_compression": ("mysql", ["SET GLOBAL binlog_transaction_compression = ON"], None),
+    "binlog_transaction_compression": (
+        "mysql",
+        ["SET GLOBAL binlog_transaction_compression = ON"],
+        None,
+    ),
     "sync_binlog": ("both", ["SET GLOBAL sync_binlog = 0"], None),
     "binlog_order_commits": ("mysql", ["SET GLOBAL binlog_order_commits = OFF"], None),
     "gtid_mode": ("mysql", [f"SET GLOBAL gtid_mode = {step}" for step in GTID_OFF], None),
@@ -210,7 +261,9 @@ BROKEN: dict[str, tuple[str, list[str], bool | None]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_row_50_each_bad_setting_comes_with_its_statement(server: Server, kafka_bootstrap: str, name: str) -> None:
+def test_row_50_each_bad_setting_comes_with_its_statement(
+    server: Server, kafka_bootstrap: str, name: str
+) -> None:
     where, statements, ok = BROKEN[name]
     settings = prepared(server, kafka_bootstrap)
     if where not in ("both", flavour(server)):
@@ -223,7 +276,9 @@ def test_row_50_each_bad_setting_comes_with_its_statement(server: Server, kafka_
     assert checked(settings)[name].ok
 
 
-def test_rds_keeps_its_retention_in_a_table_of_its_own(server: Server, kafka_bootstrap: str) -> None:
+def test_rds_keeps_its_retention_in_a_table_of_its_own(
+    server: Server, kafka_bootstrap: str
+) -> None:
     """As Amazon documents it; tried on servers that have the same table and procedure, not on RDS."""
     settings = prepared(server, kafka_bootstrap)
     server.execute(
@@ -240,7 +295,9 @@ def test_rds_keeps_its_retention_in_a_table_of_its_own(server: Server, kafka_boo
         typed(server, failed.remedy)
         assert checked(settings)["retention"].detail == "the binlog is kept for 7 days"
     finally:
-        server.execute("USE mysql", "DROP TABLE rds_configuration", "DROP PROCEDURE rds_set_configuration")
+        server.execute(
+            "USE mysql", "DROP TABLE rds_configuration", "DROP PROCEDURE rds_set_configuration"
+        )
 
 
 def test_the_readers_id_must_be_its_own(server: Server, kafka_bootstrap: str) -> None:
@@ -263,13 +320,17 @@ def test_the_readers_id_must_be_its_own(server: Server, kafka_bootstrap: str) ->
 def test_a_replica_must_log_what_it_replicates(server: Server, kafka_bootstrap: str) -> None:
     settings = prepared(server, kafka_bootstrap)
     if isinstance(server, MariaDB):
-        server.execute("SET GLOBAL gtid_strict_mode = OFF", "SET GLOBAL gtid_slave_pos = '99-99-99'")
+        server.execute(
+            "SET GLOBAL gtid_strict_mode = OFF", "SET GLOBAL gtid_slave_pos = '99-99-99'"
+        )
     else:
         server.flags += ("--log-replica-updates=OFF", "--skip-replica-start")
         server.restart()
         server.execute("CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = 1")
     failed = checked(settings)["log_slave_updates"]
-    assert failed.ok is (None if isinstance(server, MariaDB) else False)  # MariaDB hides whether it still is one
+    assert failed.ok is (
+        None if isinstance(server, MariaDB) else False
+    )  # MariaDB hides whether it still is one
     option = failed.remedy.removeprefix("in my.cnf: ").partition(";")[0]
     server.flags += (f"--{option.replace('_', '-')}",)
     server.restart()
@@ -306,7 +367,12 @@ def test_topics_that_lose_come_with_their_command(mariadb: Server, kafka_bootstr
         settings.kafka.positions_topic: {"cleanup.policy": "delete"},
     }
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs) for name, configs in spoilt.items()])
+    admin.alter_configs(
+        [
+            ConfigResource(ConfigResourceType.TOPIC, name, configs)
+            for name, configs in spoilt.items()
+        ]
+    )
     admin.close()
     found = checked(settings)
     wanted = {
@@ -324,7 +390,9 @@ def test_topics_that_lose_come_with_their_command(mariadb: Server, kafka_bootstr
 
 def ran(command: str) -> None:
     """Kafka's scripts are not here: what this one does, the same words read as strictly."""
-    words = argparse.ArgumentParser(prog="kafka-configs.sh", allow_abbrev=False, exit_on_error=False)
+    words = argparse.ArgumentParser(
+        prog="kafka-configs.sh", allow_abbrev=False, exit_on_error=False
+    )
     for word in ("--bootstrap-server", "--topic", "--add-config"):
         words.add_argument(word, required=True)
     words.add_argument("--alter", action="store_true", required=True)
@@ -337,11 +405,15 @@ def ran(command: str) -> None:
     admin.close()
 
 
-def test_an_unknown_identifier_type_lists_those_that_there_are(mariadb: Server, kafka_bootstrap: str) -> None:
+def test_an_unknown_identifier_type_lists_those_that_there_are(
+    mariadb: Server, kafka_bootstrap: str
+) -> None:
     settings = prepared(mariadb, kafka_bootstrap)
     failed = checked(changed(settings, national_id_type="nothing"))["national_id_type"]
     assert failed.ok is False
-    for uuid, name in mariadb.execute("SELECT uuid, name FROM openmrs.patient_identifier_type WHERE retired = 0"):
+    for uuid, name in mariadb.execute(
+        "SELECT uuid, name FROM openmrs.patient_identifier_type WHERE retired = 0"
+    ):
         assert uuid in failed.detail
         assert name in failed.detail
 
@@ -358,7 +430,9 @@ def test_rows_that_are_not_carried_are_counted(mariadb: Server, kafka_bootstrap:
     assert found["not carried: allergy"].ok
 
 
-def test_rows_that_may_not_be_counted_come_with_the_grant(mariadb: Server, kafka_bootstrap: str) -> None:
+def test_rows_that_may_not_be_counted_come_with_the_grant(
+    mariadb: Server, kafka_bootstrap: str
+) -> None:
     settings = prepared(mariadb, kafka_bootstrap, counted=False)
     warned = checked(settings)["not carried: allergy"]
     assert warned.ok is None

@@ -1,4 +1,6 @@
-"""A stretch of the topic applied again: nothing undone, what was lost is back, and the group's offsets stay."""
+"""A stretch of the topic applied again: nothing undone, what was lost is back, and the group's
+offsets stay.
+"""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -45,7 +47,9 @@ class Way:
             for _ in range(steps):
                 clinic.step()
 
-    def replay(self, start: int | None = None, end: int | None = None, *, dry_run: bool = False) -> Replayed:
+    def replay(
+        self, start: int | None = None, end: int | None = None, *, dry_run: bool = False
+    ) -> Replayed:
         stop, destination = threading.Event(), "passport"
         with closing(worker.connected(destination, self.settings)) as sink:
             return replay.run(
@@ -65,7 +69,9 @@ class Way:
         records = self.mongo["medicalrecords"].find({"patientId": {"$ne": ""}})
         rows = self.mongo["observations"].find({"deleted": False})
         found = {f"{doc['_id']}": doc for doc in [*records, *rows]}
-        return {key: {k: v for k, v in doc.items() if k not in MOVING} for key, doc in found.items()}
+        return {
+            key: {k: v for k, v in doc.items() if k not in MOVING} for key, doc in found.items()
+        }
 
     def dump(self) -> dict[str, list[dict[str, Any]]]:
         return {name: list(self.mongo[name].find()) for name in self.mongo.list_collection_names()}
@@ -91,18 +97,28 @@ class Way:
 
 @pytest.fixture
 def way(
-    own_mariadb: Callable[..., MariaDB], kafka_bootstrap: str, topic: str, mongo_url: str, mongo_database: Mongo
+    own_mariadb: Callable[..., MariaDB],
+    kafka_bootstrap: str,
+    topic: str,
+    mongo_url: str,
+    mongo_database: Mongo,
 ) -> Way:
     """Brought over, then worked on, and brought over again."""
     server = own_mariadb()
     server.execute("CREATE DATABASE openmrs")
     address = Address.parse("mariadb", server.url)._replace(database="openmrs")
     options = {"uri": mongo_url, "database": mongo_database.name, "link_key": "k" * 32}
-    given = settings_for(address, kafka_bootstrap, topic, capture="binlog", national_id_type=people.NATIONAL_ID_TYPE)
-    settings = given.model_copy(update={"destinations": {"passport": Destination(type="mongo", options=options)}})
+    given = settings_for(
+        address, kafka_bootstrap, topic, capture="binlog", national_id_type=people.NATIONAL_ID_TYPE
+    )
+    settings = given.model_copy(
+        update={"destinations": {"passport": Destination(type="mongo", options=options)}}
+    )
     with address.connect() as connection:
         generator.create(connection, seed=6, patients=30, visits=2)
-        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)[::2]])
+        registration.passport_patients(
+            mongo_database, [one for _, one in registration.registrable(connection)[::2]]
+        )
     there = Way(address, settings, mongo_database)
     there.bring()
     there.work(80, seed=1)
@@ -159,7 +175,14 @@ def test_where_the_topic_does_not_reach_back_a_snapshot_does(way: Way) -> None:
     assert done.first == end - 20
     assert not done.complete
     assert way.content() != before
-    backfill.run(HOSPITAL, way.settings, first=None, to=None, stop=threading.Event(), progress=lambda *_: None)
+    backfill.run(
+        HOSPITAL,
+        way.settings,
+        first=None,
+        to=None,
+        stop=threading.Event(),
+        progress=lambda *_: None,
+    )
     assert way.replay().complete
     assert way.content() == before
 

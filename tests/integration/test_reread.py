@@ -1,4 +1,6 @@
-"""Large work that notices ask for: an obs that waits is read once, and what is stored with the progress goes on."""
+"""Large work that notices ask for: an obs that waits is read once, and what is stored with the
+progress goes on.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from consumers.lookups import Lookups
-from consumers.reread import LITTLE_S, SLICE, STORED, Rereads
+from consumers.reenrich import LITTLE_S, SLICE, STORED, ReenrichmentQueue
 from dev.hospital import NATIONAL_ID_TYPE, create
+from openmrs.connection import end_of_binlog, identity
+from openmrs.read import Source
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Hospital, LoadBudget
-from passport.source import Source, end_of_binlog, identity
 from passport.version import Version
 from tests.servers import Address
 
@@ -23,13 +26,22 @@ class Ward:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        values = {"name": "Kigali", "partition": 0, "timezone": "Africa/Kigali", "national_id_type": NATIONAL_ID_TYPE}
-        hospital = Hospital.model_validate({**values, "locales": ("en",), "mysql": address.settings()})
-        self.lookups = Lookups("kigali", hospital, Source("kigali", hospital.mysql), entries=10_000, ttl_s=60)
+        values = {
+            "name": "Kigali",
+            "partition": 0,
+            "timezone": "Africa/Kigali",
+            "national_id_type": NATIONAL_ID_TYPE,
+        }
+        hospital = Hospital.model_validate(
+            {**values, "locales": ("en",), "mysql": address.settings()}
+        )
+        self.lookups = Lookups(
+            "kigali", hospital, Source("kigali", hospital.mysql), entries=10_000, ttl_s=60
+        )
         self.lookups.seen(str(Version(EPOCH, 1, 4, 0)))
 
-    def rereads(self) -> Rereads:
-        return Rereads(self.lookups, LoadBudget(rows_per_s=1_000_000_000))
+    def rereads(self) -> ReenrichmentQueue:
+        return ReenrichmentQueue(self.lookups, LoadBudget(rows_per_s=1_000_000_000))
 
     def rename(self, name: str) -> ChangeEvent:
         with self.address.connect() as connection, connection.cursor() as cursor:
@@ -43,7 +55,11 @@ class Ward:
         """By the lookups' own connection."""
         with self.lookups.source.connection().cursor() as cursor:
             cursor.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
-            return sum(int(count) for name, count in cursor.fetchall() if not name.startswith("Handler_read_rnd"))
+            return sum(
+                int(count)
+                for name, count in cursor.fetchall()
+                if not name.startswith("Handler_read_rnd")
+            )
 
     def notice(self, owner: str, *keys: int, table: str = "") -> ChangeEvent:
         """Of something that changes now: rows of `table` that belong to these of `owner`."""
@@ -51,8 +67,23 @@ class Ward:
         at, server = end_of_binlog(connection), identity(connection)
         assert at is not None
         version = str(Version(EPOCH, at.number, at.pos, 1))
-        source = EventSource("kigali", "UTC", "o", table or owner, at.file, at.pos, 1, "", server, 1, version, "binlog")
-        return ChangeEvent("notice", source, 1, "u", keys=tuple({f"{owner}_id": key} for key in keys))
+        source = EventSource(
+            "kigali",
+            "UTC",
+            "o",
+            table or owner,
+            at.file,
+            at.pos,
+            1,
+            "",
+            server,
+            1,
+            version,
+            "binlog",
+        )
+        return ChangeEvent(
+            "notice", source, 1, "u", keys=tuple({f"{owner}_id": key} for key in keys)
+        )
 
 
 @pytest.fixture
@@ -70,7 +101,7 @@ def ward(mysql_database: Address) -> Iterator[Ward]:
     ward.lookups.close()
 
 
-def read(rereads: Rereads, slices: int = 1_000_000) -> dict[int, list[str]]:
+def read(rereads: ReenrichmentQueue, slices: int = 1_000_000) -> dict[int, list[str]]:
     """The place's name as read, by obs_id, once for each time."""
     found: dict[int, list[str]] = {}
     while slices and rereads.pending():
@@ -135,7 +166,7 @@ def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
 
 def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -> None:
     now = 0.0
-    rereads = Rereads(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
+    rereads = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
     read_by: list[set[int]] = []
     while not any(read_by):
         now += LITTLE_S / 10
@@ -148,9 +179,11 @@ def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -
 
 
 def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
-    """Each batch has a notice and each has a name that many obs have; one call of `read` comes to a batch."""
+    """Each batch has a notice and each has a name that many obs have; one call of `read` comes to a
+    batch.
+    """
     now = 0.0
-    rereads = Rereads(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
+    rereads = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
     rereads.whole([1], None, None)
     rereads.notice(ward.rename("one"), 1, frozenset())
     whole, places = set[int](), set[str]()
@@ -190,7 +223,11 @@ def test_a_small_notice_reads_few_rows_of_a_large_table(flavour_database: Addres
     ward = Ward(flavour_database)
     for table in ("encounter", "encounter_provider", "visit", "orders"):
         rereads = ward.rereads()
-        rereads.notice(ward.notice(table.removesuffix("_provider").removesuffix("s"), 1, table=table), 10, frozenset())
+        rereads.notice(
+            ward.notice(table.removesuffix("_provider").removesuffix("s"), 1, table=table),
+            10,
+            frozenset(),
+        )
         before = ward.rows_read()
         read(rereads)
         assert ward.rows_read() - before < 2_000, table

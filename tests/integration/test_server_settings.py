@@ -1,4 +1,6 @@
-"""What a server may be set to, and what sessions may do to its binlog: right in the end, or stopped with the reason."""
+"""What a server may be set to, and what sessions may do to its binlog: right in the end, or stopped
+with the reason.
+"""
 
 import re
 import threading
@@ -12,7 +14,8 @@ import pytest
 from pymysql.constants import ER
 from structlog.testing import capture_logs
 
-from cdc import broker, reader
+from cdc import kafka as broker
+from cdc import reader
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.settings import Settings
@@ -28,9 +31,10 @@ NEW = "person_id, concept_id, obs_datetime, creator, date_created"
 @pytest.fixture(scope="module", params=["mariadb", "mysql"])
 def shared(request: pytest.FixtureRequest, module_own: Callable[..., Any]) -> Address:
     """A hospital of each flavour. Its binlog has the text of every statement beside the rows."""
-    own = {"mariadb": ["--binlog-annotate-row-events=ON"], "mysql": ["--binlog-rows-query-log-events=ON"]}[
-        request.param
-    ]
+    own = {
+        "mariadb": ["--binlog-annotate-row-events=ON"],
+        "mysql": ["--binlog-rows-query-log-events=ON"],
+    }[request.param]
     kind = MariaDB if request.param == "mariadb" else MySQL
     flags = [*own, "--max-allowed-packet=256M", "--log-bin-trust-function-creators=1"]
     address = hospital(module_own(kind, flags=flags), patients=3)
@@ -43,7 +47,13 @@ def address(shared: Address) -> Iterator[Address]:
     """Settings and obs are put back, so that one test's failure is not the next one's."""
     before = dict(shared.execute("SHOW GLOBAL VARIABLES"))
     yield shared
-    names = ("binlog_checksum", "binlog_row_image", "time_zone", "gtid_strict_mode", "binlog_row_metadata")
+    names = (
+        "binlog_checksum",
+        "binlog_row_image",
+        "time_zone",
+        "gtid_strict_mode",
+        "binlog_row_metadata",
+    )
     shared.execute(*(f"SET GLOBAL {name} = '{before[name]}'" for name in names if name in before))
     shared.execute(
         "SET SESSION foreign_key_checks = 0",
@@ -81,14 +91,18 @@ def test_checksums_come_and_go(address: Address, kafka_bootstrap: str) -> None:
                 pass
     catch_up(settings)
     events = stream.records(settings)
-    assert len({event.source.file for event in stream.changes(events)}) >= 3, "each value began a file"
+    assert len({event.source.file for event in stream.changes(events)}) >= 3, (
+        "each value began a file"
+    )
     assert in_source_order(events)
     assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
     assert told(settings) == held(address)
 
 
 @pytest.mark.parametrize("image", ["MINIMAL", "NOBLOB"])
-def test_rows_whose_images_are_not_whole_are_read_again(address: Address, kafka_bootstrap: str, image: str) -> None:
+def test_rows_whose_images_are_not_whole_are_read_again(
+    address: Address, kafka_bootstrap: str, image: str
+) -> None:
     address.execute(f"SET GLOBAL binlog_row_image = '{image}'")
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
@@ -112,11 +126,17 @@ def test_rows_whose_images_are_not_whole_are_read_again(address: Address, kafka_
 
 
 def reads(settings: Settings) -> int:
-    return sum(event.source.origin == "snapshot" for event in stream.records(settings) if event.kind == "row")
+    return sum(
+        event.source.origin == "snapshot"
+        for event in stream.records(settings)
+        if event.kind == "row"
+    )
 
 
 def test_statements_texts_go_nowhere(address: Address, kafka_bootstrap: str) -> None:
-    """The binlog has them for rows (Annotate_rows, ROWS_QUERY), for DDL, and for statement-based sessions."""
+    """The binlog has them for rows (Annotate_rows, ROWS_QUERY), for DDL, and for statement-based
+    sessions.
+    """
     settings = reading(address, kafka_bootstrap)
     canary = "canary-4711"
     catch_up(settings)
@@ -136,7 +156,11 @@ def test_statements_texts_go_nowhere(address: Address, kafka_bootstrap: str) -> 
         catch_up(settings)
     file = saved(settings).position.file
     texts = [str(row) for row in address.execute(f"SHOW BINLOG EVENTS IN '{file}'")]
-    of_rows = [text for text in texts if canary in text and ("Annotate_rows" in text or "Rows_query" in text)]
+    of_rows = [
+        text
+        for text in texts
+        if canary in text and ("Annotate_rows" in text or "Rows_query" in text)
+    ]
     assert len(of_rows) >= 3, "it was in the binlog"
     values = [record.value for record in stream.raw(settings)]
     values += broker.read_all(settings.kafka, settings.kafka.positions_topic)
@@ -149,7 +173,9 @@ def test_statements_texts_go_nowhere(address: Address, kafka_bootstrap: str) -> 
 @pytest.fixture
 def prepared(address: Address) -> Iterator[None]:
     """An XA transaction between its two phases."""
-    address.execute("XA START 'one'", insert(comments="'by xa'"), "XA END 'one'", "XA PREPARE 'one'")
+    address.execute(
+        "XA START 'one'", insert(comments="'by xa'"), "XA END 'one'", "XA PREPARE 'one'"
+    )
     yield
     with suppress(pymysql.MySQLError):  # it was committed
         address.execute("XA ROLLBACK 'one'")
@@ -158,13 +184,17 @@ def prepared(address: Address) -> Iterator[None]:
 def test_xa_stops_it_and_a_new_epoch_goes_on(
     address: Address, kafka_bootstrap: str, request: pytest.FixtureRequest
 ) -> None:
-    """Also when what was prepared is committed later: its rows are in the binlog before where the epoch began."""
+    """Also when what was prepared is committed later: its rows are in the binlog before where the
+    epoch began.
+    """
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     epoch = saved(settings).epoch
     request.getfixturevalue("prepared")
     for _ in range(2):
-        with pytest.raises(Fatal, match=r"kigali.*obs was changed by an XA transaction.*at \w+\.\d+:\d+") as caught:
+        with pytest.raises(
+            Fatal, match=r"kigali.*obs was changed by an XA transaction.*at \w+\.\d+:\d+"
+        ) as caught:
             catch_up(settings)
         assert "passport cdc run --hospital kigali --new-epoch" in caught.value.hint
     reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
@@ -186,7 +216,15 @@ def test_tables_without_transactions(address: Address, kafka_bootstrap: str) -> 
     log = ["INSERT INTO my_log VALUES (1)"] * mariadb
     address.execute("DROP TABLE IF EXISTS my_log", "CREATE TABLE my_log (i INT) ENGINE=MyISAM")
     for end in ("COMMIT", "ROLLBACK", "COMMIT"):
-        rows = [*log, insert(2, comments=f"'{end}'"), *log, "SAVEPOINT a", insert(), *log, "ROLLBACK TO a"]
+        rows = [
+            *log,
+            insert(2, comments=f"'{end}'"),
+            *log,
+            "SAVEPOINT a",
+            insert(),
+            *log,
+            "ROLLBACK TO a",
+        ]
         address.execute("BEGIN", *rows, end)
     catch_up(settings)
     there = told(settings)
@@ -202,7 +240,9 @@ def test_tables_without_transactions(address: Address, kafka_bootstrap: str) -> 
     )
     with running(settings):
         for number in range(20):
-            address.execute(*["BEGIN"] * mariadb, insert(2, comments=f"'{number}'"), *["ROLLBACK"] * mariadb)
+            address.execute(
+                *["BEGIN"] * mariadb, insert(2, comments=f"'{number}'"), *["ROLLBACK"] * mariadb
+            )
     address.execute("DELETE FROM obs ORDER BY obs_id DESC LIMIT 3")
     catch_up(settings)
     there = told(settings)
@@ -222,30 +262,44 @@ SESSIONS = {
         ["SET SESSION gtid_seq_no = 900000"],
         ["SET SESSION server_id = 99", "SET SESSION gtid_seq_no = 5"],
         ["SET SESSION binlog_row_image = MINIMAL", "SET SESSION gtid_domain_id = 8"],
-        ["SET SESSION binlog_alter_two_phase = 1", "ALTER TABLE obs MODIFY comments VARCHAR(255) FIRST"],
+        [
+            "SET SESSION binlog_alter_two_phase = 1",
+            "ALTER TABLE obs MODIFY comments VARCHAR(255) FIRST",
+        ],
     ],
 }
 
 
 def test_sessions_out_of_the_ordinary(address: Address, kafka_bootstrap: str) -> None:
-    """MySQL: tagged GTIDs. MariaDB: other domains and servers, numbers that go back, an ALTER that is logged twice."""
+    """MySQL: tagged GTIDs. MariaDB: other domains and servers, numbers that go back, an ALTER that
+    is logged twice.
+    """
     address.execute(*["SET GLOBAL gtid_strict_mode = 0"] * (address.flavour == "mariadb"))
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     epoch = saved(settings).epoch
     for number, session in enumerate([[], *SESSIONS[address.flavour], []]):
-        address.execute(f"UPDATE obs SET voided = {number % 2} LIMIT 3", *session, insert(comments=f"'{number}'"))
+        address.execute(
+            f"UPDATE obs SET voided = {number % 2} LIMIT 3",
+            *session,
+            insert(comments=f"'{number}'"),
+        )
         catch_up(settings)
         assert told(settings) == held(address), session
     assert saved(settings).epoch == epoch
     gtids = {event.source.gtid for event in stream.changes(stream.records(settings))}
     said = [":night_shift:", ":b:", ":c:"] if address.flavour == "mysql" else ["7-", "0-99-5"]
     for part in said:
-        assert any(part in gtid if ":" in part else gtid.startswith(part) for gtid in gtids), (part, gtids)
+        assert any(part in gtid if ":" in part else gtid.startswith(part) for gtid in gtids), (
+            part,
+            gtids,
+        )
 
 
 def test_a_clock_and_a_zone_that_change(address: Address, kafka_bootstrap: str) -> None:
-    """A TIMESTAMP is an instant whatever zone wrote it; a DATETIME, past 2038 too, is what was written."""
+    """A TIMESTAMP is an instant whatever zone wrote it; a DATETIME, past 2038 too, is what was
+    written.
+    """
     address.execute("ALTER TABLE obs MODIFY date_voided TIMESTAMP(3) NULL")
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
@@ -254,7 +308,8 @@ def test_a_clock_and_a_zone_that_change(address: Address, kafka_bootstrap: str) 
             address.execute(f"SET GLOBAL time_zone = '{zone}'")
             for seconds in (1, 1729990799, 1729994399, 1711846800, 2147483647 - 13 * 3600):
                 address.execute(
-                    f"SET SESSION timestamp = {seconds}",  # of this session's events too: clocks go back
+                    # of this session's events too: clocks go back
+                    f"SET SESSION timestamp = {seconds}",
                     insert(date_voided="NOW()", value_datetime="NOW()"),
                 )
             address.execute(insert(value_datetime="'2155-06-01 12:00:00'"))
@@ -269,7 +324,11 @@ def test_a_clock_and_a_zone_that_change(address: Address, kafka_bootstrap: str) 
     catch_up(again)
     assert told(again) == streamed
     utc = {row["date_voided"] for row in streamed.values() if row["date_voided"]}
-    assert utc >= {"1970-01-01T00:00:01.000Z", "2024-10-27T00:59:59.000Z", "2024-10-27T01:59:59.000Z"}
+    assert utc >= {
+        "1970-01-01T00:00:01.000Z",
+        "2024-10-27T00:59:59.000Z",
+        "2024-10-27T01:59:59.000Z",
+    }
 
 
 def test_a_text_that_no_record_takes_stops_it(address: Address, kafka_bootstrap: str) -> None:
@@ -282,7 +341,7 @@ def test_a_text_that_no_record_takes_stops_it(address: Address, kafka_bootstrap:
     address.execute(insert(value_text="REPEAT('y', 64 << 20)"))
     with pytest.raises(Fatal) as caught:
         catch_up(settings)
-    assert re.search(r"kigali.*larger than topic .*: obs at binlog\.\d+:\d+", caught.value.message)
+    assert re.search(r"kigali.*larger than topic .*: obs at binlog\.\d+:\d+", caught.value.reason)
     assert "passport cdc run --hospital kigali --new-epoch" in caught.value.hint
     address.execute("UPDATE obs SET value_text = 'shorter' WHERE LENGTH(value_text) > 20000000")
     reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
@@ -290,25 +349,33 @@ def test_a_text_that_no_record_takes_stops_it(address: Address, kafka_bootstrap:
 
 
 CANNOT = {
-    "mariadb": [("comments", "TEXT CHARACTER SET gbk", "character set gbk"), ("comments", "UUID NULL", "uuid")],
-    "mysql": [("comments", "TEXT CHARACTER SET gbk", "character set gbk"), ("comments", "VECTOR(3)", "vector")],
+    "mariadb": [
+        ("comments", "TEXT CHARACTER SET gbk", "character set gbk"),
+        ("comments", "UUID NULL", "uuid"),
+    ],
+    "mysql": [
+        ("comments", "TEXT CHARACTER SET gbk", "character set gbk"),
+        ("comments", "VECTOR(3)", "vector"),
+    ],
 }
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_column_that_cannot_be_decoded(address: Address, kafka_bootstrap: str, which: int) -> None:
+def test_a_column_that_cannot_be_decoded(
+    address: Address, kafka_bootstrap: str, which: int
+) -> None:
     """Before the first record at a start, and when it becomes one while it reads."""
     column, kind, why = CANNOT[address.flavour][which]
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     with pytest.raises(Fatal) as caught:
         altered_meanwhile(settings, address, f"ALTER TABLE obs MODIFY {column} {kind}")
-    assert re.search(rf"kigali.*\bobs\b.*{column}", caught.value.message)
+    assert re.search(rf"kigali.*\bobs\b.*{column}", caught.value.reason)
     fresh = reading(address, kafka_bootstrap)
     with pytest.raises(Fatal) as caught:
         catch_up(fresh)
-    assert re.search(rf"kigali.*\bobs\b.*{column}", caught.value.message)
-    assert why in caught.value.message
+    assert re.search(rf"kigali.*\bobs\b.*{column}", caught.value.reason)
+    assert why in caught.value.reason
     assert not stream.raw(fresh)
     address.execute(f"ALTER TABLE obs MODIFY {column} VARCHAR(255)")
     catch_up(settings)
@@ -325,7 +392,9 @@ def altered_meanwhile(settings: Settings, address: Address, statement: str) -> N
 
 def test_a_server_that_folds_names(own_mariadb: Any, kafka_bootstrap: str) -> None:
     """As on Windows: however tables and the database are written, they are these."""
-    address = hospital(own_mariadb(flags=["--lower-case-table-names=1"]), patients=2)._replace(database="OpenMRS")
+    address = hospital(own_mariadb(flags=["--lower-case-table-names=1"]), patients=2)._replace(
+        database="OpenMRS"
+    )
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     assert told(settings) == held(address)

@@ -1,4 +1,5 @@
-"""What mysql-replication, as it comes, loses or garbles without a word, and what this reader makes of the same bytes.
+"""What mysql-replication, as it comes, loses or garbles without a word, and what this reader makes
+of the same bytes.
 
 On the same server, from the same position. docs/explanation/silent-loss.md has the whole list.
 """
@@ -11,14 +12,16 @@ import pytest
 from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
-from cdc.binlog import Row, Statement
-from cdc.changes import Damaged
+from cdc.binlog.changes import Damaged
+from cdc.binlog.stream import Row, Statement
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.version import Position
 from tests.integration.taps import Tap, of
 
-pytestmark = pytest.mark.filterwarnings("ignore:'(db|passwd)' is deprecated:DeprecationWarning")  # the library's
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:'(db|passwd)' is deprecated:DeprecationWarning"
+)  # the library's
 
 TABLE = """CREATE TABLE obs (obs_id INT PRIMARY KEY, big BIGINT UNSIGNED, kind ENUM('low', 'high'), octets BINARY(4),
 moment TIMESTAMP NULL, value_text TEXT)"""
@@ -41,7 +44,13 @@ def tap(server: MariaDB | MySQL) -> Iterator[Tap]:
 
 def stock(tap: Tap, start: Position | None, **options: Any) -> list[dict[str, Any]]:
     """The rows that the library gives from `start` to the end, with its checksums verified."""
-    account = {"host": "127.0.0.1", "port": tap.server.port, "user": "root", "password": "", "ssl_disabled": True}
+    account = {
+        "host": "127.0.0.1",
+        "port": tap.server.port,
+        "user": "root",
+        "password": "",
+        "ssl_disabled": True,
+    }
     place = {"log_file": start.file, "log_pos": start.pos} if start else {}
     reader = BinLogStreamReader(
         connection_settings=account,
@@ -70,7 +79,11 @@ def events(tap: Tap, start: Position) -> list[tuple[str, int]]:
 
 def test_compressed_changes_are_lost(tap: Tap) -> None:
     mariadb = tap.flavour == "mariadb"
-    change = "SET GLOBAL log_bin_compress = 1" if mariadb else "SET SESSION binlog_transaction_compression = ON"
+    change = (
+        "SET GLOBAL log_bin_compress = 1"
+        if mariadb
+        else "SET SESSION binlog_transaction_compression = ON"
+    )
     start = tap.end()
     try:
         tap.execute(
@@ -81,23 +94,40 @@ def test_compressed_changes_are_lost(tap: Tap) -> None:
     finally:
         if mariadb:
             tap.server.execute("SET GLOBAL log_bin_compress = 0")
-    assert [kind for kind, _ in events(tap, start) if "compressed" in kind.lower() or kind == "Transaction_payload"]
+    assert [
+        kind
+        for kind, _ in events(tap, start)
+        if "compressed" in kind.lower() or kind == "Transaction_payload"
+    ]
     assert stock(tap, start) == []
     assert [row["value_text"][0] for row in ours(tap, start)] == ["a", "b"]
 
 
 def test_rows_behind_a_position_inside_a_transaction_are_lost(tap: Tap) -> None:
     start = tap.end()
-    tap.execute("BEGIN", "INSERT INTO obs (obs_id) VALUES (1)", "INSERT INTO obs (obs_id) VALUES (2)", "COMMIT")
-    inside = start._replace(pos=next(end for kind, end in events(tap, start) if kind == "Table_map"))
-    assert [row["obs_id"] for row in stock(tap, inside)] == [2], "the first was behind its TABLE_MAP"
+    tap.execute(
+        "BEGIN",
+        "INSERT INTO obs (obs_id) VALUES (1)",
+        "INSERT INTO obs (obs_id) VALUES (2)",
+        "COMMIT",
+    )
+    inside = start._replace(
+        pos=next(end for kind, end in events(tap, start) if kind == "Table_map")
+    )
+    assert [row["obs_id"] for row in stock(tap, inside)] == [2], (
+        "the first was behind its TABLE_MAP"
+    )
     with pytest.raises(Fatal, match="without their TABLE_MAP"):
         tap.read(inside)
 
 
 def test_without_names_in_the_binlog_columns_and_values_are_garbled(tap: Tap) -> None:
-    """As both servers come: MariaDB logs no metadata, MySQL signs and charsets, which the library does not use."""
-    tap.server.execute(f"SET GLOBAL binlog_row_metadata = {'NO_LOG' if tap.flavour == 'mariadb' else 'MINIMAL'}")
+    """As both servers come: MariaDB logs no metadata, MySQL signs and charsets, which the library
+    does not use.
+    """
+    tap.server.execute(
+        f"SET GLOBAL binlog_row_metadata = {'NO_LOG' if tap.flavour == 'mariadb' else 'MINIMAL'}"
+    )
     start = tap.end()
     tap.execute("INSERT INTO obs (obs_id, big, kind) VALUES (1, 18446744073709551615, 'high')")
     [garbled] = stock(tap, start)

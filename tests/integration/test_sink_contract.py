@@ -1,4 +1,6 @@
-"""What every destination must do, whatever it is: those of consumers/sinks, of destinations, and the how-to's."""
+"""What every destination must do, whatever it is: those of consumers/sinks, of destinations, and
+the how-to's.
+"""
 
 import itertools
 import json
@@ -20,12 +22,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from consumers import sinks, worker
-from consumers.sinks import KeyRange, Progress, Sink
+from consumers import worker
 from dev.hospital import passport_patients
-from passport.observation import Author, Concept, Observation, Person, PersonState, Value
+from openmrs.tables import OBS_COLUMNS
+from passport import sink as sinks
+from passport.facts import Author, Concept, Observation, Person, PersonState, Value
 from passport.settings import Settings
-from passport.tables import OBS_COLUMNS
+from passport.sink import KeyRange, Progress, Sink
 from passport.version import Version
 from tests.fhir_readers import newest, pages
 from tests.hospitals import eventually
@@ -50,13 +53,25 @@ def an_obs(
     obs_id: int, pos: int, value: float = 0, *, person: Person | None = None, deleted: bool = False
 ) -> Observation:
     person = person or a_person()
-    row = dict.fromkeys(OBS_COLUMNS) | {"obs_id": obs_id, "person_id": person.person_id, "concept_id": 5089}
-    row |= {"creator": 1, "voided": 0, "status": "FINAL", "uuid": f"{obs_id:036d}", "value_numeric": float(value)}
+    row = dict.fromkeys(OBS_COLUMNS) | {
+        "obs_id": obs_id,
+        "person_id": person.person_id,
+        "concept_id": 5089,
+    }
+    row |= {
+        "creator": 1,
+        "voided": 0,
+        "status": "FINAL",
+        "uuid": f"{obs_id:036d}",
+        "value_numeric": float(value),
+    }
     row |= {"obs_datetime": "2025-11-06T10:30:00", "date_created": "2025-11-06T10:31:00"}
     at = datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
     shown = Value("numeric", str(value), number=float(value))
     author = Author("Ada Uwase", "creator", "user/u-1")
-    return Observation("kigali", version(pos), row, deleted, person, WEIGHT, shown, author, None, None, at, at)
+    return Observation(
+        "kigali", version(pos), row, deleted, person, WEIGHT, shown, author, None, None, at, at
+    )
 
 
 @dataclass
@@ -84,7 +99,11 @@ def mongo(mongo_url: str) -> Iterator[Destination]:
             found = database.observations.find({"deleted": False})
             return {one["obsId"]: one["row"]["value_numeric"] for one in found}
 
-        options = {"uri": mongo_url, "database": database.name, "link_key": "a key of sixteen or more"}
+        options = {
+            "uri": mongo_url,
+            "database": database.name,
+            "link_key": "a key of sixteen or more",
+        }
         yield _destination("mongo", options, rows)
         client.drop_database(database.name)
 
@@ -115,7 +134,9 @@ def fhir_server(fhir_url: str) -> Destination:
     def rows() -> Rows:
         found = pages(f"{fhir_url}/Observation?{ours}")
         live = (one for one in found if one["status"] != "entered-in-error")
-        return {int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live}
+        return {
+            int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live
+        }
 
     return _destination("destinations.fhir.server", {"url": fhir_url, "prefix": prefix}, rows)
 
@@ -126,16 +147,26 @@ def fhir_ndjson(tmp_path: Path) -> Destination:
 
     def rows() -> Rows:
         live = (one for one in newest(folder) if one["status"] != "entered-in-error")
-        return {int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live}
+        return {
+            int(one["id"].rpartition("-")[2]): float(one["valueQuantity"]["value"]) for one in live
+        }
 
     return _destination("destinations.fhir.ndjson", {"folder": str(folder)}, rows)
 
 
 def _destination(kind: str, options: dict[str, Any], rows: Callable[[], Rows]) -> Destination:
     mysql = {"host": "localhost", "user": "nobody"}
-    hospital = {"name": "Kigali", "partition": 0, "timezone": "Africa/Kigali", "national_id_type": "t", "mysql": mysql}
+    hospital = {
+        "name": "Kigali",
+        "partition": 0,
+        "timezone": "Africa/Kigali",
+        "national_id_type": "t",
+        "mysql": mysql,
+    }
     whole = {"hospitals": {"kigali": hospital}, "kafka": {"bootstrap": "localhost:1"}}
-    made = Settings.model_validate(whole | {"destinations": {"it": {"type": kind, "options": options}}})
+    made = Settings.model_validate(
+        whole | {"destinations": {"it": {"type": kind, "options": options}}}
+    )
     return Destination(lambda: worker.connected("it", made), rows, sinks.module(kind).ORDER)
 
 
@@ -152,9 +183,15 @@ def _lines(path: Path) -> Rows:
             newest[one["row"]["obs_id"]] = one
     for retain in retained:
         for obs_id, one in newest.items():
-            if obs_id not in retain["keys"] and one["version"] <= retain["version"] and _holds(retain, one["row"]):
+            if (
+                obs_id not in retain["keys"]
+                and one["version"] <= retain["version"]
+                and _holds(retain, one["row"])
+            ):
                 one["deleted"] = True
-    return {obs_id: one["row"]["value_numeric"] for obs_id, one in newest.items() if not one["deleted"]}
+    return {
+        obs_id: one["row"]["value_numeric"] for obs_id, one in newest.items() if not one["deleted"]
+    }
 
 
 def _holds(retain: dict[str, Any], row: dict[str, Any]) -> bool:
@@ -205,7 +242,13 @@ def test_the_newest_wins_whatever_the_order(destination: Destination, sink: Sink
 
 def test_a_replay_changes_nothing(destination: Destination, sink: Sink) -> None:
     link(sink)
-    batch = [an_obs(1, 10, 1), an_obs(1, 20, 2), an_obs(2, 20, 2), an_obs(2, 30, deleted=True), an_obs(3, 30, 3)]
+    batch = [
+        an_obs(1, 10, 1),
+        an_obs(1, 20, 2),
+        an_obs(2, 20, 2),
+        an_obs(2, 30, deleted=True),
+        an_obs(3, 30, 3),
+    ]
     sink.write(batch)
     before = destination.rows()
     assert before == {1: 2.0, 3: 3.0}
@@ -215,7 +258,9 @@ def test_a_replay_changes_nothing(destination: Destination, sink: Sink) -> None:
     assert destination.rows() == before
 
 
-def test_a_deleted_row_does_not_come_back_from_the_past(destination: Destination, sink: Sink) -> None:
+def test_a_deleted_row_does_not_come_back_from_the_past(
+    destination: Destination, sink: Sink
+) -> None:
     link(sink)
     sink.write([an_obs(1, 10, 1)])
     sink.write([an_obs(1, 30, deleted=True)])
@@ -225,7 +270,9 @@ def test_a_deleted_row_does_not_come_back_from_the_past(destination: Destination
     assert destination.rows() == {1: 4.0}
 
 
-def test_retain_of_a_range_takes_what_is_old_and_not_there(destination: Destination, sink: Sink) -> None:
+def test_retain_of_a_range_takes_what_is_old_and_not_there(
+    destination: Destination, sink: Sink
+) -> None:
     link(sink)
     sink.write([an_obs(obs_id, 10, obs_id) for obs_id in (1, 2, 3, 4)] + [an_obs(5, 50, 5)])
     sink.retain(KeyRange("kigali", 1, 3), [2], version(20, 0))
@@ -265,12 +312,16 @@ def test_progress_survives(destination: Destination, sink: Sink) -> None:
     again.close()
 
 
-def test_whoever_is_kept_as_ambiguous_is_wanted_after_a_start(destination: Destination, sink: Sink) -> None:
+def test_whoever_is_kept_as_ambiguous_is_wanted_after_a_start(
+    destination: Destination, sink: Sink
+) -> None:
     link(sink)
     sink.write([an_obs(1, 10, 1, person=a_person(8, "ambiguous", 10))])
     sink.close()
     again = destination.connect()
-    with eventually(lambda: list(again.wanted("kigali", 10)) == [8]):  # a destination may look for them meanwhile
+    with eventually(
+        lambda: list(again.wanted("kigali", 10)) == [8]
+    ):  # a destination may look for them meanwhile
         pass
     again.write([an_obs(1, 20, 1, person=a_person(8, "ok", 20))])
     again.retain(a_person(8, "ok", 20), [1], version(20, 0))
@@ -278,21 +329,30 @@ def test_whoever_is_kept_as_ambiguous_is_wanted_after_a_start(destination: Desti
     again.close()
 
 
-STEPS = st.lists(st.tuples(st.integers(1, 4), st.integers(2, 9), st.booleans()), min_size=1, max_size=12)
+STEPS = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(2, 9), st.booleans()), min_size=1, max_size=12
+)
 EXAMPLES = itertools.count(100)
 
 
 @hypothesis_settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=STEPS, seed=st.integers(0, 1000))
 def test_any_order_any_batches_any_replays(
     destination: Destination, steps: list[tuple[int, int, bool]], seed: int
 ) -> None:
-    """Each (row, version) has one content, as at a hospital; what is left is that of the highest version."""
+    """Each (row, version) has one content, as at a hospital; what is left is that of the highest
+    version.
+    """
     content = {(obs_id, pos): deleted for obs_id, pos, deleted in steps}
     base = next(EXAMPLES) * 10  # rows of their own for each example
-    observations = [an_obs(base + obs_id, pos, pos, deleted=deleted) for (obs_id, pos), deleted in content.items()]
+    observations = [
+        an_obs(base + obs_id, pos, pos, deleted=deleted)
+        for (obs_id, pos), deleted in content.items()
+    ]
     deliveries = observations + Random(seed).choices(observations, k=5)
     Random(seed + 1).shuffle(deliveries)
     sink = destination.connect()
@@ -305,5 +365,9 @@ def test_any_order_any_batches_any_replays(
     finally:
         sink.close()
     newest = {obs_id: max(pos for one, pos in content if one == obs_id) for obs_id, _ in content}
-    wanted = {base + obs_id: float(pos) for obs_id, pos in newest.items() if not content[obs_id, pos]}
-    assert {obs_id: value for obs_id, value in destination.rows().items() if base < obs_id <= base + 4} == wanted
+    wanted = {
+        base + obs_id: float(pos) for obs_id, pos in newest.items() if not content[obs_id, pos]
+    }
+    assert {
+        obs_id: value for obs_id, value in destination.rows().items() if base < obs_id <= base + 4
+    } == wanted

@@ -1,4 +1,6 @@
-"""Snapshots beside the stream: whole, resumable, gentle, and made again when rows changed without row events."""
+"""Snapshots beside the stream: whole, resumable, gentle, and made again when rows changed without
+row events.
+"""
 
 import contextlib
 import os
@@ -18,13 +20,22 @@ import pymysql
 import pytest
 import yaml
 
-from cdc import broker
+from cdc import kafka as broker
 from dev.hospital.clinic import BUSY
 from dev.stack import MariaDB, MySQL
 from passport.event import ChangeEvent
 from passport.settings import Settings
 from tests import stream
-from tests.hospitals import PASSWORD, assert_equal, clinic, eventually, hospital, in_source_order, reading, saved
+from tests.hospitals import (
+    PASSWORD,
+    assert_equal,
+    clinic,
+    eventually,
+    hospital,
+    in_source_order,
+    reading,
+    saved,
+)
 from tests.reader_process import catch_up, running, spawn
 from tests.servers import Address
 
@@ -34,7 +45,9 @@ Server = MariaDB | MySQL
 @pytest.fixture(params=["mariadb", "mysql"])
 def server(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Server:
     """With the column names left out of the binlog, as both have it by default."""
-    make, metadata = (own_mariadb, "NO_LOG") if request.param == "mariadb" else (own_mysql, "MINIMAL")
+    make, metadata = (
+        (own_mariadb, "NO_LOG") if request.param == "mariadb" else (own_mysql, "MINIMAL")
+    )
     started: Server = make(flags=[f"--binlog-row-metadata={metadata}"])
     return started
 
@@ -70,7 +83,9 @@ def bulk(address: Address, times: int) -> None:
         " AND column_name NOT IN ('obs_id', 'uuid')"
     )
     columns = ", ".join(row[0] for row in listed)
-    copy = f"INSERT INTO obs (uuid, {columns}) SELECT UUID(), {columns} FROM obs WHERE obs_id <= @last"
+    copy = (
+        f"INSERT INTO obs (uuid, {columns}) SELECT UUID(), {columns} FROM obs WHERE obs_id <= @last"
+    )
     address.execute("SELECT MAX(obs_id) INTO @last FROM obs", *[copy] * times)
 
 
@@ -86,7 +101,14 @@ def edges(address: Address, stop: threading.Event, done: Counter[str]) -> None:
         cursor.execute("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0")
         cursor.execute("SELECT obs_id FROM obs ORDER BY obs_id LIMIT 60")
         low = [row[0] for row in cursor.fetchall()]
-        wild = [-2_147_483_648, -7, -1, 0, 100_000, 1_000_000]  # not the last one: no key could follow it
+        wild = [
+            -2_147_483_648,
+            -7,
+            -1,
+            0,
+            100_000,
+            1_000_000,
+        ]  # not the last one: no key could follow it
         while not stop.is_set():
             key, from_key = rng.choice(wild), rng.choice(low)
             what = rng.choice(["insert", "delete", "edit", "void", "move", "delete low"])
@@ -136,18 +158,26 @@ def test_it_is_exact_beside_writers_at_full_speed(server: Server, kafka_bootstra
     assert -900 in found[0].keys, "keys below zero are in the first chunk"
     assert (found[0].first, found[-1].to) == (None, None)
     last = 0
-    for at, event in enumerate(events):  # a chunk's rows come before it, and are acknowledged before it is sent
+    for at, event in enumerate(
+        events
+    ):  # a chunk's rows come before it, and are acknowledged before it is sent
         if event.kind == "chunk":
             read = {one.row["obs_id"] for one in events[last:at] if one.source.origin == "snapshot"}
-            assert read >= {*event.keys}  # more where the reader was stopped within a chunk and read it again
+            assert read >= {
+                *event.keys
+            }  # more where the reader was stopped within a chunk and read it again
             last = at + 1
 
 
-def test_killed_between_and_within_chunks_it_goes_on(server: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_killed_between_and_within_chunks_it_goes_on(
+    server: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     """Large chunks, so that one is surely being sent when the process dies."""
     address = hospital(server, patients=5)
     bulk(address, -(-36_000 // len(stream.obs(address))))
-    settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 12_000, "rows_per_s": 6_000})
+    settings = reading(
+        address, kafka_bootstrap, load_budget={"chunk_rows": 12_000, "rows_per_s": 6_000}
+    )
     halfway: list[Any] = []
     for turn, wanted in enumerate(("within", "between")):
         process = spawn(settings, tmp_path)
@@ -159,7 +189,13 @@ def test_killed_between_and_within_chunks_it_goes_on(server: Server, kafka_boots
         process.kill()
         assert process.wait() == -signal.SIGKILL
         events = stream.records(settings)
-        halfway.append((saved(settings).snapshot, len(chunks(events)), sum(event.kind == "row" for event in events)))
+        halfway.append(
+            (
+                saved(settings).snapshot,
+                len(chunks(events)),
+                sum(event.kind == "row" for event in events),
+            )
+        )
     (first, no_chunk, rows_then), (second, some, _) = halfway
     assert (first.next_key, no_chunk) == (None, 0)
     assert 0 < rows_then < 12_000, "within a chunk"
@@ -185,7 +221,11 @@ def sent(settings: Settings) -> int:
     ids=["rows", "queries"],
 )
 def test_it_keeps_to_its_budget(
-    server: Server, kafka_bootstrap: str, budget: dict[str, int], most_rows: int | None, most_queries: int | None
+    server: Server,
+    kafka_bootstrap: str,
+    budget: dict[str, int],
+    most_rows: int | None,
+    most_queries: int | None,
 ) -> None:
     """By what the server counts: statements, and the rows that a scan moved on to."""
     address = hospital(server, patients=8)
@@ -216,20 +256,28 @@ def counters(server: Server) -> dict[str, int]:
     }
 
 
-def test_a_terminal_shows_a_bar_and_whole_log_lines(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_a_terminal_shows_a_bar_and_whole_log_lines(
+    own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     address = hospital(own_mariadb(), patients=5)
     settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 50, "rows_per_s": 150})
     tree = settings.model_dump(mode="json")
     tree["hospitals"]["kigali"]["mysql"]["password"] = PASSWORD
     config = tmp_path / "passport.yaml"
     config.write_text(yaml.safe_dump(tree))
-    said = on_a_terminal(["--config", str(config), "cdc", "run", "--hospital", "kigali", "--until-caught-up"])
+    said = on_a_terminal(
+        ["--config", str(config), "cdc", "run", "--hospital", "kigali", "--until-caught-up"]
+    )
     assert "snapshot of kigali" in said
     shares = [int(share) for share in re.findall(r"(\d+)%", said)]
     assert shares == sorted(shares)
     assert len({*shares}) > 3
     assert re.search(r"\d+ rows", said)
-    assert [line for line in said.splitlines() if "reading the binlog" in line and "snapshot of" not in line]
+    assert [
+        line
+        for line in said.splitlines()
+        if "reading the binlog" in line and "snapshot of" not in line
+    ]
     again = on_a_terminal(["--config", str(config), "backfill", "--hospital", "kigali"])
     assert "obs of kigali" in again
     assert f"{len(stream.obs(address)):,} rows read" in again
@@ -240,7 +288,11 @@ def on_a_terminal(words: list[str]) -> str:
     main, other = pty.openpty()
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "passport", *words], stdin=other, stdout=other, stderr=other, env=environment
+        [sys.executable, "-m", "passport", *words],
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env=environment,
     )
     os.close(other)
     said = b""
@@ -270,23 +322,34 @@ def test_changes_are_published_while_it_runs(own_mariadb: Any, kafka_bootstrap: 
     assert in_source_order(events)
 
 
-def test_a_transaction_that_was_open_all_the_while_is_not_lost(server: Server, kafka_bootstrap: str) -> None:
+def test_a_transaction_that_was_open_all_the_while_is_not_lost(
+    server: Server, kafka_bootstrap: str
+) -> None:
     address = hospital(server, patients=5)
     settings = reading(address, kafka_bootstrap)
     with address.connect(autocommit=False) as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE obs SET comments = 'late' ORDER BY obs_id LIMIT 3")
         catch_up(settings)
-        assert not [row for row in stream.Table.of(stream.records(settings)).rows.values() if row["comments"] == "late"]
+        assert not [
+            row
+            for row in stream.Table.of(stream.records(settings)).rows.values()
+            if row["comments"] == "late"
+        ]
         connection.commit()
     catch_up(settings)
     assert_equal(settings, address)
 
 
-def test_a_statement_on_a_key_table_is_a_notice_without_keys(own_mariadb: Any, kafka_bootstrap: str) -> None:
+def test_a_statement_on_a_key_table_is_a_notice_without_keys(
+    own_mariadb: Any, kafka_bootstrap: str
+) -> None:
     address = hospital(own_mariadb(), patients=2)
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
-    address.execute("SET SESSION binlog_format = STATEMENT", "UPDATE concept_name SET voided = 1 WHERE concept_id = 1")
+    address.execute(
+        "SET SESSION binlog_format = STATEMENT",
+        "UPDATE concept_name SET voided = 1 WHERE concept_id = 1",
+    )
     catch_up(settings)
     events = assert_equal(settings, address)
     notices = [event for event in events if event.kind == "notice"]
@@ -294,7 +357,9 @@ def test_a_statement_on_a_key_table_is_a_notice_without_keys(own_mariadb: Any, k
     assert saved(settings).snapshot.number == 2  # type: ignore[union-attr]
 
 
-def test_a_crashed_server_is_read_again_and_an_orderly_restart_is_not(server: Server, kafka_bootstrap: str) -> None:
+def test_a_crashed_server_is_read_again_and_an_orderly_restart_is_not(
+    server: Server, kafka_bootstrap: str
+) -> None:
     address = hospital(server, patients=5)
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)

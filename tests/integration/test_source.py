@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cdc.binlog import BinlogStream, Commit, Row
+from cdc.binlog.stream import BinlogStream, Commit, Row
 from dev.stack import MariaDB, MySQL
-from passport import source
+from openmrs import connection as source
+from openmrs.read import Source, SourcePosition
 from passport.settings import MySQL as MySQLSettings
-from passport.source import Source, Waypoint
 from passport.version import Position
 
 WRITERS = 4
@@ -24,7 +24,9 @@ OBS = (
 
 @pytest.fixture(params=["mariadb", "mysql", "mysql-unordered", "mysql-without-gtid"])
 def server(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> MariaDB | MySQL:
-    """Durable settings: fsync between a commit's place in the binlog and its being visible widens what is tested."""
+    """Durable settings: fsync between a commit's place in the binlog and its being visible widens
+    what is tested.
+    """
     flags = {
         "mysql-unordered": ["--binlog-order-commits=OFF"],
         "mysql-without-gtid": ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"],
@@ -97,7 +99,9 @@ def commits(events: BinlogStream, until: Position) -> dict[int, Commit]:
 
 
 def ids(reading: source.Reading, above: int = 0) -> set[int]:
-    return {row["obs_id"] for row in reading.rows("SELECT obs_id FROM obs WHERE obs_id > %s", (above,))}
+    return {
+        row["obs_id"] for row in reading.rows("SELECT obs_id FROM obs WHERE obs_id > %s", (above,))
+    }
 
 
 def test_a_row_is_seen_by_the_read_that_its_event_asks_for(server: MariaDB | MySQL) -> None:
@@ -114,7 +118,7 @@ def test_a_row_is_seen_by_the_read_that_its_event_asks_for(server: MariaDB | MyS
                 if isinstance(item, Row):
                     keys.append(int((item.after or "").split(":")[1].split(",")[0]))
                 elif isinstance(item, Commit) and keys and time.monotonic() < deadline:
-                    with reader.read(Waypoint(item.at, item.gtid, identity)) as reading:
+                    with reader.read(SourcePosition(item.at, item.gtid, identity)) as reading:
                         rows = reading.rows("SELECT obs_id FROM obs WHERE obs_id IN %s", (keys,))
                         assert reading.position is not None
                         assert reading.position.order >= item.at.order
@@ -145,7 +149,9 @@ def test_a_read_contains_all_up_to_its_position(server: MariaDB | MySQL) -> None
     assert len(taken) >= 3
     assert len(at) > 50
     for position, above, found in taken:
-        expected = {key for key, commit in at.items() if key > above and commit.at.order <= position.order}
+        expected = {
+            key for key, commit in at.items() if key > above and commit.at.order <= position.order
+        }
         assert expected <= found
         if isinstance(server, MariaDB):
             assert expected == found

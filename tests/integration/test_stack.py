@@ -1,4 +1,6 @@
-"""The servers that all other tests stand on: they start, keep their data, die, come back, and touch nothing else."""
+"""The servers that all other tests stand on: they start, keep their data, die, come back, and touch
+nothing else.
+"""
 
 import os
 import signal
@@ -35,7 +37,11 @@ def write(server: Server, value: str) -> None:
     match server:
         case MariaDB() | MySQL():
             create = "CREATE TABLE IF NOT EXISTS kept.t (v VARCHAR(20))"
-            server.execute("CREATE DATABASE IF NOT EXISTS kept", create, f"INSERT INTO kept.t VALUES ('{value}')")
+            server.execute(
+                "CREATE DATABASE IF NOT EXISTS kept",
+                create,
+                f"INSERT INTO kept.t VALUES ('{value}')",
+            )
         case Kafka():
             _create_topic(server)
             producer = KafkaProducer(bootstrap_servers=server.url, acks="all")
@@ -159,7 +165,9 @@ def _starter(folder: Path, *, outlives: bool) -> "subprocess.Popen[bytes]":
         print("started", flush=True)
         input()
     """
-    starter = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert starter.stdout is not None
     assert starter.stdout.readline() == b"started\n"
     return starter
@@ -174,7 +182,11 @@ def test_the_commands_start_show_and_stop(tmp_path: Path) -> None:
     try:
         up = run("up", "--hospitals", "1")
         assert up.returncode == 0, up.stderr
-        assert [line.split()[0] for line in up.stdout.splitlines()] == ["mariadb-kigali", "kafka", "mongo"]
+        assert [line.split()[0] for line in up.stdout.splitlines()] == [
+            "mariadb-kigali",
+            "kafka",
+            "mongo",
+        ]
         pid = process.running(tmp_path / "mariadb-kigali")
         assert run("up", "--hospitals", "1").stdout == up.stdout
         assert process.running(tmp_path / "mariadb-kigali") == pid
@@ -186,7 +198,9 @@ def test_the_commands_start_show_and_stop(tmp_path: Path) -> None:
     assert run("status").returncode == 3
 
 
-def test_a_server_that_cannot_start_says_why(own_mariadb: Callable[..., MariaDB], tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_says_why(
+    own_mariadb: Callable[..., MariaDB], tmp_path: Path
+) -> None:
     with pytest.raises(Fatal, match="ended while it started") as caught:
         MariaDB(tmp_path, flags=["--no-such-flag"]).start()
     assert "unknown option '--no-such-flag'" in caught.value.hint
@@ -195,7 +209,10 @@ def test_a_server_that_cannot_start_says_why(own_mariadb: Callable[..., MariaDB]
 def test_flags_win_and_each_server_has_its_own_id(
     own_mariadb: Callable[..., MariaDB], own_mysql: Callable[..., MySQL]
 ) -> None:
-    servers = [own_mariadb(flags=["--binlog-row-metadata=NO_LOG"]), own_mysql(flags=["--binlog-row-metadata=MINIMAL"])]
+    servers = [
+        own_mariadb(flags=["--binlog-row-metadata=NO_LOG"]),
+        own_mysql(flags=["--binlog-row-metadata=MINIMAL"]),
+    ]
     asked = "SELECT @@binlog_row_metadata, @@binlog_format, @@binlog_row_image, @@server_id"
     rows = [server.execute(asked)[0] for server in servers]
     assert rows == [
@@ -233,18 +250,24 @@ def twice(request: pytest.FixtureRequest) -> int:
 
 
 def test_each_test_has_a_database_of_its_own(twice: int, flavour_database: Address) -> None:
-    flavour_database.execute("CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t VALUES ({twice})")
+    flavour_database.execute(
+        "CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t VALUES ({twice})"
+    )
     assert flavour_database.execute("SELECT id FROM t") == ((twice,),)
     version = flavour_database.execute("SELECT VERSION()")[0][0]
     assert ("MariaDB" in version) == (flavour_database.flavour == "mariadb")
 
 
-def test_each_test_has_a_mongo_database_of_its_own(twice: int, mongo_database: Database[dict[str, Any]]) -> None:
+def test_each_test_has_a_mongo_database_of_its_own(
+    twice: int, mongo_database: Database[dict[str, Any]]
+) -> None:
     mongo_database.t.insert_one({"_id": twice})
     assert mongo_database.t.count_documents({}) == 1
 
 
-def test_topics_are_made_on_purpose_only(topic: str, create_topic: Callable[..., str], kafka_bootstrap: str) -> None:
+def test_topics_are_made_on_purpose_only(
+    topic: str, create_topic: Callable[..., str], kafka_bootstrap: str
+) -> None:
     create_topic(topic, partitions=3, cleanup_policy="compact")
     consumer = KafkaConsumer(bootstrap_servers=kafka_bootstrap)
     assert consumer.partitions_for_topic(topic) == {0, 1, 2}
@@ -268,7 +291,9 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 @pytest.mark.parametrize("flavour", ["MariaDB", "MySQL"])
-def test_the_guarantees_name_the_versions_that_are_tested(flavour: str, request: pytest.FixtureRequest) -> None:
+def test_the_guarantees_name_the_versions_that_are_tested(
+    flavour: str, request: pytest.FixtureRequest
+) -> None:
     """And that others were not: the line at the start of a session says what this one has."""
     url = request.getfixturevalue("mysql_url" if flavour == "MariaDB" else "mysql9_url")
     ((version,),) = Address.parse(flavour.lower(), url).execute("SELECT VERSION()")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from consumers.broker import OutOfRange, Record, Subscription
+from consumers.subscription import OutOfRange, Subscription
 from passport.errors import NotReady
+from passport.kafka import Record
 from passport.settings import Kafka
 
 Join = Callable[..., Subscription]
@@ -31,7 +32,12 @@ def join(kafka: Kafka) -> Iterator[Join]:
         one.close()
 
 
-def until(subscription: Subscription, true: Callable[[], bool], seconds: float = 60, timeout_s: float = 0.01) -> None:
+def until(
+    subscription: Subscription,
+    true: Callable[[], bool],
+    seconds: float = 60,
+    timeout_s: float = 0.01,
+) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -44,7 +50,9 @@ def grow(kafka: Kafka, partitions: int) -> None:
     admin.close()
 
 
-def test_partitions_that_are_added_are_assigned_however_short_the_polls(kafka: Kafka, join: Join) -> None:
+def test_partitions_that_are_added_are_assigned_however_short_the_polls(
+    kafka: Kafka, join: Join
+) -> None:
     member = join(age_s=0.2)
     until(member, lambda: member.assigned()[1] == {0})
     for count in range(2, 12):

@@ -11,12 +11,13 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
+from cdc.polling import polling
 from consumers import worker
 from dev import hospital as generator
 from dev.hospital import people, registration
 from passport.errors import Fatal, NotReady
 from passport.settings import Destination, Settings
-from reconcile import caught_up, polling
+from reconcile import caught_up
 from reconcile.report import Level, Report
 from reconcile.verify import verify
 from tests.faults.proxy import Proxy
@@ -51,18 +52,29 @@ def settings(
     mysql_database: Address, kafka_bootstrap: str, topic: str, mongo_url: str, mongo_database: Mongo
 ) -> Settings:
     options = {"uri": mongo_url, "database": mongo_database.name, "link_key": "k" * 32}
-    given = settings_for(mysql_database, kafka_bootstrap, topic, national_id_type=people.NATIONAL_ID_TYPE)
-    return given.model_copy(update={"destinations": {"passport": Destination(type="mongo", options=options)}})
+    given = settings_for(
+        mysql_database, kafka_bootstrap, topic, national_id_type=people.NATIONAL_ID_TYPE
+    )
+    return given.model_copy(
+        update={"destinations": {"passport": Destination(type="mongo", options=options)}}
+    )
 
 
 @pytest.fixture
-def way(mysql_database: Address, mongo_database: Mongo, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Way:
+def way(
+    mysql_database: Address,
+    mongo_database: Mongo,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Way:
     """Everything brought over once."""
     monkeypatch.setattr(caught_up, "PATIENCE_S", 2.0)
     monkeypatch.setattr("reconcile.verify.SETTLE_S", 0.05)
     with mysql_database.connect() as connection:
         generator.create(connection, seed=6, patients=60, visits=2)
-        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)[::2]])
+        registration.passport_patients(
+            mongo_database, [one for _, one in registration.registrable(connection)[::2]]
+        )
     there = Way(mysql_database, settings, mongo_database)
     there.bring()
     return there
@@ -76,7 +88,9 @@ def test_equal_ends_are_equal_and_nothing_is_written(way: Way) -> None:
     way.mongo.command("profile", 2)
     report = way.verify()
     way.mongo.command("profile", 0)
-    written = way.mongo["system.profile"].count_documents({"op": {"$in": ["insert", "update", "remove"]}})
+    written = way.mongo["system.profile"].count_documents(
+        {"op": {"$in": ["insert", "update", "remove"]}}
+    )
     assert report.equal, report
     assert report.rows > 100
     assert report.records > 50
@@ -86,7 +100,9 @@ def test_equal_ends_are_equal_and_nothing_is_written(way: Way) -> None:
     assert written == 0
 
 
-def test_a_second_look_is_not_needed_when_nothing_differs(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_look_is_not_needed_when_nothing_differs(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unexpected(*_: object, **__: object) -> None:
         raise AssertionError
 
@@ -134,7 +150,10 @@ LIVE = {"deleted": False}
 TAMPERED = (
     ("missing", _gone("observations", LIVE | {"row.voided": 1})),
     ("different", _changed("observations", LIVE, {"row.comments": "changed"})),
-    ("extra", _copied("observations", LIVE, f"{HOSPITAL}/99999", {"obsId": 99999, "personId": 88888})),
+    (
+        "extra",
+        _copied("observations", LIVE, f"{HOSPITAL}/99999", {"obsId": 99999, "personId": 88888}),
+    ),
     ("different", _changed("medicalrecords", SHOWN, {"data.details": "changed"})),
     ("missing", _changed("medicalrecords", SHOWN, {"patientId": ""})),
     ("missing", _gone("medicalrecords", SHOWN)),
@@ -157,11 +176,15 @@ def test_one_wrong_document_is_found_and_nothing_else(way: Way) -> None:
     assert way.verify().equal
 
 
-def test_the_mirror_level_finds_links_and_rows_and_says_that_records_were_left_out(way: Way) -> None:
+def test_the_mirror_level_finds_links_and_rows_and_says_that_records_were_left_out(
+    way: Way,
+) -> None:
     for kind, tamper in TAMPERED:
         collection, key, before = tamper(way.mongo)
         report = way.verify("mirror")
-        assert keys(report, kind) == ([] if collection == "medicalrecords" else [f"{collection}/{key}"])
+        assert keys(report, kind) == (
+            [] if collection == "medicalrecords" else [f"{collection}/{key}"]
+        )
         assert report.equal is (collection == "medicalrecords")
         way.mongo[collection].delete_one({"_id": key})
         if before:
@@ -206,7 +229,12 @@ def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.Monke
 
 
 def test_what_the_passport_owns_is_no_difference(way: Way) -> None:
-    seen = {"updatedAt": datetime.now(UTC), "data.medicationStatus": "Past", "editableBy": ["x"], "tempOTP": "1"}
+    seen = {
+        "updatedAt": datetime.now(UTC),
+        "data.medicationStatus": "Past",
+        "editableBy": ["x"],
+        "tempOTP": "1",
+    }
     edit = {"lastEditedAt": datetime.now(UTC), "data.notes": "a doctor's own words"}
     way.mongo["medicalrecords"].update_many({"patientId": {"$ne": ""}}, {"$set": seen})
     way.mongo["medicalrecords"].update_one({"patientId": {"$ne": ""}}, {"$set": edit})
@@ -233,14 +261,21 @@ def test_values_are_in_no_report(way: Way) -> None:
     _changed("observations", LIVE, {"row.comments": "changed"})(way.mongo)
     _gone("medicalrecords", SHOWN)(way.mongo)
     words = str(way.verify().as_json())
-    names = [name for (name,) in way.execute("SELECT family_name FROM person_name WHERE family_name IS NOT NULL")]
+    names = [
+        name
+        for (name,) in way.execute(
+            "SELECT family_name FROM person_name WHERE family_name IS NOT NULL"
+        )
+    ]
     identifiers = [one for (one,) in way.execute("SELECT identifier FROM patient_identifier")]
     assert names
     assert identifiers
     assert not [word for word in [*names, *identifiers] if len(word) > 5 and word in words]
 
 
-def test_a_hospital_that_was_never_captured_is_not_ready(settings: Settings, mysql_database: Address) -> None:
+def test_a_hospital_that_was_never_captured_is_not_ready(
+    settings: Settings, mysql_database: Address
+) -> None:
     with mysql_database.connect() as connection:
         generator.create(connection, seed=1, patients=5, visits=1)
     report = verify(settings, "passport")
@@ -258,7 +293,9 @@ def test_what_differs_in_a_hospital_without_positions_names_the_command(
 ) -> None:
     with mysql_database.connect() as connection:
         generator.create(connection, seed=1, patients=20, visits=1)
-        registration.passport_patients(mongo_database, [one for _, one in registration.registrable(connection)])
+        registration.passport_patients(
+            mongo_database, [one for _, one in registration.registrable(connection)]
+        )
     polling.Positions.ensure(settings)
     with pytest.raises(NotReady, match="nothing of it has been captured"):
         verify(settings, "passport")
@@ -267,7 +304,9 @@ def test_what_differs_in_a_hospital_without_positions_names_the_command(
 def test_a_range_of_persons(way: Way) -> None:
     wrong = way.mongo["observations"].find_one(LIVE)
     assert wrong
-    way.mongo["observations"].update_one({"_id": wrong["_id"]}, {"$set": {"row.comments": "changed"}})
+    way.mongo["observations"].update_one(
+        {"_id": wrong["_id"]}, {"$set": {"row.comments": "changed"}}
+    )
     person = wrong["personId"]
     ranges = {
         where: verify(way.settings, "passport", persons=where)
@@ -277,7 +316,10 @@ def test_a_range_of_persons(way: Way) -> None:
     assert [one.different for one in ranges.values()] == [0, 1, 0]
     assert sum(one.rows for one in ranges.values()) == whole.rows
     assert sum(one.records for one in ranges.values()) == whole.records
-    assert sum(one.hospitals[HOSPITAL].persons for one in ranges.values()) == whole.hospitals[HOSPITAL].persons
+    assert (
+        sum(one.hospitals[HOSPITAL].persons for one in ranges.values())
+        == whole.hospitals[HOSPITAL].persons
+    )
 
 
 def test_an_interrupted_one_says_where_to_go_on(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +327,9 @@ def test_an_interrupted_one_says_where_to_go_on(way: Way, monkeypatch: pytest.Mo
     whole, parts = way.verify(), []
     with closing(Proxy(way.address.port)) as proxy:
         hospital = way.settings.hospitals[HOSPITAL]
-        behind = hospital.model_copy(update={"mysql": hospital.mysql.model_copy(update={"port": proxy.port})})
+        behind = hospital.model_copy(
+            update={"mysql": hospital.mysql.model_copy(update={"port": proxy.port})}
+        )
         settings = way.settings.model_copy(update={"hospitals": {HOSPITAL: behind}})
 
         def told(done: int, _: int) -> None:
@@ -296,7 +340,7 @@ def test_an_interrupted_one_says_where_to_go_on(way: Way, monkeypatch: pytest.Mo
         with pytest.raises(NotReady) as interrupted:
             verify(settings, "passport", progress=told)
     assert proxy.cuts
-    assert f"{parts[-1]} people up to" in interrupted.value.message
+    assert f"{parts[-1]} people up to" in interrupted.value.reason
     found = re.search(r"--from-person (\d+)", interrupted.value.hint)
     assert found
     rest = verify(way.settings, "passport", persons=(int(found[1]), 2**62))

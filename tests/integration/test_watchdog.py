@@ -1,4 +1,6 @@
-"""A hospital whose stream is unusable goes on by polling, and comes back to the stream by itself: nothing is lost."""
+"""A hospital whose stream is unusable goes on by polling, and comes back to the stream by itself:
+nothing is lost.
+"""
 
 import contextlib
 import signal
@@ -10,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from cdc import reader
+from cdc.polling import watchdog
+from cli import status
 from consumers import worker
 from dev.stack import MariaDB, MySQL
-from passport.cli import status
 from passport.errors import Fatal
 from passport.settings import Settings
-from reconcile import watchdog
 from tests import reader_process
 from tests.hospitals import clinic, eventually, saved
 from tests.integration.consuming import DESTINATION, assert_equal, hospital, settings
@@ -30,7 +32,12 @@ class Ward:
 
     def __init__(self, server: MariaDB | MySQL, bootstrap: str, path: Path) -> None:
         self.server, self.path = server, path
-        quick = {"heartbeat_s": 0.5, "checkpoint_s": 0.1, "reconnect_max_s": 1, "silence_s": SILENCE_S}
+        quick = {
+            "heartbeat_s": 0.5,
+            "checkpoint_s": 0.1,
+            "reconnect_max_s": 1,
+            "silence_s": SILENCE_S,
+        }
         made = settings({"kigali": server}, bootstrap, path, cdc=quick)
         polled = made.hospitals["kigali"].model_copy(update={"poll_interval_s": 0.5})
         self.settings = made.model_copy(update={"hospitals": {"kigali": polled}})
@@ -68,7 +75,9 @@ def beside(ward: Ward) -> Iterator[None]:
     """The watchdog, and a consumer."""
     stop = threading.Event()
     consumer = threading.Thread(
-        target=worker.run, args=(DESTINATION, ward.settings), kwargs={"until_caught_up": False, "stop": stop}
+        target=worker.run,
+        args=(DESTINATION, ward.settings),
+        kwargs={"until_caught_up": False, "stop": stop},
     )
     with watchdog.beside("kigali", ward.settings, stop):
         consumer.start()
@@ -81,7 +90,9 @@ def beside(ward: Ward) -> Iterator[None]:
 
 @contextlib.contextmanager
 def supervised(given: Settings) -> Iterator[list[str]]:
-    """A reader that is started again whenever it stops, as a service is. What it stopped with is listed."""
+    """A reader that is started again whenever it stops, as a service is. What it stopped with is
+    listed.
+    """
     stop, causes = threading.Event(), list[str]()
 
     def run() -> None:
@@ -89,7 +100,7 @@ def supervised(given: Settings) -> Iterator[list[str]]:
             try:
                 reader.run("kigali", given, until_caught_up=False, stop=stop)
             except Fatal as error:
-                causes.append(error.message)
+                causes.append(error.reason)
                 stop.wait(0.5)
 
     thread = threading.Thread(target=run)
@@ -155,7 +166,9 @@ def test_grant_gone_and_given_again(ward: Ward) -> None:
     names = ("REPLICATION SLAVE", "BINLOG MONITOR")
     with beside(ward), supervised(ward.settings) as causes:
         ward.server.execute(*(f"REVOKE {name} ON *.* FROM '{account}'@'{host}'" for name in names))
-        for (number,) in ward.server.execute("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'cdc'"):
+        for (number,) in ward.server.execute(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'cdc'"
+        ):
             with contextlib.suppress(Exception):
                 ward.server.execute(f"KILL {number}")
         with eventually(is_polled(ward), WITHIN_S):
@@ -174,7 +187,11 @@ def test_a_frozen_reader_comes_back_in_a_new_epoch(ward: Ward, tmp_path: Path) -
     process = reader_process.spawn(ward.settings, tmp_path)
     try:
         with beside(ward):
-            with eventually(lambda: '"reading the binlog"' in log(tmp_path) or "reading the binlog" in log(tmp_path)):
+            with eventually(
+                lambda: (
+                    '"reading the binlog"' in log(tmp_path) or "reading the binlog" in log(tmp_path)
+                )
+            ):
                 ward.work(1)
             process.send_signal(signal.SIGSTOP)
             with eventually(is_polled(ward), WITHIN_S):
@@ -208,7 +225,9 @@ def test_a_stream_that_is_not_silent_is_left_alone(ward: Ward) -> None:
 
 def test_nobody_polls_beside_a_reader_that_holds_the_lease(ward: Ward) -> None:
     """Alive, and yet silent: it has the hospital to itself."""
-    quiet = ward.settings.model_copy(update={"cdc": ward.settings.cdc.model_copy(update={"heartbeat_s": 600.0})})
+    quiet = ward.settings.model_copy(
+        update={"cdc": ward.settings.cdc.model_copy(update={"heartbeat_s": 600.0})}
+    )
     stop = threading.Event()
     thread = threading.Thread(
         target=reader.run, args=("kigali", quiet), kwargs={"until_caught_up": False, "stop": stop}

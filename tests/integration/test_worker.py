@@ -15,7 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from prometheus_client import REGISTRY
 
 from consumers import dead_letters, worker
-from consumers.sinks.jsonl import JsonLines
+from destinations.jsonl import JsonLines
 from dev.hospital import Clinic
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
@@ -80,7 +80,9 @@ def equal_soon(given: Settings, path: Path, seconds: float = 90) -> Delivered:
 
 
 @pytest.mark.parametrize("kind", [MariaDB, MySQL])
-def test_a_working_clinic_arrives_whole(own: Own, kind: type[Server], kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_a_working_clinic_arrives_whole(
+    own: Own, kind: type[Server], kafka_bootstrap: str, tmp_path: Path
+) -> None:
     server = own(kind)
     hospital(server)
     given = settings({"kigali": server}, kafka_bootstrap, path := tmp_path / "out")
@@ -95,7 +97,9 @@ def test_a_working_clinic_arrives_whole(own: Own, kind: type[Server], kafka_boot
     assert any(one["origin"] == "person" for one in found.rows.values())
 
 
-def test_the_whole_topic_again_changes_nothing(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_the_whole_topic_again_changes_nothing(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
     read(given)
     with kigali.connect(database="openmrs", autocommit=False) as connection:
@@ -106,7 +110,9 @@ def test_the_whole_topic_again_changes_nothing(kigali: Server, kafka_bootstrap: 
     path.with_name("out.progress.json").unlink()
     consume(given)
     after = assert_equal(given, path)
-    assert after.lines >= before.lines + len(before.rows) > before.lines > 0, "every row was delivered again"
+    assert after.lines >= before.lines + len(before.rows) > before.lines > 0, (
+        "every row was delivered again"
+    )
     assert {key: one["version"] for key, one in after.rows.items()} == {
         key: one["version"] for key, one in before.rows.items()
     }
@@ -137,7 +143,9 @@ CHANGES = {
 }
 
 
-def test_every_kind_of_notice_reaches_its_obs(own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_every_kind_of_notice_reaches_its_obs(
+    own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     kigali = own_mariadb()
     hospital(kigali, patients=4)
     given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
@@ -156,7 +164,9 @@ def produce(given: Settings, partition: int, *values: bytes | None) -> None:
     """As somebody else may, for whom the topic has no limit."""
     admin = KafkaAdminClient(bootstrap_servers=given.kafka.bootstrap)
     no_limit = {"max.message.bytes": str(2**25)}
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, given.kafka.topic, no_limit)], incremental=True)
+    admin.alter_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, given.kafka.topic, no_limit)], incremental=True
+    )
     admin.close()
     producer = KafkaProducer(bootstrap_servers=given.kafka.bootstrap, max_request_size=2**25)
     for value in values:
@@ -164,12 +174,18 @@ def produce(given: Settings, partition: int, *values: bytes | None) -> None:
     producer.close()
 
 
-def test_poison_is_parked_and_the_rest_goes_on(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_poison_is_parked_and_the_rest_goes_on(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
     read(given)
     secret = "1199080099999999"
-    source = EventSource("kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog")
-    foreign = EventSource("butare", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog")
+    source = EventSource(
+        "kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog"
+    )
+    foreign = EventSource(
+        "butare", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog"
+    )
     row = {"obs_id": 1, "person_id": secret}
     produce(
         given,
@@ -195,8 +211,18 @@ def test_poison_is_parked_and_the_rest_goes_on(kigali: Server, kafka_bootstrap: 
         "unknown_hospital",
         "malformed",
     ]
-    assert all(letter.hospital == "kigali" and secret not in letter.id + letter.reason for letter in letters)
-    assert [len(letter.value) > 0 for letter in letters] == [True, False, True, True, True, False], "20 MB stay there"
+    assert all(
+        letter.hospital == "kigali" and secret not in letter.id + letter.reason
+        for letter in letters
+    )
+    assert [len(letter.value) > 0 for letter in letters] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ], "20 MB stay there"
     assert [(letter.destination, letter.partition) for letter in letters] == [("file", 0)] * 6
     consume(given)
     assert len(dead_letters.listed(given)) == 6
@@ -217,16 +243,30 @@ def test_a_hospital_that_is_away_waits_alone(
         away, working = servers["kigali"], servers["butare"]
         before = metric("passport_reread_rows_total", hospital="kigali")
         away.execute("USE openmrs", "UPDATE location SET name = CONCAT(name, ' 2')")
-        until(lambda: metric("passport_reread_rows_total", hospital="kigali") > before, "nothing is read again")
+        until(
+            lambda: metric("passport_reread_rows_total", hospital="kigali") > before,
+            "nothing is read again",
+        )
         away.kill() if refuses else away.pause()
-        until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1, "not paused")
+        until(
+            lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1,
+            "not paused",
+        )
         for comment in ("one", "two", "three"):
-            working.execute("USE openmrs", f"UPDATE obs SET comments = '{comment}' WHERE obs_id = 3")
-            took = until(lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment, "butare waits")  # noqa: B023
+            working.execute(
+                "USE openmrs", f"UPDATE obs SET comments = '{comment}' WHERE obs_id = 3"
+            )
+            took = until(
+                lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment,  # noqa: B023
+                "butare waits",
+            )
             assert took < 5
         assert metric("passport_consumer_paused", hospital="butare", destination="file") == 0
         away.start() if refuses else away.resume()
-        until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 0, "still paused")
+        until(
+            lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 0,
+            "still paused",
+        )
         equal_soon(given, path)
 
 
@@ -241,7 +281,10 @@ def test_a_hospital_that_refuses_stops_alone_and_says_why(
     wrong = given.hospitals["kigali"].model_copy(update={"national_id_type": "no-such-type"})
     broken = given.model_copy(update={"hospitals": {**given.hospitals, "kigali": wrong}})
     with running(broken, "butare"):
-        until(lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1, "not paused")
+        until(
+            lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1,
+            "not paused",
+        )
         until(lambda: path.exists() and len(delivered(path).rows) > 0, "butare waits")
         consume_until_equal_one(given, path, "butare")
     assert {key[0] for key in delivered(path).rows} == {"butare"}
@@ -253,17 +296,24 @@ def test_a_hospital_that_refuses_stops_alone_and_says_why(
 
 
 def consume_until_equal_one(given: Settings, path: Path, name: str) -> None:
-    until(lambda: delivered(path).live.keys() == consuming.at_the_source(given, name).keys(), f"{name} isn't whole")
+    until(
+        lambda: delivered(path).live.keys() == consuming.at_the_source(given, name).keys(),
+        f"{name} isn't whole",
+    )
 
 
-def test_the_lower_of_both_offsets_is_where_it_starts(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_the_lower_of_both_offsets_is_where_it_starts(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
     read(given)
     consume(given)
     kept = {one: one.read_bytes() for one in (path, path.with_name("out.progress.json"))}
     consume(given)
     progress = path.with_name("out.progress.json")
-    assert progress.read_bytes() == kept[progress], "a start alone changes no progress, its times included"
+    assert progress.read_bytes() == kept[progress], (
+        "a start alone changes no progress, its times included"
+    )
     kigali.execute("USE openmrs", "UPDATE obs SET comments = 'written, then lost' WHERE obs_id = 3")
     read(given)
     consume(given)
@@ -288,7 +338,9 @@ def test_a_gap_in_the_topic_is_said(kigali: Server, kafka_bootstrap: str, tmp_pa
     admin.close()
     with structlog.testing.capture_logs() as said:
         consume(given)
-    gap, *_ = (one for one in said if one["event"] == "gap in the topic")  # again, if the group is rearranged then
+    gap, *_ = (
+        one for one in said if one["event"] == "gap in the topic"
+    )  # again, if the group is rearranged then
     assert gap["hint"] == "passport backfill --hospital kigali"
     assert delivered(path).rows["kigali", 4]["row"]["comments"] == "kept"
 
@@ -307,7 +359,9 @@ def identifiers(server: Server) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["while it runs", "while it is down"])
-def test_ids_that_two_patients_share(kigali: Server, kafka_bootstrap: str, tmp_path: Path, *, watched: bool) -> None:
+def test_ids_that_two_patients_share(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path, *, watched: bool
+) -> None:
     given = settings({"kigali": kigali}, kafka_bootstrap, path := tmp_path / "out")
     read(given)
     consume(given)
@@ -319,7 +373,9 @@ def test_ids_that_two_patients_share(kigali: Server, kafka_bootstrap: str, tmp_p
         return [found["kigali", first], found["kigali", second]]
 
     def change(identifier: str) -> None:
-        whose = f"patient_id = {second} AND REPLACE(identifier, '-', '') IN ('{shared}', '{own_id}')"
+        whose = (
+            f"patient_id = {second} AND REPLACE(identifier, '-', '') IN ('{shared}', '{own_id}')"
+        )
         sql = f"UPDATE patient_identifier SET identifier = '{identifier}' WHERE {whose}"
         if watched:
             with running(given):
@@ -338,7 +394,9 @@ def test_ids_that_two_patients_share(kigali: Server, kafka_bootstrap: str, tmp_p
     assert states() == ["ok", "ok"]
 
 
-def test_killed_and_rearranged_it_loses_nothing(own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_killed_and_rearranged_it_loses_nothing(
+    own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     servers = {"kigali": own_mariadb(), "butare": own_mariadb()}
     for seed, server in enumerate(servers.values()):
         hospital(server, seed=seed, patients=5)
@@ -352,7 +410,9 @@ def test_killed_and_rearranged_it_loses_nothing(own_mariadb: Own, kafka_bootstra
                     with server.connect(database="openmrs", autocommit=False) as connection:
                         Clinic(connection, seed=10 * turn + seed).run(1, rate=20)
                 victim = chance.randrange(2)
-                assert workers[victim].poll() is None, (tmp_path / "consumer.log").read_text()[-2000:]
+                assert workers[victim].poll() is None, (tmp_path / "consumer.log").read_text()[
+                    -2000:
+                ]
                 workers[victim].send_signal(signal.SIGKILL)
                 killed += workers[victim].wait() == -signal.SIGKILL
                 time.sleep(chance.random())
@@ -379,7 +439,9 @@ def test_a_large_reread_goes_on_where_its_consumer_was_killed(
     consume(given)
     kigali.execute("USE openmrs", "UPDATE location SET name = 'Maternity' WHERE location_id = 2")
     read(given)
-    slow = given.hospitals["kigali"].model_copy(update={"load_budget": LoadBudget(rows_per_s=2_000)})
+    slow = given.hospitals["kigali"].model_copy(
+        update={"load_budget": LoadBudget(rows_per_s=2_000)}
+    )
     slowly = given.model_copy(update={"hospitals": {"kigali": slow}})
     for life in range(1, lives + 1):
         consumer = consumer_process.spawn(slowly, "file", tmp_path)
@@ -397,19 +459,27 @@ def reread(path: Path) -> int:
     return path.read_text().count('"origin": "reread"')
 
 
-def test_a_destination_with_wrong_options_names_them(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_a_destination_with_wrong_options_names_them(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
     given = settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "out")
     wrong = given.destinations["file"].model_copy(update={"options": {"pth": "a-secret-value"}})
     broken = given.model_copy(update={"destinations": {"file": wrong}})
-    with pytest.raises(Fatal, match=r"destinations\.file\.options\.path: Field required") as stopped:
+    with pytest.raises(
+        Fatal, match=r"destinations\.file\.options\.path: Field required"
+    ) as stopped:
         worker.connected("file", broken)
     assert "a-secret-value" not in str(stopped.value)
     with pytest.raises(Fatal, match="there is no destination 'mongo', only: file"):
         worker.connected("mongo", given)
 
 
-def test_the_sink_is_the_one_of_the_settings(kigali: Server, kafka_bootstrap: str, tmp_path: Path) -> None:
-    sink = worker.connected("file", settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "a" / "out"))
+def test_the_sink_is_the_one_of_the_settings(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    sink = worker.connected(
+        "file", settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "a" / "out")
+    )
     assert isinstance(sink, JsonLines)
     assert (tmp_path / "a" / "out").exists()
     sink.close()

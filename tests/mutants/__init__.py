@@ -1,1 +1,3 @@
-"""Product code broken on purpose, one promise at a time: a test that watches the promise must turn red."""
+"""Product code broken on purpose, one promise at a time: a test that watches the promise must turn
+red.
+"""

@@ -1,7 +1,8 @@
-"""Runs the mutants: ``python -m tests.mutants [pattern of a promise]``. Its last line is one JSON object.
+"""Runs the mutants: ``python -m tests.mutants [pattern of a promise]``. Its last line is one JSON
+object.
 
-Each is applied in a copy of the tree, where its test must fail in its call, not in an import or a fixture; unmutated,
-the same tests must pass. Servers are shared by all.
+Each is applied in a copy of the tree, where its test must fail in its call, not in an import or a
+fixture; unmutated, the same tests must pass. Servers are shared by all.
 """
 
 import json
@@ -24,7 +25,18 @@ from tests.mutants.rows import ROWS
 from tests.servers import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = ("passport", "cdc", "consumers", "reconcile", "portal", "destinations", "config")
+PRODUCT = (
+    "cli",
+    "passport",
+    "openmrs",
+    "cdc",
+    "consumers",
+    "destinations",
+    "reconcile",
+    "legacy_import",
+    "portal",
+    "config",
+)
 COPIED = (*PRODUCT, "dev", "tests", "docs", "pyproject.toml")
 MUTANTS = (*PATCHES, *ROWS)
 WORKERS = min(3, os.cpu_count() or 1)
@@ -47,9 +59,17 @@ def main() -> int:
         finally:
             for server in servers:
                 server.kill()
-    survived = [one.promise for one, verdict in zip([None, *chosen], verdicts, strict=True) if one and verdict]
+    survived = [
+        one.promise
+        for one, verdict in zip([None, *chosen], verdicts, strict=True)
+        if one and verdict
+    ]
     print(f"{time.monotonic() - began:.0f} s")
-    print(json.dumps({"mutants": len(chosen), "survived": len(survived), "unmutated": verdicts[0] or "green"}))
+    print(
+        json.dumps(
+            {"mutants": len(chosen), "survived": len(survived), "unmutated": verdicts[0] or "green"}
+        )
+    )
     return 1 if any(verdicts) else 0
 
 
@@ -62,11 +82,16 @@ def run(folder: Path, urls: dict[str, str], chosen: list[Mutant]) -> list[str]:
     def one(mutant: Mutant | None) -> str:
         copy, began = copies.get(), time.monotonic()
         try:
-            verdict = _unmutated(copy, urls, chosen) if mutant is None else _mutated(copy, urls, mutant)
+            verdict = (
+                _unmutated(copy, urls, chosen) if mutant is None else _mutated(copy, urls, mutant)
+            )
         finally:
             copies.put(copy)
         promise = mutant.promise if mutant else "the same tests, unmutated"
-        print(f"{'NO ' + verdict if verdict else 'ok':6} {time.monotonic() - began:3.0f} s  {promise}", flush=True)
+        print(
+            f"{'NO ' + verdict if verdict else 'ok':6} {time.monotonic() - began:3.0f} s  {promise}",
+            flush=True,
+        )
         return verdict
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -98,7 +123,9 @@ def _mutated(copy: Path, urls: dict[str, str], mutant: Mutant) -> str:
     try:
         if file.suffix == ".py":
             compile(file.read_text(encoding="utf-8"), str(file), "exec")
-        code, said = _pytest(copy, {**urls, "TEST_WITHIN_S": str(WITHIN_S)}, [mutant.test], timeout_s=TIMEOUT_S)
+        code, said = _pytest(
+            copy, {**urls, "TEST_WITHIN_S": str(WITHIN_S)}, [mutant.test], timeout_s=TIMEOUT_S
+        )
     finally:
         file.write_text(text, encoding="utf-8")
     if code == 0:
@@ -111,12 +138,30 @@ def _mutated(copy: Path, urls: dict[str, str], mutant: Mutant) -> str:
     return ""
 
 
-def _pytest(copy: Path, known: dict[str, str], tests: list[str], *, timeout_s: float) -> tuple[int, str]:
-    options = ["-x", "-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=line", "--timeout", "300"]
+def _pytest(
+    copy: Path, known: dict[str, str], tests: list[str], *, timeout_s: float
+) -> tuple[int, str]:
+    options = [
+        "-x",
+        "-q",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        "--tb=line",
+        "--timeout",
+        "300",
+    ]
     found = subprocess.run(
         [sys.executable, "-B", "-m", "pytest", *options, *tests],
         cwd=copy,
-        env={"PASSPORT_REAL_DATA": str(real_data.BESIDE), **os.environ, **known, "PYTHONPATH": str(copy), "CI": "true"},
+        env={
+            "PASSPORT_REAL_DATA": str(real_data.BESIDE),
+            **os.environ,
+            **known,
+            "PYTHONPATH": str(copy),
+            "CI": "true",
+        },
         capture_output=True,
         text=True,
         timeout=timeout_s,

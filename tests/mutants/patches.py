@@ -1,6 +1,8 @@
-"""The mutants: each breaks a named promise in one place, and names the test of behaviour that must see it.
+"""The mutants: each breaks a named promise in one place, and names the test of behaviour that must
+see it.
 
-`old` stands exactly once in `file`. Where code changes, its mutant must follow: one that doesn't apply fails the run.
+`old` stands exactly once in `file`. Where code changes, its mutant must follow: one that doesn't
+apply fails the run.
 """
 
 from typing import NamedTuple
@@ -27,7 +29,7 @@ MUTANTS = (
     ),
     Mutant(
         "the furthest position holds, not the last one written",
-        "cdc/position.py",
+        "cdc/positions.py",
         "return max(reversed([*records]), key=lambda saved: saved.rank, default=None)",
         "return next(reversed([*records]), None)",
         f"{UNIT}test_positions.py::test_the_furthest_holds_whatever_the_order",
@@ -48,7 +50,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lost positions topic can't restart the epoch low",
-        "cdc/epochs.py",
+        "cdc/resume.py",
         "else positions.published_epoch(hospital.partition)",
         "else 0",
         f"{UNIT}test_simulation.py::test_every_history_ends_well",
@@ -69,35 +71,35 @@ MUTANTS = (
     ),
     Mutant(
         "a hospital keeps its partition",
-        "cdc/position.py",
+        "cdc/positions.py",
         "if saved.hospital != hospital and saved.partition == partition:",
         "if False and saved.partition == partition:",
         f"{INTEGRATION}test_positions.py::test_a_partition_is_one_hospitals_for_good",
     ),
     Mutant(
         "an unknown event of the binlog stops",
-        "cdc/events.py",
+        "cdc/binlog/decoder.py",
         "        if flags & _IGNORABLE:",
         "        if flags is not None:",
         f"{UNIT}test_binlog_events.py::test_an_unknown_event_stops_unless_it_says_that_it_may_be_ignored",
     ),
     Mutant(
         "a damaged event is never decoded",
-        "cdc/events.py",
+        "cdc/binlog/decoder.py",
         "if tail and crc(event) != _INTACT:",
         "if len(event) < 0:",
         f"{UNIT}test_binlog_events.py::test_any_damaged_byte_is_noticed",
     ),
     Mutant(
         "a position that the server has purged is a gap",
-        "cdc/epochs.py",
+        "cdc/resume.py",
         "    if size is None:",
         "    if size is None and not saved.epoch:",
         f"{INTEGRATION}test_reader.py::test_row_49_purged_while_it_is_down",
     ),
     Mutant(
         "another server at the same address is another",
-        "cdc/epochs.py",
+        "cdc/resume.py",
         "    if saved.server != identity:",
         "    if not identity:",
         f"{INTEGRATION}test_positions.py::test_a_position_is_one_servers",
@@ -125,28 +127,28 @@ MUTANTS = (
     ),
     Mutant(
         "a row's newest version wins",
-        "consumers/sinks/mongo/rows.py",
+        "destinations/mongo/observations.py",
         'elif head.version > document["version"]:',
         "elif not head.version:",
         f"{SINK}test_a_voided_row_is_hidden_whatever_the_order",
     ),
     Mutant(
         "a row that is newer meanwhile is not written over",
-        "consumers/sinks/mongo/rows.py",
+        "destinations/mongo/observations.py",
         'seen = {"_id": key, "version": head.version, "digest": head.digest}',
         'seen = {"_id": key}',
         f"{SINK}test_a_row_that_is_newer_meanwhile_stays",
     ),
     Mutant(
         "a person who newly matches is read whole",
-        "consumers/sinks/mongo/people.py",
+        "destinations/mongo/people.py",
         '    return "move" if before is not None and pending in (None, "move") else "read"',
         '    return "move"',
         f"{SINK}test_a_corrected_identifier_releases_too",
     ),
     Mutant(
         "an obs that waits is read once",
-        "consumers/reread.py",
+        "consumers/reenrich.py",
         "            found.difference_update(other.ids or ())",
         "            found.difference_update(other.ids[:0] if other.ids else ())",
         f"{INTEGRATION}test_reread.py::test_an_obs_that_waits_is_read_once_however_often_the_name_changes",
@@ -160,7 +162,7 @@ MUTANTS = (
     ),
     Mutant(
         "nothing is written beside undecided records of the former sync",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         "            cutover.refuse(self._db)\n",
         "",
         f"{SINK}test_it_does_not_begin_beside_records_of_the_former_sync",
@@ -174,42 +176,42 @@ MUTANTS = (
     ),
     Mutant(
         "a purged row leaves a tombstone that keeps older events out",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         'tombstones = {key: mirror.tombstone(one, version or one["version"]) for key, one in known.items()}',
         "tombstones = {}",
         f"{SINK}test_a_chunk_removes_what_it_has_not",
     ),
     Mutant(
         "events at or below a person's floor are stale",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         "            elif observation.version < link.floor:",
         "            elif not observation.version:",
         f"{SINK}test_a_person_read_whole_is_all_there_is",
     ),
     Mutant(
         "nothing is stored of who is not matched",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         "            if link.patient_id is None:\n                outcome.unmatched += 1",
         "            if link.patient_id is None and not link.key:\n                outcome.unmatched += 1",
         f"{SINK}test_nothing_is_stored_of_who_is_not_matched",
     ),
     Mutant(
         "what moves to somebody who is not matched is gone",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         "documents | self._strays(newest, links), links",
         "documents, links",
         f"{SINK}test_a_row_that_goes_to_an_unmatched_person_is_gone",
     ),
     Mutant(
         "whose link ends is hidden",
-        "consumers/sinks/mongo/people.py",
+        "destinations/mongo/people.py",
         '    if patient is None:\n        return "remove"',
         "    if patient is None:\n        return None",
         f"{SINK}test_a_link_ends",
     ),
     Mutant(
         "an older knowledge of a person does not win",
-        "consumers/sinks/mongo/people.py",
+        "destinations/mongo/people.py",
         'if person.version < known["version"] or all(',
         "if all(",
         f"{SINK}test_an_older_knowledge_of_a_person_does_not_win",
@@ -280,35 +282,35 @@ MUTANTS = (
     ),
     Mutant(
         "a doctor's edit is not overwritten",
-        "consumers/sinks/mongo/changes.py",
+        "destinations/mongo/record_update.py",
         "return _edited_update(old, new) if edited(old) else _update(old, new)",
         "return _update(old, new)",
         f"{SINK}test_row_43_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it",
     ),
     Mutant(
         "a row with a live successor is not shown",
-        "consumers/sinks/mongo/records.py",
+        "destinations/mongo/projection/records.py",
         'replaced = {row["row"].get("previous_version") for row in standing.values()}',
         "replaced: set[int] = set()",
         f"{UNIT}test_projection.py::test_a_row_with_a_live_successor_is_not_shown",
     ),
     Mutant(
         "two rows voided at once are seen by polling",
-        "reconcile/hashes.py",
+        "openmrs/row_hash.py",
         "SHA2({text}, 256)",
         "LPAD(CHAR_LENGTH({text}), 16, '0')",
         f"{INTEGRATION}test_polling.py::test_rows_voided_at_once_do_not_cancel_out",
     ),
     Mutant(
         "no two polling runs share a number",
-        "reconcile/polling.py",
+        "cdc/polling/polling.py",
         "            number = self._saved.run + 1\n            self._save(",
         "            number = self._saved.run + 1\n            replace(",
         f"{INTEGRATION}test_polling.py::test_a_run_that_breaks_off_comes_again_with_another_number",
     ),
     Mutant(
         "a document that is refused is told by its place in the whole write",
-        "consumers/sinks/mongo/client.py",
+        "destinations/mongo/client.py",
         "{half + index: why",
         "{index: why",
         f"{INTEGRATION}test_mongo_client.py::test_a_large_write_in_two_halves_tells_of_each_operation_by_its_index",
@@ -343,7 +345,7 @@ MUTANTS = (
     ),
     Mutant(
         "a silent stream's hospital is polled",
-        "reconcile/watchdog.py",
+        "cdc/polling/watchdog.py",
         "        return now - self._moved >= self._settings.cdc.silence_s",
         "        return now - self._moved >= 1e9",
         f"{INTEGRATION}test_watchdog.py::test_binlog_off_and_on_again",
@@ -358,14 +360,14 @@ MUTANTS = (
     ),
     Mutant(
         "who once bore an erased id by mistake is somebody else",
-        "consumers/sinks/mongo/erasure.py",
+        "destinations/mongo/erasure.py",
         "if who.national_id in (None, self._id))",
         "if who.hospital)",
         "tests/e2e/test_erasure.py::test_a_person_is_erased",
     ),
     Mutant(
         "rows of a writer that an erasure has overtaken go",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         "        for key in refreshed.unlinked:\n",
         "        for key in self._people.patients(refreshed.unlinked):\n",
         f"{SINK}test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing",

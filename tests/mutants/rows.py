@@ -1,11 +1,13 @@
-"""A mutant for each row 8 to 46 of the acceptance table: the row's own test, on real servers, must see it."""
+"""A mutant for each row 8 to 46 of the acceptance table: the row's own test, on real servers, must
+see it.
+"""
 
 from tests.mutants.patches import SINK, Mutant
 
 CHANGES = "tests/e2e/test_acceptance_changes.py::"
 MEANING = "tests/e2e/test_acceptance_meaning.py::"
-RECORDS = "consumers/sinks/mongo/records.py"
-IDENTITY = "consumers/identity.py"
+RECORDS = "destinations/mongo/projection/records.py"
+IDENTITY = "openmrs/identity.py"
 
 ROWS = (
     Mutant(
@@ -17,7 +19,7 @@ ROWS = (
     ),
     Mutant(
         "row 09: an unvoided obs is back",
-        "consumers/sinks/mongo/changes.py",
+        "destinations/mongo/record_update.py",
         "        return _restoration(old, new)",
         '        return None if old["rev"] else _restoration(old, new)',
         f"{CHANGES}test_row_9_an_unvoided_obs_is_back_as_the_same_record",
@@ -47,7 +49,7 @@ ROWS = (
     ),
     Mutant(
         "row 13: a record follows its row to the winner",
-        "consumers/sinks/mongo/changes.py",
+        "destinations/mongo/record_update.py",
         'put = _differing(old, new.document, ("patientId", "type",',
         'put = _differing(old, new.document, ("type",',
         f"{CHANGES}test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none",
@@ -61,7 +63,7 @@ ROWS = (
     ),
     Mutant(
         "row 15: an old event changes nothing",
-        "consumers/sinks/mongo/rows.py",
+        "destinations/mongo/observations.py",
         'elif head.version > document["version"]:',
         "elif not head.version:",
         f"{CHANGES}test_row_15_old_events_out_of_order_change_nothing",
@@ -75,7 +77,7 @@ ROWS = (
     ),
     Mutant(
         "row 17: an identifier that is added later releases what waits",
-        "consumers/affected.py",
+        "openmrs/affected.py",
         '"patient_identifier": "patient_id", ',
         "",
         f"{CHANGES}test_row_17_obs_of_an_unknown_patient_wait_for_the_identifier",
@@ -174,42 +176,42 @@ ROWS = (
     ),
     Mutant(
         "row 29: the encounter's provider is the author",
-        "consumers/enrich.py",
+        "consumers/enrich/obs.py",
         "    for provider_id in facts.providers if facts else ():",
         "    for provider_id in ():",
         f"{MEANING}test_row_29_the_author_is_the_encounters_provider_then_the_orderer_then_the_creator",
     ),
     Mutant(
         "row 30: a provider is one hospital's",
-        "consumers/sinks/mongo/placeholders.py",
+        "destinations/mongo/placeholder_accounts.py",
         '"{kind}/{hospital_id}/{key}"',
         '"{kind}/{key}"',
         f"{MEANING}test_row_30_a_doctor_is_the_providers_uuid_within_a_hospital",
     ),
     Mutant(
         "row 31: a name need not be preferred",
-        "consumers/names.py",
+        "openmrs/lookup_queries.py",
         "FROM person_name WHERE voided = 0 AND",
         "FROM person_name WHERE voided = 0 AND preferred = 1 AND",
         f"{MEANING}test_row_31_a_name_that_is_not_preferred_is_a_name",
     ),
     Mutant(
         "row 32: names are the hospital's locales'",
-        "consumers/names.py",
+        "openmrs/lookup_queries.py",
         "    for index, wanted in enumerate(locales):",
         '    for index, wanted in enumerate(("en",)):',
         f"{MEANING}test_row_32_names_follow_the_hospitals_locales_and_the_chosen_name",
     ),
     Mutant(
         "row 33: a date is a date",
-        "consumers/enrich.py",
+        "consumers/enrich/obs.py",
         '    if datatype == "Date":',
         '    if datatype == "date":',
         f"{MEANING}test_row_33_every_datatype_says_what_was_written",
     ),
     Mutant(
         "row 34: a header finds the members that came before it",
-        "consumers/sinks/mongo/rows.py",
+        "destinations/mongo/observations.py",
         '{"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]}',
         '{"_id": {"$in": keys}}',
         f"{MEANING}test_row_34_a_diagnosis_is_one_condition_whatever_comes_first",
@@ -223,7 +225,7 @@ ROWS = (
     ),
     Mutant(
         "row 36: what is outside obs is told",
-        "cdc/source_checks.py",
+        "cdc/checks/source.py",
         'detail = f"{count} rows, not carried yet" if count else "no rows"',
         'detail = "no rows"',
         f"{MEANING}test_row_36_what_is_kept_outside_obs_is_reported",
@@ -237,7 +239,7 @@ ROWS = (
     ),
     Mutant(
         "row 38: the visit's place, where the encounter has none",
-        "consumers/enrich.py",
+        "consumers/enrich/obs.py",
         "known.places.get(facts.location_id) or known.places.get(facts.visit_location_id)",
         "known.places.get(facts.location_id)",
         f"{MEANING}test_row_38_the_place_is_the_obs_own_then_the_encounters_then_the_visits",
@@ -268,35 +270,35 @@ ROWS = (
     ),
     Mutant(
         "row 41: a crash between rows and records heals",
-        "consumers/sinks/mongo/sink.py",
+        "destinations/mongo/sink.py",
         '[{"deleted": False}, {"version": version, "deleted": True}]',
         '[{"deleted": False}]',
         f"{SINK}test_row_41_a_crash_at_any_write_heals",
     ),
     Mutant(
         "row 42: what is removed is no patient's",
-        "consumers/sinks/mongo/changes.py",
+        "destinations/mongo/record_update.py",
         '"$set": {"patientId": "", "data": {}, "removedAt": now',
         '"$set": {"data": {}, "removedAt": now',
         f"{SINK}test_row_42_a_voided_record_is_found_by_no_reader_and_comes_back_as_the_same",
     ),
     Mutant(
         "row 43: the hospital's values wait beside a doctor's edit",
-        "consumers/sinks/mongo/changes.py",
+        "destinations/mongo/record_update.py",
         '    if applied(document) != old.get("applied"):',
         "    if not document:",
         f"{SINK}test_row_43_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it",
     ),
     Mutant(
         "row 44: nobody can guess a placeholder's password",
-        "consumers/sinks/mongo/placeholders.py",
+        "destinations/mongo/placeholder_accounts.py",
         "b64encode(os.urandom(size))",
         "b64encode(bytes(size))",
         f"{MEANING}test_row_44_placeholders_cannot_sign_in",
     ),
     Mutant(
         "row 45: an audit entry has the Passport's own words",
-        "consumers/sinks/mongo/audit.py",
+        "destinations/mongo/auditlogs.py",
         '"accessType": "regular"',
         '"accessType": "sync"',
         f"{MEANING}test_row_45_every_document_passes_the_passports_own_schemas",

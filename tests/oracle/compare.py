@@ -51,13 +51,20 @@ def compare(
     mapping: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """`connections` by the hospital's key. Nobody may write meanwhile."""
-    patients = {str(one["nationalId"]): str(one["_id"]) for one in db["patients"].find({}, {"nationalId": 1})}
+    patients = {
+        str(one["nationalId"]): str(one["_id"])
+        for one in db["patients"].find({}, {"nationalId": 1})
+    }
     rules = mapping or load_mapping()
-    wanted = {one["key"]: expected(connections[one["key"]], one, patients, rules) for one in settings}
+    wanted = {
+        one["key"]: expected(connections[one["key"]], one, patients, rules) for one in settings
+    }
     return compare_with(wanted, db, settings)
 
 
-def compare_with(wanted: Mapping[str, Expected], db: Database[Document], settings: Sequence[Settings]) -> Comparison:
+def compare_with(
+    wanted: Mapping[str, Expected], db: Database[Document], settings: Sequence[Settings]
+) -> Comparison:
     """The same with what is expected already worked out."""
     naive: Database[Document] = db.with_options(db.codec_options.with_options(tz_aware=False))
     found = Comparison()
@@ -96,7 +103,11 @@ def people(db: Database[Document], settings: Settings, want: Expected) -> Iterat
             yield f"people {key}/{person}: patientId"
         if bool(doc.get("idHash")) != (state == "ok"):
             yield f"people {key}/{person}: idHash {'missing' if state == 'ok' else 'kept'}"
-        elif digits and "link_key" in settings and doc["idHash"] != _hash(settings["link_key"], digits):
+        elif (
+            digits
+            and "link_key" in settings
+            and doc["idHash"] != _hash(settings["link_key"], digits)
+        ):
             yield f"people {key}/{person}: idHash is another"
     for doc_id, doc in docs.items():
         if doc["state"] != "not_patient":
@@ -187,7 +198,12 @@ def one_record(doc: Document, record: Record) -> str:
     if doc.get("lastEditedAt") and doc["lastEditedAt"] > doc["syncDate"]:
         data, want["type"] = openmrs.pop("pending", want["data"]), doc["type"]
         data.pop("medicationStatus", None)
-    have = {"patientId": doc["patientId"], "type": doc["type"], "data": data, "openmrsData": openmrs}
+    have = {
+        "patientId": doc["patientId"],
+        "type": doc["type"],
+        "data": data,
+        "openmrsData": openmrs,
+    }
     if record.synced is not None and not record.archived:
         have |= {"syncDate": doc.get("syncDate"), "createdAt": doc.get("createdAt")}
         want |= {"syncDate": record.synced, "createdAt": record.synced}
@@ -211,7 +227,9 @@ def twice(key: str, live: Mapping[ObjectId, Document]) -> Iterator[str]:
     seen: Counter[str] = Counter()
     for doc in live.values():
         seen.update({doc["openmrsData"].get("obsUuid"), *doc["openmrsData"].get("memberUuids", ())})
-    yield from (f"obs {uuid} of {key}: in {times} records" for uuid, times in seen.items() if times > 1)
+    yield from (
+        f"obs {uuid} of {key}: in {times} records" for uuid, times in seen.items() if times > 1
+    )
 
 
 class Authors:
@@ -233,7 +251,11 @@ class Authors:
             return "differs from that of other records of the same author"
         if user.get("isActive") is not False:
             return "" if user_id in self.doctors else "is neither inactive nor a doctor"
-        return "bears another name" if record.author.key and user["name"] != signed(record.author.name) else ""
+        return (
+            "bears another name"
+            if record.author.key and user["name"] != signed(record.author.name)
+            else ""
+        )
 
 
 def signed(name: str) -> str:
@@ -246,7 +268,9 @@ def signed(name: str) -> str:
 
 
 def leaks(db: Database[Document], wanted: Mapping[str, Expected]) -> Iterator[str]:
-    """No obs uuid and no national id of a person who is not matched, in any document but the Passport's own."""
+    """No obs uuid and no national id of a person who is not matched, in any document but the
+    Passport's own.
+    """
     forbidden: dict[str, str] = {}
     for key, want in wanted.items():
         for row in want.facts.obs.values():

@@ -17,7 +17,9 @@ MAPPING = Path(__file__).resolve().parents[2] / "config" / "mapping.yaml"
 
 @dataclass(frozen=True)
 class Expected:
-    """`people`: person_id -> (state, digits, hex of patients._id or None); `rows` and `records` by their `_id`."""
+    """`people`: person_id -> (state, digits, hex of patients._id or None); `rows` and `records` by
+    their `_id`.
+    """
 
     facts: Facts
     people: dict[int, tuple[str, str | None, str | None]]
@@ -36,7 +38,9 @@ def load_mapping(path: Path = MAPPING) -> dict[str, Any]:
     return loaded
 
 
-def expected(connection: Any, settings: Settings, patients: Mapping[str, str], mapping: Mapping[str, Any]) -> Expected:
+def expected(
+    connection: Any, settings: Settings, patients: Mapping[str, str], mapping: Mapping[str, Any]
+) -> Expected:
     """`patients`: national id -> hex of patients._id, the Passport's own."""
     facts = read(connection, settings)
     people = {

@@ -1,4 +1,6 @@
-"""One hospital's tables, read whole: plain SQL decides who somebody is, what a thing is called and who stated it."""
+"""One hospital's tables, read whole: plain SQL decides who somebody is, what a thing is called and
+who stated it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +8,9 @@ from typing import Any, NamedTuple
 
 from pymysql.cursors import DictCursor
 
-Settings = Mapping[str, Any]  # key, name, timezone, locales, provider_roles, national_id_type; link_key if it is known
+Settings = Mapping[
+    str, Any
+]  # key, name, timezone, locales, provider_roles, national_id_type; link_key if it is known
 
 ALLOWED = """
 obs_id person_id concept_id encounter_id order_id obs_datetime location_id obs_group_id value_boolean value_coded
@@ -55,7 +59,9 @@ def read(connection: Any, settings: Settings) -> Facts:
         obs=observations(ask),
         people=people(ask, settings["national_id_type"]),
         concepts=concepts(ask, settings["locales"]),
-        concept_names=dict(ask.pairs("SELECT concept_name_id, name FROM concept_name WHERE voided = 0")),
+        concept_names=dict(
+            ask.pairs("SELECT concept_name_id, name FROM concept_name WHERE voided = 0")
+        ),
         drugs=dict(ask.pairs("SELECT drug_id, name FROM drug")),
         encounters=encounters(ask),
         locations=dict(ask.pairs("SELECT location_id, name FROM location")),
@@ -83,7 +89,9 @@ def observations(ask: Query) -> dict[int, dict[str, Any]]:
     sql += " WHERE table_schema = DATABASE() AND table_name = 'obs'"
     present = {row["name"] for row in ask(sql)}
     chosen = [
-        f"CAST({name} AS CHAR) AS {name}" if name in TIMES else name for name in ALLOWED.split() if name in present
+        f"CAST({name} AS CHAR) AS {name}" if name in TIMES else name
+        for name in ALLOWED.split()
+        if name in present
     ]
     rows = ask(f"SELECT {', '.join(chosen)} FROM obs ORDER BY obs_id")
     for row in rows:
@@ -91,7 +99,8 @@ def observations(ask: Query) -> dict[int, dict[str, Any]]:
     return {row["obs_id"]: row for row in rows}
 
 
-# Identifiers are reduced to digits by the server; `used` are the preferred ones, or all where none is preferred.
+# Identifiers are reduced to digits by the server; `used` are the preferred ones, or all where none
+# is preferred.
 PEOPLE = """
 WITH held AS (
   SELECT i.patient_id, i.preferred, REGEXP_REPLACE(i.identifier, '[^0-9]', '') AS digits
@@ -155,7 +164,9 @@ def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
 
 
 def best_names(locales: Sequence[str]) -> tuple[str, list[str]]:
-    """SQL for (concept_id, name), the server choosing by locale, preference, type and id; and its arguments."""
+    """SQL for (concept_id, name), the server choosing by locale, preference, type and id; and its
+    arguments.
+    """
     language = "BINARY SUBSTRING_INDEX(REPLACE(locale, '-', '_'), '_', 1)"
     tiers: list[str] = []
     args: list[str] = []
@@ -168,7 +179,10 @@ def best_names(locales: Sequence[str]) -> tuple[str, list[str]]:
     kind += " WHEN concept_name_type = 'SHORT' THEN 2 WHEN concept_name_type = 'INDEX_TERM' THEN 3 ELSE 4 END"
     order = f"{place}, locale_preferred DESC, {kind}, concept_name_id"
     ranked = f"SELECT concept_id, name, ROW_NUMBER() OVER (PARTITION BY concept_id ORDER BY {order}) AS place"
-    return f"SELECT concept_id, name FROM ({ranked} FROM concept_name WHERE voided = 0) n WHERE place = 1", args
+    return (
+        f"SELECT concept_id, name FROM ({ranked} FROM concept_name WHERE voided = 0) n WHERE place = 1",
+        args,
+    )
 
 
 def encounters(ask: Query) -> dict[int, dict[str, Any]]:
@@ -177,7 +191,9 @@ def encounters(ask: Query) -> dict[int, dict[str, Any]]:
         "SELECT e.encounter_id, e.uuid, CAST(e.encounter_datetime AS CHAR) AS written, e.location_id,"
         " v.location_id AS visit_location FROM encounter e LEFT JOIN visit v ON v.visit_id = e.visit_id"
     )
-    return {row["encounter_id"]: {**row, "written": row["written"].replace(" ", "T")} for row in rows}
+    return {
+        row["encounter_id"]: {**row, "written": row["written"].replace(" ", "T")} for row in rows
+    }
 
 
 PERSON_NAMES = """
@@ -202,12 +218,16 @@ def teams(ask: Query, roles: Sequence[str]) -> dict[int, list[Author]]:
     )
 
     def rank(row: dict[str, Any]) -> tuple[int, int]:
-        places = [place for place, role in enumerate(roles) if role in (row["role_uuid"], row["role"])]
+        places = [
+            place for place, role in enumerate(roles) if role in (row["role_uuid"], row["role"])
+        ]
         return min(places, default=len(roles)), row["encounter_provider_id"]
 
     found: dict[int, list[Author]] = {}
     for row in sorted(rows, key=rank):
-        found.setdefault(row["encounter_id"], []).append(Author(row["name"], row["uuid"], "encounter_provider"))
+        found.setdefault(row["encounter_id"], []).append(
+            Author(row["name"], row["uuid"], "encounter_provider")
+        )
     return found
 
 

@@ -25,7 +25,14 @@ SYSTEMS = {
     "icd-10-who": "http://hl7.org/fhir/sid/icd-10",
     "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
 }
-MEANINGS = {"NORMAL": "N", "ABNORMAL": "A", "CRITICALLY_LOW": "LL", "LOW": "L", "HIGH": "H", "CRITICALLY_HIGH": "HH"}
+MEANINGS = {
+    "NORMAL": "N",
+    "ABNORMAL": "A",
+    "CRITICALLY_LOW": "LL",
+    "LOW": "L",
+    "HIGH": "H",
+    "CRITICALLY_HIGH": "HH",
+}
 TERMS = "http://terminology.hl7.org/CodeSystem/"
 ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 NOTHING = {"extension": [{"url": ABSENT, "valueCode": "masked"}]}
@@ -54,7 +61,11 @@ def compare(
     for key in wanted.keys() & live.keys():
         names = sorted(n for n in wanted[key] | live[key] if wanted[key].get(n) != live[key].get(n))
         found += [f"{'/'.join(key)} differs in {', '.join(names)}"] if names else []
-    found += [f"{kind}/{id_} still says {said}" for (kind, id_), one in gone.items() if (said := still_says(one))]
+    found += [
+        f"{kind}/{id_} still says {said}"
+        for (kind, id_), one in gone.items()
+        if (said := still_says(one))
+    ]
     return Differences(len(live), len(gone), sorted(found))
 
 
@@ -65,7 +76,11 @@ def in_error(one: Resource) -> bool:
 
 def still_says(withdrawn: Resource) -> list[str]:
     """What is left in it besides that there is nothing."""
-    empty = {name for name in ("code", "subject", "medicationCodeableConcept") if withdrawn.get(name) == NOTHING}
+    empty = {
+        name
+        for name in ("code", "subject", "medicationCodeableConcept")
+        if withdrawn.get(name) == NOTHING
+    }
     return sorted(withdrawn.keys() - FRAME - empty - {"status", "verificationStatus"})
 
 
@@ -79,21 +94,31 @@ def plain(one: Resource) -> Resource:
 
 def ordered(value: Any) -> Any:
     if isinstance(value, dict) and "coding" in value:
-        return {**value, "coding": sorted(value["coding"], key=lambda one: (one["system"], one["code"]))}
+        return {
+            **value,
+            "coding": sorted(value["coding"], key=lambda one: (one["system"], one["code"])),
+        }
     return value
 
 
-def expected(connection: Any, settings: Settings, everybody: bool, prefix: str) -> dict[Key, Resource]:
+def expected(
+    connection: Any, settings: Settings, everybody: bool, prefix: str
+) -> dict[Key, Resource]:
     facts = read(connection, settings)
     ward = Ward(connection, facts, settings, everybody, prefix + settings["key"])
     made = filter(None, map(ward.resource, facts.obs.values()))
-    return {(one["resourceType"], one["id"]): {name: ordered(value) for name, value in one.items()} for one in made}
+    return {
+        (one["resourceType"], one["id"]): {name: ordered(value) for name, value in one.items()}
+        for one in made
+    }
 
 
 class Ward:
     """One hospital's rows as resources."""
 
-    def __init__(self, connection: Any, facts: Facts, settings: Settings, everybody: bool, name: str) -> None:
+    def __init__(
+        self, connection: Any, facts: Facts, settings: Settings, everybody: bool, name: str
+    ) -> None:
         ask = Query(connection)
         self.facts, self.everybody, self.name = facts, everybody, name
         self.uuids = dict(ask.pairs("SELECT person_id, uuid FROM person"))
@@ -124,26 +149,47 @@ class Ward:
             },
             "note": [{"text": words}] if (words := (row["comments"] or "").strip()) else None,
         }
-        make = {"Observation": self.observation, "Condition": self.condition, "MedicationStatement": self.medication}
-        return {name: value for name, value in (frame | make[kind](row)).items() if value is not None}
+        make = {
+            "Observation": self.observation,
+            "Condition": self.condition,
+            "MedicationStatement": self.medication,
+        }
+        return {
+            name: value for name, value in (frame | make[kind](row)).items() if value is not None
+        }
 
     def type_of(self, row: Row) -> str:
-        question, answer = self.facts.concepts[row["concept_id"]], self.facts.concepts.get(row["value_coded"])
+        question, answer = (
+            self.facts.concepts[row["concept_id"]],
+            self.facts.concepts.get(row["value_coded"]),
+        )
         class_, codes = answer.concept_class if answer else "", codes_of(question)
-        if (question.concept_class == "Drug" or codes & DRUGS) and (row["value_drug"] is not None or class_ == "Drug"):
+        if (question.concept_class == "Drug" or codes & DRUGS) and (
+            row["value_drug"] is not None or class_ == "Drug"
+        ):
             return "MedicationStatement"
         said = self.chart.reading(row)
         in_words = said is not None and said.kind == "text" and row.get("value_complex") is None
         if in_words and codes & QUESTIONS:
             return "Condition"
-        coded = said is not None and said.kind == "coded" and class_ in ("Diagnosis", "Symptom", "Symptom/Finding")
-        return "Condition" if coded and (question.concept_class == "Diagnosis" or codes & QUESTIONS) else "Observation"
+        coded = (
+            said is not None
+            and said.kind == "coded"
+            and class_ in ("Diagnosis", "Symptom", "Symptom/Finding")
+        )
+        return (
+            "Condition"
+            if coded and (question.concept_class == "Diagnosis" or codes & QUESTIONS)
+            else "Observation"
+        )
 
     def observation(self, row: Row) -> Resource:
         meaning = MEANINGS.get(row.get("interpretation"))
         author = self.author(row)
         return {
-            "status": {"PRELIMINARY": "preliminary", "AMENDED": "amended"}.get(row.get("status"), "final"),
+            "status": {"PRELIMINARY": "preliminary", "AMENDED": "amended"}.get(
+                row.get("status"), "final"
+            ),
             "code": self.concept(self.facts.concepts[row["concept_id"]]),
             "encounter": self.encounter(row),
             "effectiveDateTime": self.when(row["obs_datetime"]),
@@ -195,7 +241,9 @@ class Ward:
             return {"valueString": text}
         units = self.facts.concepts[row["concept_id"]].units
         named = {"value": number, "comparator": modifier, "unit": units}
-        return {"valueQuantity": {name: value for name, value in named.items() if value is not None}}
+        return {
+            "valueQuantity": {name: value for name, value in named.items() if value is not None}
+        }
 
     def moment(self, row: Row, text: str) -> Resource:
         datatype = self.facts.concepts[row["concept_id"]].datatype
@@ -261,7 +309,10 @@ def codes_of(one: Concept) -> frozenset[str]:
 
 def codings(one: Concept) -> Iterator[Resource]:
     known = {
-        (SYSTEMS[source], rest) for mapping in codes_of(one) for source, rest in [apart(mapping)] if source in SYSTEMS
+        (SYSTEMS[source], rest)
+        for mapping in codes_of(one)
+        for source, rest in [apart(mapping)]
+        if source in SYSTEMS
     }
     yield from ({"system": system, "code": rest} for system, rest in sorted(known))
 

@@ -1,4 +1,6 @@
-"""The records of one person, exactly by docs/reference/records.md: recursion over that person's obs rows."""
+"""The records of one person, exactly by docs/reference/records.md: recursion over that person's obs
+rows.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,8 +21,9 @@ NOBODY = Author("OpenMRS", None, "none")
 
 @dataclass(frozen=True)
 class Record:
-    """`content`: patientId, type, data (without medicationStatus) and openmrsData. `archived`: an older version of the
-    anchor is named but gone from the hospital, so that `_id` and `synced` are a matter of history."""
+    """`content`: patientId, type, data (without medicationStatus) and openmrsData. `archived`: an
+    older version of the anchor is named but gone from the hospital, so that `_id` and `synced` are
+    a matter of history."""
 
     id: ObjectId
     content: dict[str, Any]
@@ -42,11 +45,15 @@ class Reading:
 class Chart:
     """One person's rows, and what becomes of them."""
 
-    def __init__(self, facts: Facts, settings: Settings, rules: Rulebook, rows: Sequence[Obs]) -> None:
+    def __init__(
+        self, facts: Facts, settings: Settings, rules: Rulebook, rows: Sequence[Obs]
+    ) -> None:
         self.facts, self.settings, self.rules = facts, settings, rules
         self.rows = {row["obs_id"]: row for row in rows}
         unvoided = [row for row in rows if not row["voided"]]
-        replaced = {old for row in unvoided if (old := row.get("previous_version")) != row["obs_id"]}
+        replaced = {
+            old for row in unvoided if (old := row.get("previous_version")) != row["obs_id"]
+        }
         self.live = {row["obs_id"]: row for row in unvoided if row["obs_id"] not in replaced}
         self.children: dict[int | None, list[Obs]] = {}
         for row in self.live.values():
@@ -67,13 +74,17 @@ class Chart:
         if row["value_coded"] is not None:
             kind = "boolean" if concept.datatype == "Boolean" else "coded"
             answer = self.facts.concepts[row["value_coded"]].name
-            return self._said(kind, self.facts.concept_names.get(row["value_coded_name_id"], answer))
+            return self._said(
+                kind, self.facts.concept_names.get(row["value_coded_name_id"], answer)
+            )
         if numeric is not None:
             text = (row["value_modifier"] or "") + repr(float(numeric)).removesuffix(".0")
             return Reading("numeric", text, f"{text} {concept.units}" if concept.units else text)
         if row["value_datetime"] is not None:
             day, _, clock = row["value_datetime"].partition("T")
-            return self._said("time", {"Date": day, "Time": clock}.get(concept.datatype, f"{day} {clock}"))
+            return self._said(
+                "time", {"Date": day, "Time": clock}.get(concept.datatype, f"{day} {clock}")
+            )
         if row.get("value_boolean") is not None:
             return self._said("boolean", "Yes" if row["value_boolean"] else "No")
         if row.get("value_complex") is not None:
@@ -91,7 +102,11 @@ class Chart:
 
     def place(self, row: Obs) -> str | None:
         encounter = self.facts.encounters.get(row["encounter_id"], {})
-        candidates = (row["location_id"], encounter.get("location_id"), encounter.get("visit_location"))
+        candidates = (
+            row["location_id"],
+            encounter.get("location_id"),
+            encounter.get("visit_location"),
+        )
         chosen = next((location for location in candidates if location is not None), None)
         return self.facts.locations.get(chosen) if chosen is not None else None
 
@@ -133,20 +148,34 @@ class Chart:
         """One a `_id`: of two live anchors that share it the higher obs_id shows."""
         shown: dict[ObjectId, Record] = {}
         for record in self._all(patient_id):
-            shown[record.id] = max(shown.get(record.id, record), record, key=lambda record: record.anchor)
+            shown[record.id] = max(
+                shown.get(record.id, record), record, key=lambda record: record.anchor
+            )
         yield from shown.values()
 
     @property
     def unmapped(self) -> int:
         """Live rows with a value that are in no record."""
-        idle = [len(rows) for stating, parts in self.folded.values() if not stating for rows in parts.values()]
+        idle = [
+            len(rows)
+            for stating, parts in self.folded.values()
+            if not stating
+            for rows in parts.values()
+        ]
         return sum(self.rules.kind(row) is None for row in self._others()) + sum(idle)
 
     def _others(self) -> Iterator[Obs]:
         taken = set(self.folded)
         for stating, parts in self.folded.values():
-            taken |= {member["obs_id"] for member in [*stating, *(one for many in parts.values() for one in many)]}
-        yield from (row for row in self.live.values() if row["obs_id"] not in taken and self.reading(row) is not None)
+            taken |= {
+                member["obs_id"]
+                for member in [*stating, *(one for many in parts.values() for one in many)]
+            }
+        yield from (
+            row
+            for row in self.live.values()
+            if row["obs_id"] not in taken and self.reading(row) is not None
+        )
 
     def _all(self, patient_id: str) -> Iterator[Record]:
         for header, (stating, parts) in self.folded.items():
@@ -161,7 +190,12 @@ class Chart:
     # -- one record
 
     def _record(
-        self, patient_id: str, kind: str, anchor: Obs, stating: list[Obs], parts: dict[str, list[Obs]]
+        self,
+        patient_id: str,
+        kind: str,
+        anchor: Obs,
+        stating: list[Obs],
+        parts: dict[str, list[Obs]],
     ) -> Record:
         first, archived = self._first_version(anchor)
         author, comments = self.author(anchor), anchor["comments"]
@@ -187,7 +221,9 @@ class Chart:
         named = row.get("previous_version")
         return row, named is not None and named not in self.facts.obs
 
-    def _openmrs(self, anchor: Obs, stating: list[Obs], parts: dict[str, list[Obs]], author: Author) -> dict[str, Any]:
+    def _openmrs(
+        self, anchor: Obs, stating: list[Obs], parts: dict[str, list[Obs]], author: Author
+    ) -> dict[str, Any]:
         said = self.reading(stating[0] if stating else anchor)
         kinds = {"numeric": "numeric", "coded": "coded", "drug": "coded", "boolean": "coded"}
         members = [*stating, *(one for many in parts.values() for one in many)]
@@ -223,7 +259,9 @@ class Chart:
     ) -> dict[str, Any]:
         readings = [reading for reading in map(self.reading, stating or [anchor]) if reading]
         when, text = anchor["obs_datetime"], "; ".join(reading.text for reading in readings)
-        part = {name: "; ".join(self.reading(row).full for row in rows) for name, rows in parts.items()}  # type: ignore[union-attr]
+        part = {
+            name: "; ".join(self.reading(row).full for row in rows) for name, rows in parts.items()
+        }  # type: ignore[union-attr]
         encounter = self.facts.encounters.get(anchor["encounter_id"])
         panel = None if stating else self._panel(anchor)
         common = {

@@ -1,4 +1,6 @@
-"""The smallest faithful destination: newest version wins per row, tombstones, chunks; dies at any write."""
+"""The smallest faithful destination: newest version wins per row, tombstones, chunks; dies at any
+write.
+"""
 
 from passport.event import ChangeEvent
 from passport.version import LOWEST
@@ -9,16 +11,22 @@ BATCH = 5
 
 
 class Destination:
-    """`rows`: version and value (None: a tombstone) of each; `committed`: the offset that a start goes on from."""
+    """`rows`: version and value (None: a tombstone) of each; `committed`: the offset that a start
+    goes on from.
+    """
 
     def __init__(self, world: World, broker: Broker) -> None:
         self._world, self._broker = world, broker
         self.rows: dict[int, tuple[str, str | None]] = {}
         self.committed = self._next = 0
-        self._epoch = ""  # the newest seen: a row of an older one comes late, from a reader that was cut off
+        self._epoch = (
+            ""  # the newest seen: a row of an older one comes late, from a reader that was cut off
+        )
 
     def work(self) -> None:
-        """A batch is written, row by row, and its offset committed; it may die in between and begin again."""
+        """A batch is written, row by row, and its offset committed; it may die in between and begin
+        again.
+        """
         for value in self._broker.log[self._next : self._next + BATCH]:
             if self._world.rng.random() < 0.02 and not self._world.quiet:
                 self._world.count("destination died")
@@ -39,7 +47,9 @@ class Destination:
         self._world.count("read again")
 
     def cut(self, kept: int) -> None:
-        """Its offset is behind the topic's end, or forgotten with the topic: from the topic's start."""
+        """Its offset is behind the topic's end, or forgotten with the topic: from the topic's
+        start.
+        """
         if self._next > kept or not kept:
             self._next = self.committed = 0
 
@@ -55,7 +65,9 @@ class Destination:
     def retain(self, event: ChangeEvent) -> None:
         present = set(event.keys)
         for key in sorted(self.rows):
-            within = (event.first is None or key > event.first) and (event.to is None or key <= event.to)
+            within = (event.first is None or key > event.first) and (
+                event.to is None or key <= event.to
+            )
             if within and key not in present:
                 self._write(key, event.source.version, None)
 

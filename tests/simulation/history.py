@@ -1,4 +1,6 @@
-"""One seed's history: a clinic, a server, readers that die, and what must hold of the topic and the destination."""
+"""One seed's history: a clinic, a server, readers that die, and what must hold of the topic and the
+destination.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cdc.envelopes
-import cdc.epochs
 import cdc.lease
 import cdc.reader
+import cdc.resume
 import cdc.retention
 import cdc.session
 import cdc.snapshot
-import passport.source
-from cdc.outside import Outside
-from cdc.position import Saved, highest
+import openmrs.read
+from cdc.connections import Connections
+from cdc.positions import Saved, highest
 from cdc.reader import Reader
 from passport.event import ChangeEvent
 from tests import stream
@@ -27,15 +29,15 @@ from tests.simulation.world import BrokenPromise, Process, Silent, World
 
 CLOCKED = (
     cdc.envelopes,
-    cdc.epochs,
+    cdc.resume,
     cdc.lease,
     cdc.reader,
     cdc.retention,
     cdc.session,
     cdc.snapshot,
-    passport.source,
+    openmrs.read,
 )
-LOGGED = (cdc.epochs, cdc.lease, cdc.reader, cdc.retention, cdc.session, cdc.snapshot)
+LOGGED = (cdc.resume, cdc.lease, cdc.reader, cdc.retention, cdc.session, cdc.snapshot)
 SETTINGS = stream.settings(
     Address("mariadb", "nowhere", 1, "nobody", "").settings(),
     "nowhere",
@@ -55,7 +57,9 @@ class History:
     gtids: bool = True
     commits: int = COMMITS
     excused: set[int] = field(default_factory=set)
-    rivals: bool = False  # two readers at once: each may have begun before it saw the other's position
+    rivals: bool = (
+        False  # two readers at once: each may have begun before it saw the other's position
+    )
     broken: bool = False  # something happened that may cost the reader its position
     destination_of: Callable[[World, Broker], Destination] = Destination
 
@@ -89,7 +93,9 @@ class History:
     # --- what happens
 
     def run(self) -> dict[str, int]:
-        """The history, from its first commit until all is quiet, and the checks. What happened, counted."""
+        """The history, from its first commit until all is quiet, and the checks. What happened,
+        counted.
+        """
         with self._played():
             while self.number < self.commits:
                 self._turn()
@@ -138,7 +144,9 @@ class History:
         wanted = 2 if rival else 1
         if len(self.readers) < wanted:
             self.rivals = self.rivals or bool(self.readers)
-            self.readers.append(Process(world, self._reader(), skew_s=rng.choice((0, 0, 0, -600, 600))))
+            self.readers.append(
+                Process(world, self._reader(), skew_s=rng.choice((0, 0, 0, -600, 600)))
+            )
         ready = [reader for reader in self.readers if reader.asleep_until <= world.now]
         if not ready:
             world.now += 1
@@ -154,7 +162,9 @@ class History:
         def work() -> None:
             process = self.world.process
             assert process is not None
-            reader = Reader("kigali", SETTINGS.hospitals["kigali"], SETTINGS, process, self._outside())  # type: ignore[arg-type]
+            reader = Reader(
+                "kigali", SETTINGS.hospitals["kigali"], SETTINGS, process, self._outside()
+            )  # type: ignore[arg-type]
             try:
                 reader.run(until_caught_up=until_caught_up)
             finally:
@@ -162,8 +172,8 @@ class History:
 
         return work
 
-    def _outside(self) -> Outside:
-        return Outside(
+    def _outside(self) -> Connections:
+        return Connections(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
@@ -180,8 +190,14 @@ class History:
         for _ in range(rng.choice((0, 1, 1, 2, 4))):
             key = rng.randint(1, KEYS)
             before = table.get(key)
-            after = None if before is not None and rng.random() < 0.4 else f"value {self.number}.{len(changes)}"
-            changes.append(("c" if before is None else "d" if after is None else "u", key, before, after))
+            after = (
+                None
+                if before is not None and rng.random() < 0.4
+                else f"value {self.number}.{len(changes)}"
+            )
+            changes.append(
+                ("c" if before is None else "d" if after is None else "u", key, before, after)
+            )
             table.pop(key, None)
             if after is not None:
                 table[key] = after
@@ -191,7 +207,9 @@ class History:
         self.server.show()
 
     def _slept(self, seconds: float) -> None:
-        """A server without GTIDs doesn't say when a commit can be seen: a second is waited, and that must be enough."""
+        """A server without GTIDs doesn't say when a commit can be seen: a second is waited, and
+        that must be enough.
+        """
         if seconds >= 1 and not self.gtids:
             self.server.show_all()
 
@@ -223,10 +241,14 @@ class History:
         self.upheaval = self.world.now
 
     def _restore(self) -> None:
-        """A backup from before the saved position. (One from between it and what was published: see positions.md.)"""
+        """A backup from before the saved position. (One from between it and what was published: see
+        positions.md.)
+        """
         server, first = self.server, self.server.files[0].gtids_before
         saved = highest(map(Saved.parse, self.broker.saved))
-        file = server.file(saved.position.file) if saved and saved.server == server.identity else None
+        file = (
+            server.file(saved.position.file) if saved and saved.server == server.identity else None
+        )
         if saved is None or file is None or file.ts != saved.format_ts:
             return
         known = file.gtids_before + sum(group.end <= saved.position.pos for group in file.groups)
@@ -261,7 +283,9 @@ class History:
         self.broker.refuses = 1
 
     def _topic_cut(self) -> None:
-        """Acknowledged records are gone, the newest or all: what they told, the next epoch's snapshot must tell."""
+        """Acknowledged records are gone, the newest or all: what they told, the next epoch's
+        snapshot must tell.
+        """
         kept = self.world.rng.choice((0, self.world.rng.randint(0, len(self.broker.log))))
         if kept < len(self.broker.log) and not self.rivals:
             self.world.count("topic cut off")
@@ -316,13 +340,18 @@ class History:
         self.files[file.ts] = file
 
     def _saved(self, saved: Saved) -> None:
-        """O6: a transaction's end, and what is before it has landed; a new epoch has a reason and is the highest."""
+        """O6: a transaction's end, and what is before it has landed; a new epoch has a reason and
+        is the highest.
+        """
         if saved.epoch not in self.epochs:
             self._new_epoch(saved)
             return
         if not saved.format_ts or saved.epoch in self.raced:
             return
-        if self.upheaval > self.epochs_at[saved.epoch] and saved.position == self.epochs[saved.epoch].position:
+        if (
+            self.upheaval > self.epochs_at[saved.epoch]
+            and saved.position == self.epochs[saved.epoch].position
+        ):
             self.raced.add(saved.epoch)  # the binlog began anew before the epoch's stream did
             return
         file = self.files[saved.format_ts]
@@ -335,7 +364,9 @@ class History:
         if self.epochs:
             self.world.count("new epoch")
             highest = max((int(event.source.version[:10]) for event in self._events()), default=0)
-            if saved.epoch <= highest and not self.rivals:  # one stood still between its lock and its save
+            if (
+                saved.epoch <= highest and not self.rivals
+            ):  # one stood still between its lock and its save
                 raise BrokenPromise(f"epoch {saved.epoch} follows {highest}")
             if not (self.broken or self.rivals or saved.by_gtid):
                 raise BrokenPromise("a new epoch without a reason")
@@ -345,9 +376,14 @@ class History:
             self.raced.add(saved.epoch)
         if saved.by_gtid:
             self.world.count("by GTID")
-            if self.reused:  # the same GTIDs may be other transactions: the snapshot beside the stream is for them
+            # the same GTIDs may be other transactions: the snapshot beside the stream is for them
+            if self.reused:
                 history = self.by_identity[saved.server].history
-                self.excused |= {one.number for one in history if mysql.known(self.flavour, saved.gtid_set, one.gtid)}
+                self.excused |= {
+                    one.number
+                    for one in history
+                    if mysql.known(self.flavour, saved.gtid_set, one.gtid)
+                }
             return
         self._excuse(saved)
 
@@ -356,7 +392,9 @@ class History:
         file: mysql.File | None = self.by_identity[saved.server].files[-1]
         while file is not None:
             at = saved.position.order
-            self.excused |= {group.number for group in file.groups if (file.number, group.start) < at}
+            self.excused |= {
+                group.number for group in file.groups if (file.number, group.start) < at
+            }
             file = file.previous
 
     def _acknowledged(self, saved: Saved, file: mysql.File) -> None:
@@ -372,8 +410,13 @@ class History:
                     continue
                 if not began.by_gtid and order <= began.position.order:
                     continue
-                if any((group.number, ordinal) not in landed for ordinal in range(1, len(group.changes) + 1)):
-                    raise BrokenPromise(f"saved {saved.position} before transaction {group.number} was in the topic")
+                if any(
+                    (group.number, ordinal) not in landed
+                    for ordinal in range(1, len(group.changes) + 1)
+                ):
+                    raise BrokenPromise(
+                        f"saved {saved.position} before transaction {group.number} was in the topic"
+                    )
             walk = walk.previous
 
     def _landed(self) -> set[tuple[int, int]]:
@@ -390,15 +433,21 @@ class History:
 
     def _check(self) -> None:
         if self.destination.table != self.server.table:
-            raise BrokenPromise(f"the destination has {self.destination.table}, the hospital {self.server.table}")
+            raise BrokenPromise(
+                f"the destination has {self.destination.table}, the hospital {self.server.table}"
+            )
         landed = self._landed()
         for epoch in self.raced:
             self._excuse(self.epochs[epoch])
         for group in self.server.history:
             if group.number not in self.excused:
-                missing = [n for n in range(1, len(group.changes) + 1) if (group.number, n) not in landed]
+                missing = [
+                    n for n in range(1, len(group.changes) + 1) if (group.number, n) not in landed
+                ]
                 if missing:
-                    raise BrokenPromise(f"transaction {group.number}: rows {missing} are not in the topic")
+                    raise BrokenPromise(
+                        f"transaction {group.number}: rows {missing} are not in the topic"
+                    )
         self._in_order()
         before = dict(self.destination.rows)
         for event in self._events():

@@ -1,16 +1,20 @@
-"""Two topics: records that are sent, that land, and that are acknowledged, each a moment of its own or never."""
+"""Two topics: records that are sent, that land, and that are acknowledged, each a moment of its own
+or never.
+"""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cdc.position import Saved, highest, highest_epoch
+from cdc.positions import Saved, highest, highest_epoch
 from passport.errors import Gap, NotReady
 from tests.simulation.world import World
 
 
 class Broker:
-    """`log`: the hospital's partition; `saved`: the positions topic. `late`: what a dead client's socket still held."""
+    """`log`: the hospital's partition; `saved`: the positions topic. `late`: what a dead client's
+    socket still held.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -113,7 +117,7 @@ class Publisher:
 
 
 class Positions:
-    """cdc.position.Positions' stand-in; which record holds is the product's own `highest`."""
+    """cdc.positions.Positions' stand-in; which record holds is the product's own `highest`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker, self._world = broker, broker.world

@@ -1,6 +1,8 @@
-"""A server with one table and a binlog: commits that are in the binlog before they can be seen, files, GTIDs, faults.
+"""A server with one table and a binlog: commits that are in the binlog before they can be seen,
+files, GTIDs, faults.
 
-It answers the statements that this project sends, by their text, and streams the items that BinlogStream gives.
+It answers the statements that this project sends, by their text, and streams the items that
+BinlogStream gives.
 """
 
 import re
@@ -11,10 +13,10 @@ from typing import Any
 
 import pymysql
 
-from cdc.changes import Alive, Commit, Item, Rotated, Row
-from cdc.gtids import MariadbState, MysqlSet
+from cdc.binlog.changes import Alive, Commit, Item, Rotated, Row
+from cdc.binlog.gtids import MariadbState, MysqlSet
+from openmrs.values import row_text
 from passport.errors import Gap, NotReady, Retry
-from passport.values import row_text
 from passport.version import Position
 from tests.simulation.world import World
 
@@ -30,7 +32,9 @@ Change = tuple[str, int, str | None, str | None]  # op, obs_id, value before and
 
 @dataclass(frozen=True)
 class Group:
-    """A transaction in the binlog. `number` is its own in the whole history of the world; it travels as its time."""
+    """A transaction in the binlog. `number` is its own in the whole history of the world; it
+    travels as its time.
+    """
 
     number: int
     gtid: str
@@ -69,10 +73,20 @@ class File:
 
 
 class Server:
-    """`history`: every transaction since its binlog began; the last `hidden` of them can't be seen yet."""
+    """`history`: every transaction since its binlog began; the last `hidden` of them can't be seen
+    yet.
+    """
 
-    def __init__(self, world: World, flavour: str, number: int, *, gtids: bool = True, step: int = 40) -> None:
-        self.world, self.flavour, self.number, self.gtids, self.step = world, flavour, number, gtids, step
+    def __init__(
+        self, world: World, flavour: str, number: int, *, gtids: bool = True, step: int = 40
+    ) -> None:
+        self.world, self.flavour, self.number, self.gtids, self.step = (
+            world,
+            flavour,
+            number,
+            gtids,
+            step,
+        )
         self.base: dict[int, str] = {}
         self.table: dict[int, str] = {}
         self.written: dict[int, str] = {}  # as it is once all that is in the binlog can be seen
@@ -89,7 +103,9 @@ class Server:
     @property
     def identity(self) -> str:
         return (
-            f"mariadb-{self.number}" if self.flavour == "mariadb" else f"{self.number:08d}-0000-4000-8000-000000000000"
+            f"mariadb-{self.number}"
+            if self.flavour == "mariadb"
+            else f"{self.number:08d}-0000-4000-8000-000000000000"
         )
 
     # --- its life
@@ -105,7 +121,11 @@ class Server:
     def write(self, number: int, changes: tuple[Change, ...]) -> None:
         """A commit: in the binlog now, seen later."""
         self.sequence += 1
-        gtid = f"0-{self.number}-{self.sequence}" if self.flavour == "mariadb" else f"{self.identity}:{self.sequence}"
+        gtid = (
+            f"0-{self.number}-{self.sequence}"
+            if self.flavour == "mariadb"
+            else f"{self.identity}:{self.sequence}"
+        )
         self.append(Group(number, gtid if self.gtids else "", changes))
 
     def append(self, group: Group) -> None:
@@ -130,7 +150,9 @@ class Server:
         self.open_file()
 
     def crash(self, *, lost: int = 0, down_s: float = 1) -> None:
-        """SIGKILL, or the machine's end: then the last `lost` commits that no disk has are gone as well."""
+        """SIGKILL, or the machine's end: then the last `lost` commits that no disk has are gone as
+        well.
+        """
         lost = min(lost, len(self.files[-1].groups))
         if lost:
             del self.files[-1].groups[-lost:], self.history[-lost:]
@@ -149,7 +171,9 @@ class Server:
 
     def purge(self) -> None:
         """All files that nobody reads, but the last."""
-        used = [stream.file.number for one in self.connections if (stream := one.stream) and stream.file]
+        used = [
+            stream.file.number for one in self.connections if (stream := one.stream) and stream.file
+        ]
         keep = min([self.files[-1].number, *used])
         self.files = [file for file in self.files if file.number >= keep]
 
@@ -174,7 +198,9 @@ class Server:
         for file in self.files:
             groups = [group for group in file.groups if group.number in kept]
             if groups or not server.files or file.gtids_before < commits:
-                copy = replace(file, groups=groups, previous=server.files[-1] if server.files else None)
+                copy = replace(
+                    file, groups=groups, previous=server.files[-1] if server.files else None
+                )
                 server.files.append(copy)
         server.rotate(clean=False)
         return server
@@ -259,7 +285,9 @@ class Connection:
     def end(self) -> None:
         """Also when the server ends it: what it held is free."""
         self.alive = False
-        self.server.locks = {name: owner for name, owner in self.server.locks.items() if owner is not self}
+        self.server.locks = {
+            name: owner for name, owner in self.server.locks.items() if owner is not self
+        }
         if self in self.server.connections:
             self.server.connections.remove(self)
 
@@ -376,7 +404,9 @@ class Cursor:
         yield (self._executed(),)
 
     def owned(self, _: Any) -> Iterator[tuple[Any, ...]]:
-        owned = ",".join(f"{group.gtid}#{9 + at}" for at, group in enumerate(self._server.hidden) if group.gtid)
+        owned = ",".join(
+            f"{group.gtid}#{9 + at}" for at, group in enumerate(self._server.hidden) if group.gtid
+        )
         yield (owned, self._executed())
 
     def modes(self, _: Any) -> Iterator[tuple[Any, ...]]:
@@ -464,7 +494,8 @@ def known(flavour: str, gtid_set: str, gtid: str) -> bool:
         return gtid in members(gtid_set)
     domain, _, seq = gtid.split("-")
     return any(
-        one.split("-")[0] == domain and int(one.split("-")[2]) >= int(seq) for one in filter(None, gtid_set.split(","))
+        one.split("-")[0] == domain and int(one.split("-")[2]) >= int(seq)
+        for one in filter(None, gtid_set.split(","))
     )
 
 
@@ -489,8 +520,15 @@ class Stream:
         self._server, self._world = self._connection.server, self._connection.world
         self._anew = self._server.began_anew
         self._written = 0
-        self._flavour, self._start, self._set, self._heartbeat_s = flavour, start, gtid_set or "", heartbeat_s
-        self._executed: Any = MariadbState(self._set) if flavour == "mariadb" else MysqlSet(self._set)
+        self._flavour, self._start, self._set, self._heartbeat_s = (
+            flavour,
+            start,
+            gtid_set or "",
+            heartbeat_s,
+        )
+        self._executed: Any = (
+            MariadbState(self._set) if flavour == "mariadb" else MysqlSet(self._set)
+        )
         self._units: deque[Item] = deque()
         self._next = 0
         self._heard = self._world.now
@@ -553,7 +591,10 @@ class Stream:
 
     def _gone(self) -> Gap:
         self._connection.end()
-        return Gap("binlog: error 1236: the source no longer has this position or GTID set", hint="nothing to do")
+        return Gap(
+            "binlog: error 1236: the source no longer has this position or GTID set",
+            hint="nothing to do",
+        )
 
     def _read(self) -> Item | None:
         if not self._units:
@@ -588,7 +629,9 @@ class Stream:
         for ordinal, (op, key, before, after) in enumerate(group.changes, 1):
             at = Position(file.name, group.at(ordinal))
             if at.order > self.position.order:
-                yield Row(op, text(key, before), text(key, after), at, ordinal, group.number, group.gtid)
+                yield Row(
+                    op, text(key, before), text(key, after), at, ordinal, group.number, group.gtid
+                )
         if group.gtid:
             self._executed.advance(group.gtid)
         yield Commit(Position(file.name, group.end), group.gtid, group.number, str(self._executed))

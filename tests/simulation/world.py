@@ -69,7 +69,9 @@ class Process:
 
 
 class World:
-    """`between`: what may happen between two calls, by name, with its weight. `quiet`: nothing does any more."""
+    """`between`: what may happen between two calls, by name, with its weight. `quiet`: nothing does
+    any more.
+    """
 
     def __init__(self, seed: int) -> None:
         self.rng = Random(seed)

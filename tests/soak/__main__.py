@@ -20,7 +20,8 @@ from tests.soak.ledger import Entry, Ledger, fresh, positions
 from tests.soak.work import Shift, lost, told
 
 RECOVERY_S = 30
-QUIET_S = 600  # within which all is equal once nobody works: a purge at the end means a whole snapshot first
+# within which all is equal once nobody works: a purge at the end means a whole snapshot first
+QUIET_S = 600
 PATIENCE_S = 120  # after that a fault is not recovered from at all
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -37,7 +38,9 @@ def main() -> int:
     try:
         with opened(folder, *hospitals(), **SETTINGS) as stage:
             try:
-                result = Soak(stage, seed, given.rate, Ledger(kept / "ledger.jsonl"), kinds).run(given.minutes * 60)
+                result = Soak(stage, seed, given.rate, Ledger(kept / "ledger.jsonl"), kinds).run(
+                    given.minutes * 60
+                )
             finally:
                 for log in [*folder.glob("*.log"), *folder.glob("*.jsonl")]:
                     shutil.copy(log, kept)
@@ -52,7 +55,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.soak")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=100, help="obs rows a second at each hospital")
+    parser.add_argument(
+        "--rate", type=float, default=100, help="obs rows a second at each hospital"
+    )
     parser.add_argument("--kinds", default="", help="only these, with commas")
     return parser.parse_args()
 
@@ -60,8 +65,16 @@ def _arguments() -> argparse.Namespace:
 class Soak:
     """One run."""
 
-    def __init__(self, stage: Stage, seed: int, rate: float, ledger: Ledger, kinds: list[str]) -> None:
-        self._stage, self._seed, self._rate, self._ledger, self._kinds = stage, seed, rate, ledger, kinds
+    def __init__(
+        self, stage: Stage, seed: int, rate: float, ledger: Ledger, kinds: list[str]
+    ) -> None:
+        self._stage, self._seed, self._rate, self._ledger, self._kinds = (
+            stage,
+            seed,
+            rate,
+            ledger,
+            kinds,
+        )
         self._rng = random.Random(seed)
         self._watch = Watch(stage)
 
@@ -70,7 +83,8 @@ class Soak:
         print("the roles are up", flush=True)
         fresh(self._stage, time.time(), PATIENCE_S)
         shifts = [
-            Shift(one, self._seed + n, self._rate).start() for n, one in enumerate(self._stage.hospitals.values())
+            Shift(one, self._seed + n, self._rate).start()
+            for n, one in enumerate(self._stage.hospitals.values())
         ]
         self._watch.start()
         began = time.monotonic()
@@ -78,7 +92,9 @@ class Soak:
         worked = time.monotonic() - began
         for shift in shifts:
             shift.end()
-        print(f"{sum(one.rows for one in shifts)} obs changes, {sum(one.rows for one in shifts) / worked:.0f} a second")
+        print(
+            f"{sum(one.rows for one in shifts)} obs changes, {sum(one.rows for one in shifts) / worked:.0f} a second"
+        )
         return self._judge(scene, sum(one.rows for one in shifts) / worked / len(shifts))
 
     def _faults(self, scene: Scene, began: float, seconds: float) -> None:
@@ -94,7 +110,12 @@ class Soak:
 
     def _fault(self, scene: Scene, kind: str, began: float) -> None:
         started = time.monotonic()
-        entry = Entry(len(self._ledger.entries) + 1, kind, round(started - began, 1), before=positions(self._stage))
+        entry = Entry(
+            len(self._ledger.entries) + 1,
+            kind,
+            round(started - began, 1),
+            before=positions(self._stage),
+        )
         try:
             entry.proof = KINDS[kind](scene, self._rng)
             entry.proven = True
@@ -129,12 +150,20 @@ class Soak:
         except AssertionError as error:
             wrong += str(error).splitlines()
         read = told(stage)
-        missing = {key: lost(one, read[key], gap=key in scene.gaps) for key, one in stage.hospitals.items()}
+        missing = {
+            key: lost(one, read[key], gap=key in scene.gaps) for key, one in stage.hospitals.items()
+        }
         verified = stage.run("verify", "--json", timeout=600)
         print(f"verify: exit {verified.returncode} {verified.stderr[-300:]}")
         letters = json.loads(stage.run("dead-letters", "list", "--json").stdout or "[]")
-        wrong += [f"{scene.poison} poison records, {len(letters)} letters"] * (len(letters) != scene.poison)
-        wrong += [f"{key}: {one.disorder} first deliveries out of order" for key, one in read.items() if one.disorder]
+        wrong += [f"{scene.poison} poison records, {len(letters)} letters"] * (
+            len(letters) != scene.poison
+        )
+        wrong += [
+            f"{key}: {one.disorder} first deliveries out of order"
+            for key, one in read.items()
+            if one.disorder
+        ]
         for line in wrong[:20]:
             print(f"WRONG {line}")
         equal = verified.returncode == 0 and json.loads(verified.stdout)["equal"]
@@ -166,7 +195,12 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(1):
             with contextlib.suppress(Exception):
-                newest = self._stage.db["observations"].find({}, {"version": 1}).sort("version", -1).limit(300)
+                newest = (
+                    self._stage.db["observations"]
+                    .find({}, {"version": 1})
+                    .sort("version", -1)
+                    .limit(300)
+                )
                 for one in [*newest, *self._some()]:
                     self._look(one["_id"], one["version"])
 

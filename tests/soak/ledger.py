@@ -1,4 +1,6 @@
-"""One line a fault: what was broken, the proof, positions before and after, and how long until all was fresh again."""
+"""One line a fault: what was broken, the proof, positions before and after, and how long until all
+was fresh again.
+"""
 
 import json
 import time
@@ -47,7 +49,9 @@ def positions(stage: Stage) -> dict[str, Any]:
 
 
 def fresh(stage: Stage, since_s: float, deadline_s: float) -> float:
-    """Seconds until every hospital's changes up to the Unix time `since_s` are applied. AssertionError."""
+    """Seconds until every hospital's changes up to the Unix time `since_s` are applied.
+    AssertionError.
+    """
     began, last = time.monotonic(), {}
     while time.monotonic() - began < deadline_s:
         try:

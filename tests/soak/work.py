@@ -1,4 +1,6 @@
-"""Clinics that go on working whatever happens to their server, and the journal of what they have committed."""
+"""Clinics that go on working whatever happens to their server, and the journal of what they have
+committed.
+"""
 
 import contextlib
 import json
@@ -15,7 +17,9 @@ from tests.e2e.stage import Hospital, Stage
 
 
 class Shift:
-    """A clinic in a thread: so many obs rows a second on average; it comes back when its server does."""
+    """A clinic in a thread: so many obs rows a second on average; it comes back when its server
+    does.
+    """
 
     def __init__(self, hospital: Hospital, seed: int, rows_per_s: float) -> None:
         self._hospital, self._seed, self._rate = hospital, seed, rows_per_s
@@ -41,7 +45,9 @@ class Shift:
             lives += 1
             try:
                 with contextlib.closing(self._hospital.connect(read_timeout=30)) as connection:
-                    self._steps(generator.Clinic(connection, seed=self._seed * 1000 + lives, journal=True))
+                    self._steps(
+                        generator.Clinic(connection, seed=self._seed * 1000 + lives, journal=True)
+                    )
             except pymysql.err.MySQLError:
                 self._stop.wait(0.5)
             except BaseException as error:  # noqa: BLE001  # raised in the driver's thread
@@ -62,7 +68,9 @@ class Shift:
 
 @dataclass
 class Told:
-    """What one hospital's partition says. `rows`: changes of rows by (obs_id, op), each version once."""
+    """What one hospital's partition says. `rows`: changes of rows by (obs_id, op), each version
+    once.
+    """
 
     rows: Counter[tuple[int, str]] = field(default_factory=Counter)
     seen: set[tuple[str, int]] = field(default_factory=set)
@@ -93,7 +101,10 @@ def told(stage: Stage) -> dict[str, Told]:
     hospitals = {one.partition: key for key, one in stage.hospitals.items()}
     found = {key: Told() for key in stage.hospitals}
     consumer = KafkaConsumer(
-        bootstrap_servers=stage.kafka.url, auto_offset_reset="earliest", enable_auto_commit=False, max_poll_records=5000
+        bootstrap_servers=stage.kafka.url,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        max_poll_records=5000,
     )
     places = [TopicPartition("openmrs.changes", number) for number in hospitals]
     consumer.assign(places)
@@ -110,7 +121,9 @@ def told(stage: Stage) -> dict[str, Told]:
 
 
 def lost(hospital: Hospital, told: Told, *, gap: bool) -> int:
-    """Journalled changes that the topic doesn't have. After a gap in the binlog: rows of which it has nothing."""
+    """Journalled changes that the topic doesn't have. After a gap in the binlog: rows of which it
+    has nothing.
+    """
     with hospital.connect() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT obs_id, op, COUNT(*) FROM journal GROUP BY obs_id, op")
         journal = {(key, op): count for key, op, count in cursor.fetchall()}

@@ -11,21 +11,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.changes import Alive, Commit, Rotated, Row
-from cdc.compressed import inflated
-from cdc.events import EventDecoder
-from cdc.gtids import MariadbState, MysqlSet
-from cdc.jsonb import json_text
-from cdc.packets import Framing
-from cdc.statements import Prepared, Statements
-from cdc.table_map import ColumnsChanged
+from cdc.binlog.changes import Alive, Commit, Rotated, Row
+from cdc.binlog.compression import inflated
+from cdc.binlog.decoder import EventDecoder
+from cdc.binlog.gtids import MariadbState, MysqlSet
+from cdc.binlog.jsonb import json_text
+from cdc.binlog.packets import Framing
+from cdc.binlog.statements import Prepared, Statements
+from cdc.binlog.table_map import ColumnsChanged
+from openmrs.values import ColumnInfo
 from passport.errors import Fatal, Gap, Retry
-from passport.values import ColumnInfo
 from passport.version import Position
 
 FILE = "binlog.000007"
 SERVER = 3
-FORMAT, ROTATE, STOP, XID, TABLE_MAP, WRITE, GTID, HEARTBEAT, INCIDENT = 15, 4, 3, 16, 19, 23, 162, 27, 26
+FORMAT, ROTATE, STOP, XID, TABLE_MAP, WRITE, GTID, HEARTBEAT, INCIDENT = (
+    15,
+    4,
+    3,
+    16,
+    19,
+    23,
+    162,
+    27,
+    26,
+)
 TABLE = bytes(5) + b"\x01\1\0\7openmrs\0\3obs\0" + b"\1\3" + b"\0" + b"\0" + b"\4\7\6obs_id"
 
 
@@ -38,7 +48,13 @@ class Server:
         self.seq = 0
 
     def event(
-        self, kind: int, body: bytes = b"", *, log_pos: int | None = None, ts: int = 1000, flags: int = 0
+        self,
+        kind: int,
+        body: bytes = b"",
+        *,
+        log_pos: int | None = None,
+        ts: int = 1000,
+        flags: int = 0,
     ) -> bytes:
         size = 19 + len(body) + 4 * self.checksums
         if log_pos is None:
@@ -48,9 +64,16 @@ class Server:
         return event + struct.pack("<I", zlib.crc32(event)) if self.checksums else event
 
     def file(self, name: str = FILE) -> list[bytes]:
-        rotate = self.event(ROTATE, struct.pack("<Q", self.pos) + name.encode(), log_pos=0, ts=0, flags=0x20)
+        rotate = self.event(
+            ROTATE, struct.pack("<Q", self.pos) + name.encode(), log_pos=0, ts=0, flags=0x20
+        )
         algorithm = bytes([self.checksums]) + bytes(0 if self.checksums else 4)
-        return [rotate, self.event(FORMAT, b"\4\0" + bytes(54) + b"\x13" + bytes(40) + algorithm, log_pos=0, ts=77)]
+        return [
+            rotate,
+            self.event(
+                FORMAT, b"\4\0" + bytes(54) + b"\x13" + bytes(40) + algorithm, log_pos=0, ts=77
+            ),
+        ]
 
     def transaction(self, *numbers: int, **options: Any) -> list[bytes]:
         self.seq += 1
@@ -101,12 +124,13 @@ def test_events_without_a_position_are_counted() -> None:
     events = server.file()
     server.seq = 1
     body = [
-        server.event(kind, data) for kind, data in ((GTID, struct.pack("<QIB", 1, 0, 0) + bytes(6)), (XID, bytes(8)))
+        server.event(kind, data)
+        for kind, data in ((GTID, struct.pack("<QIB", 1, 0, 0) + bytes(6)), (XID, bytes(8)))
     ]
     bare = [event[:13] + bytes(4) + event[17:-4] for event in body]
-    assert items(decoder(), [*events, *(event + struct.pack("<I", zlib.crc32(event)) for event in bare)]) == [
-        Commit(Position(FILE, server.pos), "0-3-1", 1000, "0-3-1")
-    ]
+    assert items(
+        decoder(), [*events, *(event + struct.pack("<I", zlib.crc32(event)) for event in bare)]
+    ) == [Commit(Position(FILE, server.pos), "0-3-1", 1000, "0-3-1")]
 
 
 def test_a_start_past_4_gib_passes_over_what_is_known() -> None:
@@ -129,7 +153,9 @@ def test_a_start_inside_a_transaction_stops() -> None:
 def test_names_are_folded_where_the_server_folds_them() -> None:
     for fold, rows in ((True, 1), (False, 0)):
         server = Server()
-        found = items(decoder(database="OpenMRS", fold=fold), [*server.file(), *server.transaction(1)])
+        found = items(
+            decoder(database="OpenMRS", fold=fold), [*server.file(), *server.transaction(1)]
+        )
         assert len([item for item in found if type(item) is Row]) == rows
 
 
@@ -171,7 +197,9 @@ def test_table_ids_are_forgotten_with_their_file() -> None:
     read = decoder()
     items(read, [*server.file(), *server.transaction(1), server.event(STOP)])
     server.pos = 4
-    assert items(read, server.file("binlog.000008")) == [Rotated(Position("binlog.000008", 4), clean=True)]
+    assert items(read, server.file("binlog.000008")) == [
+        Rotated(Position("binlog.000008", 4), clean=True)
+    ]
     rows_only = server.transaction(2)
     del rows_only[1]
     with pytest.raises(Fatal, match="without their TABLE_MAP"):
@@ -191,7 +219,9 @@ def test_alive_only_between_transactions() -> None:
     server = Server()
     read = decoder()
     heartbeat = server.event(HEARTBEAT, FILE.encode(), log_pos=5, ts=0)
-    assert items(read, [*server.file(), heartbeat]) == [Alive(Position(FILE, 5))], "past what it left out"
+    assert items(read, [*server.file(), heartbeat]) == [Alive(Position(FILE, 5))], (
+        "past what it left out"
+    )
     first, *others = server.transaction(1)
     assert items(read, [first, heartbeat]) == []
     assert type(items(read, others)[-1]) is Commit
@@ -203,7 +233,9 @@ def test_no_other_type_of_event_hides_a_damaged_one(which: int) -> None:
     server = Server()
     events = [*server.file(), *server.transaction(1)]
     right = events[2 + which]
-    for kind in set(range(256)) - {right[4]}:  # FORMAT_DESCRIPTION could turn checksums off, ROTATE has none for sure
+    for kind in set(range(256)) - {
+        right[4]
+    }:  # FORMAT_DESCRIPTION could turn checksums off, ROTATE has none for sure
         events[2 + which] = right[:4] + bytes([kind]) + right[5:]
         with pytest.raises((Retry, Fatal)):
             items(decoder(), events)
@@ -227,7 +259,9 @@ NAMED = {1: "START_EVENT_V3", 6: "LOAD_EVENT"}
 @pytest.mark.parametrize("kind", [0, 1, 6, 8, 12, 20, 21, 22, 43, 172, 255])
 def test_an_unknown_event_stops_unless_it_says_that_it_may_be_ignored(kind: int) -> None:
     server = Server()
-    with pytest.raises(Fatal, match=rf"event type {kind} .*{NAMED.get(kind, '')}.*is not known.*{FILE}:\d+"):
+    with pytest.raises(
+        Fatal, match=rf"event type {kind} .*{NAMED.get(kind, '')}.*is not known.*{FILE}:\d+"
+    ):
         items(decoder(), [*server.file(), server.event(kind, bytes(20))])
     assert items(decoder(), [*server.file(), server.event(kind, bytes(20), flags=0x80)]) == []
 
@@ -258,7 +292,10 @@ def packets(*events: bytes) -> bytes:
     return out
 
 
-@given(st.lists(st.binary(min_size=19, max_size=60), max_size=8), st.lists(st.integers(0, 500), max_size=12))
+@given(
+    st.lists(st.binary(min_size=19, max_size=60), max_size=8),
+    st.lists(st.integers(0, 500), max_size=12),
+)
 def test_events_are_the_same_however_the_bytes_arrive(events: list[bytes], cuts: list[int]) -> None:
     data = packets(*events)
     edges = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
@@ -272,7 +309,11 @@ def test_an_event_in_several_packets(size: int) -> None:
     large, small = b"x" * size, b"y" * 30
     data = packets(large, small)
     framing = Framing()
-    found = [event for at in range(0, len(data), 5_000_000) for event in framing.feed(data[at : at + 5_000_000])]
+    found = [
+        event
+        for at in range(0, len(data), 5_000_000)
+        for event in framing.feed(data[at : at + 5_000_000])
+    ]
     assert found == [large, small]
 
 
@@ -281,13 +322,19 @@ def test_an_event_in_several_packets(size: int) -> None:
     [
         (1236, "Could not find first log file name in binary log index file", Gap),
         (1236, "log event entry exceeded max_allowed_packet; Increase max_allowed_packet", Gap),
-        (1236, "A replica with the same server_uuid/server_id as this replica has connected", Retry),
+        (
+            1236,
+            "A replica with the same server_uuid/server_id as this replica has connected",
+            Retry,
+        ),
         (4052, "A slave with the same server_id", Retry),
         (1045, "Access denied for user 'x'", Fatal),
         (1053, "Server shutdown in progress", Retry),
     ],
 )
-def test_server_errors_are_named_without_their_text(code: int, text: str, expected: type[Exception]) -> None:
+def test_server_errors_are_named_without_their_text(
+    code: int, text: str, expected: type[Exception]
+) -> None:
     packet = b"\xff" + struct.pack("<H", code) + b"#HY000" + text.encode()
     with pytest.raises(expected) as caught:
         Framing().feed(len(packet).to_bytes(3, "little") + b"\0" + packet)

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from cli.context import Session
 from passport import configuration
-from passport.cli.session import Session
-from passport.configuration import BadSettings, load, shown
+from passport.configuration import load, shown
+from passport.errors import BadSettings
 from passport.settings import Destination, Hospital, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,9 @@ def test_secret_files_lie_over_the_file_and_variables_over_both(tmp_path: Path) 
     file = settings_file(tmp_path, hospitals__kigali__mysql__password="from-yaml")
     settings, _ = load(file, environ={}, secrets=secrets)
     assert settings.hospitals["kigali"].mysql.password.get_secret_value() == "from-file"
-    settings, _ = load(file, environ={"PASSPORT_HOSPITALS__KIGALI__MYSQL__PASSWORD": "12345"}, secrets=secrets)
+    settings, _ = load(
+        file, environ={"PASSPORT_HOSPITALS__KIGALI__MYSQL__PASSWORD": "12345"}, secrets=secrets
+    )
     mysql = settings.hospitals["kigali"].mysql
     assert (mysql.user, mysql.password.get_secret_value()) == ("reader", "12345")
 
@@ -82,12 +85,15 @@ def test_all_problems_are_named_at_once_and_no_value(tmp_path: Path) -> None:
 
 
 def test_unknown_variables_are_reported(tmp_path: Path) -> None:
-    _, unknown = load(settings_file(tmp_path), environ={"PASSPORT_HOSPITAL": "x", "PASSPORT_CONFIG": "y"})
+    _, unknown = load(
+        settings_file(tmp_path), environ={"PASSPORT_HOSPITAL": "x", "PASSPORT_CONFIG": "y"}
+    )
     assert unknown == ["PASSPORT_HOSPITAL"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a: [", "is not YAML at line"), ("- a", "not a mapping"), (None, "does not exist")]
+    ("text", "said"),
+    [("a: [", "is not YAML at line"), ("- a", "not a mapping"), (None, "does not exist")],
 )
 def test_an_unreadable_file_is_named(tmp_path: Path, text: str | None, said: str) -> None:
     file = tmp_path / "local.yaml"

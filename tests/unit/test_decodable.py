@@ -2,9 +2,9 @@
 
 import pytest
 
-from cdc.decodable import refuse, undecodable
+from cdc.schema import refuse, undecodable
+from openmrs.values import ColumnInfo
 from passport.errors import Fatal
-from passport.values import ColumnInfo
 
 KEY = ColumnInfo("obs_id", "int", "int(11)")
 
@@ -17,7 +17,10 @@ KEY = ColumnInfo("obs_id", "int", "int(11)")
         (ColumnInfo("uuid", "uuid", "uuid"), "type uuid"),
         (ColumnInfo("comments", "varchar", "varchar(9)", "gbk", 18), "character set gbk"),
         (ColumnInfo("status", "enum", "enum('a')", "cp1256", 1), "character set cp1256"),
-        (ColumnInfo("obs_datetime", "datetime", "datetime(3) /* mariadb-5.3 */", fsp=3), "MariaDB's old format"),
+        (
+            ColumnInfo("obs_datetime", "datetime", "datetime(3) /* mariadb-5.3 */", fsp=3),
+            "MariaDB's old format",
+        ),
         (ColumnInfo("obs_id", "varchar", "varchar(9)", "latin1", 9), "a key of type varchar"),
     ],
 )
@@ -36,5 +39,8 @@ def test_a_key_of_a_table_of_notices_is_an_integer() -> None:
 
 
 def test_other_columns_may_be_what_they_like() -> None:
-    lists = {"obs": [KEY, ColumnInfo("site_note", "vector", "vector(3)")], "site": [ColumnInfo("id", "uuid", "uuid")]}
+    lists = {
+        "obs": [KEY, ColumnInfo("site_note", "vector", "vector(3)")],
+        "site": [ColumnInfo("id", "uuid", "uuid")],
+    }
     refuse("kigali", lists)

@@ -17,12 +17,24 @@ from passport.configuration import load
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
-STAGES = ("passport", "cdc", "consumers", "reconcile", "portal")
+STAGES = (
+    "cli",
+    "passport",
+    "openmrs",
+    "cdc",
+    "consumers",
+    "destinations",
+    "reconcile",
+    "legacy_import",
+    "portal",
+)
 METRIC = re.compile(r"\b(passport_[a-z_]+)(?:\{([^}]*)\})?")
 
 
 def alerts() -> list[dict[str, str]]:
-    found: list[dict[str, str]] = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
+    found: list[dict[str, str]] = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text())[
+        "groups"
+    ][0]["rules"]
     return found
 
 
@@ -54,7 +66,12 @@ def test_an_expression_names_metrics_that_exist(expression: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, one in vars(metrics).items() if name.isupper()])
 def test_a_metric_is_counted_somewhere(name: str) -> None:
-    code = [path for stage in STAGES for path in (ROOT / stage).rglob("*.py") if path.name != "metrics.py"]
+    code = [
+        path
+        for stage in STAGES
+        for path in (ROOT / stage).rglob("*.py")
+        if path.name != "metrics.py"
+    ]
     assert any(re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")) for path in code)
 
 
@@ -67,15 +84,22 @@ def test_an_alert_says_what_to_type(rule: dict[str, dict[str, str]]) -> None:
 def test_the_picture_shows_the_dashboards_panels_and_queries() -> None:
     drawn = dashboard_picture.PICTURE.read_text(encoding="utf-8")
     shown = re.findall('data-title="([^"]*)" data-queries="([^"]*)"', drawn)
-    panels = [(one["title"], " ".join(dashboard_picture.queries(one))) for one in dashboard_picture.panels()]
-    assert [(unescape(title), unescape(queries)) for title, queries in shown] == panels, "python -m dev.dashboard_run"
+    panels = [
+        (one["title"], " ".join(dashboard_picture.queries(one)))
+        for one in dashboard_picture.panels()
+    ]
+    assert [(unescape(title), unescape(queries)) for title, queries in shown] == panels, (
+        "python -m dev.dashboard_run"
+    )
 
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 
 
 def compose_faults(compose: object) -> list[str]:
-    schema = json.loads((ROOT / "tests/schemas/compose/compose-spec.json").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (ROOT / "tests/schemas/compose/compose-spec.json").read_text(encoding="utf-8")
+    )
     return [str(fault) for fault in jsonschema_rs.validator_for(schema).iter_errors(compose)]
 
 
@@ -91,7 +115,9 @@ def test_compose_has_its_profiles_and_what_they_need() -> None:
     assert {name for name, of in profiles.items() if not of} == {"kafka", "mongo"}
     for name, one in services.items():
         for other in one.get("depends_on", ()):
-            assert profiles[other] <= profiles[name], f"{name} needs {other}, which its profile doesn't start"
+            assert profiles[other] <= profiles[name], (
+                f"{name} needs {other}, which its profile doesn't start"
+            )
         for mounted in (config["source"] for config in one.get("configs", ())):
             assert mounted in COMPOSE["configs"]
 
@@ -102,11 +128,17 @@ def test_composes_settings_are_settings(tmp_path: Path) -> None:
     settings, unknown = load(file)
     assert not unknown
     assert set(settings.hospitals) == {"kigali", "huye"}
-    roles = {" ".join(one["command"].split()[2:4]) for one in COMPOSE["services"].values() if "build" in one}
+    roles = {
+        " ".join(one["command"].split()[2:4])
+        for one in COMPOSE["services"].values()
+        if "build" in one
+    }
     assert roles == {"cdc run", "consume --destination", "reconcile --hospital", "portal"}
 
 
 def test_prometheus_in_compose_looks_at_every_role() -> None:
-    targets = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])["scrape_configs"][0]["static_configs"][0]
+    targets = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])["scrape_configs"][0][
+        "static_configs"
+    ][0]
     roles = {name for name, one in COMPOSE["services"].items() if "build" in one}
     assert {target.removesuffix(":8080") for target in targets["targets"]} == roles

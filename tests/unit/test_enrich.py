@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.enrich import EncounterFacts, Known, Provider, Staff, User, check, enrich, instant, number_text
+from consumers.enrich.obs import Known, check, enrich, number_text
+from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
+from openmrs.tables import OBS_COLUMNS
+from openmrs.wall_time import instant
 from passport.errors import Reject
 from passport.event import Row
-from passport.observation import Author, Concept, Encounter, Observation, Person, Place
-from passport.tables import OBS_COLUMNS
+from passport.facts import Author, Concept, Encounter, Observation, Person, Place
 
 PERSON = Person("kigali", 7, "p-7", "ok", "1199080012345678", "v")
 ANSWER = Concept(90, "c-90", "Malaria", "N/A", "Diagnosis", None, ("CIEL:116128",))
@@ -20,13 +22,27 @@ ANSWER = Concept(90, "c-90", "Malaria", "N/A", "Diagnosis", None, ("CIEL:116128"
 
 def a_row(**columns: Any) -> Row:
     row: Row = dict.fromkeys(OBS_COLUMNS)
-    row |= {"obs_id": 1, "person_id": 7, "concept_id": 5, "creator": 3, "voided": 0, "uuid": "o-1", "status": "FINAL"}
-    return row | {"obs_datetime": "2025-11-06T10:30:00", "date_created": "2025-11-06T11:00:00"} | columns
+    row |= {
+        "obs_id": 1,
+        "person_id": 7,
+        "concept_id": 5,
+        "creator": 3,
+        "voided": 0,
+        "uuid": "o-1",
+        "status": "FINAL",
+    }
+    return (
+        row
+        | {"obs_datetime": "2025-11-06T10:30:00", "date_created": "2025-11-06T11:00:00"}
+        | columns
+    )
 
 
 def known(datatype: str = "Numeric", **facts: Any) -> Known:
     question = Concept(5, "c-5", "Question", datatype, "Test", "kg", ())
-    whole = Known("kigali", "Africa/Kigali", persons={7: PERSON}, concepts={5: question, 90: ANSWER})
+    whole = Known(
+        "kigali", "Africa/Kigali", persons={7: PERSON}, concepts={5: question, 90: ANSWER}
+    )
     for name, value in facts.items():
         setattr(whole, name, value)
     return whole
@@ -59,19 +75,29 @@ def text(row: Row, facts: Known) -> tuple[str, str]:
         ("Coded", {"value_coded": 90, "value_drug": 9}, ("coded", "Malaria")),
         ("Date", {"value_datetime": "2025-11-06T00:00:00"}, ("date", "2025-11-06")),
         ("Time", {"value_datetime": "1970-01-01T10:30:00"}, ("time", "10:30:00")),
-        ("Datetime", {"value_datetime": "2025-11-06T10:30:00"}, ("datetime", "2025-11-06 10:30:00")),
+        (
+            "Datetime",
+            {"value_datetime": "2025-11-06T10:30:00"},
+            ("datetime", "2025-11-06 10:30:00"),
+        ),
         ("Boolean", {"value_boolean": 1}, ("boolean", "Yes")),
         ("Boolean", {"value_boolean": 0}, ("boolean", "No")),
         ("Complex", {"value_complex": "x-ray.png|1234.dat"}, ("complex", "x-ray.png")),
         ("Text", {"value_text": "fell | from a bicycle"}, ("text", "fell | from a bicycle")),
         ("Text", {"value_text": ""}, ("text", "")),
         ("N/A", {}, ("none", "")),
-        ("Numeric", {"value_numeric": 1.0, "value_text": "one", "value_coded": 90}, ("coded", "Malaria")),
+        (
+            "Numeric",
+            {"value_numeric": 1.0, "value_text": "one", "value_coded": 90},
+            ("coded", "Malaria"),
+        ),
         ("Numeric", {"value_numeric": 1.0, "value_text": "one"}, ("numeric", "1")),
     ],
 )
 def test_value_text(datatype: str, columns: dict[str, Any], expected: tuple[str, str]) -> None:
-    facts = known(datatype, coded_names={4: "Paludisme", 5: None}, drugs={2: "Coartem 20/120", 3: None})
+    facts = known(
+        datatype, coded_names={4: "Paludisme", 5: None}, drugs={2: "Coartem 20/120", 3: None}
+    )
     assert text(a_row(**columns), facts) == expected
 
 
@@ -109,8 +135,18 @@ STAFF = {
 }
 
 
-def encounter(*providers: int, location: int | None = None, visit_location: int | None = None) -> EncounterFacts:
-    one = Encounter(50, "e-50", "Consultation", "2025-11-06T10:00:00", datetime(2025, 11, 6, 8, tzinfo=UTC), "v", "OPD")
+def encounter(
+    *providers: int, location: int | None = None, visit_location: int | None = None
+) -> EncounterFacts:
+    one = Encounter(
+        50,
+        "e-50",
+        "Consultation",
+        "2025-11-06T10:00:00",
+        datetime(2025, 11, 6, 8, tzinfo=UTC),
+        "v",
+        "OPD",
+    )
     return EncounterFacts(one, 60, location, visit_location, providers)
 
 
@@ -143,16 +179,25 @@ def test_author_without_an_encounter_is_not_that_of_another_row() -> None:
     ("own", "encounters", "visits", "expected"),
     [(1, 2, 3, 1), (None, 2, 3, 2), (None, None, 3, 3), (None, None, None, None)],
 )
-def test_place(own: int | None, encounters: int | None, visits: int | None, expected: int | None) -> None:
+def test_place(
+    own: int | None, encounters: int | None, visits: int | None, expected: int | None
+) -> None:
     places = {one: Place(one, f"l-{one}", f"Ward {one}") for one in (1, 2, 3)}
-    facts = known(encounters={50: encounter(location=encounters, visit_location=visits)}, places=places)
+    facts = known(
+        encounters={50: encounter(location=encounters, visit_location=visits)}, places=places
+    )
     found = enriched(a_row(encounter_id=50, location_id=own), facts).place
     assert (found.location_id if found else None) == expected
 
 
 def test_deleted_row_has_its_person_only() -> None:
     gone = enrich(a_row(value_numeric=1.0), "v1", known(), deleted=True, origin="stream")
-    assert (gone.deleted, gone.person, gone.concept, gone.value.kind) == (True, PERSON, None, "none")
+    assert (gone.deleted, gone.person, gone.concept, gone.value.kind) == (
+        True,
+        PERSON,
+        None,
+        "none",
+    )
     assert gone.at == datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
 
 
@@ -161,8 +206,16 @@ def test_deleted_row_has_its_person_only() -> None:
     [
         ("2025-11-06T10:30:00", "Africa/Kigali", "2025-11-06T08:30:00+00:00"),
         ("2025-11-06T10:30:00", "America/New_York", "2025-11-06T15:30:00+00:00"),
-        ("2025-11-02T01:30:00", "America/New_York", "2025-11-02T05:30:00+00:00"),  # twice: the first one
-        ("2025-03-09T02:30:00", "America/New_York", "2025-03-09T07:30:00+00:00"),  # skipped: the offset before
+        (
+            "2025-11-02T01:30:00",
+            "America/New_York",
+            "2025-11-02T05:30:00+00:00",
+        ),  # twice: the first one
+        (
+            "2025-03-09T02:30:00",
+            "America/New_York",
+            "2025-03-09T07:30:00+00:00",
+        ),  # skipped: the offset before
         ("1927-01-01T00:00:00", "UTC", "1927-01-01T00:00:00+00:00"),
         ("2025-11-06T10:30:00.5", "UTC", "2025-11-06T10:30:00.500000+00:00"),
         ("0000-00-00T00:00:00", "UTC", None),
@@ -177,8 +230,19 @@ def test_instant(written: str, zone: str, expected: str | None) -> None:
 
 
 @given(
-    st.datetimes(min_value=datetime.fromisoformat("1971-01-01"), max_value=datetime.fromisoformat("2037-01-01")),
-    st.sampled_from(["Africa/Kigali", "America/New_York", "Europe/London", "Asia/Kathmandu", "Australia/Lord_Howe"]),
+    st.datetimes(
+        min_value=datetime.fromisoformat("1971-01-01"),
+        max_value=datetime.fromisoformat("2037-01-01"),
+    ),
+    st.sampled_from(
+        [
+            "Africa/Kigali",
+            "America/New_York",
+            "Europe/London",
+            "Asia/Kathmandu",
+            "Australia/Lord_Howe",
+        ]
+    ),
 )
 def test_instant_reads_back_as_written_or_was_skipped(written: datetime, zone: str) -> None:
     found = instant(written.isoformat(), zone)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumers.broker import Record
-from consumers.sinks.mongo.erasure import Traces
+from destinations.mongo.erasure import Traces
+from passport.kafka import Record
 
 UUID = "c0ffee00-1234-5678-9abc-def012345678"
 TRACES = Traces("kigali", frozenset({42}), {7: UUID})
@@ -14,7 +14,12 @@ TRACES = Traces("kigali", frozenset({42}), {7: UUID})
     [
         ("passport/0/5", "kigali", b'{"kind":"row","after":{"obs_id":1,"person_id":42,', True),
         ("passport/0/5", "kigali", b'{"before":{"person_id":42},"after":{"person_id":43}}', True),
-        ("passport/0/5", "kigali", b'{"kind":"notice","keys":[{"patient_id":41},{"patient_id":42}]}', True),
+        (
+            "passport/0/5",
+            "kigali",
+            b'{"kind":"notice","keys":[{"patient_id":41},{"patient_id":42}]}',
+            True,
+        ),
         ("passport/0/5", "kigali", b'{"person_id":420}', False),
         ("passport/0/5", "huye", b'{"person_id":42}', False),
         ("passport/0/5", "", b"cut off, " + UUID.encode(), True),

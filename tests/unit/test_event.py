@@ -67,11 +67,19 @@ def test_the_fast_way_writes_the_same_bytes() -> None:
         (compact(EXAMPLES[1] | {"keys": 7}), "malformed"),
         (compact(EXAMPLES[2] | {"keys": ["canary"]}), "malformed"),
         (compact({name: part for name, part in EXAMPLES[2].items() if name != "to"}), "malformed"),
-        (compact({name: part for name, part in EXAMPLES[0].items() if name != "before"}), "malformed"),
-        (compact(EXAMPLES[3] | {"source": EXAMPLES[3]["source"] | {"version": "canary"}}), "malformed"),
+        (
+            compact({name: part for name, part in EXAMPLES[0].items() if name != "before"}),
+            "malformed",
+        ),
+        (
+            compact(EXAMPLES[3] | {"source": EXAMPLES[3]["source"] | {"version": "canary"}}),
+            "malformed",
+        ),
     ],
 )
-def test_what_is_no_event_is_rejected_without_being_quoted(value: bytes | None, reason: str) -> None:
+def test_what_is_no_event_is_rejected_without_being_quoted(
+    value: bytes | None, reason: str
+) -> None:
     with pytest.raises(Reject) as raised:
         ChangeEvent.parse(value)
     assert raised.value.reason == reason

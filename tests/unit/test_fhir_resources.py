@@ -1,4 +1,6 @@
-"""Each kind of value as FHIR R4 has it, valid by the models of fhir.resources (R4B); nothing is guessed."""
+"""Each kind of value as FHIR R4 has it, valid by the models of fhir.resources (R4B); nothing is
+guessed.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +13,7 @@ from msgspec import structs
 
 from destinations.fhir.newest import Kept, changes, gone
 from destinations.fhir.resources import Held, Resource, held, resource, withdrawn
-from passport.observation import Concept, Observation, Value
+from passport.facts import Concept, Observation, Value
 from tests.observations import (
     CERTAINTY,
     CHIEF_COMPLAINT,
@@ -31,7 +33,11 @@ from tests.observations import (
     version,
 )
 
-MODELS = {"Observation": FhirObservation, "Condition": Condition, "MedicationStatement": MedicationStatement}
+MODELS = {
+    "Observation": FhirObservation,
+    "Condition": Condition,
+    "MedicationStatement": MedicationStatement,
+}
 PENICILLIN = concept(30, "Penicillin", "CIEL:81724", cls="Drug")
 YES = concept(31, "Oui", "CIEL:1065")
 AT = datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
@@ -49,7 +55,9 @@ def made(asked: Concept = PULSE, value: Value | None = None, **more: Any) -> Res
 
 def of(found: Resource) -> dict[str, Any]:
     """``value[x]``."""
-    return {name: value for name, value in found.items() if name.startswith(("value", "dataAbsent"))}
+    return {
+        name: value for name, value in found.items() if name.startswith(("value", "dataAbsent"))
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,10 @@ def of(found: Resource) -> dict[str, Any]:
         (Value("date", "2025-11-06", at=AT), {"valueDateTime": "2025-11-06"}),
         (Value("date", "2025-00-12"), {"valueString": "2025-00-12"}),
         (Value("time", "10:30:00", at=AT), {"valueTime": "10:30:00"}),
-        (Value("datetime", "2025-11-06 10:30:00", at=AT), {"valueDateTime": "2025-11-06T08:30:00Z"}),
+        (
+            Value("datetime", "2025-11-06 10:30:00", at=AT),
+            {"valueDateTime": "2025-11-06T08:30:00Z"},
+        ),
         (Value("datetime", "2025-03-30 02:30:00"), {"valueString": "2025-03-30 02:30:00"}),
         (Value("boolean", "Yes"), {"valueBoolean": True}),
         (Value("boolean", "No"), {"valueBoolean": False}),
@@ -81,7 +92,9 @@ def test_a_value_has_its_type(value: Value, expected: dict[str, Any]) -> None:
 
 
 def test_a_coded_value_has_the_codes_of_known_systems_and_its_text() -> None:
-    found = made(CHIEF_COMPLAINT, coded(concept(8, "Cough", "CIEL:143264", "LOCAL:7", "SNOMED CT:49727002")))
+    found = made(
+        CHIEF_COMPLAINT, coded(concept(8, "Cough", "CIEL:143264", "LOCAL:7", "SNOMED CT:49727002"))
+    )
     assert found["valueCodeableConcept"] == {
         "text": "Cough",
         "coding": [
@@ -109,10 +122,16 @@ def test_who_when_where_from() -> None:
     assert found["id"] == "kigali-5"
     assert found["identifier"] == [{"system": "urn:openmrs:kigali:obs", "value": "obs-5"}]
     assert found["subject"] == {"type": "Patient", "identifier": national}
-    assert found["encounter"]["identifier"] == {"system": "urn:openmrs:kigali:encounter", "value": "encounter-7"}
+    assert found["encounter"]["identifier"] == {
+        "system": "urn:openmrs:kigali:encounter",
+        "value": "encounter-7",
+    }
     assert (found["status"], found["effectiveDateTime"]) == ("preliminary", "2025-11-06T08:35:00Z")
     assert found["interpretation"][0]["coding"][0]["code"] == "HH"
-    assert (found["performer"], found["note"]) == ([{"display": "Jane Smith"}], [{"text": "check again"}])
+    assert (found["performer"], found["note"]) == (
+        [{"display": "Jane Smith"}],
+        [{"text": "check again"}],
+    )
 
 
 def test_nobody_is_no_performer_and_a_time_that_is_none_leaves_the_day() -> None:
@@ -134,7 +153,10 @@ def test_a_day_that_is_none_is_left_out(asked: Concept, value: Value) -> None:
 
 def test_somebody_without_a_national_id_is_known_by_the_hospitals_uuid() -> None:
     found = made(who=person(4, None))
-    assert found["subject"]["identifier"] == {"system": "urn:openmrs:kigali:person", "value": "person-4"}
+    assert found["subject"]["identifier"] == {
+        "system": "urn:openmrs:kigali:person",
+        "value": "person-4",
+    }
 
 
 FAMILY = concept(40, "Family history of", "CIEL:160592", cls="Question")
@@ -157,7 +179,9 @@ ALLERGY = concept(41, "Allergy to drug", cls="Question")
         (UNKNOWN, text("blue"), "Observation"),
     ],
 )
-def test_only_what_the_patient_has_or_takes_says_so(asked: Concept, value: Value, type_: str) -> None:
+def test_only_what_the_patient_has_or_takes_says_so(
+    asked: Concept, value: Value, type_: str
+) -> None:
     assert made(asked, value)["resourceType"] == type_
 
 
@@ -174,7 +198,9 @@ def test_a_resource_says_which_row_it_is() -> None:
     assert held(made()) == Held("Observation", 5, "obs-5", 1, version(10), live=True)
 
 
-def written(batch: list[Observation], rows: list[Held], kept: Kept = KEPT) -> list[tuple[str, bool]]:
+def written(
+    batch: list[Observation], rows: list[Held], kept: Kept = KEPT
+) -> list[tuple[str, bool]]:
     """(type, whether live) of what a batch of obs 5 writes."""
     found = [held(valid(one)) for _, one in changes(batch, {5: rows}, kept).resources]
     return [(one.type, one.live) for one in found]
@@ -195,9 +221,9 @@ def test_an_older_version_changes_nothing() -> None:
 def test_what_is_gone_leaves_its_mark_though_nothing_was_there() -> None:
     assert written([obs(5, 10, voided=True)], []) == [("Observation", False)]
     assert written([obs(5, 10, deleted=True)], []) == [("Observation", False)]
-    assert written([obs(5, 20, deleted=True)], [Held("Condition", 5, "obs-5", 1, version(10), live=True)]) == [
-        ("Condition", False)
-    ]
+    assert written(
+        [obs(5, 20, deleted=True)], [Held("Condition", 5, "obs-5", 1, version(10), live=True)]
+    ) == [("Condition", False)]
 
 
 def test_only_people_whose_id_is_sure_unless_all_are_wanted() -> None:

@@ -6,12 +6,25 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from passport.cli import app
+from cli import app
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     file
-    for place in ("passport", "cdc", "consumers", "reconcile", "README.md", "docs", "deploy")
+    for place in (
+        "cli",
+        "passport",
+        "openmrs",
+        "cdc",
+        "consumers",
+        "destinations",
+        "reconcile",
+        "legacy_import",
+        "portal",
+        "README.md",
+        "docs",
+        "deploy",
+    )
     for file in ([ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*"))
     if file.suffix in (".py", ".md", ".yaml") and file.name != "command-line.md"
 )
@@ -28,7 +41,9 @@ def commands(text: str) -> set[str]:
     """The commands that quoted or coded text names."""
     found = set()
     for line in text.splitlines():
-        if "import" not in line and ("hint" in line or "`" in line or '"' in line or line.startswith("    ")):
+        if "import" not in line and (
+            "hint" in line or "`" in line or '"' in line or line.startswith("    ")
+        ):
             found |= {match.group(1) for match in COMMAND.finditer(line)}
     return found
 
@@ -37,7 +52,9 @@ def test_there_are_verbs_to_compare_with() -> None:
     assert {"check", "cdc run", "verify", "backfill", "dead-letters list"} <= VERBS
 
 
-@pytest.mark.parametrize("hint", sorted({c for file in SOURCES for c in commands(file.read_text(encoding="utf-8"))}))
+@pytest.mark.parametrize(
+    "hint", sorted({c for file in SOURCES for c in commands(file.read_text(encoding="utf-8"))})
+)
 def test_a_named_command_exists(hint: str) -> None:
     first, _, second = hint.partition(" ")
     assert first in VERBS or f"{first} {second}" in VERBS, hint

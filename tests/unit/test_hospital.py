@@ -7,7 +7,15 @@ from random import Random
 
 from dev.hospital.dictionary import CLASSES, CONCEPTS, DATATYPES, DRUGS, Dictionary, concept_uuid
 from dev.hospital.forms import FORMS, Draft, fill
-from dev.hospital.people import NATIONAL_ID_TYPE, Identifier, citizen, dashed, identifiers, national_id, spaced
+from dev.hospital.people import (
+    NATIONAL_ID_TYPE,
+    Identifier,
+    citizen,
+    dashed,
+    identifiers,
+    national_id,
+    spaced,
+)
 from dev.hospital.registration import documents
 from dev.hospital.seed import NOW, statements
 
@@ -66,7 +74,10 @@ def test_identifiers_have_every_oddity() -> None:
 
 def test_a_patient_has_one_preferred_identifier_at_least() -> None:
     for index in range(1, 301):
-        assert any(one.preferred and not one.voided for one in identifiers(index, citizen(index), citizen(10)))
+        assert any(
+            one.preferred and not one.voided
+            for one in identifiers(index, citizen(index), citizen(10))
+        )
 
 
 def test_ciel_concepts_have_their_real_uuids() -> None:
@@ -117,7 +128,10 @@ def test_a_draft_is_filled_with_the_ids_of_its_database() -> None:
 
 def test_what_a_database_lacks_is_left_out() -> None:
     bare = Dictionary(concepts={"1442": 1, "160856": 2}, names={}, drugs={}, true=None, false=None)
-    group = Draft("1442", members=(Draft("1282", {"coded": "71160"}), Draft("160856", {"value_text": "1 tablet"})))
+    group = Draft(
+        "1442",
+        members=(Draft("1282", {"coded": "71160"}), Draft("160856", {"value_text": "1 tablet"})),
+    )
     filled = fill(group, bare, Random(1))
     assert filled is not None
     assert [member.columns["concept_id"] for member in filled.members] == [2]

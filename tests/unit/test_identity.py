@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.identity import Holders, PersonFacts, digits, stated
+from openmrs.identity import Holders, PersonFacts, digits, stated
 
 ID, OTHER = "1199080012345678", "1199080087654321"
 
 
-def facts(*identifiers: tuple[str, bool], patient: bool = True, voided: bool = False) -> PersonFacts:
+def facts(
+    *identifiers: tuple[str, bool], patient: bool = True, voided: bool = False
+) -> PersonFacts:
     return PersonFacts("u", patient, voided, identifiers)
 
 
@@ -44,7 +46,9 @@ def test_an_id_that_another_holds_is_ambiguous() -> None:
     assert stated(7, facts((ID, False)), holders) == ("ambiguous", None)
 
 
-@pytest.mark.parametrize("typed", ["1-1990-8001234-5-678", " 1199080012345678\t", "ID 1199080012345678"])
+@pytest.mark.parametrize(
+    "typed", ["1-1990-8001234-5-678", " 1199080012345678\t", "ID 1199080012345678"]
+)
 def test_digits_as_typed(typed: str) -> None:
     assert digits(typed) == "1199080012345678"
 
@@ -82,15 +86,21 @@ def test_holders_are_as_a_plain_scan_says(changes: list[tuple[int, set[str]]]) -
 
 
 @given(st.dictionaries(PATIENTS, IDS), st.dictionaries(PATIENTS, IDS))
-def test_reload_names_whoever_changed_and_who_shares(before: dict[int, set[str]], after: dict[int, set[str]]) -> None:
+def test_reload_names_whoever_changed_and_who_shares(
+    before: dict[int, set[str]], after: dict[int, set[str]]
+) -> None:
     holders = Holders()
     for patient, ids in before.items():
         holders.replace(patient, ids)
     named = holders.reload(after)
     clean = [{who: ids - {"short"} for who, ids in one.items()} for one in (before, after)]
-    changed = {who for who in {*before, *after} if clean[0].get(who, set()) != clean[1].get(who, set())}
+    changed = {
+        who for who in {*before, *after} if clean[0].get(who, set()) != clean[1].get(who, set())
+    }
     assert changed <= named
-    touched = {one for who in changed for one in clean[0].get(who, set()) ^ clean[1].get(who, set())}
+    touched = {
+        one for who in changed for one in clean[0].get(who, set()) ^ clean[1].get(who, set())
+    }
     assert {who for who, ids in clean[1].items() if ids & touched} <= named
     for one in (ID, OTHER, "1111111111"):
         assert set(holders.of(one)) == {who for who, ids in after.items() if one in ids}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from consumers.sinks import KeyRange, Progress
-from consumers.sinks.jsonl import JsonLines
+from destinations.jsonl import JsonLines
 from passport.errors import NotReady
-from passport.observation import Author, Observation, Person, PersonState, Value
+from passport.facts import Author, Observation, Person, PersonState, Value
+from passport.sink import KeyRange, Progress
 
 
 def one(obs_id: int, state: PersonState = "ok", person_id: int = 7) -> Observation:
@@ -17,11 +17,16 @@ def one(obs_id: int, state: PersonState = "ok", person_id: int = 7) -> Observati
     person = Person("kigali", person_id, "p", state, None, "v1")
     row = {"obs_id": obs_id, "person_id": person_id, "uuid": f"o-{obs_id}", "voided": 0}
     value, nobody = Value("none", ""), Author("OpenMRS", "none", None)
-    return Observation("kigali", "v1", row, False, person, None, value, nobody, None, None, at, None)
+    return Observation(
+        "kigali", "v1", row, False, person, None, value, nobody, None, None, at, None
+    )
 
 
 def ids(path: Path) -> list[int]:
-    return [line["observation"]["row"]["obs_id"] for line in map(json.loads, path.read_text().splitlines())]
+    return [
+        line["observation"]["row"]["obs_id"]
+        for line in map(json.loads, path.read_text().splitlines())
+    ]
 
 
 def test_instants_are_utc_with_z(tmp_path: Path) -> None:

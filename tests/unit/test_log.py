@@ -27,7 +27,9 @@ def _as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("client", [*log.LOUD, "pymongo.command", "pymysql", "anything"])
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_no_client_gets_a_word_in(capsys: pytest.CaptureFixture[str], client: str, form: str) -> None:
+def test_no_client_gets_a_word_in(
+    capsys: pytest.CaptureFixture[str], client: str, form: str
+) -> None:
     """Every logger on, at DEBUG; the control is the same logger with an ordinary handler."""
     log.configure(Logs(level="DEBUG", format=form))  # type: ignore[arg-type]
     logger = logging.getLogger(client)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from consumers.names import concept_name
+from openmrs.lookup_queries import concept_name
 
 
 def a_name(
@@ -34,7 +34,10 @@ NAMES = [
         (("fr", "en"), "Paludisme"),
         (("en_GB",), "Malaria"),
         (("en",), "malaria, confirmed"),
-        (("en_US", "fr"), "malaria, confirmed"),  # the language of the first comes before the second
+        (
+            ("en_US", "fr"),
+            "malaria, confirmed",
+        ),  # the language of the first comes before the second
         (("sw", "fr"), "Paludisme"),
         (("rw",), "Malariya"),
         (("sw",), "malaria, confirmed"),  # any: the preferred one

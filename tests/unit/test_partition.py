@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from consumers.broker import Record
 from consumers.partition import Partition, parsed
+from openmrs.tables import OBS_COLUMNS
 from passport.event import ChangeEvent, EventSource, Kind
+from passport.kafka import Record
 from passport.settings import Consumer, Hospital
-from passport.tables import OBS_COLUMNS
 from passport.version import LOWEST
 
 HOSPITAL = Hospital.model_validate(
@@ -22,10 +22,25 @@ HOSPITAL = Hospital.model_validate(
 )
 
 
-def a_record(offset: int, *, last: bool = True, kind: Kind = "row", hospital: str = "kigali", **columns: Any) -> Record:
-    row = dict.fromkeys(OBS_COLUMNS) | {"obs_id": offset, "person_id": 7, "concept_id": 5, "creator": 3, "voided": 0}
-    row |= {"uuid": "u", "obs_datetime": "2025-11-06T10:30:00", "date_created": "2025-11-06T10:30:00", **columns}
-    source = EventSource(hospital, "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, LOWEST, "binlog")
+def a_record(
+    offset: int, *, last: bool = True, kind: Kind = "row", hospital: str = "kigali", **columns: Any
+) -> Record:
+    row = dict.fromkeys(OBS_COLUMNS) | {
+        "obs_id": offset,
+        "person_id": 7,
+        "concept_id": 5,
+        "creator": 3,
+        "voided": 0,
+    }
+    row |= {
+        "uuid": "u",
+        "obs_datetime": "2025-11-06T10:30:00",
+        "date_created": "2025-11-06T10:30:00",
+        **columns,
+    }
+    source = EventSource(
+        hospital, "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, LOWEST, "binlog"
+    )
     event = ChangeEvent(kind, source, 1, "c", None, row if kind == "row" else None, "t", last)
     return Record(0, offset, b"kigali", event.encode(), ())
 
@@ -54,12 +69,21 @@ def test_a_transaction_whose_rest_does_not_come_is_not_waited_for(partition: Par
 
 
 def test_a_transaction_larger_than_a_batch_goes_in_pieces(partition: Partition) -> None:
-    partition.receive([a_record(0), *[a_record(offset, last=False) for offset in range(1, 25)], a_record(25)])
-    assert [offsets(partition) for _ in range(4)] == [[0], [*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
+    partition.receive(
+        [a_record(0), *[a_record(offset, last=False) for offset in range(1, 25)], a_record(25)]
+    )
+    assert [offsets(partition) for _ in range(4)] == [
+        [0],
+        [*range(1, 11)],
+        [*range(11, 21)],
+        [*range(21, 26)],
+    ]
 
 
 def test_heartbeats_and_rejected_records_end_a_batch(partition: Partition) -> None:
-    partition.receive([a_record(0, last=False), Record(0, 1, None, b"{", ()), a_record(2, last=False)])
+    partition.receive(
+        [a_record(0, last=False), Record(0, 1, None, b"{", ()), a_record(2, last=False)]
+    )
     assert offsets(partition) == [0, 1]
 
 

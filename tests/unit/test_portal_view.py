@@ -18,8 +18,16 @@ ROOT = Path(__file__).parents[2] / "portal"
 EN, FR = Words("en"), Words("fr")
 
 
-def record(type_: str = "test", origin: dict[str, Any] | None = None, **data: Any) -> dict[str, Any]:
-    return {"_id": "r", "type": type_, "data": data, "openmrsData": origin or {}, "author": "A. Author"}
+def record(
+    type_: str = "test", origin: dict[str, Any] | None = None, **data: Any
+) -> dict[str, Any]:
+    return {
+        "_id": "r",
+        "type": type_,
+        "data": data,
+        "openmrsData": origin or {},
+        "author": "A. Author",
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,8 +49,14 @@ def test_the_browsers_language(header: str, language: str) -> None:
 
 
 def test_a_visit_that_is_a_date_says_which() -> None:
-    planned = item(record("visit", name="Return visit date", reason="2025-10-30", details="2025-10-30"), EN)
-    assert (planned.title, planned.value, planned.details) == ("Return visit date", "30 October 2025", [])
+    planned = item(
+        record("visit", name="Return visit date", reason="2025-10-30", details="2025-10-30"), EN
+    )
+    assert (planned.title, planned.value, planned.details) == (
+        "Return visit date",
+        "30 October 2025",
+        [],
+    )
     said = sentence(record("visit", name="Return visit date", reason="2025-10-30"), "A. Author", FR)
     assert said == "Return visit date: 30 octobre 2025 - vu par A. Author à un hôpital inconnu"
 
@@ -51,16 +65,19 @@ def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
     for key, texts in catalogue().items():
         assert set(texts) == set(LANGUAGES), key
         blanks = {
-            language: {name for _, name, _, _ in Formatter().parse(text) if name} for language, text in texts.items()
+            language: {name for _, name, _, _ in Formatter().parse(text) if name}
+            for language, text in texts.items()
         }
         assert len(set(map(frozenset, blanks.values()))) == 1, key
 
 
 def test_every_text_that_is_asked_for_exists_and_every_text_is_asked_for() -> None:
-    sources = "\n".join(path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("templates/*.html")])
-    asked = set(re.findall(r"(?:words|self|said|_WORDS)\(\"(\w+)\"", sources))
+    sources = "\n".join(
+        path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("templates/*.html")]
+    )
+    asked = set(re.findall(r"(?:words|self|said|_WORDS)\(\s*\"(\w+)\"", sources))
     asked |= set(re.findall(r"(?:words|self|said|_WORDS)\('(\w+)'", sources))
-    begun = set(re.findall(r"words\(f?\"(\w+_)[\"{]", sources)) | {"error_", "flag_", "label_"}
+    begun = set(re.findall(r"words\(\s*f?\"(\w+_)[\"{]", sources)) | {"error_", "flag_", "label_"}
     begun |= {key for key in asked if key.endswith("_")}
     asked |= {"nothing_between", "nothing"}  # chosen in the template
     assert asked - begun <= set(catalogue())
@@ -84,7 +101,10 @@ def test_dates(written: str | None, en: str, fr: str, time: str) -> None:
 
 
 def test_an_instant_is_told_in_the_hospitals_zone() -> None:
-    assert EN.moment(datetime(2025, 11, 6, 22, 30, tzinfo=UTC), "Africa/Kigali") == "7 November 2025, 00:30"
+    assert (
+        EN.moment(datetime(2025, 11, 6, 22, 30, tzinfo=UTC), "Africa/Kigali")
+        == "7 November 2025, 00:30"
+    )
     assert FR.moment(datetime.now(UTC), "Africa/Kigali").startswith("aujourd’hui, ")
 
 
@@ -115,7 +135,9 @@ def test_units(result: str, en: str, fr: str) -> None:
 )
 def test_flags(interpretation: str | None, status: str | None, flag: str, level: str) -> None:
     origin = {"interpretation": interpretation} if interpretation else {}
-    shown = item(record(origin=origin, testName="Sodium", result="140 mmol/L", testStatus=status), EN)
+    shown = item(
+        record(origin=origin, testName="Sodium", result="140 mmol/L", testStatus=status), EN
+    )
     assert (shown.flag, shown.level) == (flag, level)
 
 
@@ -129,12 +151,22 @@ def test_a_record_of_which_next_to_nothing_is_known_can_be_read(type_: str, lang
 
 
 def test_only_numbers_in_the_latest_units_are_drawn() -> None:
-    results = [("2025-05-01", "71 kg"), ("2025-04-01", "70.5 kg"), ("2025-03-01", "refused"), ("2025-02-01", "155 lb")]
-    found = [item(record(testName="Weight", result=result, date=day), EN) for day, result in results]
+    results = [
+        ("2025-05-01", "71 kg"),
+        ("2025-04-01", "70.5 kg"),
+        ("2025-03-01", "refused"),
+        ("2025-02-01", "155 lb"),
+    ]
+    found = [
+        item(record(testName="Weight", result=result, date=day), EN) for day, result in results
+    ]
     (weight,) = series(found, EN)
     assert weight.chart is not None
     assert len(weight.chart.points) == 2
-    assert weight.chart.label == "Weight: 2 results from 1 April 2025 to 1 May 2025, between 70.5 kg and 71 kg"
+    assert (
+        weight.chart.label
+        == "Weight: 2 results from 1 April 2025 to 1 May 2025, between 70.5 kg and 71 kg"
+    )
     assert series(found[2:3], EN)[0].chart is None
 
 
@@ -143,11 +175,16 @@ def test_a_chart_stays_in_its_frame() -> None:
     for values in ([(at, 1.0), (at, 1.0)], [(at, -5.0), (at.replace(year=2024), 1e11)]):
         drawn = chart.drawn(values, first="", last="", low="", high="", label="")
         assert all(0 <= x <= chart.WIDTH and 0 <= y <= chart.HEIGHT for x, y in drawn.points)
-    assert chart.line([0, 0]).endswith(f",{chart.HEIGHT - chart.EDGE}.0"), "nothing is at the bottom"
+    assert chart.line([0, 0]).endswith(f",{chart.HEIGHT - chart.EDGE}.0"), (
+        "nothing is at the bottom"
+    )
 
 
 def test_what_was_written_in_one_encounter_is_one_visit() -> None:
-    origins = [{"hospitalId": "a", "encounterUuid": "e"}, {"hospitalId": "b", "encounterUuid": "e"}] * 2 + [{}]
+    origins = [
+        {"hospitalId": "a", "encounterUuid": "e"},
+        {"hospitalId": "b", "encounterUuid": "e"},
+    ] * 2 + [{}]
     found = [item(record(origin=origin) | {"_id": str(n)}, EN) for n, origin in enumerate(origins)]
     assert [len(one) for one in by_visit(found)] == [2, 2, 1]
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.checkpoint import Checkpoint, Mark
-from cdc.position import Saved, Snapshot, highest
-from passport.values import ColumnInfo
+from cdc.positions import Saved, Snapshot, highest
+from openmrs.values import ColumnInfo
 from passport.version import Position
 
 SAVED = Saved(
@@ -20,7 +20,10 @@ SAVED = Saved(
     position=Position("binlog.000009", 4_300_000_000),
     gtid_set="0-7-99",
     columns={
-        "obs": [ColumnInfo("obs_id", "int", "int(11)"), ColumnInfo("value_text", "text", "text", "utf8mb4", 65535)]
+        "obs": [
+            ColumnInfo("obs_id", "int", "int(11)"),
+            ColumnInfo("value_text", "text", "text", "utf8mb4", 65535),
+        ]
     },
     snapshot=Snapshot(2, "running", 4_000),
     ts_ms=1_700_000_000_123,
@@ -29,7 +32,9 @@ SAVED = Saved(
 
 def test_a_saved_position_is_read_as_it_was_written() -> None:
     assert Saved.parse(SAVED.encode()) == SAVED
-    polling = replace(SAVED, snapshot=None, capture="polling", run=4, state={"obs": [1, 2]}, columns={})
+    polling = replace(
+        SAVED, snapshot=None, capture="polling", run=4, state={"obs": [1, 2]}, columns={}
+    )
     assert Saved.parse(polling.encode()) == polling
 
 
@@ -37,7 +42,9 @@ def test_what_a_later_release_added_to_a_position_is_left_out() -> None:
     assert Saved.parse(SAVED.encode().replace(b'{"v":1', b'{"v":1,"later":[1]')) == SAVED
 
 
-@pytest.mark.parametrize("value", [b"", b"{}", b"[]", b'{"v": 2}', b'{"v": 1}', b'{"v": 1, "position": []}', b"\xff"])
+@pytest.mark.parametrize(
+    "value", [b"", b"{}", b"[]", b'{"v": 2}', b'{"v": 1}', b'{"v": 1, "position": []}', b"\xff"]
+)
 def test_what_is_no_position_is_refused(value: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # json has its own words
         Saved.parse(value)

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from consumers.sinks.mongo import changes, mirror, records
-from consumers.sinks.mongo.placeholders import display_name, unknown_password
-from consumers.sinks.mongo.rules import load, parse
+from destinations.mongo import mirror
+from destinations.mongo import record_update as changes
+from destinations.mongo.placeholder_accounts import display_name, unknown_password
+from destinations.mongo.projection import records
+from destinations.mongo.projection.mapping import load, parse
 from passport.errors import Reject
-from passport.observation import Author, Observation, Value
+from passport.facts import Author, Observation, Value
 from tests import observations as make
 from tests.observations import HOSPITAL, obs
 
@@ -34,7 +36,9 @@ def shown(rows: Sequence[Observation], mapping: Any = MAPPING) -> list[Document]
         patient_id=PATIENT,
         created_by=lambda author: f"user of {author['key']}",
     )
-    return sorted((one.document for one in found), key=lambda record: int(record["openmrsData"]["obsId"]))
+    return sorted(
+        (one.document for one in found), key=lambda record: int(record["openmrsData"]["obsId"])
+    )
 
 
 def anchors(rows: Sequence[Observation]) -> list[int]:
@@ -42,7 +46,9 @@ def anchors(rows: Sequence[Observation]) -> list[int]:
 
 
 def unmapped(rows: Sequence[Observation]) -> list[int]:
-    return sorted(row["obsId"] for row in records.unmapped([mirror.document(row) for row in rows], MAPPING))
+    return sorted(
+        row["obsId"] for row in records.unmapped([mirror.document(row) for row in rows], MAPPING)
+    )
 
 
 def header(obs_id: int = 3, **more: Any) -> Observation:
@@ -58,7 +64,9 @@ def certainty(obs_id: int = 5, group: int | None = 3, **more: Any) -> Observatio
 
 
 def test_every_field_of_a_test() -> None:
-    [record] = shown([obs(1, 10, interpretation="CRITICALLY_HIGH", comments="at rest", status="AMENDED")])
+    [record] = shown(
+        [obs(1, 10, interpretation="CRITICALLY_HIGH", comments="at rest", status="AMENDED")]
+    )
     assert record == {
         "patientId": PATIENT,
         "type": "test",
@@ -131,7 +139,14 @@ def test_every_field_of_a_medication() -> None:
     ]
     [record] = shown([construct, *members])
     own = ("medicationName", "details", "dosage", "description", "startDate", "prescribedBy")
-    values = ("Artemether 20 mg", "Artemether 20 mg", "1.5 mg", "3 days", "2025-11-07", "Jane Smith")
+    values = (
+        "Artemether 20 mg",
+        "Artemether 20 mg",
+        "1.5 mg",
+        "3 days",
+        "2025-11-07",
+        "Jane Smith",
+    )
     assert tuple(record["data"][name] for name in own) == values
     assert not {"frequency", "endDate", "medicationStatus", "notes"} & record["data"].keys()
     [alone] = shown([obs(2, 10, make.DRUG_ORDER, Value("drug", "Artemether 20 mg"))])
@@ -141,8 +156,15 @@ def test_every_field_of_a_medication() -> None:
 def test_every_field_of_a_visit() -> None:
     [record] = shown([obs(1, 10, make.CHIEF_COMPLAINT, make.text("cough"))])
     own = ("date", "visitDate", "reason", "details")
-    assert [record["data"][name] for name in own] == ["2025-11-06T10:15:00", "2025-11-06T10:15:00", "cough", "cough"]
-    [without] = shown([replace(obs(1, 10, make.CHIEF_COMPLAINT, make.text("cough")), encounter=None)])
+    assert [record["data"][name] for name in own] == [
+        "2025-11-06T10:15:00",
+        "2025-11-06T10:15:00",
+        "cough",
+        "cough",
+    ]
+    [without] = shown(
+        [replace(obs(1, 10, make.CHIEF_COMPLAINT, make.text("cough")), encounter=None)]
+    )
     assert without["data"]["visitDate"] == "2025-11-06T10:31:00"
 
 
@@ -176,12 +198,22 @@ def test_value_types(kind: Any, type_: str) -> None:
 
 
 def test_the_id_is_that_of_the_first_version() -> None:
-    versions = [obs(1, 10, voided=True), obs(2, 11, voided=True, previous_version=1), obs(3, 12, previous_version=2)]
+    versions = [
+        obs(1, 10, voided=True),
+        obs(2, 11, voided=True, previous_version=1),
+        obs(3, 12, previous_version=2),
+    ]
     key = ObjectId(sha256(b"kigali/obs-1").digest()[:12])
     for kept in (versions, [replace(versions[0], deleted=True), *versions[1:]]):
-        found = records.projected([mirror.document(row) for row in kept], MAPPING, HOSPITAL, "K", PATIENT, str)
-        assert [(one.id, one.created) for one in found] == [(key, datetime(2025, 11, 6, 8, 31, tzinfo=UTC))]
-    archived = records.projected([mirror.document(versions[2])], MAPPING, HOSPITAL, "K", PATIENT, str)
+        found = records.projected(
+            [mirror.document(row) for row in kept], MAPPING, HOSPITAL, "K", PATIENT, str
+        )
+        assert [(one.id, one.created) for one in found] == [
+            (key, datetime(2025, 11, 6, 8, 31, tzinfo=UTC))
+        ]
+    archived = records.projected(
+        [mirror.document(versions[2])], MAPPING, HOSPITAL, "K", PATIENT, str
+    )
     assert archived[0].id == ObjectId(sha256(b"kigali/obs-3").digest()[:12])
 
 
@@ -193,18 +225,27 @@ def test_a_row_with_a_live_successor_is_not_shown() -> None:
 
 
 def test_of_two_successors_the_higher_shows() -> None:
-    assert anchors([obs(1, 10, voided=True), obs(3, 10, previous_version=1), obs(2, 10, previous_version=1)]) == [3]
+    assert anchors(
+        [obs(1, 10, voided=True), obs(3, 10, previous_version=1), obs(2, 10, previous_version=1)]
+    ) == [3]
 
 
 def test_rows_that_name_each_other_end() -> None:
     groups = [obs(1, 10, obs_group_id=2), obs(2, 10, obs_group_id=1), obs(3, 10, obs_group_id=3)]
     assert anchors(groups) == [1, 2, 3]
-    versions = [obs(1, 10, previous_version=2), obs(2, 10, previous_version=1), obs(3, 10, previous_version=2)]
+    versions = [
+        obs(1, 10, previous_version=2),
+        obs(2, 10, previous_version=1),
+        obs(3, 10, previous_version=2),
+    ]
     assert anchors(versions) == [3]
 
 
 def test_a_long_chain_of_edits() -> None:
-    chain = [obs(1, 10), *(obs(number, 10, previous_version=number - 1) for number in range(2, 3_001))]
+    chain = [
+        obs(1, 10),
+        *(obs(number, 10, previous_version=number - 1) for number in range(2, 3_001)),
+    ]
     assert anchors(chain) == [3_000]
 
 
@@ -226,7 +267,9 @@ def test_a_member_that_fits_nothing_stands_alone() -> None:
 
 
 def test_members_of_a_voided_header_stand_alone() -> None:
-    assert anchors([header(voided=True), malaria(), obs(5, 10, make.UNKNOWN, make.text("x"), obs_group_id=3)]) == [4]
+    assert anchors(
+        [header(voided=True), malaria(), obs(5, 10, make.UNKNOWN, make.text("x"), obs_group_id=3)]
+    ) == [4]
 
 
 def test_several_values_are_joined_by_obs_id() -> None:
@@ -239,19 +282,29 @@ def test_several_values_are_joined_by_obs_id() -> None:
 def test_a_header_in_a_group_keeps_its_own() -> None:
     inner = header(6, obs_group_id=3)
     rows = [header(), malaria(), inner, malaria(7, 6), certainty(8, 6)]
-    assert [record["openmrsData"]["memberUuids"] for record in shown(rows)] == [["obs-4"], ["obs-7", "obs-8"]]
+    assert [record["openmrsData"]["memberUuids"] for record in shown(rows)] == [
+        ["obs-4"],
+        ["obs-7", "obs-8"],
+    ]
 
 
 def test_members_are_reached_through_other_rows() -> None:
     between = obs(6, 10, make.UNKNOWN, make.NO_VALUE, obs_group_id=3)
     assert anchors([header(), between, malaria(4, 6)]) == [3]
-    assert anchors([header(), replace(between, row={**between.row, "voided": 1}), malaria(4, 6)]) == [4]
+    assert anchors(
+        [header(), replace(between, row={**between.row, "voided": 1}), malaria(4, 6)]
+    ) == [4]
 
 
 def test_a_panel_is_named_by_its_tests() -> None:
     rows = [obs(1, 10, make.PANEL, make.NO_VALUE), obs(2, 10, obs_group_id=1)]
     assert shown(rows)[0]["data"]["description"] == "Blood count"
-    assert "description" not in shown([obs(1, 10, make.UNKNOWN, make.NO_VALUE), obs(2, 10, obs_group_id=1)])[0]["data"]
+    assert (
+        "description"
+        not in shown([obs(1, 10, make.UNKNOWN, make.NO_VALUE), obs(2, 10, obs_group_id=1)])[0][
+            "data"
+        ]
+    )
 
 
 def test_what_no_rule_knows_is_unmapped() -> None:
@@ -271,11 +324,23 @@ def test_a_header_without_an_author_is_signed_by_its_first_member() -> None:
 
 
 def test_a_group_of_tests_states_units() -> None:
-    group = {"name": "g", "type": "test", "header": {"names": ["Blood count"]}, "value": {"names": ["Pulse"]}}
+    group = {
+        "name": "g",
+        "type": "test",
+        "header": {"names": ["Blood count"]},
+        "value": {"names": ["Pulse"]},
+    }
     mapping = parse({"version": 1, "groups": [group]})
-    rows = [obs(1, 10, make.PANEL, make.NO_VALUE), obs(2, 10, obs_group_id=1), obs(3, 10, obs_group_id=1)]
+    rows = [
+        obs(1, 10, make.PANEL, make.NO_VALUE),
+        obs(2, 10, obs_group_id=1),
+        obs(3, 10, obs_group_id=1),
+    ]
     [record] = shown(rows, mapping)
-    assert (record["data"]["details"], record["data"]["result"]) == ("72; 72", "72 beats/min; 72 beats/min")
+    assert (record["data"]["details"], record["data"]["result"]) == (
+        "72; 72",
+        "72 beats/min; 72 beats/min",
+    )
 
 
 STORY = [
@@ -302,8 +367,12 @@ def test_every_live_value_is_in_one_record_or_unmapped(kept: set[int]) -> None:
     told = [record["openmrsData"] for record in shown(rows)]
     members = [uuid for one in told for uuid in one.get("memberUuids", [one["obsUuid"]])]
     replaced = {row.row["previous_version"] for row in rows if row.live}
-    live = [row for row in rows if row.live and row.obs_id not in replaced and row.value.kind != "none"]
-    assert sorted(members + [f"obs-{number}" for number in unmapped(rows)]) == sorted(row.uuid for row in live)
+    live = [
+        row for row in rows if row.live and row.obs_id not in replaced and row.value.kind != "none"
+    ]
+    assert sorted(members + [f"obs-{number}" for number in unmapped(rows)]) == sorted(
+        row.uuid for row in live
+    )
 
 
 # --- mirror ---
@@ -314,7 +383,9 @@ def test_a_tombstone_has_no_values() -> None:
     assert "secret" not in repr(gone)
     assert "obs-1" not in repr(gone)
     assert (
-        mirror.tombstone(mirror.document(obs(1, 10, make.CHIEF_COMPLAINT, make.text("secret"))), gone["version"])
+        mirror.tombstone(
+            mirror.document(obs(1, 10, make.CHIEF_COMPLAINT, make.text("secret"))), gone["version"]
+        )
         == gone
     )
 
@@ -325,7 +396,9 @@ def test_the_digest_tells_contents_apart_and_not_versions() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.parametrize(("value", "reason"), [("x" * 15_000_000, "too_large"), ("\udcff", "invalid")])
+@pytest.mark.parametrize(
+    ("value", "reason"), [("x" * 15_000_000, "too_large"), ("\udcff", "invalid")]
+)
 def test_what_bson_cannot_hold(value: str, reason: str) -> None:
     with pytest.raises(Reject) as rejected:
         mirror.document(obs(1, 10, make.CHIEF_COMPLAINT, make.text(value)))
@@ -349,7 +422,10 @@ def test_nothing_to_do_is_no_change() -> None:
     assert created is not None
     stored = created.write
     assert changes.change(stored, new, HOSPITAL, now) is None
-    assert changes.change({**stored, "updatedAt": now, "editableBy": ["x"]}, new, HOSPITAL, now) is None
+    assert (
+        changes.change({**stored, "updatedAt": now, "editableBy": ["x"]}, new, HOSPITAL, now)
+        is None
+    )
     assert changes.change(changes.claim(new.id, HOSPITAL, "u", now), None, HOSPITAL, now) is None
     assert changes.change(None, None, HOSPITAL, now) is None
 
@@ -368,7 +444,8 @@ def test_what_the_hospital_does_not_say_any_more_is_unset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shown_as"), [("Jane  Smith", "Jane Smith"), ("J", "OpenMRS J"), ("", "OpenMRS"), ("x" * 80, "x" * 50)]
+    ("name", "shown_as"),
+    [("Jane  Smith", "Jane Smith"), ("J", "OpenMRS J"), ("", "OpenMRS"), ("x" * 80, "x" * 50)],
 )
 def test_display_names_fit_the_passports_schema(name: str, shown_as: str) -> None:
     assert display_name(name) == shown_as

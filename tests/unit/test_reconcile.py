@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.envelopes import Envelopes
+from cdc.polling import walk
+from cdc.polling.ranges import Ranges
+from openmrs import row_hash as hashes
+from openmrs.load_budget import Pace, closed_s
+from openmrs.row_hash import Digest
+from openmrs.values import ColumnInfo
 from passport.event import KEYS_OF_A_NOTICE, ChangeEvent
 from passport.settings import LoadBudget
-from passport.values import ColumnInfo
 from passport.version import Position, Version
-from reconcile import differing, hashes, walk
-from reconcile.hashes import Digest
-from reconcile.pacing import Pace, closed_s
-from reconcile.ranges import Ranges
+from reconcile import differences as differing
 from reconcile.report import KEPT, Compared, Differences, Report
 from tests.integration.published import settings_for
 from tests.servers import Address
@@ -43,7 +45,9 @@ def test_a_digest_does_not_depend_on_the_order(rows: list[dict[str, Any]], rando
 
 @given(st.lists(ROW, max_size=6), st.integers(0, 6))
 def test_digests_of_parts_add_up(rows: list[dict[str, Any]], at: int) -> None:
-    assert hashes.digest(rows[:at], COLUMNS) | hashes.digest(rows[at:], COLUMNS) == hashes.digest(rows, COLUMNS)
+    assert hashes.digest(rows[:at], COLUMNS) | hashes.digest(rows[at:], COLUMNS) == hashes.digest(
+        rows, COLUMNS
+    )
 
 
 @given(ROW, ROW)
@@ -73,7 +77,9 @@ def test_a_double_reads_as_the_servers_write_it(value: float, text: str) -> None
 
 
 DIGESTS = st.dictionaries(
-    st.integers(0, 200), st.builds(Digest, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1)), max_size=30
+    st.integers(0, 200),
+    st.builds(Digest, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1)),
+    max_size=30,
 )
 
 
@@ -84,7 +90,9 @@ def test_ranges_survive_being_saved(digests: dict[int, Digest], width: int, top:
 
 
 @given(st.dictionaries(st.integers(0, 5_000), ROW, max_size=60), st.integers(1, 20))
-def test_wider_ranges_hold_what_the_narrow_ones_held(rows: dict[int, dict[str, Any]], most: int) -> None:
+def test_wider_ranges_hold_what_the_narrow_ones_held(
+    rows: dict[int, dict[str, Any]], most: int
+) -> None:
     def ranged(width: int) -> dict[int, Digest]:
         found: dict[int, Digest] = {}
         for key, row in rows.items():
@@ -144,8 +152,22 @@ EDITED = {"syncDate": SYNCED, "lastEditedAt": SYNCED + timedelta(hours=1)}
         ({"type": "test"}, False),
         ({"data": {"name": "Aspirin"}, **EDITED}, True),
         ({"patientId": "q", **EDITED}, False),
-        ({"data": {"name": "A"}, "openmrsData": {"obsId": 1, "pending": {"name": "Quinine"}}, **EDITED}, True),
-        ({"data": {"name": "A"}, "openmrsData": {"obsId": 1, "pending": {"name": "old"}}, **EDITED}, False),
+        (
+            {
+                "data": {"name": "A"},
+                "openmrsData": {"obsId": 1, "pending": {"name": "Quinine"}},
+                **EDITED,
+            },
+            True,
+        ),
+        (
+            {
+                "data": {"name": "A"},
+                "openmrsData": {"obsId": 1, "pending": {"name": "old"}},
+                **EDITED,
+            },
+            False,
+        ),
     ],
 )
 def test_what_makes_a_record_differ(change: dict[str, Any], same: bool) -> None:
@@ -154,7 +176,9 @@ def test_what_makes_a_record_differ(change: dict[str, Any], same: bool) -> None:
 
 def test_a_tombstone_counts_as_not_there() -> None:
     key, other = ObjectId(), ObjectId()
-    found = differing.records({key: RECORD}, {key: RECORD | {"patientId": ""}, other: {"patientId": ""}})
+    found = differing.records(
+        {key: RECORD}, {key: RECORD | {"patientId": ""}, other: {"patientId": ""}}
+    )
     assert found.counts == {"missing": 1, "extra": 0, "different": 0}
     rows = differing.rows({"k/1": {"row": {}}}, {"k/1": {"row": {}, "deleted": True}})
     assert rows.counts == {"missing": 1, "extra": 0, "different": 0}
@@ -202,7 +226,9 @@ def polled() -> Envelopes:
 
 
 def test_rows_of_a_run_are_events_like_all_others() -> None:
-    rows = [{"obs_id": key, "value_text": "ü", "value_numeric": 36.6, "voided": 0} for key in (1, 2)]
+    rows = [
+        {"obs_id": key, "value_text": "ü", "value_numeric": 36.6, "voided": 0} for key in (1, 2)
+    ]
     events = [ChangeEvent.parse(value) for value in polled().read(rows, AT, 1)]
     assert [event.after for event in events] == rows
     for event in events:

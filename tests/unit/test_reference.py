@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
 
 
-@pytest.mark.parametrize(("place", "text"), pages().items(), ids=lambda one: one.name if isinstance(one, Path) else "")
+@pytest.mark.parametrize(
+    ("place", "text"), pages().items(), ids=lambda one: one.name if isinstance(one, Path) else ""
+)
 def test_a_page_made_from_code_is_current(place: Path, text: str) -> None:
     assert place.read_text(encoding="utf-8") == text, "make docs"
 
@@ -23,7 +25,10 @@ def test_a_page_made_from_code_is_current(place: Path, text: str) -> None:
 def examples() -> list[dict[str, Any]]:
     """The events that events.md shows."""
     return [
-        json.loads(one) for one in re.findall(r"```json\n(.*?)```", (REFERENCE / "events.md").read_text(), re.DOTALL)
+        json.loads(one)
+        for one in re.findall(
+            r"```json\n(.*?)```", (REFERENCE / "events.md").read_text(), re.DOTALL
+        )
     ]
 
 
@@ -48,11 +53,15 @@ def test_events_of_all_kinds_are_shown() -> None:
 
 
 def test_every_test_that_the_docs_name_is_there() -> None:
-    """``file.py::test_name``; without a folder it is tests/integration, without a file the one named before."""
+    """``file.py::test_name``; without a folder it is tests/integration, without a file the one
+    named before.
+    """
     missing = []
     for page in (ROOT / "docs").rglob("*.md"):
         file = ROOT
-        for where, name in re.findall(r"`((?:tests/\w+/)?test_\w+\.py)?(?:::)?(test_\w+)?`", page.read_text()):
+        for where, name in re.findall(
+            r"`((?:tests/\w+/)?test_\w+\.py)?(?:::)?(test_\w+)?`", page.read_text()
+        ):
             if where:
                 file = ROOT / where if "/" in where else ROOT / "tests/integration" / where
             if not file.exists() or (name and f"def {name}(" not in file.read_text()):

@@ -5,41 +5,49 @@ from typing import Any
 
 import pytest
 
-from consumers.affected import PERSON_KEYS, QUERIES
 from consumers.lookups import Lookups
-from consumers.reread import Rereads
+from consumers.reenrich import ReenrichmentQueue
+from openmrs.affected import PERSON_KEYS, QUERIES
+from openmrs.read import Source
+from openmrs.tables import NOTICE_KEYS
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Hospital, LoadBudget, MySQL
-from passport.source import Source
-from passport.tables import NOTICE_KEYS
 
 MYSQL = MySQL(host="localhost", user="nobody")
-HOSPITAL = Hospital(name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="t", mysql=MYSQL)
+HOSPITAL = Hospital(
+    name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="t", mysql=MYSQL
+)
 
 
 @pytest.fixture
-def rereads() -> Rereads:
+def rereads() -> ReenrichmentQueue:
     lookups = Lookups("kigali", HOSPITAL, Source("kigali", MYSQL), entries=100, ttl_s=1)
-    return Rereads(lookups, LoadBudget())
+    return ReenrichmentQueue(lookups, LoadBudget())
 
 
 def a_notice(table: str, *keys: dict[str, Any], pos: int = 100) -> ChangeEvent:
     version = f"{1:010d}-{1:010d}-{pos:016d}-{1:08d}"
-    source = EventSource("kigali", "UTC", "openmrs", table, "b.000001", pos, 1, "", "s", 1, version, "binlog")
+    source = EventSource(
+        "kigali", "UTC", "openmrs", table, "b.000001", pos, 1, "", "s", 1, version, "binlog"
+    )
     return ChangeEvent("notice", source, 1, "u", keys=keys)
 
 
-def test_notices_of_the_same_row_are_read_once(rereads: Rereads) -> None:
+def test_notices_of_the_same_row_are_read_once(rereads: ReenrichmentQueue) -> None:
     for offset in (30, 10, 20):
-        rereads.notice(a_notice("encounter", {"encounter_id": 5, "patient_id": 1}), offset, frozenset())
         rereads.notice(
-            a_notice("encounter_provider", {"encounter_provider_id": 9, "encounter_id": 5}), offset, frozenset()
+            a_notice("encounter", {"encounter_id": 5, "patient_id": 1}), offset, frozenset()
+        )
+        rereads.notice(
+            a_notice("encounter_provider", {"encounter_provider_id": 9, "encounter_id": 5}),
+            offset,
+            frozenset(),
         )
     assert rereads.pending() == 1
     assert rereads.held() == 10
 
 
-def test_persons_wait_once_and_hold_the_lowest_offset(rereads: Rereads) -> None:
+def test_persons_wait_once_and_hold_the_lowest_offset(rereads: ReenrichmentQueue) -> None:
     for table, key in PERSON_KEYS.items():
         rereads.notice(a_notice(table, {key: 7}), 40, frozenset())
     rereads.whole([7, 8], None, None)
@@ -47,19 +55,22 @@ def test_persons_wait_once_and_hold_the_lowest_offset(rereads: Rereads) -> None:
     assert rereads.held() == 40
 
 
-def test_what_only_the_destination_asks_for_holds_nothing(rereads: Rereads) -> None:
+def test_what_only_the_destination_asks_for_holds_nothing(rereads: ReenrichmentQueue) -> None:
     rereads.whole([7], None, None)
     assert (rereads.pending(), rereads.held()) == (1, None)
 
 
-def test_a_notice_that_concerns_no_obs_asks_for_nothing(rereads: Rereads) -> None:
+def test_a_notice_that_concerns_no_obs_asks_for_nothing(rereads: ReenrichmentQueue) -> None:
     rereads.notice(a_notice("global_property"), 1, frozenset())
     rereads.notice(a_notice("provider", {"provider_id": None, "person_id": None}), 1, frozenset())
     assert (rereads.pending(), rereads.held(), rereads.due()) == (0, None, False)
 
 
 def test_every_table_of_notices_is_thought_of() -> None:
-    assert {*QUERIES, *PERSON_KEYS} == NOTICE_KEYS.keys() - {"global_property", "patient_identifier_type"}
+    assert {*QUERIES, *PERSON_KEYS} == NOTICE_KEYS.keys() - {
+        "global_property",
+        "patient_identifier_type",
+    }
 
 
 @pytest.mark.parametrize("table", QUERIES)

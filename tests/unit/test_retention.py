@@ -20,7 +20,11 @@ FILES = ["binlog.000007", "binlog.000008", "binlog.000009"]
         ({"binlog_expire_logs_seconds": "2592000"}, (), 2_592_000),
         ({"binlog_expire_logs_seconds": "0", "expire_logs_days": "0.000000"}, (), math.inf),
         ({"binlog_expire_logs_seconds": "0", "expire_logs_days": "2"}, (), 172_800),
-        ({"binlog_expire_logs_seconds": "60", "binlog_expire_logs_auto_purge": "OFF"}, (), math.inf),
+        (
+            {"binlog_expire_logs_seconds": "60", "binlog_expire_logs_auto_purge": "OFF"},
+            (),
+            math.inf,
+        ),
         ({}, (), math.inf),
         ({"binlog_expire_logs_seconds": "2592000"}, (("24",),), 86_400),
         ({"binlog_expire_logs_seconds": "2592000"}, ((None,),), 0),  # RDS: as soon as it likes

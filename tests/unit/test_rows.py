@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc import table_map as t
-from cdc.columns import layout
-from cdc.decimals import DecimalColumn
-from cdc.rows import Image, Table
-from cdc.table_map import Column, columns, completed, named
+from cdc.binlog import table_map as t
+from cdc.binlog.columns import layout
+from cdc.binlog.decimals import DecimalColumn
+from cdc.binlog.rows_event import Image, Table
+from cdc.binlog.table_map import Column, columns, completed, named
+from openmrs.values import ColumnInfo, canonical, decimal_value, float_value, row_text, select_list
 from passport.errors import Fatal
-from passport.values import ColumnInfo, canonical, decimal_value, float_value, row_text, select_list
 
 ID = Column(t.LONG, name="id")
 TEXT = Column(t.BLOB, 2, name="text", charset="utf8mb4")
@@ -38,7 +38,11 @@ def decoded(column: Column, raw: bytes) -> str:
 # --- images
 
 
-@given(st.none() | st.integers(-(2**31), 2**31 - 1), st.none() | st.text(max_size=50), st.none() | st.text(max_size=50))
+@given(
+    st.none() | st.integers(-(2**31), 2**31 - 1),
+    st.none() | st.text(max_size=50),
+    st.none() | st.text(max_size=50),
+)
 def test_any_row_with_any_nulls(number: int | None, hidden: str | None, text: str | None) -> None:
     nulls = (number is None) | (hidden is None) << 1 | (text is None) << 2
     event = bytes([nulls])
@@ -50,11 +54,15 @@ def test_any_row_with_any_nulls(number: int | None, hidden: str | None, text: st
     assert end == len(event)
 
 
-@pytest.mark.parametrize("name", ["plain", "odd '{\"\\", "{}", "'''", "\n", "é", "${x}", "__import__('os')"])
+@pytest.mark.parametrize(
+    "name", ["plain", "odd '{\"\\", "{}", "'''", "\n", "é", "${x}", "__import__('os')"]
+)
 def test_a_columns_name_is_never_code(name: str) -> None:
     columns = [Column(t.LONG, name=name), Column(t.BLOB, 2, name="text", charset="utf8mb4")]
     event = b"\0" + struct.pack("<i", 7) + long_text(name)
-    assert Image(columns, [name, "text"], "text").row(event, 0)[0] == row_text([name, "text"], [7, name])
+    assert Image(columns, [name, "text"], "text").row(event, 0)[0] == row_text(
+        [name, "text"], [7, name]
+    )
     assert Image(columns, [name], "keys").row(event, 0)[0] == {name: 7}
 
 
@@ -112,7 +120,9 @@ def packed_decimal(number: int, precision: int, scale: int) -> bytes:
     groups = [whole[:head], *(whole[n : n + 9] for n in range(head, len(whole), 9))]
     groups += [fraction[n : n + 9] for n in range(0, len(fraction), 9)]
     sizes = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
-    raw = bytearray(b"".join(int(group).to_bytes(sizes[len(group)], "big") for group in groups if group))
+    raw = bytearray(
+        b"".join(int(group).to_bytes(sizes[len(group)], "big") for group in groups if group)
+    )
     if number < 0:
         raw = bytearray(byte ^ 0xFF for byte in raw)
     raw[0] ^= 0x80
@@ -132,9 +142,16 @@ def test_decimal(data: st.DataObject, precision: int, scale: int) -> None:
 
 
 @given(
-    st.integers(0, 9999), st.integers(0, 12), st.integers(0, 31), st.integers(0, 86_399), st.integers(0, 6), st.data()
+    st.integers(0, 9999),
+    st.integers(0, 12),
+    st.integers(0, 31),
+    st.integers(0, 86_399),
+    st.integers(0, 6),
+    st.data(),
 )
-def test_datetime(year: int, month: int, day: int, second: int, fsp: int, data: st.DataObject) -> None:
+def test_datetime(
+    year: int, month: int, day: int, second: int, fsp: int, data: st.DataObject
+) -> None:
     part = data.draw(st.integers(0, 10**fsp - 1))
     hour, minute, second = second // 3600, second // 60 % 60, second % 60
     bits = 1 << 39 | (year * 13 + month) << 22 | day << 17 | hour << 12 | minute << 6 | second
@@ -143,11 +160,22 @@ def test_datetime(year: int, month: int, day: int, second: int, fsp: int, data: 
     fraction = f".{part:0{fsp}d}" if fsp else ""
     text = f"{year:04d}-{month:02d}-{day:02d} {hour:02d}:{minute:02d}:{second:02d}{fraction}"
     assert decoded(Column(t.DATETIME2, fsp, name="x"), raw) == f'"{text.replace(" ", "T")}"'
-    assert canonical(ColumnInfo("x", "datetime", "datetime", fsp=fsp), text) == text.replace(" ", "T")
+    assert canonical(ColumnInfo("x", "datetime", "datetime", fsp=fsp), text) == text.replace(
+        " ", "T"
+    )
 
 
-@given(st.booleans(), st.integers(0, 838), st.integers(0, 59), st.integers(0, 59), st.integers(0, 6), st.data())
-def test_time(negative: bool, hour: int, minute: int, second: int, fsp: int, data: st.DataObject) -> None:
+@given(
+    st.booleans(),
+    st.integers(0, 838),
+    st.integers(0, 59),
+    st.integers(0, 59),
+    st.integers(0, 6),
+    st.data(),
+)
+def test_time(
+    negative: bool, hour: int, minute: int, second: int, fsp: int, data: st.DataObject
+) -> None:
     part = data.draw(st.integers(0, 10**fsp - 1))
     size = (fsp + 1) // 2
     value = (hour << 12 | minute << 6 | second) << 8 * size | part * 10 ** (2 * size - fsp)
@@ -196,7 +224,9 @@ def test_float_is_the_shortest_text_of_the_4_bytes(value: float) -> None:
     ],
 )
 def test_single_values(column: Column, raw: bytes, text: str) -> None:
-    named_column = Column(**{**{field: getattr(column, field) for field in Column.__slots__}, "name": "x"})
+    named_column = Column(
+        **{**{field: getattr(column, field) for field in Column.__slots__}, "name": "x"}
+    )
     assert decoded(named_column, raw) == text
 
 
@@ -219,7 +249,14 @@ def test_columns_are_mapped_by_name_with_their_signs_charsets_and_labels() -> No
     meta = struct.pack("<H", 300) + bytes([t.ENUM, 1]) + b"\2"
     names = b"\2id\1v\3big\1e\1b"
     event = table_map(
-        types, meta, (1, b"\x40"), (2, b"\x21\1\x3f"), (4, names), (6, b"\2\1a\1\xe9"), (10, b"\x08"), (99, b"new")
+        types,
+        meta,
+        (1, b"\x40"),
+        (2, b"\x21\1\x3f"),
+        (4, names),
+        (6, b"\2\1a\1\xe9"),
+        (10, b"\x08"),
+        (99, b"new"),
     )
     where = named(event, 0)
     assert (where.database, where.table) == ("openmrs", "obs")
@@ -235,9 +272,15 @@ def test_columns_are_mapped_by_name_with_their_signs_charsets_and_labels() -> No
         columns(event[:-1], where.columns_at, "mysql", charsets)
 
 
-LISTED = [ColumnInfo("id", "int", "int(11)"), ColumnInfo("v", "varchar", "varchar(75)", "utf8mb4", 300)]
+LISTED = [
+    ColumnInfo("id", "int", "int(11)"),
+    ColumnInfo("v", "varchar", "varchar(75)", "utf8mb4", 300),
+]
 UNNAMED = [Column(t.LONG), Column(t.VARCHAR, 300)]
-SIGNED = [Column(t.LONG, unsigned=False), Column(t.VARCHAR, 300, charset="utf8mb4")]  # as MySQL's MINIMAL says it
+SIGNED = [
+    Column(t.LONG, unsigned=False),
+    Column(t.VARCHAR, 300, charset="utf8mb4"),
+]  # as MySQL's MINIMAL says it
 
 
 def test_the_column_list_fills_in_what_the_event_leaves_out() -> None:
@@ -272,7 +315,9 @@ def test_an_older_column_list_does_not_change_what_the_event_names() -> None:
 def test_a_sign_that_the_event_says_is_not_the_lists() -> None:
     """A list read after MODIFY ... UNSIGNED, rows from before it."""
     newer = ColumnInfo("id", "int", "int(10) unsigned")
-    assert completed([Column(t.LONG, name="id", unsigned=False)], [newer], "obs")[0].unsigned is False
+    assert (
+        completed([Column(t.LONG, name="id", unsigned=False)], [newer], "obs")[0].unsigned is False
+    )
     assert completed([Column(t.LONG, name="id")], [newer], "obs")[0].unsigned is True
 
 

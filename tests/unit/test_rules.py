@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 
-from consumers.sinks.mongo.rules import Mapping, Matcher, Subject, codes, load, parse
+from destinations.mongo.projection.mapping import Mapping, Matcher, Subject, codes, load, parse
 from passport.errors import Fatal
 
 
 def subject(name: str = "Pulse", **fields: Any) -> Subject:
-    given = {"concept_class": "Test", "datatype": "Numeric", "mappings": (), "value_class": None} | fields
+    given = {
+        "concept_class": "Test",
+        "datatype": "Numeric",
+        "mappings": (),
+        "value_class": None,
+    } | fields
     return Subject(name=name, **given)
 
 
@@ -57,17 +62,44 @@ def default() -> Mapping:
 @pytest.mark.parametrize(
     ("asked", "type_"),
     [
-        (subject("Chief complaint", mappings=("CIEL:5219",), datatype="Text", concept_class="Question"), "visit"),
-        (subject("Answered", concept_class="Question", datatype="Coded", value_class="Diagnosis"), "condition"),
-        (subject("Answered", concept_class="Question", datatype="Coded", value_class="Drug"), "medication"),
+        (
+            subject(
+                "Chief complaint",
+                mappings=("CIEL:5219",),
+                datatype="Text",
+                concept_class="Question",
+            ),
+            "visit",
+        ),
+        (
+            subject(
+                "Answered", concept_class="Question", datatype="Coded", value_class="Diagnosis"
+            ),
+            "condition",
+        ),
+        (
+            subject("Answered", concept_class="Question", datatype="Coded", value_class="Drug"),
+            "medication",
+        ),
         (subject(), "test"),
         (subject("Weight", concept_class="Finding"), "test"),
         (subject("Drug allergies", concept_class="Finding", datatype="Text"), "medication"),
         (subject("Diagnosis certainty", concept_class="Finding", datatype="Coded"), None),
-        (subject("Certitude", concept_class="Finding", datatype="Coded", mappings=("CIEL:159394",)), None),
+        (
+            subject(
+                "Certitude", concept_class="Finding", datatype="Coded", mappings=("CIEL:159394",)
+            ),
+            None,
+        ),
         (subject("Tests ordered", concept_class="Question", datatype="Coded"), "test"),
-        (subject("TB", concept_class="Question", datatype="Coded", mappings=("CIEL:1270",)), "medication"),
-        (subject("TB", datatype="Coded", mappings=("CIEL:1270",), value_mappings=("CIEL:1107",)), None),
+        (
+            subject("TB", concept_class="Question", datatype="Coded", mappings=("CIEL:1270",)),
+            "medication",
+        ),
+        (
+            subject("TB", datatype="Coded", mappings=("CIEL:1270",), value_mappings=("CIEL:1107",)),
+            None,
+        ),
         (subject("Drugstore", concept_class="Misc", datatype="Text"), None),
     ],
 )
@@ -93,7 +125,8 @@ def test_groups_of_the_default_mapping(default: Mapping) -> None:
     header = default.sense(subject("Visit Diagnoses", mappings=("CIEL:159947",))).heads
     assert header is not None
     roles = {
-        code: Mapping.role(header, subject("member", mappings=(code,))) for code in ("CIEL:1284", "CIEL:159394", "X:1")
+        code: Mapping.role(header, subject("member", mappings=(code,)))
+        for code in ("CIEL:1284", "CIEL:159394", "X:1")
     }
     assert roles == {"CIEL:1284": "value", "CIEL:159394": "certainty", "X:1": None}
 
@@ -105,7 +138,10 @@ def test_groups_of_the_default_mapping(default: Mapping) -> None:
         ({"version": 1, "rules": [{"type": "test"}]}, r"rules\.0"),
         ({"version": 1, "rules": [{"type": "allergy", "words": ["x"]}]}, r"rules\.0\.type"),
         ({"version": 1, "rules": [{"type": "test", "word": ["x"]}]}, r"rules\.0\.word"),
-        ({"version": 1, "groups": [{"name": "g", "type": "test", "header": {"names": ["x"]}}]}, r"groups\.0\.value"),
+        (
+            {"version": 1, "groups": [{"name": "g", "type": "test", "header": {"names": ["x"]}}]},
+            r"groups\.0\.value",
+        ),
     ],
 )
 def test_a_wrong_mapping_is_named(tmp_path: Path, wrong: dict[str, Any], named: str) -> None:

@@ -1,4 +1,5 @@
-"""Histories drawn from seeds: whatever dies, is lost or begins anew, the destination ends equal to the hospital.
+"""Histories drawn from seeds: whatever dies, is lost or begins anew, the destination ends equal to
+the hospital.
 
 A failing seed is printed; ``python -m tests.simulation mariadb 17`` runs it again.
 """
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
-import cdc.epochs
-import passport.source
-from cdc.changes import Row
+import cdc.resume
+import openmrs.connection
+import openmrs.read
+from cdc.binlog.changes import Row
 from cdc.checkpoint import Checkpoint, Mark
-from cdc.position import Saved
+from cdc.positions import Saved
 from cdc.session import Session
 from passport.event import ChangeEvent
 from tests.simulation import kafka
@@ -119,7 +121,7 @@ def offsets_before_the_write(patch: pytest.MonkeyPatch) -> None:
 
 
 def epochs_by_the_clock_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cdc.epochs, "next_epoch", lambda _, birth_s: int(birth_s))
+    patch.setattr(cdc.resume, "next_epoch", lambda _, birth_s: int(birth_s))
 
 
 def the_last_position_holds(patch: pytest.MonkeyPatch) -> None:
@@ -135,40 +137,45 @@ def a_file_is_its_name(patch: pytest.MonkeyPatch) -> None:
         self._verified = self._verified or bool(self._stream.began_ts)
 
     patch.setattr(Session, "_verify", verify)
-    patch.setattr(cdc.epochs, "same_history", lambda *_: True)
+    patch.setattr(cdc.resume, "same_history", lambda *_: True)
 
 
 def what_is_committed_is_seen(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(passport.source, "_wait_executed", lambda *_: None)
+    patch.setattr(openmrs.read, "_wait_executed", lambda *_: None)
 
 
 def another_server_is_the_same(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(passport.source, "identity", lambda _: "the server")
+    for module in (openmrs.connection, openmrs.read):
+        patch.setattr(module, "identity", lambda _: "the server")
 
 
 def no_snapshot_after_a_gap(patch: pytest.MonkeyPatch) -> None:
-    begin = cdc.epochs._begin
+    begin = cdc.resume._begin
 
     def changed(*args: Any) -> Saved:
         fresh = begin(*args)
         before = args[3]
-        return fresh if before is None else cdc.epochs.replace(fresh, snapshot=cdc.epochs.Snapshot(1, "done"))
+        return (
+            fresh
+            if before is None
+            else cdc.resume.replace(fresh, snapshot=cdc.resume.Snapshot(1, "done"))
+        )
 
-    patch.setattr(cdc.epochs, "_begin", changed)
+    patch.setattr(cdc.resume, "_begin", changed)
 
 
 def no_snapshot_beside_the_stream_by_gtid(patch: pytest.MonkeyPatch) -> None:
-    promoted = cdc.epochs._promoted
+    promoted = cdc.resume._promoted
 
     def changed(*args: Any) -> Saved | None:
         fresh = promoted(*args)
-        return fresh and cdc.epochs.replace(fresh, snapshot=cdc.epochs.Snapshot(1, "done"))
+        return fresh and cdc.resume.replace(fresh, snapshot=cdc.resume.Snapshot(1, "done"))
 
-    patch.setattr(cdc.epochs, "_promoted", changed)
+    patch.setattr(cdc.resume, "_promoted", changed)
 
 
 def any_replica_has_all(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cdc.epochs, "has_executed", lambda *_: True)
+    patch.setattr(cdc.resume, "has_executed", lambda *_: True)
     no_snapshot_beside_the_stream_by_gtid(patch)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from passport.cli.status import problems
+from cli.status import problems
 
 WELL: dict[str, Any] = {
     "hospital": "kigali",
@@ -22,7 +22,9 @@ WELL: dict[str, Any] = {
 
 def test_who_is_well_has_no_problem() -> None:
     assert not list(problems(WELL))
-    assert not list(problems(WELL | {"behind": True, "verified": None, "last_event_s": None, "headroom_s": 1e6}))
+    assert not list(
+        problems(WELL | {"behind": True, "verified": None, "last_event_s": None, "headroom_s": 1e6})
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,10 @@ def test_who_is_well_has_no_problem() -> None:
         ({"state": "never started"}, "passport cdc run --hospital kigali"),
         ({"behind": None}, "passport check --hospital kigali"),
         ({"last_event_s": 301}, "passport check --hospital kigali"),
-        ({"state": "polled instead of streaming", "behind": None}, "passport check --hospital kigali"),
+        (
+            {"state": "polled instead of streaming", "behind": None},
+            "passport check --hospital kigali",
+        ),
         ({"lag_records": 10_001}, "passport consume"),
         ({"dead_letters": {"too_large": 1}}, "passport dead-letters list --hospital kigali"),
         ({"headroom_s": 3_600.0}, "passport check --hospital kigali"),
@@ -39,5 +44,7 @@ def test_who_is_well_has_no_problem() -> None:
         ({"verified": {"equal": False}}, "passport reconcile --hospital kigali --once"),
     ],
 )
-def test_each_problem_comes_with_the_command_that_repairs_it(change: dict[str, Any], command: str) -> None:
+def test_each_problem_comes_with_the_command_that_repairs_it(
+    change: dict[str, Any], command: str
+) -> None:
     assert [one["command"] for one in problems(WELL | change)] == [command]

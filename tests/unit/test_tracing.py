@@ -1,4 +1,6 @@
-"""Traces: nothing of them when they are off; when on, a header that the consumer's spans go on from."""
+"""Traces: nothing of them when they are off; when on, a header that the consumer's spans go on
+from.
+"""
 
 import subprocess
 import sys
@@ -11,12 +13,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
-from cdc.changes import Row
+from cdc.binlog.changes import Row
 from cdc.transaction import Traced
-from consumers.broker import Record
 from consumers.partition import Item
 from passport import tracing
 from passport.errors import Fatal, NotReady
+from passport.kafka import Record
 from passport.settings import Tracing
 from passport.version import Position
 
@@ -30,7 +32,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     return exporter
 
 
-def switch_on(monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter, sampler: Sampler | None = None) -> None:
+def switch_on(
+    monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter, sampler: Sampler | None = None
+) -> None:
     provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
@@ -65,7 +69,9 @@ class Envelopes:
 
 def transactions(publisher: Publisher, *sizes: int) -> None:
     given: Any = "kigali", publisher, Envelopes(), AT
-    traced = Traced(*given, begin=lambda ts_ms: tracing.Trace("changes", ts_ms, {tracing.HOSPITAL: "kigali"}))
+    traced = Traced(
+        *given, begin=lambda ts_ms: tracing.Trace("changes", ts_ms, {tracing.HOSPITAL: "kigali"})
+    )
     for size in sizes:
         for number in range(size):
             traced.row(Row("c", None, "{}", AT, number, 1_768_471_390, ""))
@@ -77,7 +83,7 @@ def item(*headers: tuple[str, bytes], offset: int = 7) -> Item:
 
 
 def test_off_nothing_of_it_is_imported() -> None:
-    code = "import sys, passport.tracing as t, passport.cli; from passport.settings import Tracing; t.start(Tracing());"
+    code = "import sys, passport.tracing as t, cli; from passport.settings import Tracing; t.start(Tracing());"
     code += " import cdc.reader, consumers.worker; sys.exit(any('opentelemetry' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -129,7 +135,15 @@ def test_one_transaction_in_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "every", 3)
     publisher = Publisher()
     transactions(publisher, 1, 2, 1, 2, 1)
-    assert [header is not None for header in publisher.headers] == [True, False, False, False, True, True, False]
+    assert [header is not None for header in publisher.headers] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_what_the_sampler_does_not_want_has_no_header(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +171,9 @@ def test_what_kafka_does_not_take_is_an_error(spans: InMemorySpanExporter) -> No
     assert (tracing.ERROR, "not_acknowledged") in said(spans.get_finished_spans()[0])
 
 
-@pytest.mark.parametrize("value", [b"", b"\xff", b"00-0-0-01", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01"])
+@pytest.mark.parametrize(
+    "value", [b"", b"\xff", b"00-0-0-01", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01"]
+)
 def test_a_header_that_is_none_makes_no_span(spans: InMemorySpanExporter, value: bytes) -> None:
     with tracing.step("write", [item((tracing.TRACEPARENT, value))], {}):
         pass

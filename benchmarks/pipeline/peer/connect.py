@@ -15,11 +15,19 @@ from tests.e2e.stage import Hospital, Stage, until
 CONNECT, SINK = "4.1.0", "2.0.1"  # the newest that Maven Central has of these artifacts
 PARTITIONS, SINK_TASKS = 4, 2
 DATABASE, COLLECTION, TOPIC = "peer", "obs", "peer.obs"
-JVM = ("-Xms256M", "-Xmx2G", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35")
+JVM = (
+    "-Xms256M",
+    "-Xmx2G",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+)
 STREAMING = re.compile(r"Connected to binlog at|Keepalive thread is running")
 REFUSED = re.compile(r"Stopping after connector error|unrecoverable exception")
 # What the worker brings itself must not be in a plugin's folder.
-PROVIDED = re.compile(r"(kafka-clients|connect-api|slf4j-api|lz4-java|snappy-java|zstd-jni)-.*\.jar")
+PROVIDED = re.compile(
+    r"(kafka-clients|connect-api|slf4j-api|lz4-java|snappy-java|zstd-jni)-.*\.jar"
+)
 LOGGING = """\
 Configuration:
   Appenders: {Console: {name: STDOUT, PatternLayout: {pattern: "[%d] %p %m (%c)%n"}}}
@@ -42,7 +50,9 @@ class Peer:
         log = self._folder / "log"
         begun = log.stat().st_size if log.exists() else 0
         with log.open("ab") as said:
-            process = subprocess.Popen(self._command(snapshot=snapshot, sink=sink), stdout=said, stderr=said)
+            process = subprocess.Popen(
+                self._command(snapshot=snapshot, sink=sink), stdout=said, stderr=said
+            )
         try:
             if not snapshot:
                 until(lambda: self._reads(log, begun), 120, "Debezium reads the binlog")
@@ -52,7 +62,9 @@ class Peer:
             process.wait(60)
 
     def note_position(self, write: Any) -> None:
-        """Begins at the binlog's end and stops there. No event, no offset stored: `write` makes one."""
+        """Begins at the binlog's end and stops there. No event, no offset stored: `write` makes
+        one.
+        """
         with self.running(snapshot=False, sink=False):
             write()
             until(lambda: self._sent() > 0, 60, "Debezium has sent a row")
@@ -66,7 +78,9 @@ class Peer:
 
         consumer = KafkaConsumer(bootstrap_servers=self._stage.kafka.url)
         try:
-            ends = consumer.end_offsets([TopicPartition(TOPIC, number) for number in range(PARTITIONS)])
+            ends = consumer.end_offsets(
+                [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+            )
             return sum(ends.values())
         finally:
             consumer.close()
@@ -94,7 +108,15 @@ class Peer:
         if sink:
             files.append(self._properties("sink", self._sink()))
         main = "org.apache.kafka.connect.cli.ConnectStandalone"
-        return [str(install.java()), *JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{worker}/*", main, *files]
+        return [
+            str(install.java()),
+            *JVM,
+            f"-Dlog4j2.configurationFile={logging}",
+            "-cp",
+            f"{worker}/*",
+            main,
+            *files,
+        ]
 
     def _worker(self, plugins: Path) -> dict[str, Any]:
         json = "org.apache.kafka.connect.json.JsonConverter"
@@ -154,7 +176,9 @@ class Peer:
         }
 
     def _properties(self, name: str, values: Mapping[str, Any]) -> str:
-        return self._write(f"{name}.properties", "".join(f"{key}={value}\n" for key, value in values.items()))
+        return self._write(
+            f"{name}.properties", "".join(f"{key}={value}\n" for key, value in values.items())
+        )
 
     def _write(self, name: str, text: str) -> str:
         path = self._folder / name
@@ -169,7 +193,9 @@ def jars() -> tuple[Path, Path]:
 
 
 def _fetch(folder: Path) -> None:
-    install.say(f"fetching Kafka Connect {CONNECT} and two connectors with Maven into {install.cache()} (120 MB)")
+    install.say(
+        f"fetching Kafka Connect {CONNECT} and two connectors with Maven into {install.cache()} (120 MB)"
+    )
     here = Path(__file__).parent
     for name, place, version in (
         ("worker", "worker", f"connect.version={CONNECT}"),

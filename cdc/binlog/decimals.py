@@ -1,0 +1,31 @@
+"""DECIMAL as the servers pack it: in a row image, and inside binary JSON."""
+
+
+class DecimalColumn:
+    """DECIMAL(precision, scale): nine digits in four bytes, fewer at both ends; the sign is the
+    first bit, inverted.
+    """
+
+    _BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
+
+    def __init__(self, precision: int, scale: int) -> None:
+        self._scale = scale
+        whole = precision - scale
+        first, last = whole % 9, scale % 9
+        groups = [first] * (first > 0) + [9] * (whole // 9 + scale // 9) + [last] * (last > 0)
+        self._groups = [(digits, self._BYTES[digits]) for digits in groups]
+        self.size = sum(size for _, size in self._groups)
+
+    def text(self, raw: bytes) -> str:
+        """``-0.50``: digits as declared, at least one before the point."""
+        negative = not raw[0] & 0x80
+        bits = int.from_bytes(raw, "big") ^ 1 << 8 * self.size - 1
+        if negative:
+            bits ^= (1 << 8 * self.size) - 1
+        digits, left = "", 8 * self.size
+        for count, size in self._groups:
+            left -= 8 * size
+            digits += f"{bits >> left & (1 << 8 * size) - 1:0{count}d}"
+        whole, fraction = digits[: len(digits) - self._scale], digits[len(digits) - self._scale :]
+        sign = "-" if negative and digits.strip("0") else ""
+        return f"{sign}{whole.lstrip('0') or '0'}{'.' if fraction else ''}{fraction}"

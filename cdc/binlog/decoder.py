@@ -1,0 +1,453 @@
+"""Binlog events -> rows, notices and transaction ends. Pure: bytes in, items out, in commit order.
+
+Nothing is held back: the rows of a transaction come before it is known to end, and `Commit` says
+where it did.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+from zlib import crc32
+
+from cdc.binlog import event_types as kinds
+from cdc.binlog.changes import (
+    Alive,
+    Commit,
+    Damaged,
+    Item,
+    Notice,
+    Partial,
+    Rotated,
+    Row,
+    Statement,
+    keys_of,
+)
+from cdc.binlog.compression import inflated, inner_events
+from cdc.binlog.event_types import BINLOG
+from cdc.binlog.gtids import MariadbState, MysqlSet
+from cdc.binlog.statements import Prepared, Statements, starts_transaction
+from cdc.binlog.tagged_gtid import tagged_gtid
+from cdc.binlog.watched import BODY, UNREADABLE, Flavour, Watch, Watched
+from openmrs.values import ColumnInfo
+from passport.errors import Fatal
+from passport.version import Position
+
+AT_ONCE = 1_000  # items a list, about
+
+_HEADER = struct.Struct("<IB4xIIH").unpack_from  # seconds, type, size, end position, flags
+_MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
+_INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
+_ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
+_ROWS_V1 = BODY + 8
+_NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
+_NO_MAP = (None, None)
+_GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
+_DUMMY = b"\xff\xff\xff\0\0\0"
+# As `Position(...)`, `Row(...)`, `Commit(...)`, which are made for every transaction, without a
+# call in Python.
+_position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
+_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
+_committed: Callable[[tuple[Any, ...]], Commit] = partial(tuple.__new__, Commit)
+
+
+class EventDecoder:
+    """Decodes one connection's events.
+
+    `rows`: the wanted table and its columns (the first is its key); `notices`: key tables and their
+    key columns; `listed`: column lists by table; `charsets`: by collation id; `gtid_set`: executed
+    before the first event; `skip`: the server sends the file of `start` from its beginning, what
+    ends at or before `start` is passed over; `fold`: it does not tell names of tables apart by
+    case. Where it stands: `file`, `pos`; `format_ts`, `began_ts`: time of this and of the first
+    file's FORMAT_DESCRIPTION.
+    """
+
+    def __init__(
+        self,
+        *,
+        flavour: Flavour,
+        database: str,
+        rows: Mapping[str, Sequence[str]],
+        notices: Mapping[str, Sequence[str]],
+        listed: Mapping[str, Sequence[ColumnInfo]],
+        charsets: Mapping[int, str],
+        gtid_set: str,
+        start: Position | None = None,
+        skip: bool = False,
+        fold: bool = False,
+    ) -> None:
+        self.file, self.pos = start or ("", 4)
+        self.format_ts = self.began_ts = 0
+        self._watched = Watched(flavour, database, rows, notices, listed, charsets, fold)
+        self._executed = MariadbState(gtid_set) if flavour == "mariadb" else MysqlSet(gtid_set)
+        self._statements = Statements(database, {*rows, *notices})
+        self._skip_to = start.pos if start and skip else 0
+        self._maps: dict[bytes, tuple[bytes, Watch | None]] = {}
+        self._checksums = False
+        self._xids = Prepared()
+        self._clean = self._moved = False
+        self._ts = self._ordinal = 0
+        self._gtid = ""
+        self._uuid = (b"", "")  # of the server whose transaction was read last
+        self._in_group = self._open = self._xa = self._rows_in_group = False
+        self._handlers = self._handler_table()
+
+    def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[Item]]]:
+        handlers: dict[int, Callable[[bytes], Iterable[Item]]] = dict.fromkeys(
+            kinds.WITHOUT_MEANING, lambda _: ()
+        )
+        firsts = (
+            (1, BINLOG.WRITE_ROWS_EVENT_V1),
+            (2, BINLOG.WRITE_ROWS_EVENT_V2),
+            (1, 166),
+            (2, 169),
+        )
+        for version, first in firsts:
+            for offset, op in enumerate("cud"):
+                handlers[first + offset] = self._rows_handler(op, version, compressed=first > 100)
+        return handlers | {
+            BINLOG.QUERY_EVENT: self._query,
+            BINLOG.EXECUTE_LOAD_QUERY_EVENT: lambda event: self._query(event, 45),
+            BINLOG.STOP_EVENT: self._ended,
+            BINLOG.ROTATE_EVENT: self._ended,
+            BINLOG.XID_EVENT: self._xid,
+            BINLOG.TABLE_MAP_EVENT: self._table_map,
+            BINLOG.INCIDENT_EVENT: self._incident,
+            BINLOG.HEARTBEAT_LOG_EVENT: self._heartbeat,
+            kinds.HEARTBEAT_V2: self._heartbeat,
+            BINLOG.GTID_LOG_EVENT: self._mysql_gtid,
+            BINLOG.ANONYMOUS_GTID_LOG_EVENT: lambda _: self._begin(""),
+            BINLOG.PREVIOUS_GTIDS_LOG_EVENT: self._previous_gtids,
+            # of unwatched tables: rows of watched ones have stopped the stream
+            BINLOG.XA_PREPARE_EVENT: self._xid,
+            BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
+            kinds.PAYLOAD: self._payload,
+            kinds.TAGGED_GTID: self._tagged_gtid,
+            BINLOG.MARIADB_GTID_GTID_LIST_EVENT: self._gtid_list,
+            kinds.COMPRESSED_QUERY: self._compressed_query,
+        }
+
+    # --- events
+
+    def read(self, events: Iterable[bytes]) -> Iterator[list[Item]]:  # noqa: C901
+        """The items of `events`, `AT_ONCE` a list and those of one event. Damaged, or Fatal when
+        one is not understood.
+
+        Of commits with nothing between them only the last is given; a `Statement` is the last of
+        its list. One long function: each event goes through it, four a transaction, and a call
+        costs as much as a checksum.
+        """
+        handlers, about_files, heartbeats, maps = (
+            self._handlers,
+            kinds.ABOUT_FILES,
+            kinds.HEARTBEATS,
+            self._maps,
+        )
+        header, crc, tail = _HEADER, crc32, 4 if self._checksums else 0
+        items: list[Item] = []
+        for event in events:
+            ts, kind, size, log_pos, flags = header(event)
+            if size != len(event):
+                raise Damaged(
+                    f"binlog: an event of another size than it says behind {self.file}:{self.pos}"
+                )
+            if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
+                found = (
+                    self._format(event, ts, log_pos)
+                    if kind == kinds.FORMAT
+                    else self._next_file(event)
+                )
+                tail = 4 if self._checksums else 0
+            else:
+                if tail and crc(event) != _INTACT:
+                    raise Damaged(
+                        f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}"
+                    )
+                if not flags & _ARTIFICIAL and kind not in heartbeats:
+                    self.pos += (log_pos - self.pos) & 0xFFFFFFFF if log_pos else size
+                    if self.pos <= self._skip_to:
+                        continue
+                self._ts = ts
+                if (
+                    kind == _TABLE_MAP
+                    and maps.get(event[19:25], _NO_MAP)[0] == event[25 : size - tail]
+                ):
+                    continue
+                if kind == _GTID:
+                    server, seq, domain, more = _MARIADB_GTID(event)
+                    self._gtid = f"{domain}-{server}-{seq}"
+                    self._in_group = True
+                    self._open = not more & 1  # a standalone statement ends its group itself
+                    self._xa = bool(more & 64)
+                    continue
+                if kind == _XID:
+                    if items and type(items[-1]) is Commit:
+                        items.pop()
+                    items.append(self._commit())
+                    continue
+                self._ordinal = 0
+                event = event[: size - tail]  # noqa: PLW2901
+                handler = handlers.get(kind)
+                found = handler(event) if handler else self._unknown(kind, flags)
+            if not found:
+                continue
+            if type(found) is list:  # rows
+                items += found
+                if len(items) >= AT_ONCE:
+                    yield items
+                    items = []
+            else:
+                for item in found:
+                    if type(item) is Commit and items and type(items[-1]) is Commit:
+                        items[-1] = item
+                    else:
+                        items.append(item)
+                    if type(item) is Statement or len(items) >= AT_ONCE:
+                        yield items
+                        items = []
+        if items:
+            yield items
+
+    def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
+        if flags & _IGNORABLE:
+            return ()
+        name = kinds.NAMES.get(kind, "no name here")
+        raise self._fatal(
+            f"event type {kind} ({name}) is not known and may carry rows",
+            "upgrade openmrs-passport",
+        )
+
+    def _fatal(self, why: str, hint: str) -> Fatal:
+        return Fatal(f"binlog: {why} (at {self.file}:{self.pos})", hint=hint)
+
+    # --- files
+
+    def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[Item]:
+        if (
+            event[BODY : BODY + 2] != b"\4\0" or event[BODY + 56] != BODY
+        ):  # of version 4, whose headers have 19 bytes
+            raise Damaged(
+                f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, though it says so"
+            )
+        self._checksums = event[-5] == 1
+        cleared = bytearray(event)
+        cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
+        if self._checksums and crc32(cleared) != _INTACT:
+            raise Damaged(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
+        self.format_ts, self.began_ts = ts, self.began_ts or ts
+        self.pos = max(self.pos, log_pos)
+        return ()
+
+    def _next_file(self, event: bytes) -> Iterable[Item]:
+        if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
+            event = event[:-4]
+        name, before = event[BODY + 8 :].decode(), self.file
+        self.file, self.pos = name, int.from_bytes(event[BODY : BODY + 8], "little")
+        if before in ("", name):
+            return ()
+        self._maps.clear()  # a restarted server numbers its tables anew
+        clean, self._clean, self._moved, self._skip_to = self._clean, False, True, 0
+        lost = (self._statement("rollback", "*"),) if self._rows_in_group else ()
+        self._end_group()
+        return (*lost, Rotated(Position(self.file, self.pos), clean))
+
+    def _ended(self, _: bytes) -> Iterable[Item]:
+        self._clean = True
+        return ()
+
+    def _heartbeat(self, event: bytes) -> Iterable[Item]:
+        ahead = (
+            _HEADER(event)[3] - self.pos
+        ) & 0xFFFFFFFF  # past what was left out: the GTID set has it
+        self.pos += 0 if self._in_group or ahead >> 31 else ahead
+        return () if self._in_group else (Alive(Position(self.file, self.pos)),)
+
+    def _incident(self, _: bytes) -> Iterable[Item]:
+        raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
+
+    # --- transactions
+
+    def _mysql_gtid(self, event: bytes) -> Iterable[Item]:
+        raw = event[20:36]
+        if raw != self._uuid[0]:
+            self._uuid = (raw, str(UUID(bytes=raw)))
+        return self._begin(f"{self._uuid[1]}:{int.from_bytes(event[36:44], 'little')}")
+
+    def _tagged_gtid(self, event: bytes) -> Iterable[Item]:
+        try:
+            return self._begin(tagged_gtid(event[BODY:]))
+        except UNREADABLE as error:
+            raise self._fatal(
+                "a tagged GTID is not understood", "upgrade openmrs-passport"
+            ) from error
+
+    def _begin(self, gtid: str) -> Iterable[Item]:
+        self._gtid, self._in_group = gtid, True
+        return ()
+
+    def _previous_gtids(self, event: bytes) -> Iterable[Item]:
+        return self._known(MysqlSet.unpack(event[BODY:]))
+
+    def _known(self, executed: MariadbState | MysqlSet) -> Iterable[Item]:
+        """A file begins with all that was executed before it; where we began inside one, that is
+        less than we know.
+        """
+        if self._moved or not str(self._executed):
+            self._executed = executed
+        return ()
+
+    def _gtid_list(self, event: bytes) -> Iterable[Item]:
+        return self._known(MariadbState.unpack(event[BODY:]))
+
+    def _xid(self, _: bytes) -> Iterable[Item]:
+        return (self._commit(),)
+
+    def _commit(self) -> Commit:
+        gtid = self._gtid
+        executed = self._executed.advance(gtid) if gtid else str(self._executed)
+        self._end_group()
+        return _committed((_position((self.file, self.pos)), gtid, self._ts, executed))
+
+    def _end_group(self) -> None:
+        self._gtid = ""
+        self._in_group = self._open = self._xa = self._rows_in_group = False
+
+    # --- statements
+
+    def _query(self, event: bytes, fixed: int = 32) -> Iterable[Item]:
+        """`fixed`: size of header and fixed part; what follows them are status variables, database
+        and text.
+        """
+        start = fixed + int.from_bytes(event[30:32], "little")
+        end = start + event[27]
+        return self._classified(event[start:end], event[end + 1 :])
+
+    def _compressed_query(self, event: bytes) -> Iterable[Item]:
+        text_at = 33 + int.from_bytes(event[30:32], "little") + event[27]
+        return self._query(event[:text_at] + self._inflated(event[text_at:]))
+
+    def _inflated(self, data: bytes) -> bytes:
+        try:
+            return inflated(data)
+        except UNREADABLE as error:
+            raise self._fatal(
+                "a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF"
+            ) from error
+
+    def _classified(self, database: bytes, text: bytes) -> Iterable[Item]:
+        if text == b"BEGIN":
+            self._in_group = self._open = True
+            return ()
+        found = self._statements.classify(database, text)
+        items: list[Item] = [self._statement(found.kind, table) for table in found.tables]
+        if found.kind in ("rollback", "rollback_to") and self._rows_in_group:
+            items.append(self._statement("rollback", "*"))
+        if found.kind in ("xa", "xa_done") and self._xids.made_visible(text):
+            items.append(self._statement("xa", "*"))
+        if found.kind in ("begin", "xa") or starts_transaction(text):
+            self._in_group = self._open = True
+            self._xa = self._xa or found.kind == "xa"
+        elif not self._open or found.kind in ("commit", "rollback", "xa_done"):
+            items.append(self._commit())
+        return tuple(items)
+
+    def _statement(self, kind: str, table: str) -> Statement:
+        return Statement(kind, table, Position(self.file, self.pos), self._ts)
+
+    # --- rows
+
+    def _table_map(self, event: bytes) -> Iterable[Item]:
+        if not self._in_group:
+            raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
+        self._maps[event[19:25]] = (
+            event[25:],
+            self._watched.watch(event, Position(self.file, self.pos)),
+        )
+        return ()
+
+    def relist(
+        self, listed: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
+    ) -> None:
+        """New column lists, after a DDL statement, true from `as_of` on: rows up to there must name
+        their columns.
+        """
+        self._watched.relist(listed, as_of)
+        self._maps.clear()
+
+    def _rows_handler(
+        self, op: str, version: int, *, compressed: bool
+    ) -> Callable[[bytes], Iterable[Item]]:
+        maps = self._maps
+
+        def handle(event: bytes) -> Iterable[Item]:
+            watch = maps.get(event[19:25], _NO_MAP)[1]
+            if watch is None:
+                return () if event[19:25] in maps else self._unmapped(event)
+            at = _ROWS_V1 if version == 1 else _ROWS_V1 + event[27] + (event[28] << 8)
+            if compressed:
+                event = self._decompressed_rows(op, event, at)
+            return self._changes(watch, op, event, at)
+
+        return handle
+
+    def _unmapped(self, event: bytes) -> Iterable[Item]:
+        if event[19:25] == _DUMMY:  # ends a statement that changed nothing
+            return ()
+        raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
+
+    def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
+        bitmaps = 2 if op == "u" else 1
+        data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
+        return event[:data_at] + self._inflated(event[data_at:])
+
+    def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> list[Item]:
+        if self._xa:
+            raise self._fatal(
+                f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
+                f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
+            )
+        self._rows_in_group = True
+        try:
+            pairs, is_partial = watch.decoder.rows(op, event, at)
+        except UNREADABLE as error:
+            raise self._fatal(
+                f"rows of {watch.table} are not understood", "report the table's definition"
+            ) from error
+        place, ts, gtid, number = (
+            _position((self.file, self.pos)),
+            self._ts,
+            self._gtid,
+            self._ordinal,
+        )
+        items: list[Item] = []
+        if watch.is_row and not is_partial:
+            for before, after in pairs:
+                number += 1
+                items.append(_row((op, before, after, place, number, ts, gtid)))
+        else:
+            kind = Partial if is_partial else partial(Notice, watch.table)
+            for pair in pairs:
+                number += 1
+                items.append(kind(op, keys_of(*pair), place, number, ts, gtid))
+        self._ordinal += len(items)
+        return items
+
+    def _partial_json(self, event: bytes) -> Iterable[Item]:
+        if self._maps.get(event[19:25], (b"", None))[1] is None:
+            return ()
+        raise self._fatal(
+            "rows with partial JSON", "SET GLOBAL binlog_row_value_options = '' at the source"
+        )
+
+    def _payload(self, event: bytes) -> Iterator[Item]:
+        """A compressed transaction: one outer event, whose rows are numbered through."""
+        try:
+            for inner in inner_events(event[BODY:]):
+                self._ts, kind, _, _, flags = _HEADER(inner)
+                handler = self._handlers.get(kind)
+                yield from handler(inner) if handler else self._unknown(kind, flags)
+        except UNREADABLE as error:
+            raise self._fatal(
+                "a compressed transaction is not understood", "report the server's version"
+            ) from error

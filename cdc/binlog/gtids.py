@@ -1,0 +1,152 @@
+"""Sets of GTIDs: what a server has executed, as it writes and packs them."""
+
+import re
+import struct
+from collections.abc import Iterator
+from uuid import UUID
+
+Source = tuple[str, str]  # (uuid of a server, tag or "")
+
+
+class MariadbState:
+    """``domain-server-seq[,...]``: the last transaction of each domain."""
+
+    def __init__(self, text: str = "") -> None:
+        self._last: dict[str, str] = {}
+        for gtid in filter(None, text.replace(" ", "").split(",")):
+            self.advance("-".join(str(int(part)) for part in gtid.split("-")))
+
+    def advance(self, gtid: str) -> str:
+        """`gtid` was read; it is the last of its domain. The state after it."""
+        self._last[gtid[: gtid.index("-")]] = gtid
+        return gtid if len(self._last) == 1 else str(self)  # once a transaction, so worth a line
+
+    def __str__(self) -> str:
+        return ",".join(self._last[domain] for domain in sorted(self._last, key=int))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MariadbState":
+        """The body of a GTID_LIST event."""
+        state = cls()
+        for domain, server, seq in struct.iter_unpack(
+            "<IIQ", data[4 : 4 + (len(data) - 4) // 16 * 16]
+        ):
+            state.advance(f"{domain}-{server}-{seq}")
+        return state
+
+
+def contains(state: str, gtid_set: str) -> bool:
+    """Whether a MariaDB whose @@gtid_binlog_state is `state` (the last GTID of each domain and
+    server) wrote them.
+    """
+    last: dict[tuple[str, str], int] = {}
+    for gtid in filter(None, state.replace(" ", "").split(",")):
+        domain, server, seq = gtid.split("-")
+        last[domain, server] = int(seq)
+    asked = [gtid.split("-") for gtid in filter(None, gtid_set.replace(" ", "").split(","))]
+    return all(last.get((domain, server), -1) >= int(seq) for domain, server, seq in asked)
+
+
+class MysqlSet:
+    """``uuid[:tag]:first-last[:...][,...]``: every transaction, in intervals."""
+
+    def __init__(self, text: str = "") -> None:
+        self._intervals: dict[Source, list[tuple[int, int]]] = {}
+        self._latest: Source = ("", "")
+        self._frame: tuple[str, str] | None = (
+            None  # the text around the latest source's last number, until it changes
+        )
+        for part in filter(None, re.sub(r"\s", "", text).split(",")):
+            uuid, *pieces = part.split(":")
+            tag = ""
+            for piece in pieces:
+                if not piece[0].isdigit():
+                    tag = piece.lower()
+                    continue
+                first, _, last = piece.partition("-")
+                self.add((uuid.lower(), tag), int(first), int(last or first))
+
+    def advance(self, gtid: str) -> str:
+        """``uuid:7`` or ``uuid:tag:7`` was read. The set with it."""
+        head, _, number = gtid.rpartition(":")
+        uuid, _, tag = head.partition(":")
+        self.add((uuid, tag), int(number), int(number))
+        return str(self)
+
+    def add(self, source: Source, first: int, last: int) -> None:
+        """Add an interval, both ends included."""
+        intervals = self._intervals.setdefault(source, [])
+        if (
+            intervals and source == self._latest and first == intervals[-1][1] + 1
+        ):  # nearly always the next one
+            if intervals[-1][0] == intervals[-1][1]:
+                self._frame = None
+            intervals[-1] = (intervals[-1][0], last)
+            return
+        self._latest, self._frame = source, None
+        self._intervals[source] = list(_merged(sorted([*intervals, (first, last)])))
+
+    def __str__(self) -> str:
+        if not self._intervals:
+            return ""
+        if self._frame is None:
+            self._frame = self._framed()
+        before, after = self._frame
+        return f"{before}{self._intervals[self._latest][-1][1]}{after}"
+
+    def _framed(self) -> tuple[str, str]:
+        texts: dict[str, str] = {}
+        for source, intervals in sorted(self._intervals.items()):
+            ranges = [
+                f"{first}-{last}" if last > first else f"{first}" for first, last in intervals
+            ]
+            if source == self._latest:
+                ranges[-1] = (
+                    ranges[-1].rpartition("-")[0] + ("-" if "-" in ranges[-1] else "") + "\n"
+                )
+            uuid, tag = source
+            texts[uuid] = texts.get(uuid, uuid) + (f":{tag}:" if tag else ":") + ":".join(ranges)
+        before, _, after = ",".join(texts.values()).partition("\n")
+        return before, after
+
+    def packed(self) -> bytes:
+        """As COM_BINLOG_DUMP_GTID takes it; with tags in the format of MySQL 8.3 and newer."""
+        tagged = any(tag for _, tag in self._intervals)
+        count = len(self._intervals)
+        out = [(1 << 56 | count << 8 | 1 if tagged else count).to_bytes(8, "little")]
+        for (uuid, tag), intervals in sorted(self._intervals.items()):
+            out.append(UUID(uuid).bytes)
+            if tagged:
+                out.append(bytes([len(tag) << 1]) + tag.encode())
+            out.append(len(intervals).to_bytes(8, "little"))
+            out += (n.to_bytes(8, "little") for first, last in intervals for n in (first, last + 1))
+        return b"".join(out)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "MysqlSet":
+        """Inverse of `packed`: the body of a PREVIOUS_GTIDS event."""
+        self, at = cls(), 8
+        tagged = data[7] == 1
+        count = int.from_bytes(data[1:7] if tagged else data[:8], "little")
+        for _ in range(count):
+            uuid, tag, at = str(UUID(bytes=data[at : at + 16])), "", at + 16
+            if tagged:
+                size = data[at] >> 1
+                tag, at = data[at + 1 : at + 1 + size].decode(), at + 1 + size
+            intervals = int.from_bytes(data[at : at + 8], "little")
+            for _ in range(intervals):
+                first, end = (int.from_bytes(data[at + n : at + n + 8], "little") for n in (8, 16))
+                self.add((uuid, tag), first, end - 1)
+                at += 16
+            at += 8
+        return self
+
+
+def _merged(intervals: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    start, end = intervals[0]
+    for first, last in intervals[1:]:
+        if first > end + 1:
+            yield start, end
+            start = first
+        end = max(end, last)
+    yield start, end

@@ -1,0 +1,72 @@
+"""What the last run knew of a table: a digest for each range of its key, small enough to be saved
+with the position.
+"""
+
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from openmrs.row_hash import Digest
+
+_RANGE = struct.Struct("<IIQ")
+
+
+@dataclass(slots=True)
+class Ranges:
+    """Range number r holds the keys from r * `width` up to, not with, (r + 1) * `width`. Empty
+    ranges have no digest.
+
+    `top`: the highest key seen, -1 for none.
+    """
+
+    width: int
+    top: int = -1
+    digests: dict[int, Digest] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(digest.rows for digest in self.digests.values())
+
+    def number(self, key: int) -> int:
+        return key // self.width
+
+    def before(self, number: int) -> int:
+        """The key just before range `number`."""
+        return number * self.width - 1
+
+    def between(self, after: int, to: int) -> Iterator[int]:
+        """Numbers of the known ranges that begin within (after, to]."""
+        return (number for number in self.digests if after < number * self.width <= to)
+
+    def put(self, number: int, digest: Digest) -> None:
+        if digest.rows:
+            self.digests[number] = digest
+        else:
+            self.digests.pop(number, None)
+
+    def limit(self, most: int) -> None:
+        """Doubles the width until there are at most so many ranges: digests add up, so nothing is
+        read for it.
+        """
+        while len(self.digests) > most:
+            old, self.digests, self.width = self.digests, {}, self.width * 2
+            for number, digest in old.items():
+                self.digests[number // 2] = self.digests.get(number // 2, Digest()) | digest
+
+    def encode(self) -> dict[str, Any]:
+        packed = b"".join(
+            _RANGE.pack(number, *digest) for number, digest in sorted(self.digests.items())
+        )
+        return {"width": self.width, "top": self.top, "digests": b64encode(packed).decode()}
+
+    @classmethod
+    def decode(cls, saved: dict[str, Any]) -> "Ranges":
+        """Inverse of `encode`."""
+        unpacked = _RANGE.iter_unpack(b64decode(saved["digests"]))
+        return cls(
+            saved["width"],
+            saved["top"],
+            {number: Digest(rows, xor) for number, rows, xor in unpacked},
+        )

@@ -1,0 +1,67 @@
+"""How far a snapshot is, as a bar on the terminal: nothing where nobody watches."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import REGISTRY
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+EVERY_S = 0.5
+
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    TaskProgressColumn(),
+    TextColumn("{task.fields[rows]:,} rows"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+
+
+@contextmanager
+def rows_bar(what: str, *, visible: bool = True) -> Iterator[Callable[[int, float], None]]:
+    """Gives what is to be told: rows so far, and the share of all, 0 to 1."""
+    console = Console(stderr=True)
+    with Progress(
+        *COLUMNS, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=1.0, rows=0, visible=visible)
+        yield lambda rows, share: bar.update(task, completed=share, rows=rows, visible=share < 1)
+
+
+@contextmanager
+def snapshot_bar(hospital: str) -> Iterator[None]:
+    """While the reader of this process takes a snapshot: the bar shows what its metrics say."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    with rows_bar(f"snapshot of {hospital}", visible=False) as progress:
+
+        def watch() -> None:
+            while not done.wait(EVERY_S):
+                if _metric("passport_cdc_snapshot_running", hospital):
+                    share = _metric("passport_cdc_snapshot_done_ratio", hospital)
+                    progress(int(_metric("passport_cdc_snapshot_rows_total", hospital)), share)
+
+        watcher = threading.Thread(target=watch, name="snapshot bar", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+def _metric(name: str, hospital: str) -> float:
+    return REGISTRY.get_sample_value(name, {"hospital": hospital}) or 0.0

@@ -1,0 +1,172 @@
+"""A row's document in `observations`: its columns as published, and what they mean. Pure.
+
+``_id`` "<hospital>/<obs_id>", ``version``, ``digest`` (of the content, to tell what needs no
+writing), ``deleted``, ``related`` (the ``_id`` of each row that this one names, or once named, as
+its group or previous version; absent without), ``row``, ``created`` and ``at`` (instants),
+``concept``, ``value``, ``author``, ``place``, ``encounter``. A tombstone (``deleted``) keeps only
+what others need to know of it: the columns of IDENTITY, ``created``, and instead of its uuid the
+``record`` that it names as a first version: the row may be of somebody now of whom nothing is kept.
+"""
+
+from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import bson
+from bson.raw_bson import RawBSONDocument
+
+from destinations.mongo.projection.records import first_id, record_id
+from passport.errors import Reject
+from passport.event import Row
+from passport.facts import Author, Concept, Encounter, Observation, Place, Value
+
+Document = dict[str, Any]
+
+IDENTITY = ("obs_id", "person_id", "obs_group_id", "previous_version", "date_created")
+MAX_BYTES = 15_000_000  # MongoDB takes 16 MiB, the command around it included
+
+
+class Sealed(dict[str, Any]):
+    """A document that keeps the BSON of its content, so that it is encoded once, for the digest and
+    for the write.
+    """
+
+    __slots__ = ("encoded", "head")
+
+    def __init__(self, head: Document, content: Document, encoded: bytes) -> None:
+        super().__init__(content | head)
+        self.head, self.encoded = head, encoded
+
+    @property
+    def written(self) -> RawBSONDocument:
+        """The same, as it is sent."""
+        fields = bson.encode(self.head)[4:-1] + self.encoded[4:]
+        return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
+
+    def naming(self, rows: list[str]) -> "Sealed":
+        """The same with `rows` as the related ones."""
+        return Sealed(self.head | {"related": rows}, self, self.encoded)
+
+
+def document(observation: Observation) -> Sealed:
+    """The row's mirror document. Reject ``too_large`` or ``invalid`` when BSON can't hold it."""
+    content: Document = {
+        "hospital": observation.hospital,
+        "obsId": observation.obs_id,
+        "personId": observation.person.person_id,
+        "deleted": observation.deleted,
+        "created": instant(observation.created),
+    }
+    if observation.deleted:
+        content |= _identity(observation.row) | {
+            "record": record_id(observation.hospital, observation.row["uuid"])
+        }
+    else:
+        content |= _meaning(observation)
+    return sealed(observation.key, observation.version, content)
+
+
+def tombstone(known: Document, version: str) -> Sealed:
+    """What is kept of a row of the mirror that is gone."""
+    content = {name: known[name] for name in ("hospital", "obsId", "personId")}
+    content |= {
+        "deleted": True,
+        "created": known.get("created"),
+        **_identity(known["row"]),
+        "record": first_id(known),
+    }
+    return sealed(known["_id"], version, content)
+
+
+def sealed(key: str, version: str, content: Document) -> Sealed:
+    try:
+        encoded = bson.encode(content)
+    except (bson.errors.BSONError, OverflowError, UnicodeError):
+        raise Reject("invalid") from None
+    if len(encoded) > MAX_BYTES:
+        raise Reject("too_large")
+    digest = blake2b(encoded, digest_size=9).hexdigest()
+    named = related(content["hospital"], content["row"])
+    head = {"_id": key, "version": version, "digest": digest} | (
+        {"related": named} if named else {}
+    )
+    return Sealed(head, content, encoded)
+
+
+def related(hospital: str, row: Row) -> list[str]:
+    """``_id`` of the rows that `row` names."""
+    named = (row.get("obs_group_id"), row.get("previous_version"))
+    return [f"{hospital}/{obs_id}" for obs_id in dict.fromkeys(named) if obs_id is not None]
+
+
+def instant(at: datetime | None) -> datetime | None:
+    """What BSON keeps of it: milliseconds."""
+    return (
+        at.replace(microsecond=at.microsecond // 1000 * 1000)
+        if at is not None and at.microsecond % 1000
+        else at
+    )
+
+
+def _identity(row: Row) -> Document:
+    return {"row": {name: row[name] for name in IDENTITY if name in row}}
+
+
+def _meaning(observation: Observation) -> Document:
+    return {
+        "row": observation.row,
+        "at": instant(observation.at),
+        "concept": observation.concept and _concept(observation.concept),
+        "value": _value(observation.value),
+        "author": _author(observation.author),
+        "place": observation.place and _place(observation.place),
+        "encounter": observation.encounter and _encounter(observation.encounter),
+    }
+
+
+@lru_cache(4096)
+def _concept(concept: Concept) -> Document:
+    return {
+        "id": concept.concept_id,
+        "uuid": concept.uuid,
+        "name": concept.name,
+        "datatype": concept.datatype,
+        "class": concept.concept_class,
+        "units": concept.units,
+        "mappings": list(concept.mappings),
+    }
+
+
+def _value(value: Value) -> Document:
+    return {
+        "kind": value.kind,
+        "text": value.text,
+        "number": value.number,
+        "modifier": value.modifier,
+        "concept": value.concept and _concept(value.concept),
+        "at": instant(value.at),
+    }
+
+
+@lru_cache(4096)
+def _author(author: Author) -> Document:
+    return {"name": author.name, "source": author.source, "key": author.key}
+
+
+@lru_cache(4096)
+def _place(place: Place) -> Document:
+    return {"id": place.location_id, "uuid": place.uuid, "name": place.name}
+
+
+@lru_cache(4096)
+def _encounter(encounter: Encounter) -> Document:
+    return {
+        "id": encounter.encounter_id,
+        "uuid": encounter.uuid,
+        "type": encounter.type,
+        "written": encounter.written,
+        "at": instant(encounter.at),
+        "visit": encounter.visit_uuid
+        and {"uuid": encounter.visit_uuid, "type": encounter.visit_type},
+    }

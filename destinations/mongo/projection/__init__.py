@@ -1,0 +1,1 @@
+"""Turns the mirrored rows of a person into the records that the Patient Passport shows."""

@@ -1,0 +1,194 @@
+"""config/mapping.yaml as matchers: what becomes of an obs, by its concept. Pure but for reading the
+file.
+"""
+
+import re
+from collections.abc import Mapping as Map
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+import passport
+from passport.errors import Fatal
+
+RecordType = Literal["condition", "medication", "test", "visit"]
+
+
+class Subject(NamedTuple):
+    """What matchers look at: an obs' concept, and the class and the mappings of its coded answer."""
+
+    name: str
+    concept_class: str
+    datatype: str
+    mappings: tuple[str, ...]
+    value_class: str | None
+    value_mappings: tuple[str, ...] = ()
+
+
+class Matcher(BaseModel):
+    """All given fields must fit; a list fits when one of its entries does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    mappings: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    datatypes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    value_classes: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Matcher":
+        if not any(getattr(self, name) for name in Matcher.model_fields):
+            raise ValueError("needs at least one of " + ", ".join(Matcher.model_fields))
+        return self
+
+    @cached_property
+    def _words(self) -> re.Pattern[str]:
+        return re.compile(
+            r"(?<!\w)(?:" + "|".join(map(re.escape, self.words)) + r")(?!\w)", re.IGNORECASE
+        )
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(name.casefold() for name in self.names)
+
+    def fits(self, subject: Subject) -> bool:
+        return (
+            (not self.mappings or not set(self.mappings).isdisjoint(subject.mappings))
+            and (not self.classes or subject.concept_class in self.classes)
+            and (not self.datatypes or subject.datatype in self.datatypes)
+            and (not self.names or subject.name.casefold() in self._names)
+            and (not self.words or bool(self._words.search(subject.name)))
+            and (not self.value_classes or subject.value_class in self.value_classes)
+            and (not self.values or not set(self.values).isdisjoint(subject.value_mappings))
+        )
+
+
+class Rule(Matcher):
+    """Type ``none``: what fits makes no record, and no later rule is asked."""
+
+    type: RecordType | Literal["none"]
+
+    @property
+    def makes(self) -> RecordType | None:
+        return None if self.type == "none" else self.type
+
+
+class Group(BaseModel):
+    """A header and its members: one record. `parts` add to it, in this order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    type: RecordType
+    header: Matcher
+    value: Matcher
+    parts: dict[
+        Literal["certainty", "rank", "dosage", "frequency", "duration", "start", "endDate"], Matcher
+    ] = Field(default_factory=dict)
+
+
+class Panels(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: frozenset[str] = frozenset()
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1]
+    groups: tuple[Group, ...] = ()
+    panels: Panels = Panels()
+    rules: tuple[Rule, ...] = ()
+
+
+class Sense(NamedTuple):
+    """What the mapping makes of a subject: the group that it heads, its type when alone, whether it
+    names a panel.
+    """
+
+    heads: Group | None
+    alone: RecordType | None
+    panel: bool
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """The rules, with a memory: few concepts make many obs."""
+
+    groups: tuple[Group, ...]
+    panel_classes: frozenset[str]
+    rules: tuple[Rule, ...]
+    _senses: dict[Subject, Sense] = field(default_factory=dict, repr=False, compare=False)
+
+    def sense(self, subject: Subject) -> Sense:
+        found = self._senses.get(subject)
+        if found is None:
+            if len(self._senses) > 20_000:
+                self._senses.clear()
+            found = self._senses[subject] = Sense(
+                next((group for group in self.groups if group.header.fits(subject)), None),
+                next((rule.makes for rule in self.rules if rule.fits(subject)), None),
+                subject.concept_class in self.panel_classes,
+            )
+        return found
+
+    @staticmethod
+    def role(group: Group, subject: Subject) -> str | None:
+        """A member's role in its group: ``value``, the name of a part, or None."""
+        if group.value.fits(subject):
+            return "value"
+        return next((name for name, part in group.parts.items() if part.fits(subject)), None)
+
+
+def codes(uuid: str, mappings: Sequence[str]) -> tuple[str, ...]:
+    """A concept's mappings, and ``CIEL:<code>`` for a uuid of that dictionary: the code, then As,
+    36 in all.
+    """
+    return (*mappings, *_ciel(uuid))
+
+
+@lru_cache(16_384)
+def _ciel(uuid: str) -> tuple[str, ...]:
+    found = re.fullmatch(r"([0-9]+)A+", uuid) if len(uuid) == 36 else None
+    return (f"CIEL:{found[1]}",) if found else ()
+
+
+def load(path: str | Path | None = None) -> Mapping:
+    """The mapping in `path`, or the one that comes with the project. Fatal names what is wrong in
+    it.
+    """
+    file = Path(path) if path is not None else _default()
+    try:
+        return parse(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise Fatal(f"{file} is not a mapping", details=problems, hint=f"correct {file}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        hint = "correct it, or destinations.<name>.mapping"
+        raise Fatal(
+            f"the mapping {file} can't be read ({type(error).__name__})", hint=hint
+        ) from None
+
+
+def parse(content: Map[str, Any]) -> Mapping:
+    """Checks what the YAML says; pydantic's ValidationError."""
+    checked = _File.model_validate(content)
+    return Mapping(checked.groups, checked.panels.classes, checked.rules)
+
+
+def _default() -> Path:
+    installed = Path(passport.__file__).parent / "config" / "mapping.yaml"
+    return (
+        installed
+        if installed.exists()
+        else Path(passport.__file__).parents[1] / "config" / "mapping.yaml"
+    )

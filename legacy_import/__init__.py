@@ -1,0 +1,3 @@
+"""Takes over, once, the records that the documented timestamp-based sync wrote into the Patient
+Passport.
+"""

@@ -1,0 +1,3 @@
+"""Everything that is known of an OpenMRS database: its tables, how they are read, and who its
+patients are.
+"""

@@ -1,0 +1,230 @@
+"""Who a hospital's patients are: the national id of each person, or why there is none."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openmrs.read import ConsistentRead
+from passport.errors import Fatal, Origin
+from passport.facts import Person, PersonState
+from passport.settings import Hospital
+
+_NO_DIGIT = re.compile(r"[^0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class PersonFacts:
+    """Rows of person, patient and patient_identifier. `identifiers`: (digits, preferred) of those
+    not voided.
+    """
+
+    uuid: str | None
+    patient: bool
+    voided: bool
+    identifiers: tuple[tuple[str, bool], ...]
+
+
+UNKNOWN = PersonFacts(None, False, False, ())
+
+
+def digits(identifier: str) -> str:
+    """ASCII digits of an identifier as typed: ``1-1990 8`` -> ``119908``."""
+    return _NO_DIGIT.sub("", identifier)
+
+
+class Holders:
+    """Which live patients of the hospital hold which id, so that an id held twice is seen. Ids of
+    10-16 digits only.
+    """
+
+    def __init__(self) -> None:
+        self._patients: dict[int, int | tuple[int, ...]] = {}
+        self._ids: dict[int, tuple[int, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def of(self, national_id: str) -> tuple[int, ...]:
+        """The live patients who hold the id."""
+        return _many(self._patients.get(_packed(national_id), ()))
+
+    def replace(self, patient_id: int, ids: Iterable[str]) -> set[int]:
+        """Sets all that a patient holds now. Returns the others who hold an id that this one gained
+        or lost.
+        """
+        new = tuple(sorted({_packed(one) for one in ids if _valid(one)}))
+        old = self._ids.get(patient_id, ())
+        changed = set(old) ^ set(new)
+        for packed in changed:
+            self._set(packed, patient_id, packed in new)
+        if new:
+            self._ids[patient_id] = new
+        else:
+            self._ids.pop(patient_id, None)
+        return self._holding(changed) - {patient_id}
+
+    def sharing(self, patient_id: int) -> set[int]:
+        """The others who hold an id of this patient."""
+        return self._holding(self._ids.get(patient_id, ())) - {patient_id}
+
+    def reload(self, held: Mapping[int, Iterable[str]]) -> set[int]:
+        """Sets all that everybody holds now. Returns who holds other ids than before, and who
+        shares or shared one.
+        """
+        changed = self._ids.keys() - held.keys()
+        others = {other for one in changed for other in self.replace(one, ())}
+        for patient_id, ids in held.items():
+            before = self._ids.get(patient_id)
+            others |= self.replace(patient_id, ids)
+            if before != self._ids.get(patient_id):
+                changed.add(patient_id)
+        return changed | others
+
+    def _holding(self, packed: Iterable[int]) -> set[int]:
+        return {patient for one in packed for patient in _many(self._patients.get(one, ()))}
+
+    def _set(self, packed: int, patient_id: int, holds: bool) -> None:
+        others = tuple(one for one in _many(self._patients.get(packed, ())) if one != patient_id)
+        now = (*others, patient_id) if holds else others
+        if now:
+            self._patients[packed] = now[0] if len(now) == 1 else now
+        else:
+            self._patients.pop(packed, None)
+
+
+def _packed(national_id: str) -> int:
+    """A number is a third of the memory of its text; the 1 in front keeps leading zeros."""
+    return int("1" + national_id)
+
+
+def _many(found: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (found,) if isinstance(found, int) else found
+
+
+def _valid(national_id: str) -> bool:
+    return 10 <= len(national_id) <= 16
+
+
+def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[PersonState, str | None]:
+    """A person's state, and the national id in state ``ok``."""
+    if not facts.patient:
+        return "not_patient", None
+    if facts.voided:
+        return "voided", None
+    preferred = {one for one, is_preferred in facts.identifiers if is_preferred}
+    ids = preferred or {one for one, _ in facts.identifiers}
+    if len(ids) != 1:
+        return ("ambiguous" if ids else "none"), None
+    national_id = ids.pop()
+    if not _valid(national_id):
+        return "invalid", None
+    if any(other != person_id for other in holders.of(national_id)):
+        return "ambiguous", None
+    return "ok", national_id
+
+
+class Identities:
+    """The hospital's identifiers of the configured type.
+
+    `disturbed`: persons whose state another one's change may have altered.
+    """
+
+    def __init__(self, hospital_id: str, hospital: Hospital) -> None:
+        self._hospital_id = hospital_id
+        self._type_uuid = hospital.national_id_type
+        self._type_id: int | None = None
+        self._holders = Holders()
+        self.disturbed: set[int] = set()
+
+    def clear(self) -> None:
+        """The next read loads all identifiers again; whoever's have changed meanwhile is disturbed."""
+        self._type_id = None
+
+    def sharing(self, person_ids: Iterable[int]) -> set[int]:
+        """Others who hold an id of one of these."""
+        return {other for one in person_ids for other in self._holders.sharing(one)}
+
+    def read(
+        self, reading: ConsistentRead, person_ids: Sequence[int], version: str
+    ) -> dict[int, Person]:
+        """The persons as they are now; every id is there. Fatal when the identifier type is not
+        known.
+        """
+        if self._type_id is None:
+            self._load(reading)
+        facts = _facts(reading, person_ids, self._type_id)
+        for person_id, known in facts.items():
+            self.disturbed |= self._holders.replace(person_id, _held(known))
+        return {
+            person_id: self._person(person_id, facts.get(person_id, UNKNOWN), version)
+            for person_id in person_ids
+        }
+
+    def _person(self, person_id: int, facts: PersonFacts, version: str) -> Person:
+        state, national_id = stated(person_id, facts, self._holders)
+        return Person(self._hospital_id, person_id, facts.uuid, state, national_id, version)
+
+    def _load(self, reading: ConsistentRead) -> None:
+        type_id = self._find_type(reading)
+        held: dict[int, list[str]] = {}
+        for row in reading.rows(
+            """SELECT i.patient_id, i.identifier FROM patient_identifier i
+            JOIN patient p ON p.patient_id = i.patient_id AND p.voided = 0
+            JOIN person n ON n.person_id = i.patient_id AND n.voided = 0
+            WHERE i.voided = 0 AND i.identifier_type = %s""",
+            (type_id,),
+        ):
+            held.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
+        first, changed = not len(self._holders), self._holders.reload(held)
+        self.disturbed |= set() if first else changed
+        self._type_id = type_id
+
+    def _find_type(self, reading: ConsistentRead) -> int:
+        types = reading.rows(
+            "SELECT patient_identifier_type_id AS id, name, uuid, retired FROM patient_identifier_type"
+        )
+        for row in types:
+            if row["uuid"] == self._type_uuid:
+                return int(row["id"])
+        raise Fatal(
+            f"hospital {self._hospital_id}: it has no patient identifier type "
+            f"{self._type_uuid!r}; it has",
+            details=[f"{row['uuid']}  {row['name']}" for row in types if not row["retired"]],
+            origin=Origin.hospital(self._hospital_id),
+            hint=f"set hospitals.{self._hospital_id}.national_id_type to the uuid of the national id",
+        )
+
+
+def _held(facts: PersonFacts) -> Iterable[str]:
+    return (one for one, _ in facts.identifiers) if facts.patient and not facts.voided else ()
+
+
+def _facts(
+    reading: ConsistentRead, person_ids: Sequence[int], type_id: int | None
+) -> dict[int, PersonFacts]:
+    identifiers: dict[int, list[tuple[str, bool]]] = {}
+    for row in reading.rows(
+        """SELECT patient_id, identifier, preferred FROM patient_identifier
+        WHERE voided = 0 AND identifier_type = %s AND patient_id IN %s""",
+        (type_id, person_ids),
+    ):
+        identifiers.setdefault(row["patient_id"], []).append(
+            (digits(row["identifier"]), bool(row["preferred"]))
+        )
+    rows = reading.rows(
+        """SELECT n.person_id, n.uuid, n.voided, p.patient_id, p.voided AS patient_voided FROM person n
+        LEFT JOIN patient p ON p.patient_id = n.person_id WHERE n.person_id IN %s""",
+        (person_ids,),
+    )
+    found = {
+        row["person_id"]: _fact(row, tuple(identifiers.get(row["person_id"], ()))) for row in rows
+    }
+    return {person_id: found.get(person_id, UNKNOWN) for person_id in person_ids}
+
+
+def _fact(row: dict[str, Any], identifiers: tuple[tuple[str, bool], ...]) -> PersonFacts:
+    patient = row["patient_id"] is not None
+    return PersonFacts(
+        row["uuid"], patient, bool(row["voided"] or row["patient_voided"]), identifiers
+    )

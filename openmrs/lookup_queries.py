@@ -1,0 +1,258 @@
+"""The hospital's names, read in bulk: one SELECT (two for concepts and encounters) for all ids of a
+kind.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openmrs.read import ConsistentRead
+from openmrs.wall_time import instant
+from passport.facts import Concept, Encounter, Place
+
+Ids = Sequence[int]
+_TYPES = {"FULLY_SPECIFIED": 0, None: 1, "SHORT": 2, "INDEX_TERM": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class EncounterFacts:
+    """An encounter, where it and its visit were, and its providers' ids, best first."""
+
+    encounter: Encounter
+    visit_id: int | None
+    location_id: int | None
+    visit_location_id: int | None
+    providers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """`name`: the column of OpenMRS 1.9, for providers who are no person."""
+
+    uuid: str
+    person_id: int | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    uuid: str
+    person_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """A person who works there: their name, and the uuid of the first provider that they are."""
+
+    name: str | None
+    provider_uuid: str | None
+
+
+def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[int, Concept]:
+    """Concepts by id, named in the locale chain."""
+    rows = reading.rows(
+        """SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units FROM concept c
+        LEFT JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id
+        LEFT JOIN concept_class k ON k.concept_class_id = c.class_id
+        LEFT JOIN concept_numeric n ON n.concept_id = c.concept_id WHERE c.concept_id IN %s""",
+        (ids,),
+    )
+    names = _grouped(
+        reading.rows(
+            """SELECT concept_id, concept_name_id, name, locale, locale_preferred, concept_name_type
+            FROM concept_name WHERE voided = 0 AND concept_id IN %s""",
+            (ids,),
+        ),
+        "concept_id",
+    )
+    mapped = _grouped(
+        reading.rows(
+            """SELECT m.concept_id, s.name, t.code FROM concept_reference_map m
+            JOIN concept_reference_term t ON t.concept_reference_term_id = m.concept_reference_term_id
+            JOIN concept_reference_source s ON s.concept_source_id = t.concept_source_id WHERE m.concept_id IN %s""",
+            (ids,),
+        ),
+        "concept_id",
+    )
+    return {row["concept_id"]: _concept(row, names, mapped, locales) for row in rows}
+
+
+def _concept(row: dict[str, Any], names: Any, mapped: Any, locales: Sequence[str]) -> Concept:
+    concept_id = row["concept_id"]
+    return Concept(
+        concept_id,
+        row["uuid"],
+        concept_name(names.get(concept_id, ()), locales) or f"Concept {row['uuid']}",
+        row["datatype"] or "",
+        row["class"] or "",
+        row["units"] or None,
+        tuple(
+            sorted({f"{source['name']}:{source['code']}" for source in mapped.get(concept_id, ())})
+        ),
+    )
+
+
+def concept_name(names: Iterable[Mapping[str, Any]], locales: Sequence[str]) -> str | None:
+    """The name that the hospital's locale chain prefers, of rows of concept_name that aren't
+    voided.
+    """
+    best = min(names, key=lambda name: _preference(name, locales), default=None)
+    return None if best is None else str(best["name"])
+
+
+def _preference(name: Mapping[str, Any], locales: Sequence[str]) -> tuple[int, bool, int, int]:
+    kind = _TYPES.get(name["concept_name_type"], 4)
+    return (
+        _nearness(name["locale"], locales),
+        not name["locale_preferred"],
+        kind,
+        name["concept_name_id"],
+    )
+
+
+def _nearness(locale: str, locales: Sequence[str]) -> int:
+    """Twice the index of the first locale that fits; one more where only the language does."""
+    language = locale.partition("_")[0]
+    for index, wanted in enumerate(locales):
+        if locale == wanted:
+            return 2 * index
+        if language == wanted.partition("_")[0]:
+            return 2 * index + 1
+    return 2 * len(locales)
+
+
+def coded_names(reading: ConsistentRead, ids: Ids) -> dict[int, str | None]:
+    """Names by concept_name_id; None of a voided one."""
+    rows = reading.rows(
+        "SELECT concept_name_id, name, voided FROM concept_name WHERE concept_name_id IN %s", (ids,)
+    )
+    return {row["concept_name_id"]: None if row["voided"] else row["name"] for row in rows}
+
+
+def drugs(reading: ConsistentRead, ids: Ids) -> dict[int, str | None]:
+    return {
+        row["drug_id"]: row["name"]
+        for row in reading.rows("SELECT drug_id, name FROM drug WHERE drug_id IN %s", (ids,))
+    }
+
+
+def places(reading: ConsistentRead, ids: Ids) -> dict[int, Place]:
+    rows = reading.rows(
+        "SELECT location_id, uuid, name FROM location WHERE location_id IN %s", (ids,)
+    )
+    return {row["location_id"]: Place(row["location_id"], row["uuid"], row["name"]) for row in rows}
+
+
+def orderers(reading: ConsistentRead, ids: Ids) -> dict[int, int | None]:
+    """provider_id by order_id."""
+    rows = reading.rows("SELECT order_id, orderer FROM orders WHERE order_id IN %s", (ids,))
+    return {row["order_id"]: row["orderer"] for row in rows}
+
+
+def encounters(
+    reading: ConsistentRead, ids: Ids, roles: Sequence[str], zone: str
+) -> dict[int, EncounterFacts]:
+    """Encounters with their visits and providers. `roles`: uuids or names, best first."""
+    rows = reading.rows(
+        """SELECT e.encounter_id, e.uuid, e.location_id, e.visit_id, CAST(e.encounter_datetime AS CHAR) AS written,
+        t.name AS type, v.uuid AS visit_uuid, v.location_id AS visit_location_id, vt.name AS visit_type
+        FROM encounter e LEFT JOIN encounter_type t ON t.encounter_type_id = e.encounter_type
+        LEFT JOIN visit v ON v.visit_id = e.visit_id LEFT JOIN visit_type vt ON vt.visit_type_id = v.visit_type_id
+        WHERE e.encounter_id IN %s""",
+        (ids,),
+    )
+    providers = _grouped(
+        reading.rows(
+            """SELECT p.encounter_id, p.encounter_provider_id, p.provider_id, r.uuid, r.name FROM encounter_provider p
+            LEFT JOIN encounter_role r ON r.encounter_role_id = p.encounter_role_id
+            WHERE p.voided = 0 AND p.encounter_id IN %s""",
+            (ids,),
+        ),
+        "encounter_id",
+    )
+    return {
+        row["encounter_id"]: _encounter(row, providers.get(row["encounter_id"], ()), roles, zone)
+        for row in rows
+    }
+
+
+def _encounter(
+    row: dict[str, Any], providers: Sequence[Any], roles: Sequence[str], zone: str
+) -> EncounterFacts:
+    written = row["written"].replace(" ", "T")
+    ranked = sorted(providers, key=lambda one: (_rank(one, roles), one["encounter_provider_id"]))
+    encounter = Encounter(
+        row["encounter_id"],
+        row["uuid"],
+        row["type"] or "",
+        written,
+        instant(written, zone),
+        row["visit_uuid"],
+        row["visit_type"],
+    )
+    return EncounterFacts(
+        encounter,
+        row["visit_id"],
+        row["location_id"],
+        row["visit_location_id"],
+        tuple(one["provider_id"] for one in ranked),
+    )
+
+
+def _rank(provider: Mapping[str, Any], roles: Sequence[str]) -> int:
+    return next(
+        (i for i, role in enumerate(roles) if role in (provider["uuid"], provider["name"])),
+        len(roles),
+    )
+
+
+def providers(reading: ConsistentRead, ids: Ids) -> dict[int, Provider]:
+    rows = reading.rows(
+        "SELECT provider_id, uuid, person_id, name FROM provider WHERE provider_id IN %s", (ids,)
+    )
+    return {
+        row["provider_id"]: Provider(row["uuid"], row["person_id"], row["name"] or None)
+        for row in rows
+    }
+
+
+def users(reading: ConsistentRead, ids: Ids) -> dict[int, User]:
+    rows = reading.rows("SELECT user_id, uuid, person_id FROM users WHERE user_id IN %s", (ids,))
+    return {row["user_id"]: User(row["uuid"], row["person_id"]) for row in rows}
+
+
+def staff(reading: ConsistentRead, ids: Ids) -> dict[int, Staff]:
+    """Staff by person_id: every id is there, without a name if they have none."""
+    names = _grouped(
+        reading.rows(
+            """SELECT person_id, given_name, family_name FROM person_name WHERE voided = 0 AND person_id IN %s
+            ORDER BY preferred DESC, person_name_id""",
+            (ids,),
+        ),
+        "person_id",
+    )
+    own = _grouped(
+        reading.rows(
+            "SELECT person_id, uuid FROM provider WHERE retired = 0 AND person_id IN %s ORDER BY provider_id",
+            (ids,),
+        ),
+        "person_id",
+    )
+    return {
+        key: Staff(_person_name(names.get(key)), own[key][0]["uuid"] if key in own else None)
+        for key in ids
+    }
+
+
+def _person_name(names: Sequence[Mapping[str, Any]] | None) -> str | None:
+    if not names:
+        return None
+    return " ".join(filter(None, (names[0]["given_name"], names[0]["family_name"]))) or None
+
+
+def _grouped(rows: Iterable[dict[str, Any]], key: str) -> dict[int, list[dict[str, Any]]]:
+    groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row[key]].append(row)
+    return groups
