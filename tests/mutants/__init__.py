@@ -1,3 +1,1 @@
-"""Product code broken on purpose, one promise at a time: a test that watches the promise must turn
-red.
-"""
+"""Product code broken on purpose, one promise at a time: the test of the promise must turn red."""

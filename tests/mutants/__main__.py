@@ -1,8 +1,8 @@
-"""Runs the mutants: ``python -m tests.mutants [pattern of a promise]``. Its last line is one JSON
-object.
+"""Runs the mutants: ``python -m tests.mutants [pattern of a promise]``.
 
-Each is applied in a copy of the tree, where its test must fail in its call, not in an import or a
-fixture; unmutated, the same tests must pass. Servers are shared by all.
+Each mutant is applied in a copy of the tree. Its test must then fail in its call, not in an import
+or a fixture. The same tests must pass without any mutant. All share the same servers.
+The last line of the output is one JSON object.
 """
 
 import json
@@ -19,8 +19,8 @@ from queue import Queue
 
 from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from tests import real_data
+from tests.mutants.edit import Mutant, PlaceError, TextMutant
 from tests.mutants.patches import MUTANTS as PATCHES
-from tests.mutants.patches import Mutant
 from tests.mutants.rows import ROWS
 from tests.servers import VARIABLES
 
@@ -38,16 +38,19 @@ PRODUCT = (
     "config",
 )
 COPIED = (*PRODUCT, "dev", "tests", "docs", "pyproject.toml")
-MUTANTS = (*PATCHES, *ROWS)
+MUTANTS: tuple[Mutant | TextMutant, ...] = (*PATCHES, *ROWS)
 WORKERS = min(3, os.cpu_count() or 1)
+UNMUTATED_TIMEOUT_S = 2_400
 TIMEOUT_S = 400
-WITHIN_S = 30  # what a mutant keeps from coming is waited for so long
+WITHIN_S = 30  # a test waits so long for what its mutant keeps from coming
 FAILED = re.compile(r"^FAILED \S+(.*)", re.MULTILINE)
-BEFORE = re.compile(r"^_* ERROR (at setup of|collecting) |^ERROR: ", re.MULTILINE)
+ERROR_BEFORE_CALL = re.compile(r"^_* ERROR (at setup of|collecting) |^ERROR: ", re.MULTILINE)
 
 
 def main() -> int:
-    chosen = [one for one in MUTANTS if re.search(" ".join(sys.argv[1:]), one.promise)]
+    """Run the mutants whose promise matches the pattern. Return 0 if their tests see all."""
+    pattern = " ".join(sys.argv[1:])
+    chosen = [mutant for mutant in MUTANTS if re.search(pattern, mutant.promise)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         servers = [kind(Path(folder) / kind.__name__) for kind in (MariaDB, MySQL, Kafka, Mongo)]
@@ -55,47 +58,42 @@ def main() -> int:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda server: server.start(), servers))
             urls = {VARIABLES[type(server)]: server.url for server in servers}
-            verdicts = run(Path(folder), urls, chosen)
+            unmutated, *verdicts = run(Path(folder), urls, chosen)
         finally:
             for server in servers:
                 server.kill()
-    survived = [
-        one.promise
-        for one, verdict in zip([None, *chosen], verdicts, strict=True)
-        if one and verdict
-    ]
+
+    survived = sum(1 for verdict in verdicts if verdict)
+    summary = {"mutants": len(chosen), "survived": survived, "unmutated": unmutated or "green"}
     print(f"{time.monotonic() - began:.0f} s")
-    print(
-        json.dumps(
-            {"mutants": len(chosen), "survived": len(survived), "unmutated": verdicts[0] or "green"}
-        )
-    )
-    return 1 if any(verdicts) else 0
+    print(json.dumps(summary))
+    return 1 if unmutated or survived else 0
 
 
-def run(folder: Path, urls: dict[str, str], chosen: list[Mutant]) -> list[str]:
-    """What is wrong with the tests unmutated, then with each mutant; "" for nothing."""
+def run(folder: Path, urls: dict[str, str], chosen: list[Mutant | TextMutant]) -> list[str]:
+    """Return what is wrong with the unmutated tests, then with each mutant: "" if nothing is."""
     copies: Queue[Path] = Queue()
     for number in range(WORKERS):
         copies.put(_copy(folder / f"copy-{number}"))
 
-    def one(mutant: Mutant | None) -> str:
-        copy, began = copies.get(), time.monotonic()
+    def verdict_of(mutant: Mutant | TextMutant | None) -> str:
+        copy = copies.get()
+        began = time.monotonic()
         try:
-            verdict = (
-                _unmutated(copy, urls, chosen) if mutant is None else _mutated(copy, urls, mutant)
-            )
+            if mutant is None:
+                promise = "the same tests, unmutated"
+                verdict = _unmutated(copy, urls, chosen)
+            else:
+                promise = mutant.promise
+                verdict = _mutated(copy, urls, mutant)
         finally:
             copies.put(copy)
-        promise = mutant.promise if mutant else "the same tests, unmutated"
-        print(
-            f"{'NO ' + verdict if verdict else 'ok':6} {time.monotonic() - began:3.0f} s  {promise}",
-            flush=True,
-        )
+        outcome = f"NO {verdict}" if verdict else "ok"
+        print(f"{outcome:6} {time.monotonic() - began:3.0f} s  {promise}", flush=True)
         return verdict
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(one, [None, *chosen]))
+        return list(pool.map(verdict_of, [None, *chosen]))
 
 
 def _copy(to: Path) -> Path:
@@ -109,65 +107,60 @@ def _copy(to: Path) -> Path:
     return to
 
 
-def _unmutated(copy: Path, urls: dict[str, str], chosen: list[Mutant]) -> str:
-    code, said = _pytest(copy, urls, sorted({one.test for one in chosen}), timeout_s=2_400)
-    return "" if code == 0 else f"red: {said[-1500:]}"
+def _unmutated(copy: Path, urls: dict[str, str], chosen: list[Mutant | TextMutant]) -> str:
+    tests = sorted({mutant.test for mutant in chosen})
+    code, output = _pytest(copy, urls, tests, timeout_s=UNMUTATED_TIMEOUT_S)
+    return "" if code == 0 else f"red: {output[-1500:]}"
 
 
-def _mutated(copy: Path, urls: dict[str, str], mutant: Mutant) -> str:
+def _mutated(copy: Path, urls: dict[str, str], mutant: Mutant | TextMutant) -> str:
     file = copy / mutant.file
-    text = file.read_text(encoding="utf-8")
-    if text.count(mutant.old) != 1:
-        return f"patch: {mutant.file} has its place {text.count(mutant.old)} times"
-    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    source = file.read_text(encoding="utf-8")
     try:
-        if file.suffix == ".py":
-            compile(file.read_text(encoding="utf-8"), str(file), "exec")
-        code, said = _pytest(
-            copy, {**urls, "TEST_WITHIN_S": str(WITHIN_S)}, [mutant.test], timeout_s=TIMEOUT_S
-        )
+        mutated = mutant.apply(source)
+    except (PlaceError, SyntaxError) as error:
+        return f"not applied: {error}"
+
+    variables = {**urls, "TEST_WITHIN_S": str(WITHIN_S)}
+    file.write_text(mutated, encoding="utf-8")
+    try:
+        code, output = _pytest(copy, variables, [mutant.test], timeout_s=TIMEOUT_S)
     finally:
-        file.write_text(text, encoding="utf-8")
+        file.write_text(source, encoding="utf-8")
+
     if code == 0:
         return f"SURVIVED {mutant.test}"
-    failed = FAILED.search(said)
-    if failed is None or BEFORE.search(said):
-        return f"not a failure of the test: {said[-1500:]}"
-    why = failed[1].split("assert ")[0]  # no values
-    print(f"{'':8}seen by {mutant.test.partition('::')[2]}{why}", flush=True)
+    failed = FAILED.search(output)
+    if failed is None or ERROR_BEFORE_CALL.search(output):
+        return f"not a failure of the test: {output[-1500:]}"
+    reason = failed[1].split("assert ")[0]  # without values, which may be a patient's
+    print(f"{'':8}seen by {mutant.test.partition('::')[2]}{reason}", flush=True)
     return ""
 
 
 def _pytest(
-    copy: Path, known: dict[str, str], tests: list[str], *, timeout_s: float
+    copy: Path, variables: dict[str, str], tests: list[str], *, timeout_s: float
 ) -> tuple[int, str]:
-    options = [
-        "-x",
-        "-q",
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:cacheprovider",
-        "--tb=line",
-        "--timeout",
-        "300",
-    ]
-    found = subprocess.run(
-        [sys.executable, "-B", "-m", "pytest", *options, *tests],
+    """Return the exit code and the output of these tests, run in the copy."""
+    options = ["-x", "-q", "--tb=line", "--timeout", "300"]
+    without_plugins = ["-p", "no:randomly", "-p", "no:cacheprovider"]
+    environment = {
+        "PASSPORT_REAL_DATA": str(real_data.BESIDE),
+        **os.environ,
+        **variables,
+        "PYTHONPATH": str(copy),
+        "CI": "true",
+    }
+    finished = subprocess.run(
+        [sys.executable, "-B", "-m", "pytest", *options, *without_plugins, *tests],
         cwd=copy,
-        env={
-            "PASSPORT_REAL_DATA": str(real_data.BESIDE),
-            **os.environ,
-            **known,
-            "PYTHONPATH": str(copy),
-            "CI": "true",
-        },
+        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout_s,
         check=False,
     )
-    return found.returncode, found.stdout + found.stderr
+    return finished.returncode, finished.stdout + finished.stderr
 
 
 if __name__ == "__main__":
