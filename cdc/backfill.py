@@ -98,7 +98,7 @@ def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
 
 
 def _now(source: Source, saved: Saved) -> SourcePosition:
-    with source.read() as reading:
+    with source.read_at() as reading:
         position = reading.position
     if position is None:
         raise server.no_binlog(source.hospital)

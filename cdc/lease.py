@@ -101,7 +101,7 @@ class Lease:
         try:
             position = source.end_of_binlog(self.connection)
         except pymysql.err.MySQLError as error:
-            raise source.classified(error, self.hospital, self._settings) from None
+            raise source.translate_error(error, self.hospital, self._settings) from None
         if position is None:
             raise source.no_binlog(self.hospital)
         return End(position, ts_ms)
@@ -131,7 +131,7 @@ class Lease:
                 cursor.execute(sql, args or None)
                 return cursor.fetchone() or ()
         except (pymysql.err.MySQLError, OSError) as error:
-            raise source.classified(error, self.hospital, self._settings) from None
+            raise source.translate_error(error, self.hospital, self._settings) from None
 
 
 def lock_name(hospital: str) -> str:

@@ -53,7 +53,7 @@ def start(
         fresh = promoted or _begin(hospital_id, hospital, source, saved, positions)
     except pymysql.err.MySQLError as error:
         source.close()
-        raise server.classified(error, hospital_id, hospital.mysql) from None
+        raise server.translate_error(error, hospital_id, hospital.mysql) from None
     say = log.info if saved is None else log.warning if promoted else log.error
     file, pos = fresh.position
     how = (

@@ -49,7 +49,7 @@ def left_s(kept: float, files: Iterable[str], at: Position, age_s: float) -> flo
 
 def headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, float]:
     """(`left_s`, `kept_s`) as the server is now; `ts_ms`: its time at the position. Retry, Fatal."""
-    with source.read(ANY_POSITION) as reading:
+    with source.read_at(ANY_POSITION) as reading:
 
         def rows(sql: str) -> list[tuple[Any, ...]]:
             return [tuple(row.values()) for row in reading.rows(sql)]

@@ -54,7 +54,7 @@ def read_obs(
     source: Source, where: str, args: list[int], at_least: SourcePosition
 ) -> tuple[list[Row], Position, int]:
     """The rows, the position that they were read at, and the server's clock then, in ms."""
-    with source.read(at_least) as reading:
+    with source.read_at(at_least) as reading:
         (clock,) = reading.rows("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000) AS ts_ms")
         found, at = reading.obs(where, args), reading.position
     if at is None:
@@ -144,7 +144,7 @@ class SnapshotJob:
 
     def _measured(self) -> tuple[int, int]:
         """First and last key, of both ends of the primary key's index."""
-        with self._source.read(ANY_POSITION) as reading:
+        with self._source.read_at(ANY_POSITION) as reading:
             (ends,) = reading.rows("SELECT MIN(obs_id) AS first, MAX(obs_id) AS last FROM obs")
         first = (
             ends["first"]

@@ -81,7 +81,9 @@ class Applier:
                 and event.source.version[:10] == lookups.newest[:10]
             ):
                 partition.rereads.notice(event, item.record.offset, written)
-        partition.rereads.whole(lookups.disturbed(), items[0].record.offset, partition.latest)
+        partition.rereads.whole(
+            lookups.affected_patients(), items[0].record.offset, partition.latest
+        )
 
     def _note(self, partition: Partition, event: ChangeEvent) -> bool:
         """The newest version and place, and what is outdated now. True if the event is of an older

@@ -285,7 +285,7 @@ def _lookups(settings: Settings, event: ChangeEvent, sink: Sink) -> Lookups:
 def _apply_row(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
     """The row as it is now at the hospital, or its end."""
     with closing(_lookups(settings, event, sink)) as lookups:
-        with lookups.source.read() as reading:
+        with lookups.source.read_at() as reading:
             found: list[Row] = reading.obs("obs_id = %s", [event.row["obs_id"]])
             row = found[0] if found else event.row
             check(row)

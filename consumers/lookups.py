@@ -144,16 +144,16 @@ class Lookups:
         for key in notice.keys:
             self._evict(source.table, key, before)
 
-    def disturbed(self) -> set[int]:
+    def affected_patients(self) -> set[int]:
         """Takes the persons whose state may have changed because another patient gained or lost an
         id.
         """
-        found, self.identities.disturbed = self.identities.disturbed, set()
+        found, self.identities.affected_patients = self.identities.affected_patients, set()
         return found
 
-    def sharing(self, person_ids: Iterable[int]) -> set[int]:
+    def holders_of_same_ids(self, person_ids: Iterable[int]) -> set[int]:
         """The others who hold a national id of one of these persons."""
-        return self.identities.sharing(person_ids)
+        return self.identities.holders_of_same_ids(person_ids)
 
     def close(self) -> None:
         self.source.close()
@@ -181,7 +181,7 @@ class Lookups:
             def read() -> ConsistentRead:
                 if not opened:
                     opened.append(
-                        stack.enter_context(self.source.read(at_least, patience_s=PATIENCE_S))
+                        stack.enter_context(self.source.read_at(at_least, patience_s=PATIENCE_S))
                     )
                 return opened[0]
 
@@ -251,7 +251,7 @@ class Lookups:
                 {key: one for key, one in fresh.items() if one.uuid is not None}, _order(reading)
             )
             found |= fresh
-            for person_id in self.identities.disturbed:
+            for person_id in self.identities.affected_patients:
                 self._persons.evict(person_id, None)
         return found
 

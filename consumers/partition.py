@@ -65,7 +65,7 @@ class Probe(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(self._after_s):
             try:
-                with self._source.read(patience_s=PROBE_S):
+                with self._source.read_at(patience_s=PROBE_S):
                     break
             except Retry:
                 continue

@@ -351,8 +351,10 @@ class ReenrichmentQueue:
     ) -> Slice:
         piece = Slice(finish, self._lookups.version(reading))
         persons = self._lookups.persons_in(reading, chosen, fresh=True)
-        sharing = self._lookups.sharing([one for one, asked in chosen.items() if asked.others])
-        disturbed = (self._lookups.disturbed() | sharing) - chosen.keys()
+        sharing = self._lookups.holders_of_same_ids(
+            [one for one, asked in chosen.items() if asked.others]
+        )
+        disturbed = (self._lookups.affected_patients() | sharing) - chosen.keys()
         self.whole(disturbed, _lowest(asked.offset for asked in chosen.values()), None)
         keys: dict[int, list[int]] = {person_id: [] for person_id in chosen}
         for row in self._fill(piece, reading, "person_id", list(chosen), "person"):
@@ -399,7 +401,7 @@ class ReenrichmentQueue:
         return rows
 
     def _reading(self, at: SourcePosition | None) -> AbstractContextManager[ConsistentRead]:
-        return self._lookups.source.read(at, patience_s=PATIENCE_S)
+        return self._lookups.source.read_at(at, patience_s=PATIENCE_S)
 
     def _superseded(self, reading: ConsistentRead, at: SourcePosition | None) -> bool:
         """The server isn't the notice's any more: its new epoch begins with a snapshot that sends

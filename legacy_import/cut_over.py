@@ -139,7 +139,7 @@ class Former:
         if not ids:
             return
         zone = self._settings.hospitals[hospital].timezone
-        with self._sources[hospital].read(ANY_POSITION) as reading:
+        with self._sources[hospital].read_at(ANY_POSITION) as reading:
             rows = {
                 row["obs_id"]: row for row in reading.rows(f"{_OBS} WHERE obs_id IN %s", (ids,))
             }
@@ -321,7 +321,7 @@ class Former:
         return told(ADOPTED, hospital=hospital, key=key)
 
     def _author(self, hospital: str, user_id: int) -> str | None:
-        with self._sources[hospital].read(ANY_POSITION) as reading:
+        with self._sources[hospital].read_at(ANY_POSITION) as reading:
             user = names.users(reading, [user_id]).get(user_id)
             if user is None or user.person_id is None:
                 return None

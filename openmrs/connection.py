@@ -52,7 +52,7 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
         connection._read_timeout = timeouts["read_timeout"]  # type: ignore[attr-defined]  # noqa: SLF001
         fetch_all(connection, "SET SESSION TRANSACTION READ ONLY")
     except (pymysql.err.MySQLError, OSError, RuntimeError) as error:
-        raise classified(error, hospital, settings) from None
+        raise translate_error(error, hospital, settings) from None
     return connection
 
 
@@ -171,7 +171,7 @@ def _tls(hospital: str, settings: MySQL) -> dict[str, Any]:
     return {"ssl": context}
 
 
-def classified(error: BaseException, hospital: str, settings: MySQL) -> Exception:
+def translate_error(error: BaseException, hospital: str, settings: MySQL) -> Exception:
     """A client's error by its remedy, without its text."""
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     where = f"{settings.host}:{settings.port}"

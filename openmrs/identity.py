@@ -64,7 +64,7 @@ class Holders:
             self._ids.pop(patient_id, None)
         return self._holding(changed) - {patient_id}
 
-    def sharing(self, patient_id: int) -> set[int]:
+    def holders_of_same_ids(self, patient_id: int) -> set[int]:
         """The others who hold an id of this patient."""
         return self._holding(self._ids.get(patient_id, ())) - {patient_id}
 
@@ -127,7 +127,7 @@ def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[Person
 class Identities:
     """The hospital's identifiers of the configured type.
 
-    `disturbed`: persons whose state another one's change may have altered.
+    `affected_patients`: persons whose state another one's change may have altered.
     """
 
     def __init__(self, hospital_id: str, hospital: Hospital) -> None:
@@ -135,15 +135,15 @@ class Identities:
         self._type_uuid = hospital.national_id_type
         self._type_id: int | None = None
         self._holders = Holders()
-        self.disturbed: set[int] = set()
+        self.affected_patients: set[int] = set()
 
     def clear(self) -> None:
-        """The next read loads all identifiers again; whoever's have changed meanwhile is disturbed."""
+        """The next read loads all identifiers again; whoever's have changed meanwhile is affected_patients."""
         self._type_id = None
 
-    def sharing(self, person_ids: Iterable[int]) -> set[int]:
+    def holders_of_same_ids(self, person_ids: Iterable[int]) -> set[int]:
         """Others who hold an id of one of these."""
-        return {other for one in person_ids for other in self._holders.sharing(one)}
+        return {other for one in person_ids for other in self._holders.holders_of_same_ids(one)}
 
     def read(
         self, reading: ConsistentRead, person_ids: Sequence[int], version: str
@@ -155,7 +155,7 @@ class Identities:
             self._load(reading)
         facts = _facts(reading, person_ids, self._type_id)
         for person_id, known in facts.items():
-            self.disturbed |= self._holders.replace(person_id, _held(known))
+            self.affected_patients |= self._holders.replace(person_id, _held(known))
         return {
             person_id: self._person(person_id, facts.get(person_id, UNKNOWN), version)
             for person_id in person_ids
@@ -177,7 +177,7 @@ class Identities:
         ):
             held.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
         first, changed = not len(self._holders), self._holders.reload(held)
-        self.disturbed |= set() if first else changed
+        self.affected_patients |= set() if first else changed
         self._type_id = type_id
 
     def _find_type(self, reading: ConsistentRead) -> int:

@@ -2,7 +2,7 @@
 them.
 
 A server shows a binlog position, and sends the event, *before* the commit becomes visible to
-readers. `Source.read` closes that gap: it opens a consistent snapshot of which everything up to
+readers. `Source.read_at` closes that gap: it opens a consistent snapshot of which everything up to
 `ConsistentRead.position` is surely part.
 """
 
@@ -16,7 +16,6 @@ from pymysql.cursors import DictCursor
 
 from openmrs import values
 from openmrs.connection import (
-    classified,
     connect,
     end_of_binlog_if_granted,
     fetch_all,
@@ -25,6 +24,7 @@ from openmrs.connection import (
     identity,
     logged_gtids,
     obs_columns,
+    translate_error,
 )
 from passport.errors import Altered, Fatal, NotReady, Retry
 from passport.event import EventSource, Row
@@ -129,22 +129,22 @@ class Source:
         self._obs: list[values.ColumnInfo] = []
 
     @contextmanager
-    def read(
-        self, at_least: SourcePosition | None = None, *, patience_s: float = 10
+    def read_at(
+        self, position: SourcePosition | None = None, *, patience_s: float = 10
     ) -> Iterator[ConsistentRead]:
-        """A consistent read that contains `at_least`. Retry when it can't be had within
+        """A consistent read that contains `position`. Retry when it can't be had within
         `patience_s` seconds.
         """
         connection = self.connection()
         try:
-            position = _settle(connection, at_least, patience_s, self.hospital)
-            yield ConsistentRead(connection, position, self._obs)
+            settled = _settle(connection, position, patience_s, self.hospital)
+            yield ConsistentRead(connection, settled, self._obs)
         except (pymysql.err.MySQLError, Altered) as error:
             self.close()  # with its list of columns, too
             raise (
                 error
                 if isinstance(error, Altered)
-                else classified(error, self.hospital, self.settings)
+                else translate_error(error, self.hospital, self.settings)
             ) from None
         finally:
             self._rollback()
@@ -157,7 +157,7 @@ class Source:
                 self._obs = obs_columns(connection, self.settings.database)
             except pymysql.err.MySQLError as error:
                 connection.close()
-                raise classified(error, self.hospital, self.settings) from None
+                raise translate_error(error, self.hospital, self.settings) from None
             if not self._obs:
                 connection.close()
                 raise NotReady(
@@ -199,23 +199,21 @@ class Source:
 
 def _settle(
     connection: "pymysql.Connection[Any]",
-    at_least: SourcePosition | None,
+    wanted: SourcePosition | None,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
-    if at_least is not None and (
-        not at_least.position.file or at_least.server != identity(connection)
-    ):
+    if wanted is not None and (not wanted.position.file or wanted.server != identity(connection)):
         _snapshot(connection)
         return None
     if flavour(connection) == "mariadb":
-        return _settle_mariadb(connection, at_least, patience_s, hospital)
-    return _settle_mysql(connection, at_least, patience_s, hospital)
+        return _settle_mariadb(connection, wanted, patience_s, hospital)
+    return _settle_mysql(connection, wanted, patience_s, hospital)
 
 
 def _settle_mariadb(
     connection: "pymysql.Connection[Any]",
-    at_least: SourcePosition | None,
+    wanted: SourcePosition | None,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
@@ -231,12 +229,12 @@ def _settle_mariadb(
         if not file:
             return None
         position = Position(file, pos)
-        if at_least is None or position.order >= at_least.position.order:
+        if wanted is None or position.order >= wanted.position.order:
             return position
         connection.rollback()
         end = end_of_binlog_if_granted(connection)
         if (
-            end is None or end.order < at_least.position.order
+            end is None or end.order < wanted.position.order
         ):  # numbered anew since: nothing to compare with
             _snapshot(connection)
             return None
@@ -250,7 +248,7 @@ def _settle_mariadb(
 
 def _settle_mysql(
     connection: "pymysql.Connection[Any]",
-    at_least: SourcePosition | None,
+    wanted: SourcePosition | None,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
@@ -258,7 +256,7 @@ def _settle_mysql(
     of the binlog.
     """
     position = end_of_binlog_if_granted(connection)
-    if position is None or (at_least is not None and position.order < at_least.position.order):
+    if position is None or (wanted is not None and position.order < wanted.position.order):
         _snapshot(connection)
         return None
     mode, ordered = fetch_one(connection, "SELECT @@gtid_mode, @@binlog_order_commits")
@@ -267,11 +265,11 @@ def _settle_mysql(
         _snapshot(connection)
         return position
     everything = logged_gtids(connection)
-    if at_least is not None and at_least.gtid:
-        if not fetch_one(connection, "SELECT GTID_SUBSET(%s, %s)", (at_least.gtid, everything))[0]:
+    if wanted is not None and wanted.gtid:
+        if not fetch_one(connection, "SELECT GTID_SUBSET(%s, %s)", (wanted.gtid, everything))[0]:
             position = None  # numbered anew since: nothing to compare with
         elif ordered:
-            everything, position = at_least.gtid, at_least.position
+            everything, position = wanted.gtid, wanted.position
     _wait_executed(connection, everything, patience_s, hospital)
     _snapshot(connection)
     return position

@@ -39,7 +39,7 @@ class ByHash:
         """At one snapshot. `lookups`: identifiers are read anew whatever it holds. Retry, NotReady,
         Fatal.
         """
-        with self._source.read(ANY_POSITION) as reading:
+        with self._source.read_at(ANY_POSITION) as reading:
             persons = lookups.persons_in(reading, person_ids, fresh=True)
             known = self._passport.patients(persons.values())
             matched = {

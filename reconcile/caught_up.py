@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pymysql
 
 from cdc.positions import Positions, Saved
-from openmrs.connection import classified, end_of_binlog, identity
+from openmrs.connection import end_of_binlog, identity, translate_error
 from openmrs.read import ANY_POSITION, Source
 from passport.errors import Fatal, NotReady
 from passport.settings import Settings
@@ -43,7 +43,7 @@ class Mark:
         """
         saved = _last_saved(settings, hospital_id)
         if saved.capture == "polling":
-            with source.read(ANY_POSITION) as reading:
+            with source.read_at(ANY_POSITION) as reading:
                 now_ms = reading.clock_ms()
             command = f"passport reconcile --hospital {hospital_id} --once"
             return cls(
@@ -97,7 +97,7 @@ def _end(saved: Saved, source: Source) -> Position:
         server, end = identity(connection), end_of_binlog(connection)
     except pymysql.err.MySQLError as error:
         source.close()
-        raise classified(error, source.hospital, source.settings) from None
+        raise translate_error(error, source.hospital, source.settings) from None
     if end is None:
         raise Fatal(
             f"hospital {source.hospital}: its server writes no binlog",

@@ -156,7 +156,7 @@ class Comparison:
         known = self._passport.linked(self._id)
         after = -1
         while not self._stop.is_set():
-            with self._source.read(ANY_POSITION) as reading:
+            with self._source.read_at(ANY_POSITION) as reading:
                 rows = reading.rows(
                     "SELECT patient_id FROM patient WHERE patient_id > %s ORDER BY patient_id LIMIT %s",
                     (after, PERSONS),

@@ -172,7 +172,7 @@ class _Verifier:
 
     def _patients_there(self) -> int:
         sql = "SELECT COUNT(*) AS persons FROM patient WHERE patient_id BETWEEN %s AND %s"
-        with self._source.read(ANY_POSITION) as reading:
+        with self._source.read_at(ANY_POSITION) as reading:
             return int(reading.rows(sql, (self._first, self._last))[0]["persons"])
 
     def _interrupted(self, error: Retry, differ: int) -> NotReady:
@@ -214,7 +214,7 @@ class _Verifier:
         """(after, to, person_ids with obs): together they leave no number out."""
         after = self._done_to
         while True:
-            with self._source.read(ANY_POSITION) as reading:
+            with self._source.read_at(ANY_POSITION) as reading:
                 sizes = reading.rows(
                     "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s AND person_id <= %s"
                     " GROUP BY person_id ORDER BY person_id LIMIT %s",
@@ -228,7 +228,7 @@ class _Verifier:
             after = batch[-1]
 
     def _compare(self, person_ids: Sequence[int], *, count: bool = False) -> ByPerson:
-        with self._source.read(ANY_POSITION) as reading:
+        with self._source.read_at(ANY_POSITION) as reading:
             wanted = expected.read(reading, self._lookups, person_ids, self._passport.patients)
         self._pace.spend(len(wanted.rows) * FETCHED)
         mirror = self._passport.mirror(self._id, person_ids)

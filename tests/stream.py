@@ -106,7 +106,7 @@ def _within(key: int, event: ChangeEvent) -> bool:
 def obs(database: Address) -> dict[int, Row]:
     """The table itself, by key."""
     reader = source.Source("kigali", database.settings())
-    with reader.read() as reading:
+    with reader.read_at() as reading:
         rows = {row["obs_id"]: row for row in reading.obs("1 = 1")}
     reader.close()
     return rows

@@ -310,7 +310,7 @@ def connected(hospital_id: str, hospital: Hospital, saved: Saved | None) -> Iter
         try:
             yield from SourceChecks(hospital_id, hospital, connection).all(saved)
         except pymysql.err.MySQLError as error:
-            failed = source.classified(error, hospital_id, hospital.mysql)
+            failed = source.translate_error(error, hospital_id, hospital.mysql)
             yield Check(
                 "connection", False, str(failed).splitlines()[0], getattr(failed, "hint", "")
             )

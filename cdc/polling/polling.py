@@ -153,7 +153,7 @@ class Polling:
         """One snapshot: looks, publishes, saves."""
         try:
             self._check_server()
-            with self._source.read(ANY_POSITION) as reading:
+            with self._source.read_at(ANY_POSITION) as reading:
                 self._look(reading)
         except Gap as gap:  # the topic lost what this had published: all of it again
             log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)

@@ -129,7 +129,7 @@ class Watchdog:
         try:
             with (
                 closing(Source(self._id, self._hospital.mysql)) as source,
-                source.read() as reading,
+                source.read_at() as reading,
             ):
                 seen = reading.position is not None
         except PassportError as error:

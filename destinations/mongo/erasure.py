@@ -111,7 +111,7 @@ class Erasure:
         hospital = self._settings.hospitals[hospital_id]
         with (
             closing(Source(hospital_id, hospital.mysql)) as source,
-            source.read(ANY_POSITION) as reading,
+            source.read_at(ANY_POSITION) as reading,
         ):
             held = reading.rows(_HOLDERS, (hospital.national_id_type,))
             holders = {row["patient_id"] for row in held if digits(row["identifier"]) == self._id}

@@ -174,7 +174,7 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
     chosen = given.hospitals[name]
     source = Source(name, chosen.mysql)
     lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
-    with source.read() as reading:
+    with source.read_at() as reading:
         rows = reading.obs("1 = 1")
         found = lookups.observations_in(
             reading, [(row, lookups.newest, False, "stream") for row in rows]

@@ -320,7 +320,7 @@ def reads(told: Told) -> None:
         SourcePosition(told.ends[-1], told.gtid, identity),
         SourcePosition(told.ends[-1], told.gtid, "another"),
     ):
-        with reader.read(asked) as reading:
+        with reader.read_at(asked) as reading:
             rows = reading.obs("obs_id > %s ORDER BY obs_id LIMIT %s", (0, 10))
             told.say("read", (rows, reading.position and told.name(reading.position)))
     reader.close()

@@ -50,7 +50,7 @@ def make(seeded: Address) -> Iterator[Make]:
 
 
 def rows(lookups: Lookups, where: str = "1 = 1") -> list[Asked]:
-    with lookups.source.read() as reading:
+    with lookups.source.read_at() as reading:
         return [
             (row, lookups.newest, False, "stream")
             for row in reading.obs(f"{where} ORDER BY obs_id")
@@ -198,9 +198,9 @@ def test_an_id_of_two_patients_is_nobodys(make: Make, seeded: Address) -> None:
     )
     assert lookups.persons([first])[first].state == "ok"  # the other one has not been read yet
     assert lookups.persons([second])[second].state == "ambiguous"
-    assert lookups.disturbed() == {first}
+    assert lookups.affected_patients() == {first}
     assert lookups.persons([first])[first].state == "ambiguous"
-    assert lookups.sharing([second]) == {first}
+    assert lookups.holders_of_same_ids([second]) == {first}
     rename(seeded, second, one, two)
     lookups.evict(
         notice(
@@ -211,7 +211,7 @@ def test_an_id_of_two_patients_is_nobodys(make: Make, seeded: Address) -> None:
         )
     )
     assert lookups.persons([second])[second].state == "ok"
-    assert lookups.disturbed() == {first}
+    assert lookups.affected_patients() == {first}
     assert lookups.persons([first])[first].national_id == one
 
 
@@ -223,7 +223,7 @@ def test_ids_that_changed_unseen_are_found_when_the_index_is_read_again(
     rename(seeded, second, two, one)
     lookups.clear(identities=True)
     lookups.persons([first])
-    assert lookups.disturbed() == {first, second}
+    assert lookups.affected_patients() == {first, second}
 
 
 def test_states_of_persons(make: Make, seeded: Address) -> None:

@@ -118,7 +118,7 @@ def test_a_row_is_seen_by_the_read_that_its_event_asks_for(server: MariaDB | MyS
                 if isinstance(item, Row):
                     keys.append(int((item.after or "").split(":")[1].split(",")[0]))
                 elif isinstance(item, Commit) and keys and time.monotonic() < deadline:
-                    with reader.read(SourcePosition(item.at, item.gtid, identity)) as reading:
+                    with reader.read_at(SourcePosition(item.at, item.gtid, identity)) as reading:
                         rows = reading.rows("SELECT obs_id FROM obs WHERE obs_id IN %s", (keys,))
                         assert reading.position is not None
                         assert reading.position.order >= item.at.order
@@ -138,7 +138,7 @@ def test_a_read_contains_all_up_to_its_position(server: MariaDB | MySQL) -> None
         deadline = time.monotonic() + 4
         above = 0
         while time.monotonic() < deadline:
-            with reader.read() as reading:
+            with reader.read_at() as reading:
                 assert reading.position is not None
                 taken.append((reading.position, above, ids(reading, above)))
             above = max(taken[-1][2], default=above) - 50

@@ -82,7 +82,7 @@ def test_holders_are_as_a_plain_scan_says(changes: list[tuple[int, set[str]]]) -
         held[patient] = ids
         for one in (ID, OTHER, "1111111111"):
             assert set(holders.of(one)) == {who for who, theirs in held.items() if one in theirs}
-        assert holders.sharing(patient) == shared(held, patient, ids)
+        assert holders.holders_of_same_ids(patient) == shared(held, patient, ids)
 
 
 @given(st.dictionaries(PATIENTS, IDS), st.dictionaries(PATIENTS, IDS))
