@@ -256,11 +256,13 @@ def verify(
 def _note(settings: Settings, destination: str, report: Any) -> None:
     """For `status` and the operators' page: when it was, and whether the ends were equal."""
     from destinations import mongo
-    from destinations.mongo.reports import note_verify
+    from destinations.mongo import progress
 
     with mongo.opened(settings, destination) as (database, _):
         for hospital, compared in report.hospitals.items():
-            note_verify(database, hospital, {"at": datetime.now(UTC), "equal": compared.equal})
+            progress.store_verified(
+                database, hospital, {"at": datetime.now(UTC), "equal": compared.equal}
+            )
 
 
 def health(context: typer.Context) -> int:

@@ -35,7 +35,7 @@ PURE = (
     "cdc/binlog/rows_event.py",
     "consumers/enrich/obs.py",
     "destinations/fhir/resources.py",
-    "destinations/mongo/projection/records.py",
+    "destinations/mongo/projection/obs.py",
     "openmrs/wall_time.py",
     "passport/version.py",
 )

@@ -16,11 +16,11 @@ from typing import Any
 from bson import MinKey, ObjectId
 
 from destinations.mongo import auditlogs as audit
-from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo.client import Document, Mongo, translate_errors
 from destinations.mongo.legacy_records import PROVIDER, RECORDS
-from destinations.mongo.people import ask_for
+from destinations.mongo.people import ask_for, patients_by_national_id
 from destinations.mongo.placeholder_accounts import Authors, identity
-from destinations.mongo.projection.records import record_id
+from destinations.mongo.projection.obs import record_id
 from destinations.mongo.record_update import Change, edited
 from openmrs import lookup_queries as names
 from openmrs.identity import Identities
@@ -70,7 +70,7 @@ class Former:
         self._db = database
         self._settings = settings
         hospitals = settings.hospitals.items()
-        self._signers = {name: Authors(database, name, one) for name, one in hospitals}
+        self._authors = {name: Authors(database, name, one) for name, one in hospitals}
         self._sources = {name: Source(name, one.mysql) for name, one in hospitals}
         self._identities = {name: Identities(name, one) for name, one in hospitals}
 
@@ -124,7 +124,7 @@ class Former:
             yield [self._finding(record, candidates[record["_id"]]) for record in page]
 
     def _page(self, after: Any) -> list[Document]:
-        with border():
+        with translate_errors():
             return list(
                 self._db.medicalrecords.find({"_id": {"$gt": after}, **RECORDS})
                 .sort("_id")
@@ -174,9 +174,8 @@ class Former:
             return {}
         persons = self._identities[hospital].read(reading, sorted(person_ids), "")
         ids = {one.national_id: number for number, one in persons.items() if one.national_id}
-        with border():
-            found = self._db.patients.find({"nationalId": {"$in": list(ids)}}, {"nationalId": 1})
-            return {ids[one["nationalId"]]: str(one["_id"]) for one in found}
+        patients = patients_by_national_id(self._db.patients, list(ids))
+        return {ids[national_id]: patient for national_id, patient in patients.items()}
 
     def _finding(
         self, record: Document, candidates: Sequence[tuple[str, Document, str]]
@@ -200,13 +199,13 @@ class Former:
     def _ours(self, patient: str, hospital: str, uuid: str) -> Document | None:
         """The record of ours that states the obs."""
         states = [{"openmrsData.obsUuid": uuid}, {"openmrsData.memberUuids": uuid}]
-        with border():
+        with translate_errors():
             return self._db.medicalrecords.find_one(
                 {"patientId": patient, "openmrsData.hospitalId": hospital, "$or": states}
             )
 
     def _mirrored(self, hospital: str, obs_id: int) -> bool:
-        with border():
+        with translate_errors():
             key = {"_id": f"{hospital}/{obs_id}", "deleted": False}
             return self._db.observations.find_one(key, {"_id": 1}) is not None
 
@@ -215,7 +214,7 @@ class Former:
         does the rest.
         """
         row, record = one.row or {}, one.document
-        with border():
+        with translate_errors():
             if (
                 self._db.medicalrecords.find_one(
                     {"_id": one.key, "patientId": {"$ne": ""}}, {"_id": 1}
@@ -255,7 +254,7 @@ class Former:
         key = one.document["_id"]
         if one.kind == "record":
             self._tell(one)
-        with border():
+        with translate_errors():
             if one.kind == "record":
                 lists = dict.fromkeys(HISTORIES, key)
                 self._db.patients.update_many(
@@ -275,16 +274,16 @@ class Former:
     def _tell(self, one: Finding) -> None:
         if one.hospital is None or not ObjectId.is_valid(one.document["patientId"]):
             return
-        signers, action = (
-            self._signers[one.hospital],
+        authors, action = (
+            self._authors[one.hospital],
             "update" if one.outcome == ADOPTED else "delete",
         )
-        signers.ensure_hospital()
+        authors.ensure_hospital()
         change = Change(one.document["_id"], action, one.document["patientId"], 0, None, {})  # type: ignore[arg-type]
         audit.tell(
             self._db,
             [change],
-            signers.system,
+            authors.system,
             self._settings.hospitals[one.hospital].name,
             datetime.now(UTC),
         )
@@ -292,7 +291,7 @@ class Former:
     # --- doctors and statuses
 
     def _doctors(self) -> Iterator[Finding]:
-        with border():
+        with translate_errors():
             doctors = list(self._db.doctors.find({"openmrsProviderUuid": PROVIDER}))
             users = {
                 one["_id"]: one
@@ -309,7 +308,7 @@ class Former:
         if not taken_over:
             return told(f"{REMOVED} (a login that nobody has taken over)")
         hospital = next(
-            (name for name, one in self._signers.items() if one.hospital == doctor["hospital"]),
+            (name for name, one in self._authors.items() if one.hospital == doctor["hospital"]),
             None,
         )
         number = PROVIDER.fullmatch(doctor["openmrsProviderUuid"])
@@ -341,7 +340,7 @@ class Former:
             "createdBy": placeholder,
             "patientId": {"$ne": ""},
         }
-        with border():
+        with translate_errors():
             self._db.doctors.update_one(
                 {"_id": one.document["_id"]}, {"$set": {"openmrsProviderUuid": one.key}}
             )
@@ -349,8 +348,8 @@ class Former:
         ask_for(self._db, [f"{hospital}/{person}" for person in persons])
 
     def _statuses(self) -> Iterator[Finding]:
-        ours = [str(one.hospital) for one in self._signers.values()]
-        with border():
+        ours = [str(one.hospital) for one in self._authors.values()]
+        with translate_errors():
             for found in list(self._db.syncstatus.find({"hospitalId": {"$nin": ours}})):
                 why = f"{UNDECIDED} (of no hospital of the settings)"
                 yield Finding("status", str(found["_id"]), why, document=found)

@@ -13,8 +13,8 @@ from consumers.lookups import Asked, Lookups
 from destinations.mongo import mirror
 from destinations.mongo.client import Document
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.projection.mapping import Mapping
-from destinations.mongo.projection.records import projected
+from destinations.mongo.projection.mapping import MappingRules
+from destinations.mongo.projection.obs import projected
 from openmrs.read import ConsistentRead
 from passport.errors import Reject
 from passport.event import Row
@@ -34,10 +34,10 @@ class Expected:
     def records(
         self,
         tombstones: Iterable[Document],
-        rules: Mapping,
+        rules: MappingRules,
         hospital: str,
         name: str,
-        signers: Authors,
+        authors: Authors,
     ) -> dict[ObjectId, Document]:
         """`tombstones`: what the mirror keeps of purged rows; the first version of a live row may
         be among them.
@@ -48,11 +48,11 @@ class Expected:
             *self.rows.values(),
         ]:
             documents[document["personId"]].append(document)
-        signers.look_up(one["author"] for one in self.rows.values())
+        authors.look_up(one["author"] for one in self.rows.values())
         records: dict[ObjectId, Document] = {}
         for person_id, patient in self.patients.items():
             found = projected(
-                documents[person_id], rules, hospital, name, patient, signers.created_by
+                documents[person_id], rules, hospital, name, patient, authors.created_by
             )
             records |= {one.id: one.document for one in found}
         return records

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from bson import ObjectId
 
 from destinations import mongo
-from destinations.mongo import Options
-from destinations.mongo.client import Document, Mongo, border
-from destinations.mongo.people import hashed
+from destinations.mongo import Options, progress
+from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo.people import hashed, patients_by_national_id
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.projection.mapping import Mapping
+from destinations.mongo.projection.mapping import MappingRules
 from passport import sink as sinks
 from passport.facts import Person
 from passport.settings import Settings
@@ -28,12 +28,12 @@ def opened(settings: Settings, destination: str) -> Iterator["PassportDb"]:
 class PassportDb:
     """The collections, by hospital and person."""
 
-    def __init__(self, database: Mongo, given: Options, rules: Mapping) -> None:
+    def __init__(self, database: Mongo, given: Options, rules: MappingRules) -> None:
         self._db = database
         self._options = given
         self.rules = rules
 
-    def signers(self, settings: Settings, hospital_id: str) -> Authors:
+    def authors(self, settings: Settings, hospital_id: str) -> Authors:
         """Used for `look_up` and `created_by` alone, which only read."""
         return Authors(self._db, hospital_id, settings.hospitals[hospital_id])
 
@@ -41,13 +41,12 @@ class PassportDb:
         """Version, source time (Unix ms) and next offset: up to there the destination has applied
         the changes.
         """
-        with border():
-            found = self._db.progress.find_one({"_id": hospital})
-        return (found["version"], int(found["at_ms"]), int(found["offset"])) if found else None
+        applied = progress.read(self._db, hospital)
+        return (applied.version, applied.at_ms, applied.offset) if applied else None
 
     def mirrored(self, hospital: str, after: int, to: int) -> set[int]:
         """Persons in (after, to] of whose rows the mirror knows."""
-        with border():
+        with translate_errors():
             return set(
                 self._db.observations.distinct(
                     "personId", {"hospital": hospital, "personId": {"$gt": after, "$lte": to}}
@@ -57,13 +56,13 @@ class PassportDb:
     def linked(self, hospital: str) -> list[int]:
         """Persons who are matched, by their link; sorted."""
         query = {"hospital": hospital, "patientId": {"$type": "string"}}
-        with border():
+        with translate_errors():
             return sorted(
                 found["personId"] for found in self._db.people.find(query, {"personId": 1})
             )
 
     def links(self, keys: Collection[str]) -> dict[str, Document]:
-        with border():
+        with translate_errors():
             return {
                 found["_id"]: found for found in self._db.people.find({"_id": {"$in": list(keys)}})
             }
@@ -75,9 +74,8 @@ class PassportDb:
             for person in persons
             if person.state == "ok" and person.national_id
         }
-        with border():
-            found = self._db.patients.find({"nationalId": {"$in": list(ids)}}, {"nationalId": 1})
-            return {ids[patient["nationalId"]]: str(patient["_id"]) for patient in found}
+        patients = patients_by_national_id(self._db.patients, list(ids))
+        return {ids[national_id]: patient for national_id, patient in patients.items()}
 
     def link(self, person: Person, patient: str | None) -> Document:
         """The fields of the `people` document that must be there."""
@@ -88,13 +86,13 @@ class PassportDb:
     def mirror(self, hospital: str, person_ids: Collection[int]) -> dict[str, Document]:
         """Documents of the persons' rows by _id, tombstones too."""
         query = {"hospital": hospital, "personId": {"$in": list(person_ids)}}
-        with border():
+        with translate_errors():
             return {found["_id"]: found for found in self._db.observations.find(query)}
 
     def live_rows(self, hospital: str, person_ids: Collection[int]) -> Iterator[Document]:
         """`personId` and `row` of each row of the persons that the mirror holds."""
         query = {"hospital": hospital, "personId": {"$in": list(person_ids)}, "deleted": False}
-        with border():
+        with translate_errors():
             yield from self._db.observations.find(query, {"personId": 1, "row": 1})
 
     def records(
@@ -102,7 +100,7 @@ class PassportDb:
     ) -> dict[ObjectId, Document]:
         """The records with these _ids, and all of the hospital's that the patients are shown."""
         shown = {"patientId": {"$in": list(patients)}, "openmrsData.hospitalId": hospital}
-        with border():
+        with translate_errors():
             by_id = self._db.medicalrecords.find({"_id": {"$in": list(keys)}})
             found = {record["_id"]: record for record in by_id}
             return found | {record["_id"]: record for record in self._db.medicalrecords.find(shown)}
@@ -113,5 +111,5 @@ class PassportDb:
             {"$match": {"openmrsData.hospitalId": hospital, "patientId": {"$ne": ""}}},
             {"$group": {"_id": "$patientId"}},
         ]
-        with border():
+        with translate_errors():
             return {found["_id"] for found in self._db.medicalrecords.aggregate(stages)}

@@ -208,7 +208,7 @@ class _Verifier:
         self._lookups = Lookups(
             self._id, self._hospital, self._source, entries=CACHE_ENTRIES, ttl_s=CACHE_TTL_S
         )
-        self._signers = self._passport.signers(self._settings, self._id)
+        self._authors = self._passport.authors(self._settings, self._id)
 
     def _batches(self) -> Iterator[tuple[int, int, list[int]]]:
         """(after, to, person_ids with obs): together they leave no number out."""
@@ -234,7 +234,7 @@ class _Verifier:
         mirror = self._passport.mirror(self._id, person_ids)
         tombstones = [document for document in mirror.values() if document["deleted"]]
         records = wanted.records(
-            tombstones, self._passport.rules, self._id, self._hospital.name, self._signers
+            tombstones, self._passport.rules, self._id, self._hospital.name, self._authors
         )
         there = self._passport.records(self._id, records.keys(), wanted.patients.values())
         links = self._passport.links([person.key for person in wanted.persons.values()])

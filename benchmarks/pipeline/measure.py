@@ -12,7 +12,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo.database import Database
 
-from destinations.mongo.projection.records import record_id
+from destinations.mongo.projection.obs import record_id
 from dev import hospital as generator
 from tests.e2e.stage import Hospital, Stage
 

@@ -9,8 +9,7 @@ from pydantic import Field, SecretStr
 
 from destinations.mongo.client import Mongo, connected, ensure_indexes
 from destinations.mongo.people import People
-from destinations.mongo.projection.mapping import Mapping as Rules
-from destinations.mongo.projection.mapping import load
+from destinations.mongo.projection.mapping import MappingRules, load
 from destinations.mongo.registrations import Registrations
 from destinations.mongo.sink import MongoSink
 from passport import sink as sinks
@@ -56,7 +55,7 @@ def connect(given: Options, settings: Settings, destination: Destination) -> Mon
 
 
 @contextmanager
-def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, Rules]]:
+def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, MappingRules]]:
     """A destination's database and mapping, for commands that look at it. Fatal when it isn't a
     mongo one; NotReady.
     """

@@ -89,7 +89,7 @@ def connected(uri: str, database: str) -> tuple[MongoClient[Document], Mongo]:
             hint="write it as mongodb://HOST:PORT/?replicaSet=NAME; `passport config show` shows what is set",
         ) from None
     try:
-        with border():
+        with translate_errors():
             _require_replica_set(client)
     except BaseException:
         client.close()
@@ -114,7 +114,7 @@ def ensure_indexes(database: Mongo, tombstone_ttl_days: int) -> None:
     ttl = IndexModel(
         [("removedAt", ASCENDING)], name="tombstones", sparse=True, expireAfterSeconds=seconds
     )
-    with border():
+    with translate_errors():
         for name, indexes in INDEXES.items():
             if not _create(database[name], indexes):
                 for index in indexes:
@@ -136,15 +136,15 @@ def _create(collection: Collection[Document], indexes: list[IndexModel]) -> bool
 
 
 @contextmanager
-def border() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turns the client's errors, whose texts may quote values, into ours."""
     try:
         yield
     except PyMongoError as error:
-        raise classified(error) from None
+        raise translate_error(error) from None
 
 
-def classified(error: PyMongoError) -> PassportError:
+def translate_error(error: PyMongoError) -> PassportError:
     """Retry, NotReady or Fatal, by what helps."""
     code = _code(error)
     if isinstance(error, ConnectionFailure) or error.timeout:
@@ -182,7 +182,7 @@ _beside = ThreadPoolExecutor(
 )  # a write beside something else takes two
 
 
-def at_once(first: Callable[[], Any], *others: Callable[[], Any]) -> list[Any]:
+def in_parallel(first: Callable[[], Any], *others: Callable[[], Any]) -> list[Any]:
     """The answers of all, in order; one round trip's wait instead of one each. Raises what one
     raised, all ended.
     """
@@ -203,7 +203,7 @@ def bulk(collection: Collection[Document], operations: Sequence[Any]) -> tuple[i
     if len(operations) < HALVED:
         return _bulk(collection, operations)
     half = len(operations) // 2
-    (matched, failed), (more, others) = at_once(
+    (matched, failed), (more, others) = in_parallel(
         partial(_bulk, collection, operations[:half]), partial(_bulk, collection, operations[half:])
     )
     return matched + more, failed | {half + index: why for index, why in others.items()}
@@ -214,7 +214,7 @@ def _bulk(
 ) -> tuple[int, dict[int, str]]:
     if not operations:
         return 0, {}
-    with border():
+    with translate_errors():
         try:
             return collection.bulk_write(operations, ordered=False).matched_count, {}
         except BulkWriteError as error:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from bson import ObjectId
 
 from destinations.mongo import auditlogs as audit
-from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo.client import Document, Mongo, translate_errors
 from destinations.mongo.people import ask_for
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.record_update import PASSPORT_OWNED, Change, applied
@@ -38,7 +38,7 @@ class Conflict:
 
 def listed(database: Mongo, hospital: str) -> Iterator[Conflict]:
     """Of one hospital, oldest edit first."""
-    with border():
+    with translate_errors():
         for found in database.medicalrecords.find(
             {"openmrsData.hospitalId": hospital} | _PENDING
         ).sort("lastEditedAt"):
@@ -63,7 +63,7 @@ def resolve(database: Mongo, hospital: Hospital, record: str, keep: Keep) -> Non
     change = Change(old["_id"], "update", old["patientId"], old["rev"] + 1, seen, update)
     user = Authors(database, openmrs["hospitalId"], hospital).system
     audit.tell(database, [change], user, hospital.name, datetime.now(UTC))
-    with border():
+    with translate_errors():
         if not database.medicalrecords.update_one(seen, update).matched_count:
             raise Retry(f"record {record} has just been changed")
         if keep == "hospital":  # its type too may be another: that comes with the next projection
@@ -88,7 +88,7 @@ def _taken(old: Document) -> Document:
 
 def _found(database: Mongo, record: str) -> Document:
     key = ObjectId(record) if ObjectId.is_valid(record) else None
-    with border():
+    with translate_errors():
         found = database.medicalrecords.find_one({"_id": key, "patientId": {"$ne": ""}} | _PENDING)
     if found is None:
         raise Fatal(f"there is no conflict {record!r}", hint="passport conflicts list")

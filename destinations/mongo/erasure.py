@@ -14,9 +14,9 @@ from typing import Any
 from bson import ObjectId
 
 from destinations.mongo.auditlogs import AGENT
-from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo.client import Document, Mongo, translate_errors
 from destinations.mongo.people import hashed
-from destinations.mongo.projection.records import record_id
+from destinations.mongo.projection.obs import record_id
 from openmrs.identity import Identities, digits
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from passport.errors import Fatal, NotReady
@@ -63,13 +63,13 @@ class Erasure:
     ) -> None:
         self._db, self._settings = database, settings
         self._id, self._hash = national_id, hashed(link_key, national_id)
-        with border():
+        with translate_errors():
             if database.patients.find_one({"nationalId": national_id}, {"_id": 1}) is not None:
                 hint = "delete the account in the Passport (its users and patients), then: passport erase"
                 raise Fatal("the Passport still has a patient with this national id", hint=hint)
         self.traces = [self._at(name) for name in settings.hospitals]
         self._people = [f"{one.hospital}/{person}" for one in self.traces for person in one.persons]
-        with border():
+        with translate_errors():
             self._require_unlinked()
             self._left, self._records = self._known()
 
@@ -96,7 +96,7 @@ class Erasure:
     def run(self, *, dry_run: bool) -> dict[str, int]:
         """How many documents of each sort are deleted, or would be."""
         done: dict[str, int] = {}
-        with border():
+        with translate_errors():
             for what, collection, query in self.queries():
                 of = self._db[collection]
                 done[what] = (
@@ -116,7 +116,7 @@ class Erasure:
             held = reading.rows(_HOLDERS, (hospital.national_id_type,))
             holders = {row["patient_id"] for row in held if digits(row["identifier"]) == self._id}
             linked = {"hospital": hospital_id, "idHash": self._hash}
-            with border():
+            with translate_errors():
                 holders |= {
                     one["personId"] for one in self._db.people.find(linked, {"personId": 1})
                 }

@@ -2,7 +2,7 @@
 
 import re
 
-from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo.client import Document, Mongo, translate_errors
 from passport.errors import Fatal
 
 RECORDS: Document = {
@@ -17,7 +17,7 @@ PROVIDER = re.compile(r"PROVIDER_(\d+)")
 
 def count(database: Mongo) -> tuple[int, int]:
     """Records and doctors of the former sync. Looks at every record that names an obs."""
-    with border():
+    with translate_errors():
         doctors = database.doctors.count_documents({"openmrsProviderUuid": PROVIDER})
         return database.medicalrecords.count_documents(RECORDS), doctors
 
@@ -26,7 +26,7 @@ def refuse(database: Mongo) -> None:
     """Fatal before our first row beside undecided records of the former sync: patients would see
     them twice.
     """
-    with border():
+    with translate_errors():
         begun = database.observations.find_one({}, {"_id": 1}) is not None
         if begun or database.medicalrecords.find_one(RECORDS, {"_id": 1}) is None:
             return

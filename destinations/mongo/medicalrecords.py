@@ -19,13 +19,13 @@ from pymongo import InsertOne
 
 from destinations.mongo import auditlogs as audit
 from destinations.mongo import record_update as changes
-from destinations.mongo.client import ALL, Document, Mongo, at_once, border, bulk
+from destinations.mongo.client import ALL, Document, Mongo, bulk, in_parallel, translate_errors
 from destinations.mongo.mirror import MAX_BYTES
 from destinations.mongo.observations import Applied, Head, Rows, connected
 from destinations.mongo.people import Link, People
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.projection.mapping import Mapping as Rules
-from destinations.mongo.projection.records import NO_AUTHOR, Projected, first_id, projected
+from destinations.mongo.projection.mapping import MappingRules
+from destinations.mongo.projection.obs import NO_AUTHOR, Projected, first_id, projected
 from destinations.mongo.record_update import Change
 from passport.errors import Retry
 from passport.settings import Hospital
@@ -68,7 +68,7 @@ class Records:
         database: Mongo,
         hospital_id: str,
         hospital: Hospital,
-        rules: Rules,
+        rules: MappingRules,
         people: People,
         rows: Rows,
         history: History | None = None,
@@ -80,7 +80,7 @@ class Records:
         self._people = people
         self._rows = rows
         self._history = history
-        self.signers = Authors(database, hospital_id, hospital)
+        self.authors = Authors(database, hospital_id, hospital)
 
     def begin(self, links: Mapping[str, Link], known: Applied) -> Begun | None:
         """A round for the rows `known.kept`, which need not be stored yet: it ends only if all is
@@ -129,7 +129,7 @@ class Records:
         patients |= self._people.patients(people - patients.keys())
         target, authors = self._project(documents, patients)
         ids = {first_id(document) for document in documents.values()} | target.keys()
-        with border():
+        with translate_errors():
             found = self._db.medicalrecords.find({"_id": {"$in": list(ids)}}, batch_size=ALL)
             records = dict.fromkeys(ids) | {one["_id"]: one for one in found}
         return Begun(frozenset(seeds), heads, documents, patients, target, authors, records)
@@ -146,13 +146,13 @@ class Records:
             partial(self._people.patients, begun.patients),
             partial(self._rows.component, begun.seeds),
         )
-        (due, refused), patients, heads = at_once(partial(self._due, begun), *asked)
+        (due, refused), patients, heads = in_parallel(partial(self._due, begun), *asked)
         if patients != begun.patients or heads != begun.heads:
             return False
         result.refused |= refused
         if due:
-            self.signers.ensure(begun.authors)
-            audit.tell(self._db, due, self.signers.system, self._name, _now())
+            self.authors.ensure(begun.authors)
+            audit.tell(self._db, due, self.authors.system, self._name, _now())
         written = self._write(due, begun.target, result)
         self._claim(one for one in begun.documents.values() if begun.patients[_person(one)] is None)
         if written and self._history is not None:
@@ -165,12 +165,12 @@ class Records:
     def _project(
         self, documents: Documents, patients: Patients
     ) -> tuple[dict[ObjectId, Projected], list[Document]]:
-        self.signers.look_up(document.get("author") or NO_AUTHOR for document in documents.values())
+        self.authors.look_up(document.get("author") or NO_AUTHOR for document in documents.values())
         authors: list[Document] = []
 
         def created_by(author: Document) -> str:
             authors.append(author)
-            return self.signers.created_by(author)
+            return self.authors.created_by(author)
 
         target: dict[ObjectId, Projected] = {}
         for person, rows in _by_person(documents.values()).items():
@@ -188,7 +188,7 @@ class Records:
         }
         if not wanted:
             return
-        with border():
+        with translate_errors():
             found = self._db.medicalrecords.find(
                 {"_id": {"$in": list(wanted)}}, {"_id": 1}, batch_size=ALL
             )

@@ -16,7 +16,7 @@ from typing import Any
 import bson
 from bson.raw_bson import RawBSONDocument
 
-from destinations.mongo.projection.records import first_id, record_id
+from destinations.mongo.projection.obs import first_id, record_id
 from passport.errors import Reject
 from passport.event import Row
 from passport.facts import Author, Concept, Encounter, Observation, Place, Value

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pymongo import InsertOne, ReplaceOne
 
-from destinations.mongo.client import ALL, Document, Mongo, at_once, border, bulk
+from destinations.mongo.client import ALL, Document, Mongo, bulk, in_parallel, translate_errors
 from destinations.mongo.mirror import Sealed
 from passport.errors import Retry
 
@@ -110,7 +110,7 @@ class Rows:
     ) -> Left:
         hoped = result.hoped({key: document for key, document, _ in writes})
         operations = [operation for *_, operation in writes]
-        result.begun, (matched, failed) = at_once(
+        result.begun, (matched, failed) = in_parallel(
             partial(begin, hoped), partial(bulk, self._rows, operations)
         )
         replaced = sum(isinstance(operation, ReplaceOne) for *_, operation in writes)
@@ -149,7 +149,7 @@ class Rows:
         raise Retry("observations: rows are connected without end")
 
     def documents(self, keys: Iterable[str]) -> dict[str, Document]:
-        with border():
+        with translate_errors():
             return {
                 found["_id"]: found
                 for found in self._rows.find({"_id": {"$in": list(keys)}}, batch_size=ALL)
@@ -157,7 +157,7 @@ class Rows:
 
     def present(self, query: Document) -> dict[int, str]:
         """_id by obs_id of the rows that `query` finds."""
-        with border():
+        with translate_errors():
             return {
                 found["obsId"]: found["_id"]
                 for found in self._rows.find(query, {"obsId": 1}, batch_size=ALL)
@@ -166,7 +166,7 @@ class Rows:
     def versions(self, hospital: str, person_id: int) -> dict[str, str]:
         """Version by _id of a person's rows."""
         query = {"hospital": hospital, "personId": person_id}
-        with border():
+        with translate_errors():
             return {
                 found["_id"]: found["version"]
                 for found in self._rows.find(query, {"version": 1}, batch_size=ALL)
@@ -176,14 +176,14 @@ class Rows:
         """A person's rows go, but for those newer than the version `up_to`: they have been stored
         since.
         """
-        with border():
+        with translate_errors():
             self._rows.delete_many(
                 {"hospital": hospital, "personId": person_id, "version": {"$lte": up_to}}
             )
 
     def _heads(self, query: Document) -> dict[str, Head]:
         fields = {"version": 1, "digest": 1, "related": 1}
-        with border():
+        with translate_errors():
             return {
                 found["_id"]: Head.of(found)
                 for found in self._rows.find(query, fields, batch_size=ALL)

@@ -8,15 +8,24 @@ was matched once, is not now. The newest version wins, by compare-and-swap on `r
 """
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from pymongo import InsertOne, UpdateOne
+from pymongo.collection import Collection
 
-from destinations.mongo.client import ALL, TEXT, Document, Mongo, at_once, border, bulk
+from destinations.mongo.client import (
+    ALL,
+    TEXT,
+    Document,
+    Mongo,
+    bulk,
+    in_parallel,
+    translate_errors,
+)
 from passport.errors import Retry
 from passport.facts import Person
 
@@ -56,10 +65,22 @@ def hashed(link_key: bytes, national_id: str) -> str:
     return hmac.new(link_key, national_id.encode(), sha256).hexdigest()
 
 
+def patients_by_national_id(
+    patients: Collection[Document], national_ids: Sequence[str]
+) -> dict[str, str]:
+    """Return the hex of ``patients._id`` by national id, of those who are registered."""
+    if not national_ids:
+        return {}
+    query = {"nationalId": {"$in": national_ids}}
+    with translate_errors():
+        registered = patients.find(query, {"nationalId": 1}, batch_size=ALL)
+        return {patient["nationalId"]: str(patient["_id"]) for patient in registered}
+
+
 def ask_for(database: Mongo, keys: Iterable[str], pending: str = "read") -> int:
     """Marks people, by key, unless something is pending already; how many."""
     query = {"_id": {"$in": list(keys)}, "pending": {"$exists": False}}
-    with border():
+    with translate_errors():
         found = database.people.update_many(
             query, {"$set": {"pending": pending}, "$inc": {"rev": 1}}
         )
@@ -90,7 +111,7 @@ class People:
         """
         changed: set[str] = set()
         for _ in range(TRIES):
-            known, patients = at_once(
+            known, patients = in_parallel(
                 partial(self._known, persons), partial(self._registered, persons.values())
             )
             due = {
@@ -112,7 +133,7 @@ class People:
             "$max": {"version": floor, "floor": floor},
         }
         # no findAndModify, of which MongoDB keeps the document's image for as long as its session
-        with border():
+        with translate_errors():
             found = self._people.update_one({"_id": link.key, "rev": link.rev}, update)
         settled = replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
         return settled if found.matched_count else None
@@ -120,7 +141,7 @@ class People:
     def wanted(self, hospital: str, limit: int) -> list[int]:
         """Persons with something pending, `limit` of them."""
         query = {"hospital": hospital, "pending": TEXT}
-        with border():
+        with translate_errors():
             return [
                 found["personId"]
                 for found in self._people.find(query, {"personId": 1}).limit(limit)
@@ -129,7 +150,7 @@ class People:
     def _known(self, persons: Iterable[str]) -> dict[str, Document]:
         if not (keys := list(persons)):
             return {}
-        with border():
+        with translate_errors():
             return {
                 found["_id"]: found
                 for found in self._people.find({"_id": {"$in": keys}}, batch_size=ALL)
@@ -138,13 +159,7 @@ class People:
     def _registered(self, persons: Iterable[Person]) -> dict[str, str]:
         """patients._id by national id."""
         ids = [person.national_id for person in persons if person.national_id is not None]
-        if not ids:
-            return {}
-        with border():
-            found = self._patients.find(
-                {"nationalId": {"$in": ids}}, {"nationalId": 1}, batch_size=ALL
-            )
-            return {patient["nationalId"]: str(patient["_id"]) for patient in found}
+        return patients_by_national_id(self._patients, ids)
 
     def _change(self, person: Person, known: Document | None, patients: Mapping[str, str]) -> Any:
         national_id = person.national_id if person.state == "ok" else None

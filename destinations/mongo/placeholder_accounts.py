@@ -18,7 +18,7 @@ from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo import InsertOne, UpdateOne
 
-from destinations.mongo.client import Document, Mongo, border, bulk
+from destinations.mongo.client import Document, Mongo, bulk, translate_errors
 from passport.errors import Fatal
 from passport.settings import Hospital, PlaceholderHospital
 
@@ -68,7 +68,7 @@ class Authors:
             "hospital": self.hospital,
             "user": others,
         }
-        with border():
+        with translate_errors():
             linked = list(
                 self._db.doctors.find(query, {"user": 1, "openmrsProviderUuid": 1}).sort("_id", -1)
             )
@@ -120,7 +120,7 @@ class Authors:
         self._present = True
 
     def _require_hospital(self) -> None:
-        with border():
+        with translate_errors():
             if self._db.hospitals.find_one({"_id": self.hospital}, {"_id": 1}) is None:
                 raise Fatal(
                     f"hospitals.{self._id}.passport_hospital: the Passport has no hospital {self.hospital}",
@@ -151,7 +151,7 @@ class Authors:
         if not failed:
             return
         wanted = {documents[index]["_id"] for index in failed}
-        with border():
+        with translate_errors():
             there = {
                 found["_id"]
                 for found in self._db[collection].find({"_id": {"$in": list(wanted)}}, {"_id": 1})

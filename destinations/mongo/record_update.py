@@ -14,7 +14,7 @@ import bson
 from bson import ObjectId
 from pymongo import InsertOne, UpdateOne
 
-from destinations.mongo.projection.records import Projected
+from destinations.mongo.projection.obs import Projected
 
 Document = dict[str, Any]
 Action = Literal["create", "update", "delete"]

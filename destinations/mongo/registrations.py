@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from bson import ObjectId
 
-from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo.client import Document, Mongo, translate_errors
 from destinations.mongo.people import ask_for, hashed
 from destinations.mongo.reports import unmatched_counts
 from passport import metrics
@@ -77,7 +77,7 @@ class Registrations:
         asked = False
         while not self._stop.is_set():
             try:
-                with border():
+                with translate_errors():
                     asked = asked or self._ask_for_ambiguous()
                     self._follow()
             except PassportError as reason:

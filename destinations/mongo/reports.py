@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from destinations.mongo.client import Document, Mongo, border
-from destinations.mongo.projection.mapping import Mapping, codes
-from destinations.mongo.projection.records import unmapped
+from destinations.mongo import progress
+from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo.projection.mapping import MappingRules, codes
+from destinations.mongo.projection.obs import unmapped
 from passport.sink import Progress
 
 
@@ -19,20 +20,13 @@ class Reports:
         self._db = database
 
     def progress(self, hospital: str) -> Progress | None:
-        with border():
-            found = self._db.progress.find_one({"_id": hospital})
-        if not found:
-            return None
-        offset, at_ms = (
-            int(found["offset"]),
-            int(found["at_ms"]),
-        )  # no bson.Int64: events are made of them
-        return Progress(hospital, offset, found["version"], at_ms, found.get("rereads", []))
+        """Return how far the destination is with the hospital; None when it has nothing of it."""
+        return progress.read(self._db, hospital)
 
     def counts(self, hospital: str) -> dict[str, int]:
         """`stored` rows, `matched` and `unmatched` people, `conflicts`."""
         ours = {"hospital": hospital}
-        with border():
+        with translate_errors():
             return {
                 "stored": self._db.observations.count_documents(ours | {"deleted": False}),
                 "matched": self._db.people.count_documents(ours | {"patientId": {"$ne": None}}),
@@ -42,23 +36,15 @@ class Reports:
 
     def unmatched_by(self, hospital: str) -> dict[str, int]:
         """People whose rows are not kept, by state."""
-        with border():
+        with translate_errors():
             return {
                 state: people
                 for (_, state), people in unmatched_counts(self._db, hospital=hospital).items()
             }
 
     def verified(self, hospital: str) -> Document | None:
-        """What the last whole verify found: ``{at, equal, ...}``."""
-        with border():
-            found = self._db.progress.find_one({"_id": hospital}, {"verified": 1}) or {}
-        return found.get("verified")
-
-
-def note_verify(database: Mongo, hospital: str, verified: Document) -> None:
-    """Keeps what a whole verify of the hospital found: the only thing that is written here."""
-    with border():
-        database.progress.update_one({"_id": hospital}, {"$set": {"verified": verified}})
+        """Return what the last whole verify found, ``{at, equal}``; None before the first."""
+        return progress.read_verified(self._db, hospital)
 
 
 def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
@@ -66,7 +52,7 @@ def unmatched(database: Mongo, hospital: str) -> Iterator[tuple[str, int, str]]:
     in the Passport.
     """
     query = {"hospital": hospital, "patientId": None}
-    with border():
+    with translate_errors():
         for found in database.people.find(query, {"personId": 1, "state": 1}).sort("_id", 1):
             yield hospital, found["personId"], found["state"]
 
@@ -126,10 +112,10 @@ _BY_CLASS = {
 _BY_DATATYPE = {"Text": "visit", "Date": "visit", "Datetime": "visit", "Complex": "visit"}
 
 
-def unmapped_concepts(database: Mongo, hospital: str, mapping: Mapping) -> list[Unmapped]:
+def unmapped_concepts(database: Mongo, hospital: str, mapping: MappingRules) -> list[Unmapped]:
     """By concept, most obs first. Reads the whole mirror of the hospital."""
     found: dict[str, Unmapped] = {}
-    with border():
+    with translate_errors():
         rows = database.observations.find({"hospital": hospital}).sort(
             [("hospital", 1), ("personId", 1)]
         )

@@ -9,11 +9,12 @@ from pymongo import MongoClient
 
 from destinations.mongo import legacy_records, mirror, reports
 from destinations.mongo import medical_history as history
-from destinations.mongo.client import Document, Mongo, border
+from destinations.mongo import progress as progress_of_hospitals
+from destinations.mongo.client import Document, Mongo, translate_errors
 from destinations.mongo.medicalrecords import Records
 from destinations.mongo.observations import SLICE, Applied, Rows
 from destinations.mongo.people import Link, People
-from destinations.mongo.projection.mapping import Mapping as Rules
+from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.registrations import Registrations
 from passport.check import Check
 from passport.errors import Reject
@@ -30,7 +31,7 @@ class MongoSink:
         client: MongoClient[Document],
         database: Mongo,
         settings: Settings,
-        rules: Rules,
+        rules: MappingRules,
         people: People,
         registrations: Registrations,
         *,
@@ -73,19 +74,13 @@ class MongoSink:
         return self._reports.progress(hospital)
 
     def record(self, progress: Progress) -> None:
-        told: Document = {
-            "offset": progress.offset,
-            "at_ms": progress.at_ms,
-            "rereads": progress.rereads,
-        }
-        told = {"$set": told, "$max": {"version": progress.version}}
-        signers = self._of(progress.hospital).signers
+        authors = self._of(progress.hospital).authors
         at = datetime.fromtimestamp(progress.at_ms / 1000, UTC)
-        with border():
+        with translate_errors():
             self._db.syncstatus.update_one(
-                {"hospitalId": str(signers.hospital)}, {"$set": {"lastSyncTime": at}}, upsert=True
+                {"hospitalId": str(authors.hospital)}, {"$set": {"lastSyncTime": at}}, upsert=True
             )
-            self._db.progress.update_one({"_id": progress.hospital}, told, upsert=True)
+        progress_of_hospitals.store(self._db, progress)
 
     def counts(self, hospital: str) -> Mapping[str, int]:
         return self._reports.counts(hospital)
@@ -96,12 +91,12 @@ class MongoSink:
 
     def ready(self) -> None:
         self._registrations.check()
-        with border():
+        with translate_errors():
             self._client.admin.command("ping")
 
     def checks(self) -> Iterator[Check]:
         """What `passport check` says besides: `connect` refuses a server that is no replica set."""
-        with border():
+        with translate_errors():
             hosts = self._client.admin.command("hello").get("hosts", ())
         members = len(hosts)  # none: shards, each a replica set of its own
         detail = f"{members} members, a write waits for a majority of them"
@@ -129,7 +124,7 @@ class MongoSink:
         if any(observation.origin == "person" for observation in batch):
             self._of(
                 hospital
-            ).signers.forget()  # read whole: also what the Passport says of its authors
+            ).authors.forget()  # read whole: also what the Passport says of its authors
         outcome = Outcome(stale=len(batch) - len(newest))
         links = self._links(_persons(newest.values()))
         documents = self._documents(newest, links, outcome)

@@ -8,7 +8,7 @@ import pytest
 from pymongo import InsertOne, UpdateOne
 from pymongo.database import Database
 
-from destinations.mongo.client import HALVED, at_once, bulk
+from destinations.mongo.client import HALVED, bulk, in_parallel
 from passport.errors import Retry
 
 
@@ -32,9 +32,9 @@ def test_answers_come_in_order_and_an_error_waits_for_the_others() -> None:
     def fail() -> None:
         raise Retry("away")
 
-    assert at_once(*(partial(int, text) for text in "123")) == [1, 2, 3]
+    assert in_parallel(*(partial(int, text) for text in "123")) == [1, 2, 3]
     with pytest.raises(Retry):
-        at_once(fail, ended.set)
+        in_parallel(fail, ended.set)
     assert ended.is_set()
     with pytest.raises(Retry):
-        at_once(ended.is_set, fail)
+        in_parallel(ended.is_set, fail)

@@ -336,7 +336,7 @@ MUTANTS = (
     ),
     Mutant(
         "a row with a live successor is not shown",
-        "destinations/mongo/projection/records.py",
+        "destinations/mongo/projection/obs.py",
         function="_live",
         old='replaced = {row["row"].get("previous_version") for row in standing.values()}',
         new="replaced: set[int] = set()",

@@ -8,7 +8,7 @@ from tests.mutants.patches import SINK
 
 CHANGES = "tests/e2e/test_acceptance_changes.py::"
 MEANING = "tests/e2e/test_acceptance_meaning.py::"
-RECORDS = "destinations/mongo/projection/records.py"
+RECORDS = "destinations/mongo/projection/obs.py"
 IDENTITY = "openmrs/identity.py"
 
 ROWS = (

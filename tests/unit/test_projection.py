@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from destinations.mongo import mirror
 from destinations.mongo import record_update as changes
 from destinations.mongo.placeholder_accounts import display_name, unknown_password
-from destinations.mongo.projection import records
+from destinations.mongo.projection import obs as obs_projection
 from destinations.mongo.projection.mapping import load, parse
 from passport.errors import Reject
 from passport.facts import Author, Observation, Value
@@ -28,7 +28,7 @@ PATIENT = "a" * 24
 
 def shown(rows: Sequence[Observation], mapping: Any = MAPPING) -> list[Document]:
     """The records of `rows`, by obs_id of their anchors."""
-    found = records.projected(
+    found = obs_projection.projected(
         [mirror.document(row) for row in rows],
         mapping=mapping,
         hospital_id=HOSPITAL,
@@ -47,7 +47,8 @@ def anchors(rows: Sequence[Observation]) -> list[int]:
 
 def unmapped(rows: Sequence[Observation]) -> list[int]:
     return sorted(
-        row["obsId"] for row in records.unmapped([mirror.document(row) for row in rows], MAPPING)
+        row["obsId"]
+        for row in obs_projection.unmapped([mirror.document(row) for row in rows], MAPPING)
     )
 
 
@@ -205,13 +206,13 @@ def test_the_id_is_that_of_the_first_version() -> None:
     ]
     key = ObjectId(sha256(b"kigali/obs-1").digest()[:12])
     for kept in (versions, [replace(versions[0], deleted=True), *versions[1:]]):
-        found = records.projected(
+        found = obs_projection.projected(
             [mirror.document(row) for row in kept], MAPPING, HOSPITAL, "K", PATIENT, str
         )
         assert [(one.id, one.created) for one in found] == [
             (key, datetime(2025, 11, 6, 8, 31, tzinfo=UTC))
         ]
-    archived = records.projected(
+    archived = obs_projection.projected(
         [mirror.document(versions[2])], MAPPING, HOSPITAL, "K", PATIENT, str
     )
     assert archived[0].id == ObjectId(sha256(b"kigali/obs-3").digest()[:12])
@@ -408,8 +409,8 @@ def test_what_bson_cannot_hold(value: str, reason: str) -> None:
 # --- changes ---
 
 
-def projection(row: Observation) -> records.Projected:
-    [found] = records.projected(
+def projection(row: Observation) -> obs_projection.Projected:
+    [found] = obs_projection.projected(
         [mirror.document(row)], MAPPING, HOSPITAL, "Kigali Hospital", PATIENT, lambda _: "b" * 24
     )
     return found

@@ -3,8 +3,7 @@ file.
 """
 
 import re
-from collections.abc import Mapping as Map
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -121,7 +120,7 @@ class Sense(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mapping:
+class MappingRules:
     """The rules, with a memory: few concepts make many obs."""
 
     groups: tuple[Group, ...]
@@ -162,7 +161,7 @@ def _ciel(uuid: str) -> tuple[str, ...]:
     return (f"CIEL:{found[1]}",) if found else ()
 
 
-def load(path: str | Path | None = None) -> Mapping:
+def load(path: str | Path | None = None) -> MappingRules:
     """The mapping in `path`, or the one that comes with the project. Fatal names what is wrong in
     it.
     """
@@ -179,10 +178,10 @@ def load(path: str | Path | None = None) -> Mapping:
         ) from None
 
 
-def parse(content: Map[str, Any]) -> Mapping:
+def parse(content: Mapping[str, Any]) -> MappingRules:
     """Checks what the YAML says; pydantic's ValidationError."""
     checked = _File.model_validate(content)
-    return Mapping(checked.groups, checked.panels.classes, checked.rules)
+    return MappingRules(checked.groups, checked.panels.classes, checked.rules)
 
 
 def _default() -> Path:

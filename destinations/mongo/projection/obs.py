@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from destinations.mongo.projection.mapping import Group, Mapping, RecordType, Sense, Subject, codes
+from destinations.mongo.projection.mapping import (
+    Group,
+    MappingRules,
+    RecordType,
+    Sense,
+    Subject,
+    codes,
+)
 
 Document = dict[str, Any]
 CreatedBy = Callable[[Document], str]
@@ -38,7 +45,7 @@ class Projected(NamedTuple):
 
 def projected(
     documents: Iterable[Document],
-    mapping: Mapping,
+    mapping: MappingRules,
     hospital_id: str,
     hospital_name: str,
     patient_id: str,
@@ -70,7 +77,7 @@ def projected(
     return list(found.values())
 
 
-def unmapped(documents: Iterable[Document], mapping: Mapping) -> list[Document]:
+def unmapped(documents: Iterable[Document], mapping: MappingRules) -> list[Document]:
     """One person's live rows with a value that are in no record."""
     return _sorted_out({document["obsId"]: document for document in documents}, mapping).unmapped
 
@@ -106,7 +113,7 @@ class _Sorted:
     unmapped: list[Document] = field(default_factory=list)
 
 
-def _sorted_out(rows: dict[int, Document], mapping: Mapping) -> _Sorted:
+def _sorted_out(rows: dict[int, Document], mapping: MappingRules) -> _Sorted:
     live = _live(rows)
     senses = {obs_id: mapping.sense(_subject(row)) for obs_id, row in live.items()}
     groups: dict[int, _Entry] = {}
@@ -131,7 +138,7 @@ def _joined(row: Document, live: dict[int, Document], groups: dict[int, _Entry])
     entry = _header(row, live, groups) if groups else None
     if entry is None or entry.group is None:
         return False
-    role = Mapping.role(entry.group, _subject(row))
+    role = MappingRules.role(entry.group, _subject(row))
     if role == "value":
         entry.stating.append(row)
     elif role is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from destinations.mongo.projection.mapping import Mapping, Matcher, Subject, codes, load, parse
+from destinations.mongo.projection.mapping import MappingRules, Matcher, Subject, codes, load, parse
 from passport.errors import Fatal
 
 
@@ -55,7 +55,7 @@ def test_does_not_fit(matcher: dict[str, list[str]], differs: dict[str, Any]) ->
 
 
 @pytest.fixture(scope="module")
-def default() -> Mapping:
+def default() -> MappingRules:
     return load()
 
 
@@ -103,7 +103,7 @@ def default() -> Mapping:
         (subject("Drugstore", concept_class="Misc", datatype="Text"), None),
     ],
 )
-def test_the_default_mapping(default: Mapping, asked: Subject, type_: str | None) -> None:
+def test_the_default_mapping(default: MappingRules, asked: Subject, type_: str | None) -> None:
     assert default.sense(asked).alone == type_
     assert default.sense(asked) is default.sense(asked)
 
@@ -121,11 +121,11 @@ def test_a_uuid_of_the_ciel_dictionary_is_a_mapping(uuid: str, added: tuple[str,
     assert codes(uuid, ["LOINC:1"]) == ("LOINC:1", *added)
 
 
-def test_groups_of_the_default_mapping(default: Mapping) -> None:
+def test_groups_of_the_default_mapping(default: MappingRules) -> None:
     header = default.sense(subject("Visit Diagnoses", mappings=("CIEL:159947",))).heads
     assert header is not None
     roles = {
-        code: Mapping.role(header, subject("member", mappings=(code,)))
+        code: MappingRules.role(header, subject("member", mappings=(code,)))
         for code in ("CIEL:1284", "CIEL:159394", "X:1")
     }
     assert roles == {"CIEL:1284": "value", "CIEL:159394": "certainty", "X:1": None}

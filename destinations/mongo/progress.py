@@ -1,0 +1,43 @@
+"""`progress`: how far each hospital's changes have been applied, and what its last whole verify found.
+
+One document per hospital: ``{_id: "<hospital>", offset, version, at_ms, rereads, verified}``.
+"""
+
+from destinations.mongo.client import Document, Mongo, translate_errors
+from passport.sink import Progress
+
+
+def read(database: Mongo, hospital: str) -> Progress | None:
+    """Return how far the destination is with a hospital; None when it has nothing of it."""
+    with translate_errors():
+        document = database.progress.find_one({"_id": hospital})
+    if not document:
+        return None
+    return Progress(
+        hospital,
+        int(document["offset"]),  # plain numbers, since events are made of them, and no bson.Int64
+        document["version"],
+        int(document["at_ms"]),
+        document.get("rereads", []),
+    )
+
+
+def store(database: Mongo, progress: Progress) -> None:
+    """Store how far the destination is. The version never goes back."""
+    fields = {"offset": progress.offset, "at_ms": progress.at_ms, "rereads": progress.rereads}
+    update = {"$set": fields, "$max": {"version": progress.version}}
+    with translate_errors():
+        database.progress.update_one({"_id": progress.hospital}, update, upsert=True)
+
+
+def read_verified(database: Mongo, hospital: str) -> Document | None:
+    """Return what the last whole verify of a hospital found, ``{at, equal}``; None before the first."""
+    with translate_errors():
+        document = database.progress.find_one({"_id": hospital}, {"verified": 1})
+    return (document or {}).get("verified")
+
+
+def store_verified(database: Mongo, hospital: str, verified: Document) -> None:
+    """Store what a whole verify of a hospital has found, for `status` and the operators' page."""
+    with translate_errors():
+        database.progress.update_one({"_id": hospital}, {"$set": {"verified": verified}})
