@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cdc.binlog.changes import Row as Change
+from cdc.binlog.changes import RowChange
 from openmrs.values import row_text
 from passport.event import KEYS_OF_A_NOTICE, ChangeEvent, EventSource, Op, Origin, Row, RowEnvelope
 from passport.settings import Hospital
@@ -31,7 +31,7 @@ class Envelopes:
         self._at: Position | None = None
         self._file = self._begin = ""
 
-    def row(self, row: Change, *, transaction: str, last: bool) -> bytes:
+    def row(self, row: RowChange, *, transaction: str, last: bool) -> bytes:
         """A changed row."""
         at, stream = row.at, self._stream
         if self._at is not at:  # else it is of the same binlog event as the one before

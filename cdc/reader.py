@@ -9,7 +9,7 @@ import time
 import structlog
 
 from cdc import resume as epochs
-from cdc.binlog.changes import Damaged
+from cdc.binlog.changes import DamagedEvent
 from cdc.connections import REAL, Connections
 from cdc.lease import Lease
 from cdc.session import Session
@@ -156,7 +156,7 @@ class Reader:
         """The gap that an event is which has come damaged twice, the same each time; "" for any
         other error.
         """
-        again = isinstance(error, Damaged) and str(error) == self._damage
+        again = isinstance(error, DamagedEvent) and str(error) == self._damage
         self._damage = str(error)
         return f"twice {error}" if again else ""
 

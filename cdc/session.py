@@ -13,7 +13,16 @@ import structlog
 
 from cdc import resume as epochs
 from cdc import schema as decodable
-from cdc.binlog.stream import Alive, BinlogStream, Commit, Notice, Partial, Rotated, Row, Statement
+from cdc.binlog.stream import (
+    BinlogStream,
+    Commit,
+    Idle,
+    IncompleteRow,
+    KeyChange,
+    NextFile,
+    RowChange,
+    Statement,
+)
 from cdc.binlog.table_map import ColumnsChanged
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.connections import Connections
@@ -25,6 +34,7 @@ from cdc.snapshot import SnapshotJob, read_obs
 from cdc.transaction import Traced, Transaction
 from openmrs import connection as server
 from openmrs.read import Source, SourcePosition
+from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport import health, metrics, tracing
 from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
@@ -90,13 +100,13 @@ class Session:
         self._transaction = self._transactions()
         self._snapshot = self._job()
         self._handlers: dict[type, Callable[[Any], None]] = {
-            Row: self._transaction.row,
-            Notice: self._transaction.notice,
-            Partial: self._transaction.part,
+            RowChange: self._transaction.row,
+            KeyChange: self._transaction.notice,
+            IncompleteRow: self._transaction.part,
             Commit: self._on_commit,
             Statement: self._on_statement,
-            Alive: self._on_alive,
-            Rotated: self._on_rotated,
+            Idle: self._on_alive,
+            NextFile: self._on_rotated,
         }
 
     def run(self, stop: threading.Event, *, until_caught_up: bool) -> None:
@@ -148,13 +158,13 @@ class Session:
         self._mark(commit.at, commit.gtid_set)
         self._renew_snapshot()
 
-    def _on_alive(self, alive: Alive) -> None:
+    def _on_alive(self, alive: Idle) -> None:
         if not self._transaction.is_open:
             self._at, self._gtid = alive.at, ""
             self._mark(alive.at, None)
             self._renew_snapshot()
 
-    def _on_rotated(self, rotated: Rotated) -> None:
+    def _on_rotated(self, rotated: NextFile) -> None:
         if not rotated.clean:
             self._request_snapshot("the server crashed: a binlog file has no end", rotated.at)
 
@@ -168,7 +178,7 @@ class Session:
             self._columns = self._read_columns()
             decodable.refuse(self._id, self._columns)
             self._columns_as_of = self._lease.end().position
-            self._stream.relist(self._columns, self._columns_as_of)
+            self._stream.set_columns(self._columns, self._columns_as_of)
         metrics.SKIPPED.labels(self._id, statement.kind).inc()
         self._request_snapshot(f"{statement.kind} on {statement.table}", statement.at)
         for table in epochs.WATCHED if statement.table == "*" else (statement.table,):
@@ -323,6 +333,8 @@ class Session:
             gtid_set=saved.gtid_set,
             database=mysql.database,
             columns=saved.columns,
+            row_columns={"obs": OBS_COLUMNS},
+            key_columns=NOTICE_KEYS,
             heartbeat_s=min(self._cdc.heartbeat_s, mysql.read_timeout_s / 2),
             read_timeout_s=mysql.read_timeout_s,
         )

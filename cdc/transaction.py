@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cdc.binlog.stream import Notice, Partial, Row
+from cdc.binlog.stream import IncompleteRow, KeyChange, RowChange
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
 from passport import metrics, tracing
@@ -30,19 +30,19 @@ class Transaction:
         self._publisher = publisher
         self._envelopes = envelopes
         self._start = start
-        self._held: Row | None = None
-        self._notices: list[Notice] = []
+        self._held: RowChange | None = None
+        self._notices: list[KeyChange] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self.partial: list[int] = []
         self.is_open = False
 
-    def row(self, row: Row) -> None:
+    def row(self, row: RowChange) -> None:
         self.is_open = True
         if self._held is not None:
             self._release(last=False)
         self._held = row
 
-    def notice(self, notice: Notice) -> None:
+    def notice(self, notice: KeyChange) -> None:
         self.is_open = True
         if self._held is None:
             self._notify(notice)
@@ -51,7 +51,7 @@ class Transaction:
         if len(self._notices) >= HELD_NOTICES:
             self._release(last=False)
 
-    def part(self, item: Partial) -> None:
+    def part(self, item: IncompleteRow) -> None:
         """A row that is to be read again when the transaction has ended."""
         self.is_open = True
         self.partial += [key["obs_id"] for key in item.keys if key.get("obs_id") is not None]  # type: ignore[misc]
@@ -92,7 +92,7 @@ class Transaction:
                 self._notify(notice)
             self._notices = []
 
-    def _notify(self, notice: Notice) -> None:
+    def _notify(self, notice: KeyChange) -> None:
         op: Op = notice.op  # type: ignore[assignment]
         value = self._envelopes.notice(
             notice.table,
@@ -123,12 +123,12 @@ class Traced(Transaction):
         )  # transactions; records sent before the one that is traced
         self._trace: Trace | None = None
 
-    def row(self, row: Row) -> None:
+    def row(self, row: RowChange) -> None:
         if not self.is_open:
             self._begin(row.ts)
         super().row(row)
 
-    def notice(self, notice: Notice) -> None:
+    def notice(self, notice: KeyChange) -> None:
         if not self.is_open:
             self._begin(notice.ts)
         super().notice(notice)

@@ -13,9 +13,10 @@ import pymysql
 
 from benchmarks.capture.counted import Counter
 from cdc import resume as epochs
-from cdc.binlog.stream import Alive, BinlogStream, Commit, Notice, Rotated, Row
+from cdc.binlog.stream import BinlogStream, Commit, Idle, KeyChange, NextFile, RowChange
 from cdc.envelopes import Envelopes
 from cdc.transaction import Transaction
+from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport.settings import Hospital, MySQL
 from passport.version import Position
 
@@ -53,6 +54,8 @@ def main(port: int, rows: int, file: str, pos: int) -> None:
         gtid_set=None,
         database="openmrs",
         columns=columns,
+        row_columns={"obs": OBS_COLUMNS},
+        key_columns=NOTICE_KEYS,
     )
     mysql = MySQL(host="127.0.0.1", port=port, user="root", database="openmrs")
     hospital = Hospital(
@@ -62,11 +65,11 @@ def main(port: int, rows: int, file: str, pos: int) -> None:
     publisher: Any = Counting(counter)
     transaction = Transaction("kigali", publisher, envelopes, start)
     handlers = {
-        Row: transaction.row,
-        Notice: transaction.notice,
+        RowChange: transaction.row,
+        KeyChange: transaction.notice,
         Commit: lambda commit: transaction.commit(commit.at),
-        Alive: lambda _: None,
-        Rotated: lambda _: None,
+        Idle: lambda _: None,
+        NextFile: lambda _: None,
     }
     while counter.whole is None:
         for item in stream.poll(1):

@@ -10,7 +10,7 @@ from passport.version import Position
 Key = dict[str, int | None]
 
 
-class Row(NamedTuple):
+class RowChange(NamedTuple):
     """A row of the wanted table: `op` c, u or d; JSON texts, None where there is no image.
 
     `at`: END of the outer event; `ordinal`: from 1 in it; `ts`: seconds; `gtid`: of its
@@ -26,7 +26,7 @@ class Row(NamedTuple):
     gtid: str
 
 
-class Notice(NamedTuple):
+class KeyChange(NamedTuple):
     """A row of a watched key table changed: its key columns before and after, no doubles. A column
     that the image of the row does not carry (binlog_row_image=MINIMAL) is left out."""
 
@@ -39,7 +39,7 @@ class Notice(NamedTuple):
     gtid: str
 
 
-class Partial(NamedTuple):
+class IncompleteRow(NamedTuple):
     """A row of the wanted table whose images lack wanted columns (binlog_row_image is not FULL):
     read it again.
     """
@@ -74,13 +74,13 @@ class Statement(NamedTuple):
     ts: int
 
 
-class Alive(NamedTuple):
+class Idle(NamedTuple):
     """The server has nothing new; no transaction is open, so it is safe to resume at `at`."""
 
     at: Position
 
 
-class Rotated(NamedTuple):
+class NextFile(NamedTuple):
     """The next file begins at `at`; `clean`: the one before ended by STOP or ROTATE, else the
     server crashed.
     """
@@ -89,7 +89,7 @@ class Rotated(NamedTuple):
     clean: bool
 
 
-Item = Row | Notice | Partial | Commit | Statement | Alive | Rotated
+BinlogItem = RowChange | KeyChange | IncompleteRow | Commit | Statement | Idle | NextFile
 
 
 def keys_of(before: Key | None, after: Key | None) -> tuple[Key, ...]:
@@ -99,5 +99,5 @@ def keys_of(before: Key | None, after: Key | None) -> tuple[Key, ...]:
     return tuple(key for key in (before, after) if key)
 
 
-class Damaged(Retry):
+class DamagedEvent(Retry):
     """An event is not what the server wrote; when it is the same one again, its file is damaged."""

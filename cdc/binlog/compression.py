@@ -7,7 +7,7 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from cdc.binlog.table_map import Reader
+from cdc.binlog.table_map import ByteReader
 
 _END, _COMPRESSION, _SIZE = 0, 2, 3
 _ZSTD, _NONE = 0, 255
@@ -41,9 +41,9 @@ def inner_events(body: bytes) -> Iterator[bytes]:
     """MySQL: the events of one transaction, without checksums; a large one is decompressed as it is
     read.
     """
-    reader, compression, size = Reader(body), _ZSTD, _LARGE
+    reader, compression, size = ByteReader(body), _ZSTD, _LARGE
     while (field := reader.packed()) != _END:
-        value = Reader(reader.take(reader.packed()))
+        value = ByteReader(reader.take(reader.packed()))
         if field == _COMPRESSION:
             compression = value.packed()
         elif field == _SIZE:

@@ -13,23 +13,23 @@ from zlib import crc32
 
 from cdc.binlog import event_types as kinds
 from cdc.binlog.changes import (
-    Alive,
+    BinlogItem,
     Commit,
-    Damaged,
-    Item,
-    Notice,
-    Partial,
-    Rotated,
-    Row,
+    DamagedEvent,
+    Idle,
+    IncompleteRow,
+    KeyChange,
+    NextFile,
+    RowChange,
     Statement,
     keys_of,
 )
 from cdc.binlog.compression import inflated, inner_events
 from cdc.binlog.event_types import BINLOG
-from cdc.binlog.gtids import MariadbState, MysqlSet
+from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from cdc.binlog.statements import Prepared, Statements, starts_transaction
 from cdc.binlog.tagged_gtid import tagged_gtid
-from cdc.binlog.watched import BODY, UNREADABLE, Flavour, Watch, Watched
+from cdc.binlog.watched import BODY, UNREADABLE, Flavour, WatchedTable, WatchedTables
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal
 from passport.version import Position
@@ -45,10 +45,10 @@ _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
 _GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
 _DUMMY = b"\xff\xff\xff\0\0\0"
-# As `Position(...)`, `Row(...)`, `Commit(...)`, which are made for every transaction, without a
+# As `Position(...)`, `RowChange(...)`, `Commit(...)`, which are made for every transaction, without a
 # call in Python.
 _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
-_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
+_row: Callable[[tuple[Any, ...]], RowChange] = partial(tuple.__new__, RowChange)
 _committed: Callable[[tuple[Any, ...]], Commit] = partial(tuple.__new__, Commit)
 
 
@@ -68,22 +68,26 @@ class EventDecoder:
         *,
         flavour: Flavour,
         database: str,
-        rows: Mapping[str, Sequence[str]],
-        notices: Mapping[str, Sequence[str]],
-        listed: Mapping[str, Sequence[ColumnInfo]],
+        row_columns: Mapping[str, Sequence[str]],
+        key_columns: Mapping[str, Sequence[str]],
+        columns: Mapping[str, Sequence[ColumnInfo]],
         charsets: Mapping[int, str],
         gtid_set: str,
         start: Position | None = None,
         skip: bool = False,
-        fold: bool = False,
+        ignore_case: bool = False,
     ) -> None:
         self.file, self.pos = start or ("", 4)
         self.format_ts = self.began_ts = 0
-        self._watched = Watched(flavour, database, rows, notices, listed, charsets, fold)
-        self._executed = MariadbState(gtid_set) if flavour == "mariadb" else MysqlSet(gtid_set)
-        self._statements = Statements(database, {*rows, *notices})
+        self._watched = WatchedTables(
+            flavour, database, row_columns, key_columns, columns, charsets, ignore_case
+        )
+        self._executed = (
+            MariadbGtidSet(gtid_set) if flavour == "mariadb" else MysqlGtidSet(gtid_set)
+        )
+        self._statements = Statements(database, {*row_columns, *key_columns})
         self._skip_to = start.pos if start and skip else 0
-        self._maps: dict[bytes, tuple[bytes, Watch | None]] = {}
+        self._maps: dict[bytes, tuple[bytes, WatchedTable | None]] = {}
         self._checksums = False
         self._xids = Prepared()
         self._clean = self._moved = False
@@ -93,8 +97,8 @@ class EventDecoder:
         self._in_group = self._open = self._xa = self._rows_in_group = False
         self._handlers = self._handler_table()
 
-    def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[Item]]]:
-        handlers: dict[int, Callable[[bytes], Iterable[Item]]] = dict.fromkeys(
+    def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[BinlogItem]]]:
+        handlers: dict[int, Callable[[bytes], Iterable[BinlogItem]]] = dict.fromkeys(
             kinds.WITHOUT_MEANING, lambda _: ()
         )
         firsts = (
@@ -130,8 +134,8 @@ class EventDecoder:
 
     # --- events
 
-    def read(self, events: Iterable[bytes]) -> Iterator[list[Item]]:  # noqa: C901
-        """The items of `events`, `AT_ONCE` a list and those of one event. Damaged, or Fatal when
+    def read(self, events: Iterable[bytes]) -> Iterator[list[BinlogItem]]:  # noqa: C901
+        """The items of `events`, `AT_ONCE` a list and those of one event. DamagedEvent, or Fatal when
         one is not understood.
 
         Of commits with nothing between them only the last is given; a `Statement` is the last of
@@ -145,11 +149,11 @@ class EventDecoder:
             self._maps,
         )
         header, crc, tail = _HEADER, crc32, 4 if self._checksums else 0
-        items: list[Item] = []
+        items: list[BinlogItem] = []
         for event in events:
             ts, kind, size, log_pos, flags = header(event)
             if size != len(event):
-                raise Damaged(
+                raise DamagedEvent(
                     f"binlog: an event of another size than it says behind {self.file}:{self.pos}"
                 )
             if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
@@ -161,7 +165,7 @@ class EventDecoder:
                 tail = 4 if self._checksums else 0
             else:
                 if tail and crc(event) != _INTACT:
-                    raise Damaged(
+                    raise DamagedEvent(
                         f"binlog: wrong checksum of event type {kind} behind {self.file}:{self.pos}"
                     )
                 if not flags & _ARTIFICIAL and kind not in heartbeats:
@@ -209,7 +213,7 @@ class EventDecoder:
         if items:
             yield items
 
-    def _unknown(self, kind: int, flags: int) -> Iterable[Item]:
+    def _unknown(self, kind: int, flags: int) -> Iterable[BinlogItem]:
         if flags & _IGNORABLE:
             return ()
         name = kinds.NAMES.get(kind, "no name here")
@@ -223,23 +227,25 @@ class EventDecoder:
 
     # --- files
 
-    def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[Item]:
+    def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[BinlogItem]:
         if (
             event[BODY : BODY + 2] != b"\4\0" or event[BODY + 56] != BODY
         ):  # of version 4, whose headers have 19 bytes
-            raise Damaged(
+            raise DamagedEvent(
                 f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, though it says so"
             )
         self._checksums = event[-5] == 1
         cleared = bytearray(event)
         cleared[17] &= ~_IN_USE  # the server sets it in the file later, without a new checksum
         if self._checksums and crc32(cleared) != _INTACT:
-            raise Damaged(f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}")
+            raise DamagedEvent(
+                f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}"
+            )
         self.format_ts, self.began_ts = ts, self.began_ts or ts
         self.pos = max(self.pos, log_pos)
         return ()
 
-    def _next_file(self, event: bytes) -> Iterable[Item]:
+    def _next_file(self, event: bytes) -> Iterable[BinlogItem]:
         if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
         name, before = event[BODY + 8 :].decode(), self.file
@@ -250,31 +256,31 @@ class EventDecoder:
         clean, self._clean, self._moved, self._skip_to = self._clean, False, True, 0
         lost = (self._statement("rollback", "*"),) if self._rows_in_group else ()
         self._end_group()
-        return (*lost, Rotated(Position(self.file, self.pos), clean))
+        return (*lost, NextFile(Position(self.file, self.pos), clean))
 
-    def _ended(self, _: bytes) -> Iterable[Item]:
+    def _ended(self, _: bytes) -> Iterable[BinlogItem]:
         self._clean = True
         return ()
 
-    def _heartbeat(self, event: bytes) -> Iterable[Item]:
+    def _heartbeat(self, event: bytes) -> Iterable[BinlogItem]:
         ahead = (
             _HEADER(event)[3] - self.pos
         ) & 0xFFFFFFFF  # past what was left out: the GTID set has it
         self.pos += 0 if self._in_group or ahead >> 31 else ahead
-        return () if self._in_group else (Alive(Position(self.file, self.pos)),)
+        return () if self._in_group else (Idle(Position(self.file, self.pos)),)
 
-    def _incident(self, _: bytes) -> Iterable[Item]:
+    def _incident(self, _: bytes) -> Iterable[BinlogItem]:
         raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
 
     # --- transactions
 
-    def _mysql_gtid(self, event: bytes) -> Iterable[Item]:
+    def _mysql_gtid(self, event: bytes) -> Iterable[BinlogItem]:
         raw = event[20:36]
         if raw != self._uuid[0]:
             self._uuid = (raw, str(UUID(bytes=raw)))
         return self._begin(f"{self._uuid[1]}:{int.from_bytes(event[36:44], 'little')}")
 
-    def _tagged_gtid(self, event: bytes) -> Iterable[Item]:
+    def _tagged_gtid(self, event: bytes) -> Iterable[BinlogItem]:
         try:
             return self._begin(tagged_gtid(event[BODY:]))
         except UNREADABLE as error:
@@ -282,14 +288,14 @@ class EventDecoder:
                 "a tagged GTID is not understood", "upgrade openmrs-passport"
             ) from error
 
-    def _begin(self, gtid: str) -> Iterable[Item]:
+    def _begin(self, gtid: str) -> Iterable[BinlogItem]:
         self._gtid, self._in_group = gtid, True
         return ()
 
-    def _previous_gtids(self, event: bytes) -> Iterable[Item]:
-        return self._known(MysqlSet.unpack(event[BODY:]))
+    def _previous_gtids(self, event: bytes) -> Iterable[BinlogItem]:
+        return self._known(MysqlGtidSet.unpack(event[BODY:]))
 
-    def _known(self, executed: MariadbState | MysqlSet) -> Iterable[Item]:
+    def _known(self, executed: MariadbGtidSet | MysqlGtidSet) -> Iterable[BinlogItem]:
         """A file begins with all that was executed before it; where we began inside one, that is
         less than we know.
         """
@@ -297,10 +303,10 @@ class EventDecoder:
             self._executed = executed
         return ()
 
-    def _gtid_list(self, event: bytes) -> Iterable[Item]:
-        return self._known(MariadbState.unpack(event[BODY:]))
+    def _gtid_list(self, event: bytes) -> Iterable[BinlogItem]:
+        return self._known(MariadbGtidSet.unpack(event[BODY:]))
 
-    def _xid(self, _: bytes) -> Iterable[Item]:
+    def _xid(self, _: bytes) -> Iterable[BinlogItem]:
         return (self._commit(),)
 
     def _commit(self) -> Commit:
@@ -315,7 +321,7 @@ class EventDecoder:
 
     # --- statements
 
-    def _query(self, event: bytes, fixed: int = 32) -> Iterable[Item]:
+    def _query(self, event: bytes, fixed: int = 32) -> Iterable[BinlogItem]:
         """`fixed`: size of header and fixed part; what follows them are status variables, database
         and text.
         """
@@ -323,7 +329,7 @@ class EventDecoder:
         end = start + event[27]
         return self._classified(event[start:end], event[end + 1 :])
 
-    def _compressed_query(self, event: bytes) -> Iterable[Item]:
+    def _compressed_query(self, event: bytes) -> Iterable[BinlogItem]:
         text_at = 33 + int.from_bytes(event[30:32], "little") + event[27]
         return self._query(event[:text_at] + self._inflated(event[text_at:]))
 
@@ -335,12 +341,12 @@ class EventDecoder:
                 "a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF"
             ) from error
 
-    def _classified(self, database: bytes, text: bytes) -> Iterable[Item]:
+    def _classified(self, database: bytes, text: bytes) -> Iterable[BinlogItem]:
         if text == b"BEGIN":
             self._in_group = self._open = True
             return ()
         found = self._statements.classify(database, text)
-        items: list[Item] = [self._statement(found.kind, table) for table in found.tables]
+        items: list[BinlogItem] = [self._statement(found.kind, table) for table in found.tables]
         if found.kind in ("rollback", "rollback_to") and self._rows_in_group:
             items.append(self._statement("rollback", "*"))
         if found.kind in ("xa", "xa_done") and self._xids.made_visible(text):
@@ -357,7 +363,7 @@ class EventDecoder:
 
     # --- rows
 
-    def _table_map(self, event: bytes) -> Iterable[Item]:
+    def _table_map(self, event: bytes) -> Iterable[BinlogItem]:
         if not self._in_group:
             raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
         self._maps[event[19:25]] = (
@@ -366,21 +372,21 @@ class EventDecoder:
         )
         return ()
 
-    def relist(
-        self, listed: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
+    def set_columns(
+        self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
     ) -> None:
         """New column lists, after a DDL statement, true from `as_of` on: rows up to there must name
         their columns.
         """
-        self._watched.relist(listed, as_of)
+        self._watched.set_columns(columns, as_of)
         self._maps.clear()
 
     def _rows_handler(
         self, op: str, version: int, *, compressed: bool
-    ) -> Callable[[bytes], Iterable[Item]]:
+    ) -> Callable[[bytes], Iterable[BinlogItem]]:
         maps = self._maps
 
-        def handle(event: bytes) -> Iterable[Item]:
+        def handle(event: bytes) -> Iterable[BinlogItem]:
             watch = maps.get(event[19:25], _NO_MAP)[1]
             if watch is None:
                 return () if event[19:25] in maps else self._unmapped(event)
@@ -391,7 +397,7 @@ class EventDecoder:
 
         return handle
 
-    def _unmapped(self, event: bytes) -> Iterable[Item]:
+    def _unmapped(self, event: bytes) -> Iterable[BinlogItem]:
         if event[19:25] == _DUMMY:  # ends a statement that changed nothing
             return ()
         raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
@@ -401,7 +407,7 @@ class EventDecoder:
         data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
         return event[:data_at] + self._inflated(event[data_at:])
 
-    def _changes(self, watch: Watch, op: str, event: bytes, at: int) -> list[Item]:
+    def _changes(self, watch: WatchedTable, op: str, event: bytes, at: int) -> list[BinlogItem]:
         if self._xa:
             raise self._fatal(
                 f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
@@ -420,27 +426,27 @@ class EventDecoder:
             self._gtid,
             self._ordinal,
         )
-        items: list[Item] = []
+        items: list[BinlogItem] = []
         if watch.is_row and not is_partial:
             for before, after in pairs:
                 number += 1
                 items.append(_row((op, before, after, place, number, ts, gtid)))
         else:
-            kind = Partial if is_partial else partial(Notice, watch.table)
+            kind = IncompleteRow if is_partial else partial(KeyChange, watch.table)
             for pair in pairs:
                 number += 1
                 items.append(kind(op, keys_of(*pair), place, number, ts, gtid))
         self._ordinal += len(items)
         return items
 
-    def _partial_json(self, event: bytes) -> Iterable[Item]:
+    def _partial_json(self, event: bytes) -> Iterable[BinlogItem]:
         if self._maps.get(event[19:25], (b"", None))[1] is None:
             return ()
         raise self._fatal(
             "rows with partial JSON", "SET GLOBAL binlog_row_value_options = '' at the source"
         )
 
-    def _payload(self, event: bytes) -> Iterator[Item]:
+    def _payload(self, event: bytes) -> Iterator[BinlogItem]:
         """A compressed transaction: one outer event, whose rows are numbered through."""
         try:
             for inner in inner_events(event[BODY:]):

@@ -8,7 +8,7 @@ from uuid import UUID
 Source = tuple[str, str]  # (uuid of a server, tag or "")
 
 
-class MariadbState:
+class MariadbGtidSet:
     """``domain-server-seq[,...]``: the last transaction of each domain."""
 
     def __init__(self, text: str = "") -> None:
@@ -25,7 +25,7 @@ class MariadbState:
         return ",".join(self._last[domain] for domain in sorted(self._last, key=int))
 
     @classmethod
-    def unpack(cls, data: bytes) -> "MariadbState":
+    def unpack(cls, data: bytes) -> "MariadbGtidSet":
         """The body of a GTID_LIST event."""
         state = cls()
         for domain, server, seq in struct.iter_unpack(
@@ -47,7 +47,7 @@ def contains(state: str, gtid_set: str) -> bool:
     return all(last.get((domain, server), -1) >= int(seq) for domain, server, seq in asked)
 
 
-class MysqlSet:
+class MysqlGtidSet:
     """``uuid[:tag]:first-last[:...][,...]``: every transaction, in intervals."""
 
     def __init__(self, text: str = "") -> None:
@@ -123,7 +123,7 @@ class MysqlSet:
         return b"".join(out)
 
     @classmethod
-    def unpack(cls, data: bytes) -> "MysqlSet":
+    def unpack(cls, data: bytes) -> "MysqlGtidSet":
         """Inverse of `packed`: the body of a PREVIOUS_GTIDS event."""
         self, at = cls(), 8
         tagged = data[7] == 1

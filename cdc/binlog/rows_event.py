@@ -22,7 +22,7 @@ Form = Literal["text", "keys"]  # JSON text, or a dictionary of integers
 _SHAPES = 5_000  # so many NULL patterns of one table are kept compiled
 
 
-class Image:
+class ImageDecoder:
     """One set of columns that row images carry."""
 
     def __init__(self, columns: Sequence[Column], wanted: Sequence[str], form: Form) -> None:
@@ -40,7 +40,9 @@ class Image:
         decoder = self._decoders.get(nulls) or self._compile(nulls)
         return decoder(event, start)
 
-    def pairs(self, op: str, event: bytes, at: int, second: "Image") -> list[tuple[Any, Any]]:
+    def pairs(
+        self, op: str, event: bytes, at: int, second: "ImageDecoder"
+    ) -> list[tuple[Any, Any]]:
         """The rows from `at` to the event's end, before and after; `second`: what updated rows are
         after. ValueError if one is cut."""
         pairs: list[tuple[Any, Any]] = []
@@ -163,7 +165,7 @@ def _undecodable(column: Column, why: str) -> Fatal:
     )
 
 
-class Table:
+class RowsDecoder:
     """Decodes the rows of one version of a table (one TABLE_MAP event).
 
     `form` "text": rows are JSON texts of the wanted columns that the table has. "keys":
@@ -182,8 +184,8 @@ class Table:
         self._head = bytes([min(len(columns), 255)])
         full = ((1 << len(columns)) - 1).to_bytes(self._bitmap, "little")
         self._full = self._head + full
-        self._image = Image(columns, wanted, form)
-        self._parts: dict[tuple[bytes, Form], Image] = {}
+        self._image = ImageDecoder(columns, wanted, form)
+        self._parts: dict[tuple[bytes, Form], ImageDecoder] = {}
 
     def rows(self, op: str, event: bytes, at: int) -> tuple[list[tuple[Any, Any]], bool]:
         """Before and after of the rows of a ROWS event, None where there is no image, and whether
@@ -202,7 +204,9 @@ class Table:
         first, second, partial = self._partial_images(op, event, at)
         return first.pairs(op, event, start, second), partial
 
-    def _partial_images(self, op: str, event: bytes, at: int) -> tuple[Image, Image, bool]:
+    def _partial_images(
+        self, op: str, event: bytes, at: int
+    ) -> tuple[ImageDecoder, ImageDecoder, bool]:
         if event[at : at + 1] != self._head:
             raise ValueError("another number of columns than its table")
         at += 1
@@ -216,10 +220,10 @@ class Table:
             raise ValueError("a partial row without its key")
         return keys[0], keys[1], True
 
-    def _carried(self, present: bytes, form: Form, wanted: Sequence[str]) -> Image:
+    def _carried(self, present: bytes, form: Form, wanted: Sequence[str]) -> ImageDecoder:
         image = self._parts.get((present, form))
         if image is None:
             bits = int.from_bytes(present, "little")
             columns = [column for index, column in enumerate(self._columns) if bits >> index & 1]
-            image = self._parts[present, form] = Image(columns, wanted, form)
+            image = self._parts[present, form] = ImageDecoder(columns, wanted, form)
         return image

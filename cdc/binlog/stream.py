@@ -11,25 +11,33 @@ import pymysql
 from pymysql.constants.COMMAND import COM_BINLOG_DUMP
 from pymysql.cursors import Cursor
 
-from cdc.binlog.changes import Alive, Commit, Item, Notice, Partial, Rotated, Row, Statement
+from cdc.binlog.changes import (
+    BinlogItem,
+    Commit,
+    Idle,
+    IncompleteRow,
+    KeyChange,
+    NextFile,
+    RowChange,
+    Statement,
+)
 from cdc.binlog.decoder import EventDecoder
-from cdc.binlog.gtids import MysqlSet
+from cdc.binlog.gtids import MysqlGtidSet
 from cdc.binlog.packets import Framing, error_of
 from cdc.binlog.watched import Flavour
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal, PassportError, Retry, without_text
 from passport.version import Position
 
 __all__ = [
-    "Alive",
+    "BinlogItem",
     "BinlogStream",
     "Commit",
-    "Item",
-    "Notice",
-    "Partial",
-    "Rotated",
-    "Row",
+    "Idle",
+    "IncompleteRow",
+    "KeyChange",
+    "NextFile",
+    "RowChange",
     "Statement",
 ]
 
@@ -37,7 +45,6 @@ _COM_BINLOG_DUMP_GTID = 0x1E
 _BY_GTID = 0x04
 _CHUNK = 65_536  # bytes a recv: with what is made of them they stay in the cache of a core
 _FIRST, _PAST_32_BITS = 4, 1 << 32
-_OBS = {"obs": OBS_COLUMNS}
 
 
 class BinlogStream:
@@ -58,10 +65,10 @@ class BinlogStream:
         gtid_set: str | None,
         database: str,
         columns: Mapping[str, Sequence[ColumnInfo]],
+        row_columns: Mapping[str, Sequence[str]],
+        key_columns: Mapping[str, Sequence[str]],
         heartbeat_s: float = 5,
         read_timeout_s: float = 20,
-        rows: Mapping[str, Sequence[str]] = _OBS,
-        notices: Mapping[str, Sequence[str]] = NOTICE_KEYS,
     ) -> None:
         self._connection = _opened(connect)
         try:
@@ -74,16 +81,16 @@ class BinlogStream:
         self._decoder = EventDecoder(
             flavour=flavour,
             database=database,
-            rows=rows,
-            notices=notices,
-            listed=columns,
+            row_columns=row_columns,
+            key_columns=key_columns,
+            columns=columns,
             charsets=charsets,
             gtid_set=gtid_set or "",
             start=start,
             skip=start is not None and start.pos >= _PAST_32_BITS,
-            fold=bool(case),
+            ignore_case=bool(case),
         )
-        self._wire = Wire(self._connection, read_timeout_s)
+        self._wire = EventSocket(self._connection, read_timeout_s)
         self._deadline = 0.0
         self._flow = self._items()
 
@@ -104,12 +111,12 @@ class BinlogStream:
         """End of the event read last."""
         return Position(self._decoder.file, self._decoder.pos)
 
-    def poll(self, timeout_s: float) -> list[Item]:
+    def poll(self, timeout_s: float) -> list[BinlogItem]:
         """What came, 1,000 items at most and those of one event; [] when nothing did within
         `timeout_s`.
 
         Of commits with nothing between them only the last is given. A `Statement` is the last item
-        of its list, so that `relist` comes before what follows it. Retry: the connection was lost;
+        of its list, so that `set_columns` comes before what follows it. Retry: the connection was lost;
         Gap: the position is gone; Fatal.
         """
         self._deadline = time.monotonic() + timeout_s
@@ -122,7 +129,7 @@ class BinlogStream:
             raise
         raise Retry("binlog: the stream is closed")
 
-    def _items(self) -> Iterator[list[Item]]:
+    def _items(self) -> Iterator[list[BinlogItem]]:
         """Empty: nothing more has arrived for now."""
         while True:
             yield from self._decoder.read(
@@ -130,11 +137,11 @@ class BinlogStream:
             )
             yield []
 
-    def relist(
+    def set_columns(
         self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
     ) -> None:
         """Column lists read after a DDL `Statement`, when the binlog ended at `as_of`."""
-        self._decoder.relist(columns, as_of)
+        self._decoder.set_columns(columns, as_of)
 
     def close(self) -> None:
         """Ends the connection. Safe to call twice."""
@@ -212,7 +219,7 @@ def _dump(
         _query(connection, sql, gtid_set)
         command, body = COM_BINLOG_DUMP, struct.pack("<IHI", _FIRST, 0, server_id)
     else:
-        packed = MysqlSet(gtid_set).packed()
+        packed = MysqlGtidSet(gtid_set).packed()
         command = _COM_BINLOG_DUMP_GTID
         body = struct.pack("<HIIQI", _BY_GTID, server_id, 0, _FIRST, len(packed)) + packed
     connection._execute_command(command, body)  # type: ignore[attr-defined]  # noqa: SLF001
@@ -221,7 +228,7 @@ def _dump(
 # --- what comes from it
 
 
-class Wire:
+class EventSocket:
     """The socket of a dump connection: packets -> events.
 
     PyMySQL reads a packet at a time, in two reads; this reads what is there and splits it.

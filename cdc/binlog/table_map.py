@@ -60,7 +60,7 @@ class Column:
     labels: tuple[str, ...] | None = None
 
 
-class Reader:
+class ByteReader:
     """Reads numbers and texts from bytes, front to back."""
 
     __slots__ = ("data", "pos")
@@ -103,7 +103,7 @@ class Named(NamedTuple):
 
 def named(event: bytes, at: int) -> Named:
     """Database and table of a TABLE_MAP event; `at`: where its table id begins."""
-    reader = Reader(event, at + 8)
+    reader = ByteReader(event, at + 8)
     database = reader.take(reader.number(1)).decode()
     reader.take(1)
     table = reader.take(reader.number(1)).decode()
@@ -114,16 +114,16 @@ def columns(event: bytes, at: int, flavour: str, charsets: Mapping[int, str]) ->
     """The columns from `at` on; `charsets`: by collation id. ValueError when something is not
     understood.
     """
-    reader = Reader(event, at)
+    reader = ByteReader(event, at)
     types = reader.take(reader.packed())
-    meta = Reader(reader.take(reader.packed()))
+    meta = ByteReader(reader.take(reader.packed()))
     found = [_column(kind, meta) for kind in types]
     reader.take((len(types) + 7) // 8)  # which are nullable
     _Metadata(found, _TEXTS[flavour], charsets).read(reader)
     return found
 
 
-def _column(kind: int, meta: Reader) -> Column:
+def _column(kind: int, meta: ByteReader) -> Column:
     if kind in _NO_META:
         return Column(kind)
     if kind in _META_OF_1:
@@ -158,8 +158,8 @@ class _Metadata:
         self._charsets = charsets
         self._labels: dict[int, Iterator[tuple[bytes, ...]]] = {}
 
-    def read(self, reader: Reader) -> None:
-        readers: dict[int, Callable[[Reader], None]] = {
+    def read(self, reader: ByteReader) -> None:
+        readers: dict[int, Callable[[ByteReader], None]] = {
             1: self._signedness,
             2: lambda part: self._default_charset(part, self._texts),
             3: lambda part: self._charset_each(part, self._texts),
@@ -171,7 +171,7 @@ class _Metadata:
         }
         while reader.pos < len(reader.data):
             kind, size = reader.number(1), reader.packed()
-            part = Reader(reader.take(size))
+            part = ByteReader(reader.take(size))
             if kind in readers:
                 readers[kind](part)
         self._decode_labels()
@@ -179,20 +179,20 @@ class _Metadata:
     def _of(self, types: set[int] | frozenset[int]) -> list[int]:
         return [index for index, column in enumerate(self._columns) if column.type in types]
 
-    def _signedness(self, part: Reader) -> None:
+    def _signedness(self, part: ByteReader) -> None:
         bits = part.rest()
         for bit, index in enumerate(self._of(_NUMBERS)):
             said = bool(bits[bit >> 3] << (bit & 7) & 0x80)
             self._columns[index] = replace(self._columns[index], unsigned=said)
 
-    def _default_charset(self, part: Reader, types: set[int]) -> None:
+    def _default_charset(self, part: ByteReader, types: set[int]) -> None:
         default = part.packed()
         numbers = list(part.until(len(part.data)))
         others = dict(zip(numbers[::2], numbers[1::2], strict=True))
         for nth, index in enumerate(self._of(types)):
             self._set_charset(index, others.get(nth, default))
 
-    def _charset_each(self, part: Reader, types: set[int]) -> None:
+    def _charset_each(self, part: ByteReader, types: set[int]) -> None:
         for index, collation in zip(self._of(types), part.until(len(part.data)), strict=True):
             self._set_charset(index, collation)
 
@@ -200,11 +200,11 @@ class _Metadata:
         charset = self._charsets.get(collation, f"collation {collation}")
         self._columns[index] = replace(self._columns[index], charset=charset)
 
-    def _names(self, part: Reader) -> None:
+    def _names(self, part: ByteReader) -> None:
         for index, column in enumerate(self._columns):
             self._columns[index] = replace(column, name=part.take(part.packed()).decode())
 
-    def _read_labels(self, part: Reader, kind: int) -> None:
+    def _read_labels(self, part: ByteReader, kind: int) -> None:
         lists = []
         while part.pos < len(part.data):
             lists.append(tuple(part.take(part.packed()) for _ in range(part.packed())))

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from cdc.binlog.table_map import Reader
+from cdc.binlog.table_map import ByteReader
 
 _FLAGS, _UUID, _NUMBER, _TAG = range(4)
 
@@ -11,7 +11,7 @@ def tagged_gtid(body: bytes) -> str:
     """``uuid:tag:7``, or ``uuid:7`` when the tag is empty. ValueError when the fields are not as
     expected.
     """
-    reader = Reader(body)
+    reader = ByteReader(body)
     for _ in range(3):  # format's version, size, last field that must be understood
         _varlen(reader)
     fields: dict[int, str] = {}
@@ -31,7 +31,7 @@ def tagged_gtid(body: bytes) -> str:
     return f"{fields[_UUID]}{tag}:{fields[_NUMBER]}"
 
 
-def _varlen(reader: Reader) -> int:
+def _varlen(reader: ByteReader) -> int:
     """As many 1 bits at the low end of the first byte as bytes follow."""
     first = reader.number(1)
     more = 0

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdc.binlog.stream import Alive, BinlogStream, Item
+from cdc.binlog.stream import BinlogItem, BinlogStream, Idle
 from dev.stack import MariaDB, MySQL
 from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from openmrs.values import COLUMN_INFO_SQL, ColumnInfo
@@ -21,14 +21,14 @@ class Tap:
         server: MariaDB | MySQL,
         *,
         database: str = "openmrs",
-        rows: Mapping[str, Sequence[str]] | None = None,
-        notices: Mapping[str, Sequence[str]] = NOTICE_KEYS,
+        row_columns: Mapping[str, Sequence[str]] | None = None,
+        key_columns: Mapping[str, Sequence[str]] = NOTICE_KEYS,
     ) -> None:
         self.server = server
         self.flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
         self.database = database
-        self.rows = rows or {"obs": OBS_COLUMNS}
-        self.notices = notices
+        self.row_columns = row_columns or {"obs": OBS_COLUMNS}
+        self.key_columns = key_columns
         server.execute(f"DROP DATABASE IF EXISTS {database}", f"CREATE DATABASE {database}")
 
     def execute(self, *statements: str) -> Any:
@@ -56,7 +56,7 @@ class Tap:
         """Column lists of the watched tables, as they are now."""
         found: dict[str, list[ColumnInfo]] = {}
         with self.server.connect() as connection, connection.cursor() as cursor:
-            cursor.execute(COLUMN_INFO_SQL, (self.database, [*self.rows, *self.notices]))
+            cursor.execute(COLUMN_INFO_SQL, (self.database, [*self.row_columns, *self.key_columns]))
             for table, info in map(ColumnInfo.read, cursor.fetchall()):
                 found.setdefault(table, []).append(info)
         return found
@@ -76,14 +76,14 @@ class Tap:
             start=start,
             gtid_set=gtid_set,
             database=self.database,
-            rows=self.rows,
-            notices=self.notices,
+            row_columns=self.row_columns,
+            key_columns=self.key_columns,
             **options,
         )
 
     def read(
         self, start: Position | None, end: Position | None = None, **options: Any
-    ) -> list[Item]:
+    ) -> list[BinlogItem]:
         """All items from `start` to `end`, or to where the binlog ends now."""
         stream = self.stream(start, **options)
         try:
@@ -91,16 +91,16 @@ class Tap:
         finally:
             stream.close()
 
-    def changes(self, *statements: str, **options: Any) -> list[Item]:
+    def changes(self, *statements: str, **options: Any) -> list[BinlogItem]:
         """The items of what these statements, of one session, write."""
         start = self.end()
         self.execute(*statements)
         return self.read(start, **options)
 
 
-def until(stream: BinlogStream, end: Position) -> list[Item]:
+def until(stream: BinlogStream, end: Position) -> list[BinlogItem]:
     """Items up to `end`."""
-    items: list[Item] = []
+    items: list[BinlogItem] = []
     deadline, reached = time.monotonic() + PATIENCE_S, stream.position
     while not stream.format_ts or stream.position.order < end.order or items_left(stream, items):
         found = stream.poll(1)
@@ -113,13 +113,13 @@ def until(stream: BinlogStream, end: Position) -> list[Item]:
     return items
 
 
-def items_left(stream: BinlogStream, items: list[Item]) -> bool:
+def items_left(stream: BinlogStream, items: list[BinlogItem]) -> bool:
     """Whether the last event had more items than one poll gives; they are appended."""
     found = stream.poll(0.01)
     items += found
-    return any(type(item) is not Alive for item in found)
+    return any(type(item) is not Idle for item in found)
 
 
-def of(kind: type, items: Sequence[Item]) -> list[Any]:
+def of(kind: type, items: Sequence[BinlogItem]) -> list[Any]:
     """The items of one kind."""
     return [item for item in items if type(item) is kind]

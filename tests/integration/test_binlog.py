@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from cdc.binlog import packets
-from cdc.binlog.changes import Damaged
+from cdc.binlog.changes import DamagedEvent
 from cdc.binlog.stream import (
-    Alive,
+    BinlogItem,
     BinlogStream,
     Commit,
-    Item,
-    Notice,
-    Partial,
-    Rotated,
-    Row,
+    Idle,
+    IncompleteRow,
+    KeyChange,
+    NextFile,
+    RowChange,
     Statement,
 )
 from dev.stack import MariaDB, MySQL
@@ -78,20 +78,20 @@ def insert(*numbers: int) -> str:
     return f"INSERT INTO obs VALUES {rows}"
 
 
-def numbers(items: list[Item]) -> list[int]:
-    return [json.loads(row.after or row.before)["obs_id"] for row in of(Row, items)]
+def numbers(items: list[BinlogItem]) -> list[int]:
+    return [json.loads(row.after or row.before)["obs_id"] for row in of(RowChange, items)]
 
 
-def kinds(items: list[Item]) -> list[tuple[str, ...]]:
+def kinds(items: list[BinlogItem]) -> list[tuple[str, ...]]:
     """What came, short."""
-    names = {Statement: lambda s: (s.kind, s.table), Notice: lambda n: ("notice", n.table, n.op)}
+    names = {Statement: lambda s: (s.kind, s.table), KeyChange: lambda n: ("notice", n.table, n.op)}
     short = {
-        Row: lambda r: ("row", r.op),
-        Partial: lambda p: ("partial", p.op),
+        RowChange: lambda r: ("row", r.op),
+        IncompleteRow: lambda p: ("partial", p.op),
         Commit: lambda _: ("commit",),
     }
     return [
-        (names | short)[type(item)](item) for item in items if type(item) not in (Alive, Rotated)
+        (names | short)[type(item)](item) for item in items if type(item) not in (Idle, NextFile)
     ]  # type: ignore[operator]
 
 
@@ -113,12 +113,12 @@ def test_a_transaction_in_commit_order_with_its_positions_and_gtid(tap: Tap) -> 
     items = tap.read(start, gtid_set=before)
     text = '{"obs_id":1,"value_text":"é\\""}'
     nothing = '{"obs_id":1,"value_text":null}'
-    assert [row[:3] for row in of(Row, items)] == [
+    assert [row[:3] for row in of(RowChange, items)] == [
         ("c", None, text),
         ("u", text, nothing),
         ("d", nothing, None),
     ]
-    assert [item[:3] for item in of(Notice, items)] == [("person", "c", ({"person_id": 5},))]
+    assert [item[:3] for item in of(KeyChange, items)] == [("person", "c", ({"person_id": 5},))]
     [commit] = of(Commit, items)
     assert items[-1] == commit
     assert commit.at == tap.end()
@@ -131,7 +131,7 @@ def test_a_transaction_in_commit_order_with_its_positions_and_gtid(tap: Tap) -> 
 
 def test_a_notice_has_both_keys_when_they_differ(tap: Tap) -> None:
     items = tap.changes("INSERT INTO person VALUES (1, NULL)", "UPDATE person SET person_id = 2")
-    assert [item.keys for item in of(Notice, items)] == [
+    assert [item.keys for item in of(KeyChange, items)] == [
         ({"person_id": 1},),
         ({"person_id": 1}, {"person_id": 2}),
     ]
@@ -148,20 +148,22 @@ def test_from_every_commit_on_the_rest_is_read_the_same(tap: Tap) -> None:
         "DELETE FROM obs",
         "COMMIT",
     )
-    whole = [item for item in tap.read(start) if type(item) in (Row, Notice)]
+    whole = [item for item in tap.read(start) if type(item) in (RowChange, KeyChange)]
     stream = tap.stream(start)
     commits = of(Commit, [item for _ in range(20) for item in stream.poll(0.05)])
     stream.close()
     assert commits
     for commit in commits:
         tail = [item for item in whole if item.at.order > commit.at.order]  # type: ignore[union-attr]
-        assert [item for item in tap.read(commit.at) if type(item) in (Row, Notice)] == tail
+        assert [
+            item for item in tap.read(commit.at) if type(item) in (RowChange, KeyChange)
+        ] == tail
 
 
 def test_rows_are_numbered_in_their_event(tap: Tap) -> None:
     items = tap.changes(insert(1, 2, 3))
-    assert [row.ordinal for row in of(Row, items)] == [1, 2, 3]
-    assert len({row.at for row in of(Row, items)}) == 1
+    assert [row.ordinal for row in of(RowChange, items)] == [1, 2, 3]
+    assert len({row.at for row in of(RowChange, items)}) == 1
 
 
 def test_other_databases_and_helper_tables_say_nothing(tap: Tap) -> None:
@@ -196,7 +198,7 @@ def test_a_table_swapped_in_by_rename_is_read_with_its_own_columns(tap: Tap) -> 
         ("row", "c"),
         ("commit",),
     ]
-    assert of(Row, items)[1].after == '{"obs_id":2,"value_text":"swapped","comments":"c"}'
+    assert of(RowChange, items)[1].after == '{"obs_id":2,"value_text":"swapped","comments":"c"}'
 
 
 def test_without_names_in_the_binlog_a_changed_table_needs_the_new_column_list(tap: Tap) -> None:
@@ -209,14 +211,14 @@ def test_without_names_in_the_binlog_a_changed_table_needs_the_new_column_list(t
             "INSERT INTO obs VALUES ('c', 2, 1, 't')",
         )
         stream = tap.stream(start, columns=old)
-        items: list[Item] = []
+        items: list[BinlogItem] = []
         while not of(Statement, items):
             items += stream.poll(1)
         assert type(items[-1]) is Statement
-        stream.relist(tap.columns())
+        stream.set_columns(tap.columns())
         items += until(stream, tap.end())
         stream.close()
-        assert [row.after for row in of(Row, items)] == [
+        assert [row.after for row in of(RowChange, items)] == [
             '{"obs_id":1,"value_text":"text 1"}',
             '{"obs_id":2,"value_text":"t","comments":"c"}',
         ]
@@ -238,7 +240,7 @@ def test_a_large_transaction_is_streamed(tap: Tap) -> None:
     while stream.position.order < end.order or lengths[-1]:
         items = stream.poll(1 if stream.position.order < end.order else 0.01)
         lengths.append(len(items))
-        rows += len(of(Row, items))
+        rows += len(of(RowChange, items))
     stream.close()
     assert rows == 200_000
     assert max(lengths) < 2_000  # the rows of an event, 8 kB of them, come whole
@@ -254,7 +256,7 @@ def test_a_compressed_transaction_is_one_event_whose_rows_are_numbered_through(m
         "DELETE FROM obs",
         "COMMIT",
     )
-    rows = of(Row, items)
+    rows = of(RowChange, items)
     assert [row.ordinal for row in rows] == list(range(1, 3001))
     assert {row.at for row in rows} == {mysql.end()}
 
@@ -268,7 +270,7 @@ def test_resumed_by_gtid_it_gives_what_the_set_lacks(tap: Tap) -> None:
     tap.execute(insert(2), "FLUSH BINARY LOGS", insert(3))
     by_gtid = tap.read(None, gtid_set=known)
     assert numbers(by_gtid) == [2, 3]
-    assert of(Row, by_gtid) == of(Row, tap.read(start))
+    assert of(RowChange, by_gtid) == of(RowChange, tap.read(start))
     assert of(Commit, by_gtid)[-1].gtid_set == tap.gtid_set()
 
 
@@ -284,9 +286,13 @@ def test_tagged_gtids(mysql: Tap) -> None:
     mysql.execute("SET gtid_next = 'AUTOMATIC:shift_2'", insert(1), insert(2))
     mysql.execute(insert(3))
     items = mysql.read(start, gtid_set=known)
-    assert [row.gtid.split(":")[1:-1] for row in of(Row, items)] == [["shift_2"], ["shift_2"], []]
+    assert [row.gtid.split(":")[1:-1] for row in of(RowChange, items)] == [
+        ["shift_2"],
+        ["shift_2"],
+        [],
+    ]
     assert of(Commit, items)[-1].gtid_set == mysql.gtid_set()
-    [first, *_] = of(Row, items)
+    [first, *_] = of(RowChange, items)
     _, tag, number = first.gtid.split(":")
     assert numbers(mysql.read(None, gtid_set=f"{known}:{tag}:{number}")) == [2, 3]
     mysql.execute("FLUSH BINARY LOGS", insert(4))
@@ -301,11 +307,11 @@ def test_gtid_domains(mariadb: Tap) -> None:
     mariadb.execute("SET SESSION gtid_domain_id = 7", insert(1))
     mariadb.execute(insert(2))
     items = mariadb.read(start, gtid_set=known)
-    assert [row.gtid[0] for row in of(Row, items)] == ["7", "0"]
+    assert [row.gtid[0] for row in of(RowChange, items)] == ["7", "0"]
     assert sorted(of(Commit, items)[-1].gtid_set.split(",")) == sorted(
         mariadb.gtid_set().split(",")
     )
-    assert numbers(mariadb.read(None, gtid_set=of(Row, items)[0].gtid + "," + known)) == [2]
+    assert numbers(mariadb.read(None, gtid_set=of(RowChange, items)[0].gtid + "," + known)) == [2]
 
 
 # --- statements
@@ -423,12 +429,12 @@ def test_a_table_that_is_not_transactional_keeps_what_is_rolled_back(
         insert(2),
         end,
     )
-    assert [(notice.table, notice.keys) for notice in of(Notice, items)] == [
+    assert [(notice.table, notice.keys) for notice in of(KeyChange, items)] == [
         ("person", ({"person_id": 5},))
     ]
     assert mariadb.execute("SELECT COUNT(*) FROM person") == ((1,),), "whatever the end was"
     rows, voided = (
-        of(Row, items),
+        of(RowChange, items),
         [item for item in of(Statement, items) if item.kind == "rollback"],
     )
     there = dict(mariadb.execute("SELECT obs_id, value_text FROM obs"))
@@ -501,14 +507,14 @@ def test_partial_row_images_give_keys_to_read_again(tap: Tap) -> None:
         "SET SESSION binlog_row_image = NOBLOB",
         "UPDATE obs SET void_reason = 10 WHERE obs_id = 5",
     )
-    assert [(item.op, item.keys) for item in of(Partial, items)] == [
+    assert [(item.op, item.keys) for item in of(IncompleteRow, items)] == [
         ("u", ({"obs_id": 1},)),
         ("u", ({"obs_id": 1}, {"obs_id": 5})),
         ("d", ({"obs_id": 2},)),
         ("c", ({"obs_id": 3},)),
         ("u", ({"obs_id": 5},)),
     ]
-    assert [row.after for row in of(Row, items)] == ['{"obs_id":4,"value_text":"x"}']
+    assert [row.after for row in of(RowChange, items)] == ['{"obs_id":4,"value_text":"x"}']
 
 
 def test_partial_json_stops(mysql: Tap) -> None:
@@ -541,7 +547,7 @@ def test_a_column_that_cannot_be_decoded_stops_only_when_it_is_wanted(mariadb: T
 
 def test_a_start_inside_a_transaction_stops(tap: Tap) -> None:
     rows = of(
-        Row,
+        RowChange,
         tap.changes(
             f"INSERT INTO obs VALUES (1, 1, REPEAT('x', 9000)), (2, 1, REPEAT('y', 9000)), {insert(3)[23:]}"
         ),
@@ -550,7 +556,7 @@ def test_a_start_inside_a_transaction_stops(tap: Tap) -> None:
     with pytest.raises(Fatal, match="without their TABLE_MAP"):
         tap.read(rows[0].at)
     first, _ = of(
-        Row, tap.changes("BEGIN", "DELETE FROM obs WHERE obs_id = 1", insert(1), "COMMIT")
+        RowChange, tap.changes("BEGIN", "DELETE FROM obs WHERE obs_id = 1", insert(1), "COMMIT")
     )
     with pytest.raises(
         Fatal, match="begun inside a transaction"
@@ -572,8 +578,8 @@ def test_a_clean_restart_and_a_crash_are_told_apart(own: Callable[..., Tap]) -> 
     tap.execute(insert(3), "FLUSH BINARY LOGS", insert(4))
     items = tap.read(start)
     assert numbers(items) == [1, 2, 3, 4]
-    assert [rotated.clean for rotated in of(Rotated, items)] == [True, False, True]
-    assert [rotated.at.pos for rotated in of(Rotated, items)] == [4, 4, 4]
+    assert [rotated.clean for rotated in of(NextFile, items)] == [True, False, True]
+    assert [rotated.at.pos for rotated in of(NextFile, items)] == [4, 4, 4]
 
 
 def test_a_position_that_is_gone_is_a_gap(own: Callable[..., Tap]) -> None:
@@ -601,7 +607,7 @@ def test_a_position_inside_an_event_is_a_gap(tap: Tap, monkeypatch: pytest.Monke
     for inside in range(1, 30):
         stream = tap.stream(start._replace(pos=start.pos + inside))
         with pytest.raises(
-            (Gap, Damaged)
+            (Gap, DamagedEvent)
         ):  # what happens to look like an event has a wrong checksum
             poll_on(stream, 10)
     assert [text for text in said if "max_allowed_packet" in text]
@@ -617,7 +623,7 @@ def test_no_event_is_larger_than_the_server_sends(tap: Tap) -> None:
     try:
         tap.execute("INSERT INTO obs VALUES (1, 1, REPEAT('x', 20000000))")
         tap.server.execute("SET GLOBAL max_allowed_packet = 1048576")
-        [row] = of(Row, tap.read(start))
+        [row] = of(RowChange, tap.read(start))
     finally:
         tap.server.execute(f"SET GLOBAL max_allowed_packet = {before}")
     assert len(row.after) > 20_000_000
@@ -649,7 +655,7 @@ def test_an_idle_server_is_alive_and_a_frozen_one_is_noticed(own: Callable[..., 
     tap = own()
     stream = tap.stream(tap.end(), heartbeat_s=0.2, read_timeout_s=1)
     began = time.monotonic()
-    alive = of(Alive, [item for _ in range(8) for item in stream.poll(0.2)])
+    alive = of(Idle, [item for _ in range(8) for item in stream.poll(0.2)])
     assert time.monotonic() - began > 1  # heartbeats kept it up for longer than the read timeout
     assert alive
     assert alive[-1].at == tap.end()
@@ -740,13 +746,13 @@ def test_positions_past_4_gib(own: Callable[..., Tap]) -> None:
     blobs = ["INSERT INTO big (b) VALUES (REPEAT('x', 480000000))"] * 9
     tap.execute("BEGIN", insert(1), *blobs, insert(2), "COMMIT", insert(3))
     items = tap.read(start)
-    one, two, three = of(Row, items)
+    one, two, three = of(RowChange, items)
     assert one.at.pos < 10_000
     assert two.at.pos > 1 << 32
     commit = next(item for item in of(Commit, items) if item.gtid == two.gtid)
     assert two.at.pos < commit.at.pos < two.at.pos + 100
-    [rotated] = of(Rotated, items)
+    [rotated] = of(NextFile, items)
     assert three.at.file == rotated.at.file
-    assert of(Row, tap.read(commit.at)) == [three]
+    assert of(RowChange, tap.read(commit.at)) == [three]
     sizes = {row[0]: int(row[1]) for row in tap.server.execute("SHOW BINARY LOGS")}
     assert commit.at.pos < sizes[commit.at.file] < commit.at.pos + 100

@@ -14,10 +14,11 @@ import pytest
 import structlog
 
 from cdc import resume as epochs
-from cdc.binlog.stream import BinlogStream, Row
+from cdc.binlog.stream import BinlogStream, RowChange
 from dev.stack import MariaDB, MySQL
 from dev.stack.sql import copy
 from openmrs.read import Source
+from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport.event import ChangeEvent
 from passport.settings import Settings
 from tests import stream
@@ -160,8 +161,10 @@ def all_between(address: Address, gtid_set: str) -> set[str]:
         gtid_set=gtid_set,
         database="openmrs",
         columns=epochs.columns(source_.connection(), "openmrs"),
+        row_columns={"obs": OBS_COLUMNS},
+        key_columns=NOTICE_KEYS,
     )
-    found = {item.gtid for _ in range(20) for item in stream_.poll(0.1) if type(item) is Row}
+    found = {item.gtid for _ in range(20) for item in stream_.poll(0.1) if type(item) is RowChange}
     stream_.close()
     source_.close()
     return found

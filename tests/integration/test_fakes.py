@@ -17,13 +17,14 @@ import pymysql
 import pytest
 
 from cdc import resume as epochs
-from cdc.binlog.stream import Alive, BinlogStream, Commit, Item, Rotated, Row
+from cdc.binlog.stream import BinlogItem, BinlogStream, Commit, Idle, NextFile, RowChange
 from cdc.connections import REAL, Connections
 from cdc.lease import Lease
 from cdc.positions import Saved, Snapshot
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
 from openmrs.read import Source, SourcePosition
+from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport.errors import PassportError
 from passport.event import ChangeEvent, EventSource
 from passport.settings import Settings
@@ -193,7 +194,7 @@ class Told:
     def idle(self) -> BinlogStream:
         """A stream that has read all."""
         reading = self.stream(self.ends[-1], self.sets[-1])
-        while not any(type(item) is Alive for item in reading.poll(0.1)):
+        while not any(type(item) is Idle for item in reading.poll(0.1)):
             pass
         return reading
 
@@ -228,34 +229,34 @@ class Told:
             gtid_set=gtid_set,
             database="openmrs",
             columns=columns,
+            row_columns={"obs": OBS_COLUMNS},
+            key_columns=NOTICE_KEYS,
             heartbeat_s=0.3,
         )
 
-    def items(self, start: Position | None, gtid_set: str | None = "") -> list[Item]:
+    def items(self, start: Position | None, gtid_set: str | None = "") -> list[BinlogItem]:
         """Until the server has nothing more."""
-        found: list[Item] = []
+        found: list[BinlogItem] = []
         reading = self.stream(start, gtid_set)
-        while not (
-            found and type(found[-1]) is Alive and found[-1].at.order >= self.ends[-1].order
-        ):
+        while not (found and type(found[-1]) is Idle and found[-1].at.order >= self.ends[-1].order):
             found += reading.poll(
                 0.1
             )  # by GTID, MySQL is alive at once: past what is known already
         reading.close()
         return found
 
-    def item(self, item: Item) -> Any:
-        if type(item) is Row:
+    def item(self, item: BinlogItem) -> Any:
+        if type(item) is RowChange:
             return "row", item.op, item.before, item.after, self.name(item.gtid)
         if type(item) is Commit:
             return "commit", self.name(item.at), self.name(item.gtid), self.name(item.gtid_set)
-        if type(item) is Rotated:
+        if type(item) is NextFile:
             return "rotated", self.name(item.at), item.clean
         return type(item).__name__, self.name(item.at)  # type: ignore[union-attr]
 
-    def told(self, items: list[Item]) -> list[Any]:
+    def told(self, items: list[BinlogItem]) -> list[Any]:
         """How often an idle server says that it is alive, is its own affair."""
-        return [self.item(item) for item in items if type(item) is not Alive] + [
+        return [self.item(item) for item in items if type(item) is not Idle] + [
             self.item(items[-1])
         ]
 
@@ -291,7 +292,7 @@ def streams(told: Told) -> None:
     )
     for number, (end, gtid_set) in enumerate(zip(told.ends, told.sets, strict=True)):
         told.say(f"from {number} on", told.told(told.items(end, gtid_set)))
-        by_gtid = [item for item in told.items(None, gtid_set) if type(item) in (Row, Commit)]
+        by_gtid = [item for item in told.items(None, gtid_set) if type(item) in (RowChange, Commit)]
         told.say(f"by GTID from {number} on", [*map(told.item, by_gtid)])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cdc.binlog.stream import Row
+from cdc.binlog.stream import RowChange
 from dev.stack import MariaDB, MySQL
 from openmrs.lenient_utf8 import LENIENT
 from openmrs.values import ColumnInfo, canonical, row_text, select_list
@@ -68,10 +68,10 @@ def taps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tap]]:
 
 
 def _prepared(server: MariaDB | MySQL) -> Tap:
-    tap = Tap(server, notices={}, rows={every_type.TABLE: ()})
+    tap = Tap(server, key_columns={}, row_columns={every_type.TABLE: ()})
     tap.execute("SET sql_mode = ''", every_type.definition(tap.flavour))
     names = [column.name for column in tap.columns()[every_type.TABLE]]
-    tap.rows = {every_type.TABLE: [name for name in names if name not in every_type.SKIPPED]}
+    tap.row_columns = {every_type.TABLE: [name for name in names if name not in every_type.SKIPPED]}
     return tap
 
 
@@ -128,7 +128,7 @@ def selected(tap: Tap) -> dict[int, str]:
 
 
 def differences(read: dict[int, str], truth: dict[int, str]) -> list[tuple[int, str, str, str]]:
-    """Row, column, and both values, cut short: a failure must be legible."""
+    """RowChange, column, and both values, cut short: a failure must be legible."""
     assert read.keys() == truth.keys()
     pairs = [
         (key, json.loads(read[key]), json.loads(truth[key]))
@@ -144,7 +144,7 @@ def differences(read: dict[int, str], truth: dict[int, str]) -> list[tuple[int, 
     return cut or [(key, "text", "", "") for key, _, _ in pairs]
 
 
-def last_images(items: Iterable[Row]) -> dict[int, str]:
+def last_images(items: Iterable[RowChange]) -> dict[int, str]:
     """What is left when the changes are applied in order; each image before must be the one after
     of the last.
     """
@@ -170,7 +170,7 @@ def test_row_of_a_select_and_of_the_binlog_are_the_same_bytes(tap: Tap) -> None:
     )
     truth = selected(tap)
     assert len(truth) > 100
-    assert differences(last_images(of(Row, tap.read(start))), truth) == []
+    assert differences(last_images(of(RowChange, tap.read(start))), truth) == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_row_of_a_select_and_of_the_binlog_are_the_same_bytes(tap: Tap) -> None:
 def test_rows_past_16_mebibytes_come_in_several_packets(tap: Tap) -> None:
     start = tap.end()
     write(tap, every_type.large_rows())
-    assert differences(last_images(of(Row, tap.read(start))), selected(tap)) == []
+    assert differences(last_images(of(RowChange, tap.read(start))), selected(tap)) == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_zones_and_clocks_of_who_writes_change_nothing(tap: Tap) -> None:
             tap.execute("SET sql_mode = ''", f"SET timestamp = {clock}", row.format(number))
     finally:
         tap.execute("SET GLOBAL time_zone = 'SYSTEM'")
-    items = of(Row, tap.read(start))
+    items = of(RowChange, tap.read(start))
     assert sorted(item.ts for item in items) != [item.ts for item in items], "the clock went back"
     truth = selected(tap)
     assert len({json.loads(text)["dt"] for text in truth.values()}) > 8, "zones told"

@@ -12,8 +12,8 @@ import pytest
 from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, WriteRowsEvent
 
-from cdc.binlog.changes import Damaged
-from cdc.binlog.stream import Row, Statement
+from cdc.binlog.changes import DamagedEvent
+from cdc.binlog.stream import RowChange, Statement
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.version import Position
@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest, module_own: Callable[..., Any]) -> Ma
 
 @pytest.fixture
 def tap(server: MariaDB | MySQL) -> Iterator[Tap]:
-    tap = Tap(server, rows={"obs": COLUMNS}, notices={})
+    tap = Tap(server, row_columns={"obs": COLUMNS}, key_columns={})
     tap.execute(TABLE)
     yield tap
     server.execute("SET GLOBAL binlog_row_metadata = FULL")
@@ -68,7 +68,7 @@ def stock(tap: Tap, start: Position | None, **options: Any) -> list[dict[str, An
 
 
 def ours(tap: Tap, start: Position) -> list[dict[str, Any]]:
-    return [json.loads(row.after or row.before) for row in of(Row, tap.read(start))]
+    return [json.loads(row.after or row.before) for row in of(RowChange, tap.read(start))]
 
 
 def events(tap: Tap, start: Position) -> list[tuple[str, int]]:
@@ -147,7 +147,7 @@ def test_a_damaged_event_is_delivered(tap: Tap) -> None:
     file.write_bytes(written.replace(b"MARKER", b"MURKER"))
     try:
         assert [row["value_text"] for row in stock(tap, start)] == ["MURKER"]
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedEvent):
             tap.read(start)
     finally:
         file.write_bytes(written)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from cdc.binlog.stream import BinlogStream, Commit, Row
+from cdc.binlog.stream import BinlogStream, Commit, RowChange
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
 from openmrs.read import Source, SourcePosition
+from openmrs.tables import OBS_COLUMNS
 from passport.settings import MySQL as MySQLSettings
 from passport.version import Position
 
@@ -73,7 +74,8 @@ def stream(server: MariaDB | MySQL, start: Position) -> BinlogStream:
         gtid_set="",
         database="openmrs",
         columns={},
-        notices={},
+        row_columns={"obs": OBS_COLUMNS},
+        key_columns={},
     )
 
 
@@ -90,7 +92,7 @@ def commits(events: BinlogStream, until: Position) -> dict[int, Commit]:
     keys: list[int] = []
     while not events.format_ts or events.position.order < until.order:
         for item in events.poll(1):
-            if isinstance(item, Row):
+            if isinstance(item, RowChange):
                 keys.append(int((item.after or "").split(":")[1].split(",")[0]))
             elif isinstance(item, Commit):
                 found |= dict.fromkeys(keys, item)
@@ -115,7 +117,7 @@ def test_a_row_is_seen_by_the_read_that_its_event_asks_for(server: MariaDB | MyS
         keys: list[int] = []
         while time.monotonic() < deadline:
             for item in events.poll(0.5):
-                if isinstance(item, Row):
+                if isinstance(item, RowChange):
                     keys.append(int((item.after or "").split(":")[1].split(",")[0]))
                 elif isinstance(item, Commit) and keys and time.monotonic() < deadline:
                     with reader.read_at(SourcePosition(item.at, item.gtid, identity)) as reading:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pymysql
 
-from cdc.binlog.changes import Alive, Commit, Item, Rotated, Row
-from cdc.binlog.gtids import MariadbState, MysqlSet
+from cdc.binlog.changes import BinlogItem, Commit, Idle, NextFile, RowChange
+from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from openmrs.values import row_text
 from passport.errors import Gap, NotReady, Retry
 from passport.version import Position
@@ -233,7 +233,7 @@ class Server:
 
     def executed(self, count: int) -> str:
         """GTIDs of its first `count` commits, as it writes them."""
-        known: Any = MariadbState() if self.flavour == "mariadb" else MysqlSet()
+        known: Any = MariadbGtidSet() if self.flavour == "mariadb" else MysqlGtidSet()
         for group in self.history[:count]:
             if group.gtid:
                 known.advance(group.gtid)
@@ -383,7 +383,7 @@ class Cursor:
         yield (int(members(args[0]) <= members(whole)),)
 
     def subtract(self, args: Any) -> Iterator[tuple[Any, ...]]:
-        whole: Any = MysqlSet(args[0])
+        whole: Any = MysqlGtidSet(args[0])
         yield (str(whole),)
 
     def gtid_pos(self, args: Any) -> Iterator[tuple[Any, ...]]:
@@ -512,6 +512,8 @@ class Stream:
         gtid_set: str | None,
         database: str,
         columns: Any,
+        row_columns: Any,
+        key_columns: Any,
         heartbeat_s: float = 5,
         read_timeout_s: float = 20,
     ) -> None:
@@ -527,21 +529,21 @@ class Stream:
             heartbeat_s,
         )
         self._executed: Any = (
-            MariadbState(self._set) if flavour == "mariadb" else MysqlSet(self._set)
+            MariadbGtidSet(self._set) if flavour == "mariadb" else MysqlGtidSet(self._set)
         )
-        self._units: deque[Item] = deque()
+        self._units: deque[BinlogItem] = deque()
         self._next = 0
         self._heard = self._world.now
         self.file: File | None = None
         self.format_ts = self.began_ts = 0
         self.position = start or Position("", 4)
 
-    def poll(self, timeout_s: float) -> list[Item]:
+    def poll(self, timeout_s: float) -> list[BinlogItem]:
         self._world.call("poll")
         self._usable()
         if self.file is None:
             self._open()
-        items: list[Item] = []
+        items: list[BinlogItem] = []
         for _ in range(self._world.rng.randint(0, 5) if not self._world.quiet else 50):
             item = self._read()
             if item is None:
@@ -557,9 +559,9 @@ class Stream:
         if self._world.now - self._heard < self._heartbeat_s or self._units:
             return []
         self._heard = self._world.now
-        return [Alive(self.position)]
+        return [Idle(self.position)]
 
-    def relist(self, _: Any) -> None:
+    def set_columns(self, _: Any) -> None:
         """No DDL here."""
 
     def close(self) -> None:
@@ -596,13 +598,13 @@ class Stream:
             hint="nothing to do",
         )
 
-    def _read(self) -> Item | None:
+    def _read(self) -> BinlogItem | None:
         if not self._units:
             self._fill()
         if not self._units:
             return None
         item = self._units.popleft()
-        if not isinstance(item, Rotated):
+        if not isinstance(item, NextFile):
             self.position = item.at
         return item
 
@@ -622,14 +624,14 @@ class Stream:
         following = next((one for one in self._server.files if one.number == file.number + 1), None)
         if following is not None:
             self.file, self.format_ts, self._next = following, following.ts, 0
-            self._units.append(Rotated(Position(following.name, 4), bool(file.clean)))
+            self._units.append(NextFile(Position(following.name, 4), bool(file.clean)))
             self.position = Position(following.name, HEADER)
 
-    def _items(self, file: File, group: Group) -> Iterator[Item]:
+    def _items(self, file: File, group: Group) -> Iterator[BinlogItem]:
         for ordinal, (op, key, before, after) in enumerate(group.changes, 1):
             at = Position(file.name, group.at(ordinal))
             if at.order > self.position.order:
-                yield Row(
+                yield RowChange(
                     op, text(key, before), text(key, after), at, ordinal, group.number, group.gtid
                 )
         if group.gtid:

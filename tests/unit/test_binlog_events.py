@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.binlog.changes import Alive, Commit, Rotated, Row
+from cdc.binlog.changes import Commit, Idle, NextFile, RowChange
 from cdc.binlog.compression import inflated
 from cdc.binlog.decoder import EventDecoder
-from cdc.binlog.gtids import MariadbState, MysqlSet
+from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from cdc.binlog.jsonb import json_text
 from cdc.binlog.packets import Framing
 from cdc.binlog.statements import Prepared, Statements
@@ -90,10 +90,10 @@ def decoder(**options: Any) -> EventDecoder:
     defaults: dict[str, Any] = {
         "flavour": "mariadb",
         "database": "openmrs",
-        "rows": {"obs": ("obs_id",)},
+        "row_columns": {"obs": ("obs_id",)},
         "gtid_set": "",
     }
-    return EventDecoder(**{**defaults, "notices": {}, "listed": {}, "charsets": {}, **options})
+    return EventDecoder(**{**defaults, "key_columns": {}, "columns": {}, "charsets": {}, **options})
 
 
 def items(read: EventDecoder, events: Iterable[bytes]) -> list[Any]:
@@ -104,8 +104,8 @@ def items(read: EventDecoder, events: Iterable[bytes]) -> list[Any]:
 def test_a_transaction(checksums: bool) -> None:
     server = Server(checksums=checksums)
     row_a, row_b, commit = items(decoder(), [*server.file(), *server.transaction(1, 2)])
-    assert row_a == Row("c", None, '{"obs_id":1}', row_a.at, 1, 1000, "0-3-1")
-    assert row_b == Row("c", None, '{"obs_id":2}', row_a.at, 2, 1000, "0-3-1")
+    assert row_a == RowChange("c", None, '{"obs_id":1}', row_a.at, 1, 1000, "0-3-1")
+    assert row_b == RowChange("c", None, '{"obs_id":2}', row_a.at, 2, 1000, "0-3-1")
     assert commit == Commit(Position(FILE, server.pos), "0-3-1", 1000, "0-3-1")
 
 
@@ -116,7 +116,7 @@ def test_positions_go_on_past_4_gib() -> None:
     found = items(read, [*server.file(), *server.transaction(1), *server.transaction(2)])
     assert server.pos > 1 << 32
     assert found[-1].at == Position(FILE, server.pos)
-    assert [row.at.pos > 1 << 32 for row in found if type(row) is Row] == [True, True]
+    assert [row.at.pos > 1 << 32 for row in found if type(row) is RowChange] == [True, True]
 
 
 def test_events_without_a_position_are_counted() -> None:
@@ -139,7 +139,7 @@ def test_a_start_past_4_gib_passes_over_what_is_known() -> None:
     known = Position(FILE, server.pos)
     events += server.transaction(2)
     found = items(decoder(start=known, skip=True), events)
-    assert [row.after for row in found if type(row) is Row] == ['{"obs_id":2}']
+    assert [row.after for row in found if type(row) is RowChange] == ['{"obs_id":2}']
 
 
 def test_a_start_inside_a_transaction_stops() -> None:
@@ -154,9 +154,9 @@ def test_names_are_folded_where_the_server_folds_them() -> None:
     for fold, rows in ((True, 1), (False, 0)):
         server = Server()
         found = items(
-            decoder(database="OpenMRS", fold=fold), [*server.file(), *server.transaction(1)]
+            decoder(database="OpenMRS", ignore_case=fold), [*server.file(), *server.transaction(1)]
         )
-        assert len([item for item in found if type(item) is Row]) == rows
+        assert len([item for item in found if type(item) is RowChange]) == rows
 
 
 LISTED = {"obs": [ColumnInfo("obs_id", "int", "int(11)")]}
@@ -165,12 +165,12 @@ NAMELESS = TABLE.partition(b"\4\7\6obs_id")[0]
 
 def test_rows_without_names_before_the_list_was_read_are_not_guessed() -> None:
     server = Server()
-    read = decoder(listed=LISTED)
+    read = decoder(columns=LISTED)
     items(read, server.file())
     gtid = server.event(GTID, struct.pack("<QIB", 1, 0, 0) + bytes(6))
     assert items(read, [gtid, server.event(TABLE_MAP, NAMELESS)]) == []
     later = Position(FILE, server.pos + 10_000)
-    read.relist(LISTED, later)
+    read.set_columns(LISTED, later)
     with pytest.raises(ColumnsChanged, match="another DDL"):
         items(read, [server.event(TABLE_MAP, NAMELESS)])
     assert items(read, [server.event(TABLE_MAP, TABLE)]) == []
@@ -198,7 +198,7 @@ def test_table_ids_are_forgotten_with_their_file() -> None:
     items(read, [*server.file(), *server.transaction(1), server.event(STOP)])
     server.pos = 4
     assert items(read, server.file("binlog.000008")) == [
-        Rotated(Position("binlog.000008", 4), clean=True)
+        NextFile(Position("binlog.000008", 4), clean=True)
     ]
     rows_only = server.transaction(2)
     del rows_only[1]
@@ -219,13 +219,13 @@ def test_alive_only_between_transactions() -> None:
     server = Server()
     read = decoder()
     heartbeat = server.event(HEARTBEAT, FILE.encode(), log_pos=5, ts=0)
-    assert items(read, [*server.file(), heartbeat]) == [Alive(Position(FILE, 5))], (
+    assert items(read, [*server.file(), heartbeat]) == [Idle(Position(FILE, 5))], (
         "past what it left out"
     )
     first, *others = server.transaction(1)
     assert items(read, [first, heartbeat]) == []
     assert type(items(read, others)[-1]) is Commit
-    assert items(read, [heartbeat]) == [Alive(Position(FILE, server.pos))]
+    assert items(read, [heartbeat]) == [Idle(Position(FILE, server.pos))]
 
 
 @pytest.mark.parametrize("which", range(4))
@@ -354,7 +354,7 @@ def test_the_end_of_a_stream_is_a_retry() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "z_9"]), st.integers(1, 12)), max_size=40))
 def test_a_set_has_what_was_added_and_survives_both_its_forms(added: list[tuple[str, int]]) -> None:
     uuid = "9059a689-e708-11f1-b658-02fc00000001"
-    executed = MysqlSet()
+    executed = MysqlGtidSet()
     for tag, number in added:
         executed.advance(f"{uuid}:{tag}:{number}" if tag else f"{uuid}:{number}")
         str(executed)
@@ -367,12 +367,12 @@ def test_a_set_has_what_was_added_and_survives_both_its_forms(added: list[tuple[
         wanted += [tag, *ranges] if tag else ranges
     text = ":".join([uuid, *wanted]) if added else ""
     assert str(executed) == text
-    assert str(MysqlSet(text.upper().replace(":", ":\n"))) == text
-    assert str(MysqlSet.unpack(executed.packed())) == text
+    assert str(MysqlGtidSet(text.upper().replace(":", ":\n"))) == text
+    assert str(MysqlGtidSet.unpack(executed.packed())) == text
 
 
 def test_mariadb_keeps_the_last_of_each_domain() -> None:
-    state = MariadbState("7-1-9, 0-1-5")
+    state = MariadbGtidSet("7-1-9, 0-1-5")
     assert str(state) == "0-1-5,7-1-9"
     state.advance("0-2-6")
     assert str(state) == "0-2-6,7-1-9"

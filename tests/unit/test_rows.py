@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cdc.binlog import table_map as t
 from cdc.binlog.columns import layout
 from cdc.binlog.decimals import DecimalColumn
-from cdc.binlog.rows_event import Image, Table
+from cdc.binlog.rows_event import ImageDecoder, RowsDecoder
 from cdc.binlog.table_map import Column, columns, completed, named
 from openmrs.values import ColumnInfo, canonical, decimal_value, float_value, row_text, select_list
 from passport.errors import Fatal
@@ -28,7 +28,7 @@ def long_text(text: str) -> bytes:
 
 def decoded(column: Column, raw: bytes) -> str:
     """JSON text of one column's value."""
-    row, end = Image([column], [column.name], "text").row(b"\0" + raw, 0)
+    row, end = ImageDecoder([column], [column.name], "text").row(b"\0" + raw, 0)
     assert end == 1 + len(raw)
     prefix, suffix = '{"' + column.name + '":', "}"
     assert row.startswith(prefix)
@@ -49,7 +49,7 @@ def test_any_row_with_any_nulls(number: int | None, hidden: str | None, text: st
     event += b"" if number is None else struct.pack("<i", number)
     event += b"" if hidden is None else long_text(hidden)
     event += b"" if text is None else long_text(text)
-    row, end = Image([ID, HIDDEN, TEXT], ["text", "id", "absent"], "text").row(event, 0)
+    row, end = ImageDecoder([ID, HIDDEN, TEXT], ["text", "id", "absent"], "text").row(event, 0)
     assert row == row_text(["text", "id"], [text, number])
     assert end == len(event)
 
@@ -60,14 +60,14 @@ def test_any_row_with_any_nulls(number: int | None, hidden: str | None, text: st
 def test_a_columns_name_is_never_code(name: str) -> None:
     columns = [Column(t.LONG, name=name), Column(t.BLOB, 2, name="text", charset="utf8mb4")]
     event = b"\0" + struct.pack("<i", 7) + long_text(name)
-    assert Image(columns, [name, "text"], "text").row(event, 0)[0] == row_text(
+    assert ImageDecoder(columns, [name, "text"], "text").row(event, 0)[0] == row_text(
         [name, "text"], [7, name]
     )
-    assert Image(columns, [name], "keys").row(event, 0)[0] == {name: 7}
+    assert ImageDecoder(columns, [name], "keys").row(event, 0)[0] == {name: 7}
 
 
 def test_rows_of_an_update_and_what_follows_them() -> None:
-    table = Table([ID, TEXT], ["id", "text"], "text", "id")
+    table = RowsDecoder([ID, TEXT], ["id", "text"], "text", "id")
     one = b"\0" + struct.pack("<i", 1) + long_text("a")
     two = b"\2" + struct.pack("<i", 1)
     event = b"\2\xff\xff"[:1] + b"\3\3" + one + two
@@ -81,7 +81,7 @@ def test_rows_of_an_update_and_what_follows_them() -> None:
 
 
 def test_a_partial_image_gives_its_key_or_stops() -> None:
-    table = Table([ID, TEXT], ["id", "text"], "text", "id")
+    table = RowsDecoder([ID, TEXT], ["id", "text"], "text", "id")
     only_id = b"\2\1" + b"\0" + struct.pack("<i", 5)
     assert table.rows("d", only_id, 0) == ([({"id": 5}, None)], True)
     with pytest.raises(ValueError, match="without its key"):
@@ -99,14 +99,14 @@ def test_a_partial_image_gives_its_key_or_stops() -> None:
 )
 def test_what_cannot_be_decoded_stops_only_where_it_is_wanted(column: Column) -> None:
     event = b"\0" + struct.pack("<i", 1) + (b"\0" if column.type in (t.ENUM, t.STRING) else b"\0\0")
-    assert Image([ID, column], ["id"], "text").row(event, 0) == ('{"id":1}', len(event))
+    assert ImageDecoder([ID, column], ["id"], "text").row(event, 0) == ('{"id":1}', len(event))
     with pytest.raises(Fatal, match="column x cannot be decoded"):
-        Image([ID, column], ["id", "x"], "text").row(event, 0)
+        ImageDecoder([ID, column], ["id", "x"], "text").row(event, 0)
 
 
 def test_a_key_that_is_no_integer_stops() -> None:
     with pytest.raises(Fatal, match="no integer"):
-        Image([TEXT], ["text"], "keys").row(b"\0" + long_text("a"), 0)
+        ImageDecoder([TEXT], ["text"], "keys").row(b"\0" + long_text("a"), 0)
 
 
 # --- value types

@@ -14,7 +14,7 @@ import pytest
 import cdc.resume
 import openmrs.connection
 import openmrs.read
-from cdc.binlog.changes import Row
+from cdc.binlog.changes import RowChange
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.positions import Saved
 from cdc.session import Session
@@ -92,8 +92,8 @@ def saved_inside_a_transaction(patch: pytest.MonkeyPatch) -> None:
 
     def changed(self: Session, *args: Any) -> None:
         init(self, *args)
-        row = self._handlers[Row]
-        self._handlers[Row] = lambda item: (row(item), self._mark(item.at, None))
+        row = self._handlers[RowChange]
+        self._handlers[RowChange] = lambda item: (row(item), self._mark(item.at, None))
 
     patch.setattr(Session, "__init__", changed)
 

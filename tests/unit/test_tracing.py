@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
-from cdc.binlog.changes import Row
+from cdc.binlog.changes import RowChange
 from cdc.transaction import Traced
 from consumers.partition import Item
 from passport import tracing
@@ -74,7 +74,7 @@ def transactions(publisher: Publisher, *sizes: int) -> None:
     )
     for size in sizes:
         for number in range(size):
-            traced.row(Row("c", None, "{}", AT, number, 1_768_471_390, ""))
+            traced.row(RowChange("c", None, "{}", AT, number, 1_768_471_390, ""))
         traced.commit(AT)
 
 
