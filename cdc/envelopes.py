@@ -6,7 +6,19 @@ from typing import Any
 
 from cdc.binlog.changes import RowChange
 from openmrs.values import row_text
-from passport.event import KEYS_OF_A_NOTICE, ChangeEvent, EventSource, Op, Origin, Row, RowEnvelope
+from passport.event import (
+    ENVELOPE,
+    KEYS_PER_EVENT,
+    ChunkEvent,
+    EventSource,
+    HeartbeatEvent,
+    KeyChangeEvent,
+    Op,
+    Origin,
+    Row,
+    RowEnvelope,
+    encode_event,
+)
 from passport.settings import Hospital
 from passport.version import Position, prefix
 
@@ -66,7 +78,10 @@ class Envelopes:
     ) -> bytes:
         """These keys, and no others, were in (first, to] at `at`."""
         source = self._source("obs", at, 0, "", ts_ms, "snapshot")
-        return ChangeEvent("chunk", source, now_ms(), keys=tuple(keys), first=first, to=to).encode()
+        chunk = ChunkEvent(
+            v=ENVELOPE, first=first, to=to, keys=tuple(keys), source=source, ts_ms=now_ms()
+        )
+        return encode_event(chunk)
 
     def notice(
         self,
@@ -81,21 +96,21 @@ class Envelopes:
     ) -> bytes:
         """A row changed in `table`; no keys: all of the table may have."""
         source = self._source(table, at, ordinal, gtid, ts_ms, "binlog")
-        return ChangeEvent("notice", source, now_ms(), op=op, keys=tuple(keys)).encode()
+        change = KeyChangeEvent(v=ENVELOPE, op=op, keys=tuple(keys), source=source, ts_ms=now_ms())
+        return encode_event(change)
 
     def notices(
         self, table: str, op: Op, keys: Sequence[Any], at: Position, ts_ms: int
     ) -> Iterator[bytes]:
         """Of many rows at once."""
-        for start in range(0, len(keys), KEYS_OF_A_NOTICE):
-            some = keys[start : start + KEYS_OF_A_NOTICE]
+        for start in range(0, len(keys), KEYS_PER_EVENT):
+            some = keys[start : start + KEYS_PER_EVENT]
             yield self.notice(table, op, some, at=at, ordinal=0, gtid="", ts_ms=ts_ms)
 
     def heartbeat(self, at: Position, gtid: str, ts_ms: int) -> bytes:
         """All up to `at` is published; the source's clock was `ts_ms` when that was all there was."""
-        return ChangeEvent(
-            "heartbeat", self._source("", at, 0, gtid, ts_ms, "binlog"), now_ms()
-        ).encode()
+        source = self._source("", at, 0, gtid, ts_ms, "binlog")
+        return encode_event(HeartbeatEvent(v=ENVELOPE, source=source, ts_ms=now_ms()))
 
     def _source(
         self, table: str, at: Position, ordinal: int, gtid: str, ts_ms: int, origin: Origin

@@ -12,7 +12,7 @@ from cdc import kafka as broker
 from cdc import topics
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal, Reject
-from passport.event import ChangeEvent
+from passport.event import parse_event
 from passport.settings import Kafka, Settings
 from passport.version import Position, parse
 
@@ -121,7 +121,7 @@ def highest_epoch(records: Iterable[bytes]) -> int:
     epochs = [0]
     for value in records:
         with suppress(Reject, ValueError):
-            epochs.append(parse(ChangeEvent.parse(value).source.version).epoch)
+            epochs.append(parse(parse_event(value).source.version).epoch)
     return max(epochs)
 
 

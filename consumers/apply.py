@@ -11,7 +11,16 @@ from consumers.lookups import Asked
 from consumers.partition import Item, Partition
 from openmrs.read import SourcePosition
 from passport import metrics, tracing
-from passport.event import ChangeEvent, EventSource, Row
+from passport.event import (
+    ENVELOPE,
+    ChunkEvent,
+    Event,
+    EventSource,
+    KeyChangeEvent,
+    Row,
+    RowEvent,
+    Transaction,
+)
 from passport.facts import Observation
 from passport.sink import KeyRange, Outcome, Sink
 
@@ -60,12 +69,10 @@ class Applier:
             for item in items
             if item.event is not None and not self._note(partition, item.event)
         ]
-        rows = [item for item in noted if _event(item).kind == "row"]
+        rows = [item for item in noted if isinstance(item.event, RowEvent)]
         # From a reader that was cut off, behind the snapshot that knows what is gone: perhaps of a
         # row that is.
-        late = sum(item.event is not None and item.event.kind == "row" for item in items) - len(
-            rows
-        )
+        late = sum(isinstance(item.event, RowEvent) for item in items) - len(rows)
         self._count(partition, Outcome(stale=late))
         # These rows were looked up after the notices: what the destination took as newest needs no
         # re-reading.
@@ -76,8 +83,7 @@ class Applier:
         for item in items:
             event = item.event
             if (
-                event is not None
-                and event.kind == "notice"
+                isinstance(event, KeyChangeEvent)
                 and event.source.version[:10] == lookups.newest[:10]
             ):
                 partition.rereads.notice(event, item.record.offset, written)
@@ -85,7 +91,7 @@ class Applier:
             lookups.affected_patients(), items[0].record.offset, partition.latest
         )
 
-    def _note(self, partition: Partition, event: ChangeEvent) -> bool:
+    def _note(self, partition: Partition, event: Event) -> bool:
         """The newest version and place, and what is outdated now. True if the event is of an older
         epoch.
         """
@@ -94,9 +100,9 @@ class Applier:
         partition.at_ms = max(partition.at_ms, source.ts_ms)
         if not outdated and source.file and source.version >= lookups.newest:
             partition.latest = SourcePosition.of(source)
-        if event.kind == "notice":
+        if isinstance(event, KeyChangeEvent):
             lookups.evict(event)
-        snapshot = source.origin == "snapshot" and event.kind == "row"
+        snapshot = source.origin == "snapshot" and isinstance(event, RowEvent)
         if snapshot and not partition.in_snapshot:
             lookups.clear(identities=True)
             partition.in_snapshot = True
@@ -125,8 +131,7 @@ class Applier:
         not_taken = {*outcome.overtaken, *(key for key, _ in outcome.rejected)}
         return frozenset(one.obs_id for one in observations if one.key not in not_taken)
 
-    def _retain(self, partition: Partition, item: Item) -> None:
-        event = _event(item)
+    def _retain(self, partition: Partition, event: ChunkEvent) -> None:
         self._note(partition, event)
         scope = KeyRange(partition.hospital_id, event.first, event.to)
         self._count(partition, self._sink.retain(scope, event.keys, event.source.version))
@@ -186,8 +191,14 @@ class Applier:
             version=version,
             origin="snapshot",
         )
-        event = ChangeEvent(
-            "row", source, int(time.time() * 1000), op="r", after=row, transaction=""
+        event = RowEvent(
+            v=ENVELOPE,
+            op="r",
+            before=None,
+            after=row,
+            source=source,
+            transaction=Transaction(id="", last=True),
+            ts_ms=int(time.time() * 1000),
         )
         self._letters.park_row(event, reason, partition.number)
 
@@ -204,12 +215,12 @@ class Applier:
         self.at_hospital = False
 
 
-def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], Item | None]]:
+def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], ChunkEvent | None]]:
     """Runs of items, each with the chunk that ends it."""
     run: list[Item] = []
     for item in items:
-        if item.event is not None and item.event.kind == "chunk":
-            yield run, item
+        if isinstance(item.event, ChunkEvent):
+            yield run, item.event
             run = []
         else:
             run.append(item)
@@ -229,11 +240,11 @@ def _newest(items: Sequence[Item]) -> list[Item]:
     return list(newest.values())
 
 
-def _event(item: Item) -> ChangeEvent:
-    if item.event is None:
-        raise TypeError("a rejected record has no event")
+def _event(item: Item) -> RowEvent:
+    if not isinstance(item.event, RowEvent):
+        raise TypeError("only a row has an observation")
     return item.event
 
 
-def _asked(event: ChangeEvent) -> Asked:
-    return event.row, event.source.version, event.op == "d", "stream"
+def _asked(event: RowEvent) -> Asked:
+    return event.row, event.source.version, event.deleted, "stream"

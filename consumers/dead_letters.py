@@ -17,7 +17,15 @@ from consumers.subscription import Writer, cut, read_all
 from openmrs.read import Source
 from passport import metrics, tracing
 from passport.errors import Fatal, Reject
-from passport.event import ChangeEvent, Row
+from passport.event import (
+    ChunkEvent,
+    Event,
+    KeyChangeEvent,
+    Row,
+    RowEvent,
+    encode_event,
+    parse_event,
+)
 from passport.kafka import Record
 from passport.settings import Kafka, Settings
 from passport.sink import KeyRange, Outcome, Sink
@@ -51,7 +59,7 @@ class Letter:
     def kind(self) -> str:
         """Of the event, "" when it can't be parsed."""
         try:
-            return ChangeEvent.parse(self.value).kind
+            return parse_event(self.value).kind
         except Reject:
             return ""
 
@@ -95,12 +103,12 @@ class Letters:
             record.offset,
         )
 
-    def park_row(self, event: ChangeEvent, reason: str, partition: int) -> None:
+    def park_row(self, event: RowEvent, reason: str, partition: int) -> None:
         """Parks a row that was read at the hospital."""
         identity = f"{self._destination}/{event.source.hospital}/{event.row['obs_id']}"
         self._park(
             identity,
-            event.encode(),
+            encode_event(event),
             (("ce_type", b"row"),),
             reason,
             event.source.hospital,
@@ -225,7 +233,7 @@ def retry(
 def _retried(settings: Settings, letter: Letter, sink: Sink) -> Retried:
     letters = Letters(settings.kafka, letter.destination)
     try:
-        event = ChangeEvent.parse(letter.value)
+        event = parse_event(letter.value)
         outcome = _apply(settings, event, sink)
         if outcome.rejected:
             return Retried(letter.id, False, outcome.rejected[0][1])
@@ -237,22 +245,22 @@ def _retried(settings: Settings, letter: Letter, sink: Sink) -> Retried:
         letters.close()
 
 
-def _apply(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
+def _apply(settings: Settings, event: Event, sink: Sink) -> Outcome:
     hospital_id = event.source.hospital
     if hospital_id not in settings.hospitals:
         raise Reject("unknown_hospital")
-    if event.kind == "chunk":
+    if isinstance(event, ChunkEvent):
         return sink.retain(
             KeyRange(hospital_id, event.first, event.to), event.keys, event.source.version
         )
-    if event.kind == "row":
+    if isinstance(event, RowEvent):
         return _apply_row(settings, event, sink)
-    if event.kind == "notice":
+    if isinstance(event, KeyChangeEvent):
         return _apply_notice(settings, event, sink)
     return Outcome()
 
 
-def _apply_notice(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
+def _apply_notice(settings: Settings, event: KeyChangeEvent, sink: Sink) -> Outcome:
     """Reads again what the notice concerns."""
     outcome = Outcome()
     with closing(_lookups(settings, event, sink)) as lookups:
@@ -270,7 +278,7 @@ def _apply_notice(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome
     return outcome
 
 
-def _lookups(settings: Settings, event: ChangeEvent, sink: Sink) -> Lookups:
+def _lookups(settings: Settings, event: Event, sink: Sink) -> Lookups:
     hospital_id = event.source.hospital
     hospital, consumer = settings.hospitals[hospital_id], settings.consumer
     source = Source(hospital_id, hospital.mysql)
@@ -282,7 +290,7 @@ def _lookups(settings: Settings, event: ChangeEvent, sink: Sink) -> Lookups:
     return lookups
 
 
-def _apply_row(settings: Settings, event: ChangeEvent, sink: Sink) -> Outcome:
+def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
     """The row as it is now at the hospital, or its end."""
     with closing(_lookups(settings, event, sink)) as lookups:
         with lookups.source.read_at() as reading:

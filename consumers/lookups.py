@@ -12,7 +12,7 @@ from openmrs import lookup_queries as names
 from openmrs.identity import Identities
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
 from openmrs.read import ConsistentRead, Source, SourcePosition
-from passport.event import ChangeEvent, Row
+from passport.event import KeyChangeEvent, Row
 from passport.facts import Concept, Observation, ObservationOrigin, Person, Place
 from passport.settings import Hospital
 from passport.version import LOWEST, Position, parse, read_version
@@ -132,7 +132,7 @@ class Lookups:
         if identities:
             self.identities.clear()
 
-    def evict(self, notice: ChangeEvent) -> None:
+    def evict(self, notice: KeyChangeEvent) -> None:
         """Forgets what a notice says has changed, unless it was read at the notice's position or
         later.
         """

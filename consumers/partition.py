@@ -13,7 +13,7 @@ from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
 from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal, PassportError, Reject, Retry
-from passport.event import ChangeEvent
+from passport.event import Event, RowEvent, parse_event
 from passport.kafka import Record
 from passport.settings import Consumer, Hospital, MySQL
 from passport.version import LOWEST
@@ -27,21 +27,21 @@ class Item(NamedTuple):
     """A record, parsed or rejected."""
 
     record: Record
-    event: ChangeEvent | None
+    event: Event | None
     reject: Reject | None = None
 
     @property
     def ends_transaction(self) -> bool:
-        return self.event is None or self.event.last
+        return not isinstance(self.event, RowEvent) or self.event.transaction.last
 
 
 def parsed(record: Record, hospital_id: str) -> Item:
     """Checks all that can be checked without the hospital."""
     try:
-        event = ChangeEvent.parse(record.value)
+        event = parse_event(record.value)
         if event.source.hospital != hospital_id:
             raise Reject("unknown_hospital", "the partition is another one's")
-        if event.kind == "row":
+        if isinstance(event, RowEvent):
             check(event.row)
         return Item(record, event)
     except Reject as reject:

@@ -23,7 +23,7 @@ from openmrs.affected import NAMES, PERSON_KEYS, QUERIES, QUERY
 from openmrs.read import ConsistentRead, SourcePosition
 from passport import metrics
 from passport.errors import Reject
-from passport.event import ChangeEvent, Row
+from passport.event import KeyChangeEvent, Row
 from passport.facts import Observation, ObservationOrigin, Person
 from passport.settings import LoadBudget
 from passport.version import Position
@@ -146,7 +146,7 @@ class ReenrichmentQueue:
         self._not_before = 0.0
         self._rows = metrics.REREADS.labels(lookups.hospital_id)
 
-    def notice(self, notice: ChangeEvent, offset: int, written: frozenset[int]) -> None:
+    def notice(self, notice: KeyChangeEvent, offset: int, written: frozenset[int]) -> None:
         """Takes what a notice at `offset` asks for. `written`: obs whose stored enrichment surely
         contains it.
         """

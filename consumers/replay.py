@@ -17,7 +17,7 @@ from consumers.dead_letters import Letters
 from consumers.partition import Partition, parsed
 from passport import sink as sinks
 from passport.errors import Retry
-from passport.event import ChangeEvent
+from passport.event import ChunkEvent, RowEvent
 from passport.facts import Observation
 from passport.kafka import Record
 from passport.settings import Settings
@@ -89,7 +89,7 @@ class _Parked(Letters):
 
     def park(self, record: Record, reason: str, hospital: str) -> None: ...
 
-    def park_row(self, event: ChangeEvent, reason: str, partition: int) -> None: ...
+    def park_row(self, event: RowEvent, reason: str, partition: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class _Snapshots:
     to: dict[str, int | None] = field(default_factory=dict)  # by epoch: how far they reach
     whole: bool = False
 
-    def take(self, event: ChangeEvent) -> None:
+    def take(self, event: ChunkEvent) -> None:
         epoch = event.source.version[:10]
         if event.first is None or (epoch in self.to and self.to[epoch] == event.first):
             self.to[epoch] = event.to
@@ -198,9 +198,9 @@ class _Replay:
         self._done.records += 1
         if item.event is None:
             self._done.rejected += 1
-        elif item.event.kind == "chunk":
+        elif isinstance(item.event, ChunkEvent):
             self._snapshots.take(item.event)
-        elif item.event.kind == "row":
+        elif isinstance(item.event, RowEvent):
             self._done.rows += 1
         self._done.complete = self._snapshots.whole
 

@@ -11,10 +11,13 @@ from passport import __version__, event
 from passport.settings import Kafka
 
 MESSAGES = {
-    "row": ("a row of obs changed, or was read", event._Row),  # noqa: SLF001
-    "notice": ("a row changed in a table that obs are enriched from or matched by", event._Notice),  # noqa: SLF001
-    "chunk": ("every other obs in this range of keys is gone", event._Chunk),  # noqa: SLF001
-    "heartbeat": ("all up to this position is published", event._Heartbeat),  # noqa: SLF001
+    "row": ("a row of obs changed, or was read", event.RowEvent),
+    "notice": (
+        "a row changed in a table that obs are enriched from or matched by",
+        event.KeyChangeEvent,
+    ),
+    "chunk": ("every other obs in this range of keys is gone", event.ChunkEvent),
+    "heartbeat": ("all up to this position is published", event.HeartbeatEvent),
 }
 KEY = {"type": "string", "description": "The hospital's id, which has a partition of its own."}
 TRACEPARENT = {
@@ -73,14 +76,13 @@ def _message(kind: str, summary: str) -> dict[str, Any]:
             "properties": {"ce_type": {"const": kind}, "traceparent": TRACEPARENT},
             "required": ["ce_type"],
         },
-        "payload": {"$ref": f"#/components/schemas/{kind.capitalize()}"},
+        "payload": {"$ref": f"#/components/schemas/{MESSAGES[kind][1].__name__}"},
         "bindings": {"kafka": {"key": KEY}},
     }
 
 
 def _schemas() -> dict[str, Any]:
-    """As the parser has them; names without the underscore of a private class."""
-    types = [of for _, of in MESSAGES.values()]
-    _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    named: dict[str, Any] = json.loads(json.dumps(found).replace('"_', '"').replace("/_", "/"))
-    return named
+    """Return the schemas of the events, as the parser has them."""
+    events = [event_type for _, event_type in MESSAGES.values()]
+    _, schemas = msgspec.json.schema_components(events, ref_template="#/components/schemas/{name}")
+    return schemas

@@ -1,43 +1,46 @@
-"""ChangeEvent: what travels in Kafka, as Debezium-shaped JSON without the schema wrapper.
+"""What travels in Kafka: four kinds of event, as Debezium-shaped JSON without the schema wrapper.
 
-Four kinds share one topic, each in its hospital's partition, in commit order (header ``ce_type``
-repeats the kind):
+All kinds share one topic. Each hospital has a partition of its own, and its events stand there in
+commit order. `kind` in the JSON, and the header ``ce_type``, say which kind a record is:
 
-- ``row``: a row of obs changed (`op` c, u, d) or was read (r). DATETIMEs stay the hospital's wall
-  time, zone-less ISO.
-- ``notice``: a row changed in a table that obs are enriched from or matched by: keys.
-- ``chunk``: every obs row in `range` was read at this version and these `keys` were there: others
-  are gone.
-- ``heartbeat``: the reader is alive and has read up to this position.
+- ``row``: a row was changed, or was read. It has all the columns that may leave the hospital.
+- ``notice``: a key change. A row of a table that obs are enriched from or matched by was changed.
+  It has only the key columns.
+- ``chunk``: a range of keys was read. A row of this range whose key isn't listed doesn't exist.
+- ``heartbeat``: the reader is alive, and everything up to this position is published.
+
+The fields of each Struct stand in the order in which they are written.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from json.encoder import encode_basestring as quoted
-from typing import Any, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
 from passport.errors import Reject
 from passport.version import LOWEST
 
-ENVELOPE = 1
+ENVELOPE: Final = 1  # version of the JSON's form
 
 Kind = Literal["row", "notice", "chunk", "heartbeat"]
-Op = Literal["c", "u", "d", "r"]
+Op = Literal["c", "u", "d", "r"]  # as Debezium has them: created, updated, deleted, read
 Origin = Literal["binlog", "snapshot", "poll", "compare"]  # the last one in older topics only
 Row = dict[str, Any]
 
-KEYS_OF_A_NOTICE = 500  # at most; of the polling and comparing that find many at once
+KEYS_PER_EVENT = 500  # the most that polling puts into one key change
 KINDS = frozenset({"row", "notice", "chunk", "heartbeat"})
+KEY_COLUMNS = {"obs": "obs_id"}  # of the tables whose rows travel
 
 
 class EventSource(msgspec.Struct, frozen=True):
-    """Where an event comes from.
+    """The place where an event comes from.
 
-    `file`, `pos` (END of the outer binlog event), `row` (ordinal in it, 0 = read by SELECT); `gtid`
-    as the server writes it, "" without; `server`: identity of the server whose positions these are;
-    `ts_ms`: the source's time of the change; `version`: see passport.version.
+    `table` is the table that the event is about; "" for a heartbeat. `file` and `pos` are the END
+    of the outer binlog event, and `row` is the row's ordinal in it (0: read by SELECT). `gtid` is
+    as the server writes it ("": it has none). `server` is the identity of the server whose
+    positions these are. `ts_ms` is the source's time of the change. `version`: see
+    passport.version.
     """
 
     hospital: str
@@ -54,148 +57,147 @@ class EventSource(msgspec.Struct, frozen=True):
     origin: Origin
 
 
-class ChangeEvent(msgspec.Struct, frozen=True):
-    """One record of the topic.
+class Transaction(msgspec.Struct, frozen=True):
+    """The transaction of a row. `last` marks its last row."""
 
-    row: `op`, `before`, `after` (allow-listed columns; None where there is none) and `last` of its
-    `transaction`. notice: `op`, `keys` = the key columns of the row before and after, each {column:
-    int or None}, no doubles. chunk: `first` < obs_id <= `to` (None: open-ended), `keys` = the
-    obs_ids present.
+    id: str | None
+    last: bool
+
+
+class RowEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="row"):
+    """A row of `source.table` was changed (`op` c, u, d), or was read (r).
+
+    `before` and `after` hold the columns that may leave the hospital. Each is None where there is
+    no such row. A DATETIME is the hospital's wall time, in ISO form without a zone.
     """
 
-    kind: Kind
+    kind: ClassVar[Literal["row"]] = "row"
+
+    v: Literal[1]
+    op: Op
+    before: Row | None
+    after: Row | None
     source: EventSource
+    transaction: Transaction
     ts_ms: int
-    op: Op | None = None
-    before: Row | None = None
-    after: Row | None = None
-    transaction: str | None = None
-    last: bool = True
-    keys: tuple[Any, ...] = ()
-    first: int | None = None
-    to: int | None = None
 
     @property
     def row(self) -> Row:
-        """The newest row image of a row event."""
+        """The newest image of the row. Raises Reject if the event has none."""
         image = self.after if self.after is not None else self.before
         if image is None:
             raise Reject("malformed", "a row event without a row")
         return image
 
-    def encode(self) -> bytes:
-        """The record's value; `parse` is its inverse."""
-        body: dict[str, Any] = {"v": ENVELOPE, "kind": self.kind}
-        if self.kind == "row":
-            body |= {"op": self.op, "before": self.before, "after": self.after}
-        elif self.kind == "notice":
-            body |= {"op": self.op, "keys": self.keys}
-        elif self.kind == "chunk":
-            body |= {"first": self.first, "to": self.to, "keys": self.keys}
-        body["source"] = self.source
-        if self.kind == "row":
-            body["transaction"] = {"id": self.transaction, "last": self.last}
-        body["ts_ms"] = self.ts_ms
-        return msgspec.json.encode(body)
-
-    @classmethod
-    def parse(cls, value: bytes | None) -> "ChangeEvent":
-        """Reject ``malformed`` or ``unknown_version``, without quoting the value."""
-        try:
-            wire = _PARSE(value or b"")
-            if len(wire.source.version) != len(LOWEST):
-                raise ValueError
-            return wire.event()
-        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
-            raise _unreadable(value or b"", error) from None
+    @property
+    def deleted(self) -> bool:
+        return self.op == "d"
 
 
-class _Wire(msgspec.Struct, tag_field="kind"):
-    """A record's value as it stands: each kind with what it must have."""
+class KeyChangeEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="notice"):
+    """A row was changed in a table that obs are enriched from or matched by.
+
+    `keys` are the key columns of the row before and after the change, without doubles. Each is
+    {column: int or None}. No keys at all: every row of the table may have changed.
+    """
+
+    kind: ClassVar[Literal["notice"]] = "notice"
+
+    v: Literal[1]
+    op: Op
+    keys: tuple[dict[str, Any], ...]
+    source: EventSource
+    ts_ms: int
+
+
+class ChunkEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="chunk"):
+    """Every row of `source.table` with ``first < key <= to`` was read at this version.
+
+    `keys` are the keys that were there. None as `first` or `to` means an open end.
+    """
+
+    kind: ClassVar[Literal["chunk"]] = "chunk"
+
+    v: Literal[1]
+    first: int | None
+    to: int | None
+    keys: tuple[int, ...]
+    source: EventSource
+    ts_ms: int
+
+
+class HeartbeatEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
+    """The reader is alive, and everything up to the position in `source` is published."""
+
+    kind: ClassVar[Literal["heartbeat"]] = "heartbeat"
 
     v: Literal[1]
     source: EventSource
     ts_ms: int
 
 
-class _Transaction(msgspec.Struct):
-    id: str | None
-    last: bool
+Event = RowEvent | KeyChangeEvent | ChunkEvent | HeartbeatEvent
+
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
-class _Row(_Wire, tag="row"):
-    op: Op
-    before: Row | None
-    after: Row | None
-    transaction: _Transaction
+def parse_event(value: bytes | None) -> Event:
+    """Return the event of a record's value.
 
-    def event(self) -> ChangeEvent:
-        for row in (self.before, self.after):
-            if row is not None and not isinstance(row.get("obs_id"), int):
-                raise TypeError
-        of = self.transaction
-        return ChangeEvent(
-            "row", self.source, self.ts_ms, self.op, self.before, self.after, of.id, of.last
-        )
-
-
-class _Notice(_Wire, tag="notice"):
-    op: Op
-    keys: tuple[dict[str, Any], ...]
-
-    def event(self) -> ChangeEvent:
-        return ChangeEvent("notice", self.source, self.ts_ms, self.op, keys=self.keys)
+    Raises Reject ``malformed`` or ``unknown_version``. Its text never quotes the value.
+    """
+    try:
+        event = _DECODER.decode(value or b"")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _unreadable(value or b"", error) from None
+    if len(event.source.version) != len(LOWEST):
+        raise Reject("malformed", "a version of another length")
+    if isinstance(event, RowEvent):
+        key_column = KEY_COLUMNS.get(event.source.table, KEY_COLUMNS["obs"])
+        for image in (event.before, event.after):
+            if image is not None and not isinstance(image.get(key_column), int):
+                raise Reject("malformed", f"a row without {key_column}")
+    return event
 
 
-class _Chunk(_Wire, tag="chunk"):
-    first: int | None
-    to: int | None
-    keys: tuple[int, ...]
-
-    def event(self) -> ChangeEvent:
-        return ChangeEvent(
-            "chunk", self.source, self.ts_ms, keys=self.keys, first=self.first, to=self.to
-        )
-
-
-class _Heartbeat(_Wire, tag="heartbeat"):
-    def event(self) -> ChangeEvent:
-        return ChangeEvent("heartbeat", self.source, self.ts_ms)
-
-
-_PARSE: Callable[[bytes], _Row | _Notice | _Chunk | _Heartbeat]
-_PARSE = msgspec.json.Decoder(_Row | _Notice | _Chunk | _Heartbeat).decode
+def encode_event(event: Event) -> bytes:
+    """Return the value of the record that carries `event`; `parse_event` is the inverse."""
+    # msgspec would write the tag before `v`, but `v` has always been the first.
+    fields = msgspec.structs.asdict(event)
+    return msgspec.json.encode({"v": event.v, "kind": event.kind} | fields)
 
 
 def _unreadable(value: bytes, error: Exception) -> Reject:
     with suppress(msgspec.MsgspecError, RecursionError, KeyError):
-        if (version := msgspec.json.decode(value, type=dict[str, Any])["v"]) != ENVELOPE:
+        version = msgspec.json.decode(value, type=dict[str, Any])["v"]
+        if version != ENVELOPE:
             return Reject("unknown_version", f"envelope version {version!r:.20}")
     return Reject("malformed", type(error).__name__)
 
 
 class RowEnvelope:
-    """Writes row events from JSON text: byte for byte what `ChangeEvent.encode` gives, at a tenth
-    of its cost.
+    """Writes row events from JSON text, at a tenth of the cost of `encode_event`, byte for byte the same.
 
-    `at` says what the rows of one binlog event share, then a call a row.
+    Call `at` with what the rows of one binlog event share, then call the object once a row.
     """
 
     def __init__(
         self, *, hospital: str, timezone: str, db: str, table: str, server: str, origin: Origin
     ) -> None:
         self._source = (
-            f'"source":{{"hospital":{quoted(hospital)},"timezone":{quoted(timezone)},"db":{quoted(db)},'
-            f'"table":{quoted(table)},"file":'
+            f'"source":{{"hospital":{quoted(hospital)},"timezone":{quoted(timezone)},'
+            f'"db":{quoted(db)},"table":{quoted(table)},"file":'
         )
         self._server = quoted(server)
         self._origin = origin
-        self._middle = self._version = self._end = ""
+        self._middle = ""
+        self._version = ""
+        self._end = ""
 
     def at(
         self, *, file: str, pos: int, gtid: str, ts_ms: int, prefix: str, transaction: str
     ) -> None:
-        """`prefix`: the version without the row's ordinal."""
+        """Take what the next rows share. `prefix` is the version without the row's ordinal."""
         self._middle = f'{self._source}"{file}","pos":{pos},"row":'
         self._version = (
             f',"gtid":"{gtid}","server":{self._server},"ts_ms":{ts_ms},"version":"{prefix}'
@@ -205,8 +207,14 @@ class RowEnvelope:
     def __call__(
         self, op: str, before: str | None, after: str | None, row: int, last: bool, now_ms: int
     ) -> bytes:
-        """`before` and `after` are JSON texts of rows, or None; `row`: ordinal in the binlog event."""
+        """Return one record's value.
+
+        `before` and `after` are the rows as JSON text, or None. `row` is the ordinal in the binlog
+        event.
+        """
         return (
-            f'{{"v":{ENVELOPE},"kind":"row","op":"{op}","before":{before or "null"},"after":{after or "null"},'
-            f'{self._middle}{row}{self._version}{row:08d}{self._end}{"true" if last else "false"}}},"ts_ms":{now_ms}}}'
+            f'{{"v":{ENVELOPE},"kind":"row","op":"{op}",'
+            f'"before":{before or "null"},"after":{after or "null"},'
+            f"{self._middle}{row}{self._version}{row:08d}{self._end}"
+            f'{"true" if last else "false"}}},"ts_ms":{now_ms}}}'
         ).encode()

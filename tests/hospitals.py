@@ -12,7 +12,7 @@ from cdc.positions import Positions, Saved
 from dev.hospital import create
 from dev.hospital.clinic import Clinic
 from dev.stack import MariaDB, MySQL
-from passport.event import ChangeEvent
+from passport.event import Event
 from passport.settings import Settings
 from tests import stream
 from tests.beside import beside
@@ -63,14 +63,14 @@ def saved(settings: Settings) -> Saved:
     return found
 
 
-def assert_equal(settings: Settings, address: Address) -> list[ChangeEvent]:
+def assert_equal(settings: Settings, address: Address) -> list[Event]:
     """What the records tell is what the table holds."""
     events = stream.records(settings)
     assert stream.Table.of(events).rows == stream.obs(address)
     return events
 
 
-def in_source_order(events: list[ChangeEvent]) -> bool:
+def in_source_order(events: list[Event]) -> bool:
     """First deliveries of the binlog's rows are in commit order, and the transactions' last rows
     are marked.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from openmrs import connection as source
-from passport.event import ChangeEvent, Row
+from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
 from tests.servers import Address
 
@@ -39,11 +39,11 @@ def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Setting
     )
 
 
-def records(settings_: Settings, partition: int = 0) -> list[ChangeEvent]:
+def records(settings_: Settings, partition: int = 0) -> list[Event]:
     """All records of the partition, in order."""
-    found: list[ChangeEvent] = []
+    found: list[Event] = []
     for record in raw(settings_, partition):
-        event = ChangeEvent.parse(record.value)
+        event = parse_event(record.value)
         assert record.key == event.source.hospital.encode()
         assert record.headers == [("ce_type", event.kind.encode())]
         found.append(event)
@@ -72,13 +72,13 @@ class Table:
     versions: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, events: Iterable[ChangeEvent]) -> "Table":
+    def of(cls, events: Iterable[Event]) -> "Table":
         table = cls()
         for event in events:
             table.apply(event)
         return table
 
-    def apply(self, event: ChangeEvent) -> None:
+    def apply(self, event: Event) -> None:
         version = event.source.version
         if event.kind == "row":
             for image, row in ((event.before, None), (event.after, event.after)):
@@ -99,7 +99,7 @@ class Table:
             self.rows[key] = row
 
 
-def _within(key: int, event: ChangeEvent) -> bool:
+def _within(key: int, event: Event) -> bool:
     return (event.first is None or key > event.first) and (event.to is None or key <= event.to)
 
 
@@ -112,6 +112,6 @@ def obs(database: Address) -> dict[int, Row]:
     return rows
 
 
-def changes(events: Iterable[ChangeEvent]) -> Iterator[ChangeEvent]:
+def changes(events: Iterable[Event]) -> Iterator[Event]:
     """Rows that the binlog gave."""
     return (event for event in events if event.kind == "row" and event.source.origin == "binlog")

@@ -6,7 +6,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from passport.event import ChangeEvent, Row
+from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, Settings
 from tests.servers import Address
 
@@ -35,7 +35,7 @@ def settings_for(address: Address, bootstrap: str, topic: str, **hospital: Any) 
     return Settings(hospitals={HOSPITAL: Hospital(**values)}, kafka=kafka, destinations={})
 
 
-def read(bootstrap: str, topic: str, start: int = 0) -> list[ChangeEvent]:
+def read(bootstrap: str, topic: str, start: int = 0) -> list[Event]:
     """The events from offset `start` to the end."""
     place = TopicPartition(topic, 0)
     consumer = KafkaConsumer(
@@ -44,16 +44,14 @@ def read(bootstrap: str, topic: str, start: int = 0) -> list[ChangeEvent]:
     consumer.assign([place])
     end = consumer.end_offsets([place])[place]
     consumer.seek(place, start)
-    events: list[ChangeEvent] = []
+    events: list[Event] = []
     while consumer.position(place) < end:
-        events += [
-            ChangeEvent.parse(record.value) for record in consumer.poll(1_000).get(place, ())
-        ]
+        events += [parse_event(record.value) for record in consumer.poll(1_000).get(place, ())]
     consumer.close()
     return events
 
 
-def folded(events: list[ChangeEvent]) -> dict[int, Row]:
+def folded(events: list[Event]) -> dict[int, Row]:
     """obs_id -> row, as a destination of newest-wins order is left by the events."""
     rows: dict[int, tuple[str, Row]] = {}
     for event in events:

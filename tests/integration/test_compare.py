@@ -17,7 +17,7 @@ from consumers import worker
 from dev import hospital as generator
 from dev.hospital import people, registration
 from passport.errors import Fatal, NotReady
-from passport.event import ChangeEvent
+from passport.event import Event
 from passport.settings import Destination, Settings
 from reconcile import caught_up, compare
 from reconcile.passport_db import opened
@@ -52,10 +52,10 @@ class Way:
         """Changes that the binlog doesn't have."""
         self.execute("SET SESSION sql_log_bin = 0", *statements)
 
-    def events(self) -> list[ChangeEvent]:
+    def events(self) -> list[Event]:
         return read(self.settings.kafka.bootstrap, self.settings.kafka.topic)
 
-    def repairs(self) -> list[ChangeEvent]:
+    def repairs(self) -> list[Event]:
         """What comparing or `verify --repair` asked for."""
         return [event for event in self.events() if event.kind == "notice" and event.op == "r"]
 

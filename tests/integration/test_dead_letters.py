@@ -8,7 +8,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from consumers import dead_letters, worker
 from passport.errors import Fatal
-from passport.event import ChangeEvent, EventSource
+from passport.event import ENVELOPE, EventSource, RowEvent, Transaction, encode_event
 from passport.settings import Settings
 from passport.sink import Sink
 from passport.version import Version
@@ -47,13 +47,19 @@ def send(given: Settings, *values: bytes) -> None:
     producer.close()
 
 
-def event(**fields: object) -> ChangeEvent:
+def event(**fields: object) -> RowEvent:
     version = str(Version(1, 1, 4, 1))
     source = EventSource(
         "kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, version, "binlog"
     )
-    return ChangeEvent(
-        "row", source, 1, "u", None, {"obs_id": 3, "comments": SECRET, **fields}, "t"
+    return RowEvent(
+        v=ENVELOPE,
+        op="u",
+        before=None,
+        after={"obs_id": 3, "comments": SECRET, **fields},
+        source=source,
+        transaction=Transaction(id="t", last=True),
+        ts_ms=1,
     )
 
 
@@ -62,7 +68,7 @@ def sink(given: Settings) -> Callable[[str], Sink]:
 
 
 def test_a_row_is_read_again_at_its_hospital(given: Settings, tmp_path: Path) -> None:
-    send(given, event().encode())
+    send(given, encode_event(event()))
     consume(given)
     (letter,) = dead_letters.listed(given)
     assert (letter.reason, letter.kind, letter.hospital, letter.destination) == (
@@ -98,7 +104,7 @@ def test_a_row_that_is_gone_is_deleted(given: Settings, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_stays(given: Settings) -> None:
-    send(given, b"{" + SECRET.encode(), event().encode().replace(b'{"v":1,', b'{"v":2,'))
+    send(given, b"{" + SECRET.encode(), encode_event(event()).replace(b'{"v":1,', b'{"v":2,'))
     consume(given)
     tried = dead_letters.retry(given, None, sink(given))
     assert [(one.settled, one.reason) for one in tried] == [
@@ -111,7 +117,7 @@ def test_what_cannot_be_read_stays(given: Settings) -> None:
 
 
 def test_content_is_shown_on_demand_only(given: Settings) -> None:
-    send(given, event().encode())
+    send(given, encode_event(event()))
     consume(given)
     (letter,) = dead_letters.listed(given)
     hidden, shown = (
@@ -127,7 +133,7 @@ def test_content_is_shown_on_demand_only(given: Settings) -> None:
 
 
 def test_headers_say_where_and_why_and_nothing_of_a_patient(given: Settings) -> None:
-    send(given, event().encode())
+    send(given, encode_event(event()))
     consume(given)
     place = TopicPartition(given.kafka.dead_letters_topic, 0)
     consumer = KafkaConsumer(bootstrap_servers=given.kafka.bootstrap, auto_offset_reset="earliest")

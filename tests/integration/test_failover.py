@@ -19,7 +19,7 @@ from dev.stack import MariaDB, MySQL
 from dev.stack.sql import copy
 from openmrs.read import Source
 from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
-from passport.event import ChangeEvent
+from passport.event import Event
 from passport.settings import Settings
 from tests import stream
 from tests.hospitals import (
@@ -97,7 +97,7 @@ def take_over(replica: Server, primary: Server) -> None:
     replica.start()
 
 
-def gtids_from(events: list[ChangeEvent], server: str) -> set[str]:
+def gtids_from(events: list[Event], server: str) -> set[str]:
     return {event.source.gtid for event in stream.changes(events) if event.source.server == server}
 
 

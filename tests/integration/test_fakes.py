@@ -26,7 +26,7 @@ from openmrs import connection as source
 from openmrs.read import Source, SourcePosition
 from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport.errors import PassportError
-from passport.event import ChangeEvent, EventSource
+from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
 from passport.settings import Settings
 from passport.version import Position, read_version
 from tests import stream
@@ -420,7 +420,7 @@ def _heartbeat(number: int) -> bytes:
     place = EventSource(
         "kigali", "UTC", "openmrs", "", "binlog.000001", 4, 0, "", "mariadb-1", 0, version, "binlog"
     )
-    return ChangeEvent("heartbeat", place, 0).encode()
+    return encode_event(HeartbeatEvent(v=ENVELOPE, source=place, ts_ms=0))
 
 
 HISTORY = (streams, gone, reads, publishes, locks, purged, breaks, begins_anew)

@@ -31,7 +31,7 @@ from openmrs.read import Source
 from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport import health
 from passport.errors import Fatal, Retry
-from passport.event import ChangeEvent
+from passport.event import Event
 from passport.settings import Settings, Tls
 from tests import stream
 from tests.hospitals import (
@@ -124,7 +124,7 @@ def ready() -> bool:
     return "hospital kigali: reader" not in health.failures()
 
 
-def assert_resumed(events: list[ChangeEvent]) -> None:
+def assert_resumed(events: list[Event]) -> None:
     """In commit order; what comes twice is a stretch from some earlier transaction's begin on,
     without a hole.
     """

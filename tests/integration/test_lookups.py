@@ -10,7 +10,7 @@ from dev.hospital import NATIONAL_ID_TYPE, OPENMRS_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
 from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal
-from passport.event import ChangeEvent, EventSource
+from passport.event import ENVELOPE, EventSource, KeyChangeEvent
 from passport.settings import Hospital
 from passport.version import Position, Version
 from tests.servers import Address
@@ -72,12 +72,12 @@ def place(lookups: Lookups) -> SourcePosition:
     return SourcePosition(position, "", identity(connection))
 
 
-def notice(table: str, at: Position, **key: int) -> ChangeEvent:
+def notice(table: str, at: Position, **key: int) -> KeyChangeEvent:
     version = str(Version(EPOCH, at.number, at.pos, 1))
     source = EventSource(
         "kigali", "UTC", "o", table, at.file, at.pos, 1, "", "s", 1, version, "binlog"
     )
-    return ChangeEvent("notice", source, 1, "u", keys=(key,))
+    return KeyChangeEvent(v=ENVELOPE, op="u", source=source, ts_ms=1, keys=(key,))
 
 
 def test_a_thousand_misses_are_few_queries(make: Make) -> None:

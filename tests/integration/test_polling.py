@@ -20,7 +20,7 @@ from dev.stack import MariaDB, MySQL
 from openmrs.read import Source
 from openmrs.tables import OBS_COLUMNS
 from passport.errors import Fatal
-from passport.event import ChangeEvent, Row
+from passport.event import Event, Row
 from passport.settings import LoadBudget, Settings
 from tests.integration.published import HOSPITAL, folded, read, settings_for
 from tests.servers import Address
@@ -36,9 +36,9 @@ class Polled:
     def __init__(self, settings: Settings, address: Address) -> None:
         self.settings = settings
         self.address = address
-        self.events: list[ChangeEvent] = []
+        self.events: list[Event] = []
 
-    def poll(self) -> list[ChangeEvent]:
+    def poll(self) -> list[Event]:
         polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
         new = read(self.settings.kafka.bootstrap, self.settings.kafka.topic, len(self.events))
         self.events += new
@@ -64,11 +64,11 @@ class Polled:
         self.execute(f"INSERT INTO obs ({COPIED}, uuid) {select}")
 
 
-def rows_of(events: list[ChangeEvent]) -> set[int]:
+def rows_of(events: list[Event]) -> set[int]:
     return {event.row["obs_id"] for event in events if event.kind == "row"}
 
 
-def notices_of(events: list[ChangeEvent], table: str) -> list[dict[str, int]]:
+def notices_of(events: list[Event], table: str) -> list[dict[str, int]]:
     return [
         key
         for event in events

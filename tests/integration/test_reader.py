@@ -56,8 +56,8 @@ def test_first_start_and_stream_equal_the_table(any_server: Server, kafka_bootst
     assert [event.keys for event in events if event.source.table == "users"]
     rows = list(stream.changes(events))
     for event, following in itertools.pairwise(rows):
-        assert event.last == (event.transaction != following.transaction)
-    assert rows[-1].last
+        assert event.transaction.last == (event.transaction.id != following.transaction.id)
+    assert rows[-1].transaction.last
 
 
 @pytest.mark.long

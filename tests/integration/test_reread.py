@@ -12,7 +12,7 @@ from consumers.reenrich import LITTLE_S, SLICE, STORED, ReenrichmentQueue
 from dev.hospital import NATIONAL_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
 from openmrs.read import Source
-from passport.event import ChangeEvent, EventSource
+from passport.event import ENVELOPE, EventSource, KeyChangeEvent
 from passport.settings import Hospital, LoadBudget
 from passport.version import Version
 from tests.servers import Address
@@ -43,7 +43,7 @@ class Ward:
     def rereads(self) -> ReenrichmentQueue:
         return ReenrichmentQueue(self.lookups, LoadBudget(rows_per_s=1_000_000_000))
 
-    def rename(self, name: str) -> ChangeEvent:
+    def rename(self, name: str) -> KeyChangeEvent:
         with self.address.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"UPDATE location SET name = '{name}' WHERE location_id = {PLACE}")
         event = self.notice("location", PLACE)
@@ -61,7 +61,7 @@ class Ward:
                 if not name.startswith("Handler_read_rnd")
             )
 
-    def notice(self, owner: str, *keys: int, table: str = "") -> ChangeEvent:
+    def notice(self, owner: str, *keys: int, table: str = "") -> KeyChangeEvent:
         """Of something that changes now: rows of `table` that belong to these of `owner`."""
         connection = self.lookups.source.connection()
         at, server = end_of_binlog(connection), identity(connection)
@@ -81,9 +81,8 @@ class Ward:
             version,
             "binlog",
         )
-        return ChangeEvent(
-            "notice", source, 1, "u", keys=tuple({f"{owner}_id": key} for key in keys)
-        )
+        changed = tuple({f"{owner}_id": key} for key in keys)
+        return KeyChangeEvent(v=ENVELOPE, op="u", keys=changed, source=source, ts_ms=1)
 
 
 @pytest.fixture

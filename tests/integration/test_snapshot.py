@@ -23,7 +23,7 @@ import yaml
 from cdc import kafka as broker
 from dev.hospital.clinic import BUSY
 from dev.stack import MariaDB, MySQL
-from passport.event import ChangeEvent
+from passport.event import Event
 from passport.settings import Settings
 from tests import stream
 from tests.hospitals import (
@@ -52,7 +52,7 @@ def server(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> 
     return started
 
 
-def chunks(events: list[ChangeEvent]) -> list[ChangeEvent]:
+def chunks(events: list[Event]) -> list[Event]:
     return [event for event in events if event.kind == "chunk"]
 
 

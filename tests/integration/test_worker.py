@@ -19,7 +19,14 @@ from destinations.jsonl import JsonLines
 from dev.hospital import Clinic
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
-from passport.event import ChangeEvent, EventSource
+from passport.event import (
+    ENVELOPE,
+    EventSource,
+    HeartbeatEvent,
+    RowEvent,
+    Transaction,
+    encode_event,
+)
 from passport.settings import LoadBudget, Settings
 from tests import consumer_process
 from tests.integration import consuming
@@ -193,8 +200,18 @@ def test_poison_is_parked_and_the_rest_goes_on(
         b"{" + secret.encode(),
         None,
         json.dumps({"v": 99, "kind": "row", "secret": secret}).encode(),
-        ChangeEvent("row", source, 1, "c", None, row, "t").encode(),
-        ChangeEvent("heartbeat", foreign, 1).encode(),
+        encode_event(
+            RowEvent(
+                v=ENVELOPE,
+                op="c",
+                before=None,
+                after=row,
+                source=source,
+                transaction=Transaction(id="t", last=True),
+                ts_ms=1,
+            )
+        ),
+        encode_event(HeartbeatEvent(v=ENVELOPE, source=foreign, ts_ms=1)),
         b"x" * 20_000_000,
     )
     kigali.execute("USE openmrs", "UPDATE obs SET comments = 'after the poison' WHERE obs_id = 3")

@@ -313,7 +313,7 @@ MUTANTS = (
     Mutant(
         "an envelope of another version is refused",
         "passport/event.py",
-        function="_Wire",
+        function="RowEvent",
         old="Literal[1]",
         new="int",
         test=f"{INTEGRATION}test_dead_letters.py::test_what_cannot_be_read_stays",

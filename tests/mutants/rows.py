@@ -40,7 +40,7 @@ ROWS = (
         "row 11: a purge is seen",
         "consumers/apply.py",
         function="_asked",
-        old='event.op == "d"',
+        old="event.deleted",
         new="False",
         test=f"{CHANGES}test_row_11_what_is_purged_is_gone_and_leaves_an_empty_tombstone",
     ),

@@ -2,7 +2,7 @@
 write.
 """
 
-from passport.event import ChangeEvent
+from passport.event import Event, parse_event
 from passport.version import LOWEST
 from tests.simulation.kafka import Broker
 from tests.simulation.world import BrokenPromise, World
@@ -32,7 +32,7 @@ class Destination:
                 self._world.count("destination died")
                 self._next = self.committed
                 return
-            self.apply(ChangeEvent.parse(value))
+            self.apply(parse_event(value))
             self._next += 1
         if self._world.rng.random() < 0.7 or self._world.quiet:
             self.committed = self._next
@@ -53,7 +53,7 @@ class Destination:
         if self._next > kept or not kept:
             self._next = self.committed = 0
 
-    def apply(self, event: ChangeEvent) -> None:
+    def apply(self, event: Event) -> None:
         version = event.source.version
         late, self._epoch = version[:10] < self._epoch, max(self._epoch, version[:10])
         if event.kind == "row" and not late:
@@ -62,7 +62,7 @@ class Destination:
         elif event.kind == "chunk":
             self.retain(event)
 
-    def retain(self, event: ChangeEvent) -> None:
+    def retain(self, event: Event) -> None:
         present = set(event.keys)
         for key in sorted(self.rows):
             within = (event.first is None or key > event.first) and (

@@ -18,7 +18,7 @@ import openmrs.read
 from cdc.connections import Connections
 from cdc.positions import Saved, highest
 from cdc.reader import Reader
-from passport.event import ChangeEvent
+from passport.event import Event, parse_event
 from tests import stream
 from tests.servers import Address
 from tests.simulation import kafka, mysql
@@ -73,7 +73,7 @@ class History:
         self.raced: set[int] = set()
         self.upheaval = 0.0  # when the binlog began anew, or another server came
         self.reused = False  # GTIDs were given twice
-        self._parsed: list[ChangeEvent] = []
+        self._parsed: list[Event] = []
         self._told: set[str] = set()  # versions that were in the topic before it was cut off
         self.number = 0
         self.servers = 1
@@ -423,12 +423,12 @@ class History:
         """Transaction and row, of all rows of the binlog in the topic."""
         return {(event.source.ts_ms // 1000, event.source.row) for event in self._rows()}
 
-    def _rows(self) -> Iterator[ChangeEvent]:
+    def _rows(self) -> Iterator[Event]:
         return stream.changes(self._events())
 
-    def _events(self) -> Iterator[ChangeEvent]:
+    def _events(self) -> Iterator[Event]:
         for value in self.broker.log[len(self._parsed) :]:
-            self._parsed.append(ChangeEvent.parse(value))
+            self._parsed.append(parse_event(value))
         return iter(self._parsed)
 
     def _check(self) -> None:

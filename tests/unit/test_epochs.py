@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cdc.binlog import gtids
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.positions import BY_GTID, Saved, Snapshot, highest, highest_epoch
-from passport.event import ChangeEvent, EventSource
+from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
 from passport.version import Position, next_epoch, parse, read_version, row_version
 
 epochs = st.integers(0, 10**10 - 1)
@@ -82,7 +82,7 @@ def _record(epoch: int) -> bytes:
     source = EventSource(
         "kigali", "UTC", "openmrs", "", "binlog.000001", 4, 0, "", "mariadb-1", 0, version, "binlog"
     )
-    return ChangeEvent("heartbeat", source, 0).encode()
+    return encode_event(HeartbeatEvent(v=ENVELOPE, source=source, ts_ms=0))
 
 
 def test_without_records_there_is_no_epoch() -> None:

@@ -18,7 +18,7 @@ from openmrs import row_hash as hashes
 from openmrs.load_budget import Pace, closed_s
 from openmrs.row_hash import Digest
 from openmrs.values import ColumnInfo
-from passport.event import KEYS_OF_A_NOTICE, ChangeEvent
+from passport.event import KEYS_PER_EVENT, parse_event
 from passport.settings import LoadBudget
 from passport.version import Position, Version
 from reconcile import differences as differing
@@ -229,7 +229,7 @@ def test_rows_of_a_run_are_events_like_all_others() -> None:
     rows = [
         {"obs_id": key, "value_text": "ü", "value_numeric": 36.6, "voided": 0} for key in (1, 2)
     ]
-    events = [ChangeEvent.parse(value) for value in polled().read(rows, AT, 1)]
+    events = [parse_event(value) for value in polled().read(rows, AT, 1)]
     assert [event.after for event in events] == rows
     for event in events:
         source = event.source
@@ -238,9 +238,9 @@ def test_rows_of_a_run_are_events_like_all_others() -> None:
 
 
 def test_many_keys_make_several_notices() -> None:
-    keys = [{"visit_id": key} for key in range(KEYS_OF_A_NOTICE + 1)]
-    notices = [ChangeEvent.parse(value) for value in polled().notices("visit", "u", keys, AT, 1)]
-    assert [len(notice.keys) for notice in notices] == [KEYS_OF_A_NOTICE, 1]
+    keys = [{"visit_id": key} for key in range(KEYS_PER_EVENT + 1)]
+    notices = [parse_event(value) for value in polled().notices("visit", "u", keys, AT, 1)]
+    assert [len(notice.keys) for notice in notices] == [KEYS_PER_EVENT, 1]
     assert {notice.source.origin for notice in notices} == {"poll"}
 
 

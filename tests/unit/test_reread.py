@@ -10,7 +10,7 @@ from consumers.reenrich import ReenrichmentQueue
 from openmrs.affected import PERSON_KEYS, QUERIES
 from openmrs.read import Source
 from openmrs.tables import NOTICE_KEYS
-from passport.event import ChangeEvent, EventSource
+from passport.event import ENVELOPE, EventSource, KeyChangeEvent
 from passport.settings import Hospital, LoadBudget, MySQL
 
 MYSQL = MySQL(host="localhost", user="nobody")
@@ -25,12 +25,12 @@ def rereads() -> ReenrichmentQueue:
     return ReenrichmentQueue(lookups, LoadBudget())
 
 
-def a_notice(table: str, *keys: dict[str, Any], pos: int = 100) -> ChangeEvent:
+def a_notice(table: str, *keys: dict[str, Any], pos: int = 100) -> KeyChangeEvent:
     version = f"{1:010d}-{1:010d}-{pos:016d}-{1:08d}"
     source = EventSource(
         "kigali", "UTC", "openmrs", table, "b.000001", pos, 1, "", "s", 1, version, "binlog"
     )
-    return ChangeEvent("notice", source, 1, "u", keys=keys)
+    return KeyChangeEvent(v=ENVELOPE, op="u", source=source, ts_ms=1, keys=keys)
 
 
 def test_notices_of_the_same_row_are_read_once(rereads: ReenrichmentQueue) -> None:

@@ -18,7 +18,7 @@ from cdc.binlog.changes import RowChange
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.positions import Saved
 from cdc.session import Session
-from passport.event import ChangeEvent
+from passport.event import parse_event
 from tests.simulation import kafka
 from tests.simulation.destination import BATCH, Destination
 from tests.simulation.history import History
@@ -235,6 +235,6 @@ def test_a_seed_is_always_the_same_history() -> None:
     def topic() -> list[str]:
         history = History(7, "mariadb")
         history.run()
-        return [ChangeEvent.parse(value).source.version for value in history.broker.log]
+        return [parse_event(value).source.version for value in history.broker.log]
 
     assert topic() == topic()
