@@ -30,9 +30,10 @@ from cdc.envelopes import Envelopes, now_ms
 from cdc.lease import Lease, server_id
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.retention import Headroom
-from cdc.snapshot import SnapshotJob, read_obs
+from cdc.snapshot import SnapshotJob, read_in_stream
 from cdc.transaction import Traced, Transaction
 from openmrs import connection as server
+from openmrs.key_ranges import rows_with_keys
 from openmrs.read import Source, SourcePosition
 from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport import health, metrics, tracing
@@ -203,10 +204,8 @@ class Session:
         """Rows whose images were not whole (binlog_row_image is not FULL)."""
         for first in range(0, len(keys), REREAD_ROWS):
             wanted = sorted({*keys[first : first + REREAD_ROWS]})
-            marks = ", ".join(["%s"] * len(wanted))
-            rows, at, ts_ms = read_obs(
-                self._source, f"obs_id IN ({marks})", wanted, self._waypoint()
-            )
+            with read_in_stream(self._source, self._waypoint()) as (read, at, ts_ms):
+                rows = rows_with_keys(read, wanted)
             missing = {*wanted} - {row["obs_id"] for row in rows}
             for value in self._envelopes.read(rows, at, ts_ms):
                 self._publisher.send("row", value)

@@ -1,8 +1,13 @@
-"""The whole obs table beside the stream: key-range chunks between transactions, resumable after
-each.
+"""Reads the whole obs table beside the stream, in ranges of keys, between two transactions.
+
+Each piece of the table is read at a position that contains what the stream has published so far. It
+is published as its rows and then a chunk event, which says which keys its range holds. A snapshot
+that breaks off goes on after its last acknowledged chunk.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,62 +16,68 @@ import structlog
 from cdc.envelopes import Envelopes
 from cdc.positions import Snapshot
 from cdc.publisher import Publisher
-from openmrs.read import ANY_POSITION, Source, SourcePosition
+from openmrs.key_ranges import RowsOfRange, key_ends, next_rows
+from openmrs.load_budget import Pace
+from openmrs.read import ANY_POSITION, ConsistentRead, Source, SourcePosition
 from passport import metrics
 from passport.errors import Gap
-from passport.event import Row
 from passport.settings import LoadBudget
 from passport.version import Position
 
-READ_QUERIES = 11  # that one chunk costs a MySQL; a MariaDB has 7
-# while changes flow, a chunk that took t seconds is followed by this many times t without one
+# The queries that reading one chunk costs a MySQL: a consistent read needs most of them. A MariaDB
+# has 7.
+QUERIES_OF_A_CHUNK = 11
+# While changes flow, a chunk that took t seconds is followed by this many times t without one.
 LIVE_SHARE = 2.0
+# The pause until Kafka is asked once more whether it has acknowledged.
+ACKNOWLEDGED_S = 0.002
 
 log = structlog.get_logger()
 
 
-class Chunk(NamedTuple):
-    """The rows with `first` < obs_id <= `to` (None: open-ended) as they were at `at`."""
+class ReadInStream(NamedTuple):
+    """A consistent read that has a place in the stream, so that what it gives can be published."""
 
-    first: int | None
-    to: int | None
-    rows: list[Row]
+    read: ConsistentRead
+    at: Position
+    ts_ms: int
+    """The hospital's clock then, in Unix ms."""
+
+
+class Chunk(NamedTuple):
+    """A range of the table, as it was at position `at`."""
+
+    range: RowsOfRange
     at: Position
     ts_ms: int
 
     @property
     def keys(self) -> list[int]:
-        return [row["obs_id"] for row in self.rows]
+        return [row["obs_id"] for row in self.range.rows]
 
 
-def read_chunk(source: Source, after: int | None, rows: int, at_least: SourcePosition) -> Chunk:
-    """The next `rows` rows after key `after`. Retry, Gap (another server, or its binlog began
-    anew), Fatal.
+@contextmanager
+def read_in_stream(source: Source, at_least: SourcePosition) -> Iterator[ReadInStream]:
+    """Open a consistent read that contains `at_least`.
+
+    Raises Gap when there is no such read, because another server answers or its binlog began anew;
+    Retry and Fatal as every read does.
     """
-    where, args = ("obs_id > %s", [after]) if after is not None else ("1 = 1", [])
-    found, at, ts_ms = read_obs(
-        source, f"{where} ORDER BY obs_id LIMIT %s", [*args, rows], at_least
-    )
-    return Chunk(after, found[-1]["obs_id"] if len(found) == rows else None, found, at, ts_ms)
-
-
-def read_obs(
-    source: Source, where: str, args: list[int], at_least: SourcePosition
-) -> tuple[list[Row], Position, int]:
-    """The rows, the position that they were read at, and the server's clock then, in ms."""
-    with source.read_at(at_least) as reading:
-        (clock,) = reading.rows("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000) AS ts_ms")
-        found, at = reading.obs(where, args), reading.position
-    if at is None:
-        raise Gap(
-            f"hospital {source.hospital}: another server answers, or its binlog began anew",
-            hint="nothing to do: a new epoch and a snapshot follow by themselves",
-        )
-    return found, at, int(clock["ts_ms"])
+    with source.read_at(at_least) as read:
+        if read.position is None:
+            raise Gap(
+                f"hospital {source.hospital}: another server answers, or its binlog began anew",
+                hint="nothing to do: a new epoch and a snapshot follow by themselves",
+            )
+        yield ReadInStream(read, read.position, read.clock_ms())
 
 
 class SnapshotJob:
-    """One running snapshot. `step` does one piece of work at a time; `cursor` is what may be saved."""
+    """One running snapshot, of which `step` does one piece at a time.
+
+    `cursor` says how far it is; it may be saved at any time. The snapshot ends behind the key `to`,
+    or with the table if that is None.
+    """
 
     def __init__(
         self,
@@ -81,17 +92,21 @@ class SnapshotJob:
         self._source = source
         self._publisher = publisher
         self._envelopes = envelopes
-        self._budget = budget
+        self._chunk_rows = budget.chunk_rows
+        self._pace = Pace(budget, clock=time.monotonic)
         self.cursor = cursor
-        self._chunk: Chunk | None = None  # its rows are sent
-        self._ended = False  # and its chunk event too
-        self._last_record = 0
-        self._not_before = 0.0
-        self._took_s = 0.0
-        self._read_s = 0.0
-        self._ends: tuple[int, int] | None = None
         self._to = to
+        self._ends: tuple[int, int] | None = None
         self.rows = 0
+
+        # The chunk whose rows are sent, until its chunk event is acknowledged.
+        self._chunk: Chunk | None = None
+        self._is_chunk_event_sent = False
+        self._last_record = 0
+
+        # When the last chunk was read, and how long that took.
+        self._read_at = 0.0
+        self._took_s = 0.0
 
     @property
     def done(self) -> bool:
@@ -99,9 +114,7 @@ class SnapshotJob:
 
     @property
     def share(self) -> float:
-        """How much of the keys from the first to the last (or `to`) is done, 0 to 1; gaps make it
-        uneven.
-        """
+        """Return the share of the keys that is done, 0 to 1; gaps between keys make it uneven."""
         if self.done:
             return 1.0
         if self._ends is None or self.cursor.next_key is None:
@@ -110,63 +123,74 @@ class SnapshotJob:
         return min(1.0, max(0.0, (self.cursor.next_key - first) / max(1, last - first)))
 
     def wait_s(self, *, live: bool) -> float:
-        """Seconds until `step` has something to do; `live`: changes flow, and come first."""
+        """Return the seconds until `step` has something to do.
+
+        `live` says that changes flow. They come first, so that the snapshot rests after each chunk.
+        """
         if self.done or self._chunk is not None:
-            return 0.002
-        rest = self._read_s + LIVE_SHARE * self._took_s if live else 0.0
-        return max(0.0, max(self._not_before, rest) - time.monotonic())
+            return ACKNOWLEDGED_S
+        wait_s = self._pace.wait_s()
+        if live:
+            rested_s = time.monotonic() - self._read_at
+            wait_s = max(wait_s, LIVE_SHARE * self._took_s - rested_s)
+        return wait_s
 
     def step(self, at_least: SourcePosition, *, live: bool) -> None:
-        """Read a chunk that contains `at_least` and send its rows, or go on with the one that was
-        sent.
+        """Read the next chunk, which contains `at_least`, and send its rows.
+
+        If the last chunk isn't acknowledged yet, go on with that one instead. Raises what
+        `read_in_stream` raises.
         """
         if self._chunk is not None:
             self.settle()
         elif not self.done and self.wait_s(live=live) == 0:
-            self._send(at_least)
+            self._send_next(at_least)
 
-    def _send(self, at_least: SourcePosition) -> None:
-        began = time.monotonic()
+    def _send_next(self, at_least: SourcePosition) -> None:
+        began_at = time.monotonic()
+        self._pace.begin()
         if self._ends is None:
-            self._ends = self._measured()
-        chunk = read_chunk(self._source, self.cursor.next_key, self._budget.chunk_rows, at_least)
-        for value in self._envelopes.read(chunk.rows, chunk.at, chunk.ts_ms):
-            self._publisher.send("row", value)
-        self._chunk, self._ended, self._last_record = chunk, False, self._publisher.sent
-        self.rows += len(chunk.rows)
-        metrics.SNAPSHOT_ROWS.labels(self._source.hospital).inc(len(chunk.rows))
-        self._read_s = time.monotonic()
-        self._took_s = self._read_s - began
-        cost_s = max(
-            len(chunk.rows) / self._budget.rows_per_s, READ_QUERIES / self._budget.queries_per_s
-        )
-        self._not_before = max(began, self._not_before) + cost_s
+            self._ends = self._first_and_last_key()
 
-    def _measured(self) -> tuple[int, int]:
-        """First and last key, of both ends of the primary key's index."""
-        with self._source.read_at(ANY_POSITION) as reading:
-            (ends,) = reading.rows("SELECT MIN(obs_id) AS first, MAX(obs_id) AS last FROM obs")
-        first = (
-            ends["first"]
-            if self.cursor.next_key is None or self._to is None
-            else self.cursor.next_key
-        )
-        return int(first or 0), int((ends["last"] if self._to is None else self._to) or 0)
+        with read_in_stream(self._source, at_least) as (read, at, ts_ms):
+            rows_of_range = next_rows(read, self.cursor.next_key, self._chunk_rows)
+        rows = rows_of_range.rows
+        for value in self._envelopes.read(rows, at, ts_ms):
+            self._publisher.send("row", value)
+        self._chunk = Chunk(rows_of_range, at, ts_ms)
+        self._is_chunk_event_sent = False
+        self._last_record = self._publisher.sent
+
+        self.rows += len(rows)
+        metrics.SNAPSHOT_ROWS.labels(self._source.hospital).inc(len(rows))
+        self._read_at = time.monotonic()
+        self._took_s = self._read_at - began_at
+        self._pace.count(len(rows), QUERIES_OF_A_CHUNK)
+
+    def _first_and_last_key(self) -> tuple[int, int]:
+        """Return the keys between which `share` is measured."""
+        with self._source.read_at(ANY_POSITION) as read:
+            first, last = key_ends(read) or (0, 0)
+        if self._to is not None:
+            last = self._to
+            if self.cursor.next_key is not None:
+                first = self.cursor.next_key
+        return first, last
 
     def settle(self) -> None:
-        """Go on with the chunk that was sent, if Kafka has it by now."""
+        """Go on with the chunk that was sent, if Kafka has acknowledged it by now."""
         chunk = self._chunk
         if chunk is None or self._publisher.acked() < self._last_record:
             return
-        if not self._ended:
-            value = self._envelopes.chunk(chunk.first, chunk.to, chunk.keys, chunk.at, chunk.ts_ms)
+        first, to, _ = chunk.range
+        if not self._is_chunk_event_sent:
+            # Only now, so that no consumer takes a row for gone that is still on its way.
+            value = self._envelopes.chunk(first, to, chunk.keys, chunk.at, chunk.ts_ms)
             self._last_record = self._publisher.send("chunk", value)
-            self._ended = True
+            self._is_chunk_event_sent = True
             return
         self._chunk = None
-        self.cursor = replace(
-            self.cursor, state="done" if chunk.to is None else "running", next_key=chunk.to
-        )
+        self.cursor = replace(self.cursor, state="done" if to is None else "running", next_key=to)
         metrics.SNAPSHOT_DONE.labels(self._source.hospital).set(self.share)
         if self.done:
             log.info(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from consumers.lookups import Lookups
 from openmrs import row_hash as hashes
-from openmrs.load_budget import FETCHED, HASHED, Pace
+from openmrs.key_ranges import rows_of_persons
+from openmrs.load_budget import FETCHED, HASHED, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.row_hash import Digest
 from passport.event import Row
@@ -31,7 +32,7 @@ class ByHash:
     """One hospital's persons; whom it has looked at is counted in `compared`."""
 
     def __init__(
-        self, source: Source, passport: PassportDb, pace: Pace, compared: Compared
+        self, source: Source, passport: PassportDb, pace: WaitingPace, compared: Compared
     ) -> None:
         self._source, self._passport, self._pace, self._compared = source, passport, pace, compared
 
@@ -91,9 +92,10 @@ class ByHash:
         """A hash may differ where a number's text does: the rows themselves decide."""
         found: dict[int, list[Row]] = defaultdict(list)
         if person_ids:
-            for row in reading.obs(f"person_id IN ({','.join(map(str, person_ids))})"):
+            rows = rows_of_persons(reading, person_ids)
+            for row in rows:
                 found[row["person_id"]].append(row)
-            self._pace.spend(sum(map(len, found.values())) * FETCHED)
+            self._pace.spend(len(rows) * FETCHED)
         return found
 
 

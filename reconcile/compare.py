@@ -21,7 +21,7 @@ import structlog
 from cdc import backfill
 from cdc.polling import watchdog
 from consumers.lookups import Lookups
-from openmrs.load_budget import Pace, closed_s
+from openmrs.load_budget import WaitingPace, closed_s
 from openmrs.read import ANY_POSITION, Source
 from passport import metrics
 from passport.errors import Fatal, NotReady, Retry
@@ -102,7 +102,7 @@ class Comparison:
         self._source = Source(hospital_id, self._hospital.mysql)
         self._compared = Compared()
         self._by_hash = ByHash(
-            self._source, passport, Pace(self._hospital.load_budget, stop), self._compared
+            self._source, passport, WaitingPace(self._hospital.load_budget, stop), self._compared
         )
 
     def run(self) -> int:

@@ -3,7 +3,7 @@ snapshot.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from bson import ObjectId
@@ -15,9 +15,9 @@ from destinations.mongo.client import Document
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.projection.obs import projected
+from openmrs.key_ranges import rows_of_persons
 from openmrs.read import ConsistentRead
 from passport.errors import Reject
-from passport.event import Row
 from passport.facts import Person
 
 
@@ -73,7 +73,7 @@ def read(
         persons, {one.person_id: known[one.key] for one in persons.values() if one.key in known}
     )
     asked: list[Asked] = []
-    for row in _rows(reading, sorted(expected.patients)):
+    for row in rows_of_persons(reading, sorted(expected.patients)):
         try:
             check(row)
             asked.append((row, "", False, "person"))
@@ -86,10 +86,3 @@ def read(
             continue
         expected.rows[document["_id"]] = document
     return expected
-
-
-def _rows(reading: ConsistentRead, person_ids: Sequence[int]) -> list[Row]:
-    if not person_ids:
-        return []
-    marks = ",".join(["%s"] * len(person_ids))
-    return reading.obs(f"person_id IN ({marks})", person_ids)

@@ -20,7 +20,7 @@ from bson import ObjectId
 from cdc import backfill
 from consumers.lookups import Lookups
 from destinations.mongo.client import Document
-from openmrs.load_budget import FETCHED, Pace
+from openmrs.load_budget import FETCHED, WaitingPace
 from openmrs.read import ANY_POSITION, Source
 from passport.errors import NotReady, Retry
 from passport.settings import Settings
@@ -94,7 +94,7 @@ class _Verifier:
         self._hospital = settings.hospitals[hospital_id]
         self._passport = passport
         self._source = Source(hospital_id, self._hospital.mysql)
-        self._pace = Pace(self._hospital.load_budget, Event())
+        self._pace = WaitingPace(self._hospital.load_budget, Event())
         self._first, self._last = persons
         self._done_to = self._first - 1
         self._told = told

@@ -28,7 +28,8 @@ from cdc.polling.walk import Change, Known, Walk
 from cdc.positions import Positions, Saved
 from cdc.publisher import Publisher
 from openmrs import connection as source
-from openmrs.load_budget import FETCHED, Pace
+from openmrs.key_ranges import rows_between
+from openmrs.load_budget import FETCHED, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from passport import metrics
 from passport.errors import Fatal, Gap, Retry
@@ -169,7 +170,7 @@ class Polling:
         since = self._wall(known.run_ms // 1000 - OVERLAP_S)
         known.begin(reading.clock_ms())
         self._begun = False
-        pace = Pace(hospital.load_budget, self._stop, self._lease.keep)
+        pace = WaitingPace(hospital.load_budget, self._stop, self._lease.keep)
         tables = [*scan.noticed(reading, hospital.mysql.database), scan.obs(self._source.columns())]
         walk = Walk(reading, tables, known, pace, width=hospital.load_budget.chunk_rows)
         budget = hospital.load_budget.rows_per_s * hospital.poll_interval_s
@@ -186,7 +187,7 @@ class Polling:
             duration_s=round(time.monotonic() - started, 3),
         )
 
-    def _publish(self, reading: ConsistentRead, change: Change, pace: Pace) -> None:
+    def _publish(self, reading: ConsistentRead, change: Change, pace: WaitingPace) -> None:
         """Dated by what is surely published: when a row has changed nobody knows."""
         self._begin()
         envelopes, at, ts_ms = self._envelopes(), self._at, self._known.through_ms
@@ -197,11 +198,7 @@ class Polling:
                 self._publisher.send("notice", value)
                 metrics.EVENTS.labels(self._id, change.table.name, "u").inc()
             return
-        after, to = (
-            -1 if change.after is None else change.after,
-            2**62 if change.to is None else change.to,
-        )
-        rows = reading.obs("obs_id > %s AND obs_id <= %s ORDER BY obs_id", (after, to))
+        rows = rows_between(reading, change.after, change.to).rows
         pace.spend(len(rows) * FETCHED)
         for value in envelopes.read(rows, at, ts_ms):
             self._publisher.send("row", value)

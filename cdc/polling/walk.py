@@ -7,7 +7,7 @@ from typing import Any
 from cdc.polling import scan
 from cdc.polling.ranges import Ranges
 from cdc.polling.scan import Page, Table
-from openmrs.load_budget import HASHED, SCANNED, Pace
+from openmrs.load_budget import HASHED, SCANNED, WaitingPace
 from openmrs.read import ConsistentRead
 from openmrs.row_hash import Digest
 
@@ -89,7 +89,7 @@ class Walk:
         reading: ConsistentRead,
         tables: Sequence[Table],
         known: Known,
-        pace: Pace,
+        pace: WaitingPace,
         *,
         width: int,
     ) -> None:
@@ -137,7 +137,7 @@ class Walk:
         return self._known.tables.setdefault(table.name, Ranges(width))
 
     def _page(self, table: Table, ranges: Ranges, after: int) -> Page:
-        rows = self._pace.rows(HASHED, scan.PAGE_ROWS)
+        rows = self._pace.most_rows(HASHED, scan.PAGE_ROWS)
         page = scan.page(self._reading, table, ranges.width, after, rows)
         self._pace.spend(page.rows * HASHED)
         return page
@@ -194,7 +194,7 @@ class Walk:
         table = self._tables[-1]
         ranges = self._ranges(table)
         suspects: set[int] = set()
-        rows = self._pace.rows(SCANNED, scan.SCAN_ROWS)
+        rows = self._pace.most_rows(SCANNED, scan.SCAN_ROWS)
         for after in range(-1, ranges.top + 1, rows):
             suspects |= scan.recent(self._reading, ranges, after, after + rows, since)
             self._pace.spend(rows * SCANNED)

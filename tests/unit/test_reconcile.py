@@ -15,7 +15,7 @@ from cdc.envelopes import Envelopes
 from cdc.polling import walk
 from cdc.polling.ranges import Ranges
 from openmrs import row_hash as hashes
-from openmrs.load_budget import Pace, closed_s
+from openmrs.load_budget import Pace, WaitingPace, closed_s
 from openmrs.row_hash import Digest
 from openmrs.values import ColumnInfo
 from passport.event import KEYS_PER_EVENT, parse_event
@@ -205,15 +205,37 @@ def test_a_report_keeps_numbers_whole_and_keys_few() -> None:
 
 
 def test_a_pace_keeps_to_the_budget_and_stops_at_once() -> None:
-    pace = Pace(LoadBudget(rows_per_s=1_000, queries_per_s=1_000), threading.Event())
+    pace = WaitingPace(LoadBudget(rows_per_s=1_000, queries_per_s=1_000), threading.Event())
     started = time.monotonic()
     for _ in range(4):
         pace.spend(50)
     assert 0.15 <= time.monotonic() - started < 1
     stopped = threading.Event()
     stopped.set()
-    Pace(LoadBudget(rows_per_s=1, queries_per_s=1), stopped).spend(1_000)
+    WaitingPace(LoadBudget(rows_per_s=1, queries_per_s=1), stopped).spend(1_000)
     assert time.monotonic() - started < 2
+
+
+def test_a_pace_says_how_long_to_wait_and_makes_up_for_a_pause_only_if_no_query_begins() -> None:
+    now = 100.0
+    pace = Pace(LoadBudget(rows_per_s=100, queries_per_s=10), clock=lambda: now)
+    assert pace.wait_s() == 0
+    pace.begin()
+    now += 0.5  # the query's own time counts
+    pace.count(200)
+    assert pace.wait_s() == pytest.approx(1.5)
+    pace.count(0, queries=11)
+    assert pace.wait_s() == pytest.approx(2.6)
+    now += 60
+    pace.begin()
+    pace.count(200)
+    assert pace.wait_s() == pytest.approx(2)
+    now += 60
+    pace.count(50)
+    assert pace.wait_s() == 0
+    pace.count(150)
+    assert pace.wait_s() == pytest.approx(0.5)
+    assert pace.spent == 600
 
 
 AT = Position("poll.7", 0)
