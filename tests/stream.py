@@ -8,7 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from openmrs import connection as source
+from openmrs.read import Source
 from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
 from tests.servers import Address
@@ -105,7 +105,7 @@ def _within(key: int, event: Event) -> bool:
 
 def obs(database: Address) -> dict[int, Row]:
     """The table itself, by key."""
-    reader = source.Source("kigali", database.settings())
+    reader = Source("kigali", database.settings())
     with reader.read_at() as reading:
         rows = {row["obs_id"]: row for row in reading.obs("1 = 1")}
     reader.close()
