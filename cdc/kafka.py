@@ -1,23 +1,26 @@
-"""Kafka, as this stage meets it: connections, topics, and errors by their remedy."""
+"""What only the readers need of Kafka: a producer, values of the positions' topic, topic settings.
 
+Everything that both stages need is in `passport/kafka.py`.
+"""
+
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
 
-from passport.kafka import MAX_BYTES, Spans, admin, client_options, offsets, read, remedied
+from passport.kafka import MAX_BYTES, client_options, read_topic, translate_errors
 from passport.settings import Kafka
-
-__all__ = ["admin", "offsets", "remedied"]
 
 KafkaError = kafka_errors.KafkaError
 TOPIC_EXISTS = kafka_errors.TopicAlreadyExistsError.errno
 
 
-def producer(kafka: Kafka, **options: Any) -> Any:
-    """An idempotent producer that waits for all replicas. NotReady or Fatal."""
-    with remedied(kafka):
+def open_producer(kafka: Kafka, **options: Any) -> Any:
+    """Return an idempotent producer that waits for all replicas. Raises NotReady and Fatal."""
+    with translate_errors(kafka):
         return KafkaProducer(
             **client_options(kafka),
             acks="all",
@@ -31,24 +34,43 @@ def producer(kafka: Kafka, **options: Any) -> Any:
         )
 
 
-def close(client: Any, timeout_s: float = 0) -> None:
-    """Close a producer; what isn't acknowledged by then is dropped."""
+def close_producer(producer: Any, timeout_s: float = 0) -> None:
+    """Close a producer. Records that aren't acknowledged by then are dropped."""
     with suppress(KafkaError):
-        client.close(timeout=timeout_s)
+        producer.close(timeout=timeout_s)
 
 
-def read_all(kafka: Kafka, topic: str, key: bytes | None = None) -> list[bytes]:
-    """The values in a topic of one partition, oldest first; only those of `key` if given."""
-    found = (one for some in read(kafka, topic, [0]) for one in some)
-    return [one.value for one in found if one.value is not None and key in (None, one.key)]
+def read_values(kafka: Kafka, topic: str, key: bytes | None = None) -> list[bytes]:
+    """Return the values in a topic of one partition, oldest first; with `key` only those of it.
 
-
-def last_values(kafka: Kafka, topic: str, partition: int, most: int) -> list[bytes]:
-    """The newest records' values, oldest first; none when the partition is empty."""
-
-    def last(spans: Spans) -> Spans:
-        return {number: (max(first, end - most), end) for number, (first, end) in spans.items()}
-
+    Tombstones are left out. Raises NotReady and Fatal.
+    """
     return [
-        one.value for some in read(kafka, topic, [partition], last) for one in some if one.value
+        record.value
+        for records in read_topic(kafka, topic, partition=0)
+        for record in records
+        if record.value is not None and key in (None, record.key)
     ]
+
+
+def newest_values(kafka: Kafka, topic: str, partition: int, count: int) -> list[bytes]:
+    """Return the values of the last `count` records of a partition, oldest first.
+
+    The result is empty when the partition is. Raises NotReady and Fatal.
+    """
+    return [
+        record.value
+        for records in read_topic(kafka, topic, partition=partition, newest=count)
+        for record in records
+        if record.value
+    ]
+
+
+def topic_configs(admin: Any, topics: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the settings in force of each topic, by name."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    answer = admin.describe_configs(resources, config_filter="all").get("topic", {})
+    return {
+        topic: {name: config["value"] for name, config in configs.items()}
+        for topic, configs in answer.items()
+    }

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from cdc import kafka as broker
 from cdc import topics
+from cdc.kafka import close_producer, newest_values, open_producer, read_values
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal, Reject
 from passport.event import parse_event
+from passport.kafka import translate_errors
 from passport.settings import Kafka, Settings
 from passport.version import Position, parse
 
@@ -157,7 +158,7 @@ class Positions:
         For a hospital of which no position is left: its next epoch must be higher, whatever this
         machine's clock says.
         """
-        return highest_epoch(broker.last_values(self._kafka, self._kafka.topic, partition, LAST))
+        return highest_epoch(newest_values(self._kafka, self._kafka.topic, partition, LAST))
 
     def check_partition(self, hospital: str, partition: int) -> None:
         """Fatal if the partition is another hospital's, or the hospital was in another one."""
@@ -175,9 +176,9 @@ class Positions:
 
     def save(self, saved: Saved) -> None:
         """Returns when Kafka has it. NotReady, Fatal."""
-        with broker.remedied(self._kafka):
+        with translate_errors(self._kafka):
             if self._producer is None:
-                self._producer = broker.producer(self._kafka)
+                self._producer = open_producer(self._kafka)
             self._producer.send(
                 self._kafka.positions_topic,
                 value=saved.encode(),
@@ -187,14 +188,14 @@ class Positions:
 
     def close(self) -> None:
         if self._producer is not None:
-            broker.close(self._producer)
+            close_producer(self._producer)
             self._producer = None
 
     def _all(self, key: bytes | None = None) -> list[Saved]:
         try:
             return [
                 Saved.parse(value)
-                for value in broker.read_all(self._kafka, self._kafka.positions_topic, key)
+                for value in read_values(self._kafka, self._kafka.positions_topic, key)
             ]
         except ValueError as error:
             raise Fatal(

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cdc import kafka as broker
+from cdc.kafka import KafkaError, close_producer, open_producer
 from passport.errors import Gap, NotReady
 from passport.event import KINDS
-from passport.kafka import classified
+from passport.kafka import translate_error
 from passport.settings import Kafka
 
 PENDING = 20_000  # records, and
@@ -37,7 +37,7 @@ class Publisher:
         self._acked = 0
         self.sent = 0
         self.end = end
-        self._producer = broker.producer(
+        self._producer = open_producer(
             kafka,
             # a lone row waits it out; under load batches fill while others are in flight
             linger_ms=1,
@@ -60,8 +60,8 @@ class Publisher:
                 headers=self._headers[kind],
                 partition=self._partition,
             )
-        except (broker.KafkaError, ValueError) as error:
-            raise classified(error, self._kafka) from None
+        except (KafkaError, ValueError) as error:
+            raise translate_error(error, self._kafka) from None
         self.sent += 1
         self._waiting.append((future, len(value)))
         self._bytes += len(value)
@@ -91,7 +91,7 @@ class Publisher:
         while waiting and waiting[0][0].is_done:
             future, size = waiting.popleft()
             if future.failed():
-                raise classified(future.exception, self._kafka)
+                raise translate_error(future.exception, self._kafka)
             self._bytes -= size
             self._acked += 1
         if future is not None:
@@ -106,7 +106,7 @@ class Publisher:
 
     def close(self) -> None:
         """Drops what isn't acknowledged."""
-        broker.close(self._producer)
+        close_producer(self._producer)
 
     def _landed(self, offset: int) -> None:
         if 0 <= offset < self.end:  # -1: the broker has it from before, and doesn't say where

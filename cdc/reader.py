@@ -156,24 +156,23 @@ class Reader:
         """The gap that an event is which has come damaged twice, the same each time; "" for any
         other error.
         """
-        again = isinstance(error, DamagedEvent) and str(error) == self._damage
-        self._damage = str(error)
-        return f"twice {error}" if again else ""
+        again = isinstance(error, DamagedEvent) and error.reason == self._damage
+        self._damage = error.reason
+        return f"twice {error.reason}" if again else ""
 
     def _rest(self, error: Retry, failures: int) -> None:
         """Wait, longer each time, and not at the same moment as every other reader."""
         metrics.DISCONNECTS.labels(self._id).inc()
         longest = min(self._settings.cdc.reconnect_max_s, 0.25 * 2.0 ** min(failures, 10))
         after_s = max(error.after if failures > 1 else 0.0, longest) * random.uniform(0.5, 1)
-        reason, *hint = str(error).splitlines()
         log.warning(
             "reader interrupted",
             hospital=self._id,
-            reason=reason,
-            hint="".join(hint),
+            reason=error.reason,
+            hint=error.hint,
             after_s=round(after_s, 2),
         )
-        health.failing(f"hospital {self._id}: reader", reason)
+        health.failing(f"hospital {self._id}: reader", error.reason)
         self._close_connections()
         self._stop.wait(after_s)
 

@@ -314,7 +314,7 @@ class Session:
             self._publisher.flush(DRAIN_S)
         except Retry as error:
             log.warning(
-                "stopped before everything was acknowledged", hospital=self._id, reason=str(error)
+                "stopped before everything was acknowledged", hospital=self._id, reason=error.reason
             )
         self._snapshot.settle()
         self._cursor = self._snapshot.cursor

@@ -1,20 +1,18 @@
 """The three topics: made when they are missing, grown when a hospital needs a partition."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from kafka.admin import ConfigResource, ConfigResourceType
-
-from cdc import kafka as broker
+from cdc.kafka import TOPIC_EXISTS
 from passport.errors import Fatal
-from passport.kafka import MAX_BYTES
+from passport.kafka import MAX_BYTES, admin_client
 from passport.settings import Hospital, Kafka
 
 
 def ensure(kafka: Kafka, hospitals: Iterable[Hospital]) -> None:
     """Make what is missing. NotReady, Fatal. Never takes anything away."""
     partitions = max((hospital.partition for hospital in hospitals), default=0) + 1
-    with broker.admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         there = counts(admin)
         wanted = {
             name: topic for name, topic in _wanted(kafka, partitions).items() if name not in there
@@ -42,16 +40,6 @@ def copies(admin: Any) -> dict[str, int]:
     return {
         name: min((len(one["replica_nodes"]) for one in some), default=0)
         for name, some in found.items()
-    }
-
-
-def configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Settings in force of the topics, by name."""
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    found = admin.describe_configs(resources, config_filter="all").get("topic", {})
-    return {
-        name: {key: config["value"] for key, config in settings.items()}
-        for name, settings in found.items()
     }
 
 
@@ -92,7 +80,7 @@ def _create(admin: Any, topics: dict[str, dict[str, Any]]) -> None:
     for name, topic in topics.items():
         result = admin.create_topics({name: topic}, raise_errors=False)
         for created in result["topics"]:
-            if created["error_code"] not in (0, broker.TOPIC_EXISTS):
+            if created["error_code"] not in (0, TOPIC_EXISTS):
                 raise Fatal(
                     f"Kafka does not make topic {name} (error {created['error_code']})",
                     hint="check kafka.replication_factor against the number of brokers, or make the topic by hand",

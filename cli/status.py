@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from openmrs.connection import end_of_binlog
 from openmrs.read import Source
 from passport.errors import PassportError
+from passport.kafka import OffsetRange, topic_offsets
 from passport.settings import Settings
 
 Row = dict[str, Any]
@@ -19,10 +20,9 @@ Row = dict[str, Any]
 
 def collect(settings: Settings, sink: Any) -> list[Row]:
     """One dict a hospital: what ``status --json`` prints. NotReady when Kafka or `sink` is away."""
-    from cdc import kafka as broker
     from cdc.positions import Positions
 
-    ends = broker.offsets(settings.kafka, settings.kafka.topic)
+    ends = topic_offsets(settings.kafka, settings.kafka.topic)
     positions = Positions(settings.kafka).all()
     rows = [
         _hospital(settings, name, positions.get(name), ends, sink) for name in settings.hospitals
@@ -87,10 +87,10 @@ class Reading:
 
 
 def _hospital(
-    settings: Settings, name: str, saved: Any, ends: dict[int, tuple[int, int]], sink: Any
+    settings: Settings, name: str, saved: Any, ends: dict[int, OffsetRange], sink: Any
 ) -> Row:
     hospital = settings.hospitals[name]
-    first, end = ends.get(hospital.partition, (0, 0))
+    first, end = ends.get(hospital.partition, OffsetRange(0, 0))
     progress = sink.progress(name)
     counts = sink.counts(name)
     behind, left = _at_the_server(settings, name, saved)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from consumers.enrich.obs import check
 from consumers.lookups import Asked, Lookups
 from consumers.reenrich import ReenrichmentQueue
-from consumers.subscription import Writer, cut, read_all
+from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
 from openmrs.read import Source
 from passport import metrics, tracing
 from passport.errors import Fatal, Reject
@@ -88,7 +88,7 @@ class Letters:
 
     def __init__(self, kafka: Kafka, destination: str) -> None:
         self._kafka, self._destination = kafka, destination
-        self._writer = Writer(kafka)
+        self._writer = DeadLetterWriter(kafka)
 
     def park(self, record: Record, reason: str, hospital: str) -> None:
         """Returns when it is stored. NotReady, Fatal."""
@@ -117,7 +117,7 @@ class Letters:
         )
 
     def settle(self, letter: Letter) -> None:
-        self._writer.write(self._kafka.dead_letters_topic, letter.id.encode(), None, ())
+        self._writer.write(letter.id.encode(), None, ())
 
     def close(self) -> None:
         self._writer.close()
@@ -147,9 +147,7 @@ class Letters:
         ]
         all_headers = kept + [(name, str(content).encode()) for name, content in own.items()]
         kept_value = value if len(value) <= LARGEST else b""
-        self._writer.write(
-            self._kafka.dead_letters_topic, identity.encode(), kept_value, all_headers
-        )
+        self._writer.write(identity.encode(), kept_value, all_headers)
         metrics.DEAD_LETTERS.labels(self._destination, reason).inc()
 
 
@@ -158,7 +156,7 @@ def listed(
 ) -> list[Letter]:
     """The letters that are not settled, oldest first. NotReady, Fatal."""
     letters: dict[str, Letter] = {}
-    for record in read_all(settings.kafka, settings.kafka.dead_letters_topic):
+    for record in read_dead_letters(settings.kafka):
         identity = (record.key or b"").decode(errors="replace")
         letters.pop(identity, None)
         if record.value is not None:
@@ -189,7 +187,7 @@ def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: boo
     then all that was there is cut off. How many there are. NotReady, Fatal.
     """
     kafka, found, others, ends = settings.kafka, 0, dict[bytes, Record](), dict[int, int]()
-    for record in read_all(kafka, kafka.dead_letters_topic):
+    for record in read_dead_letters(kafka):
         ends[record.partition] = record.offset + 1
         others.pop(record.key or b"", None)
         if concern(record):
@@ -197,10 +195,10 @@ def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: boo
         elif record.value is not None:
             others[record.key or b""] = record
     if found and not dry_run:
-        with closing(Writer(kafka)) as writer:
+        with closing(DeadLetterWriter(kafka)) as writer:
             for key, record in others.items():
-                writer.write(kafka.dead_letters_topic, key, record.value, record.headers)
-        cut(kafka, kafka.dead_letters_topic, ends)
+                writer.write(key, record.value, record.headers)
+        delete_dead_letters(kafka, ends)
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from consumers import subscription as broker
+from consumers import subscription
 from consumers.apply import Applier
 from consumers.dead_letters import Letters
 from consumers.partition import Partition, parsed
@@ -19,7 +19,7 @@ from passport import sink as sinks
 from passport.errors import Retry
 from passport.event import ChunkEvent, RowEvent
 from passport.facts import Observation
-from passport.kafka import Record
+from passport.kafka import OffsetRange, Record, read_range
 from passport.settings import Settings
 from passport.sink import KeyRange, Outcome, Scope, Sink
 
@@ -122,7 +122,7 @@ def run(
     Retry, Fatal.
     """
     number = settings.hospitals[hospital_id].partition
-    first, last = broker.bounds(settings.kafka, number)
+    first, last = subscription.partition_offsets(settings.kafka, number)
     done = Replayed(
         first if start is None else max(first, start), last if end is None else min(last, end)
     )
@@ -130,7 +130,8 @@ def run(
         destination, settings, sink, hospital_id, done, stop, complete=done.first == first == 0
     )
     try:
-        for records in broker.stretch(settings.kafka, number, done.first, done.end):
+        wanted = OffsetRange(done.first, done.end)
+        for records in read_range(settings.kafka, settings.kafka.topic, number, wanted):
             if stop.is_set():
                 raise Retry(f"hospital {hospital_id}: stopped before offset {done.end}")
             replay.take(records, dry_run=dry_run)
@@ -146,7 +147,7 @@ def offset(settings: Settings, hospital_id: str, at_ms: int) -> int:
     """Of the first record that was published at or after this Unix time in ms; the end if there is
     none.
     """
-    return broker.offset_at(settings.kafka, settings.hospitals[hospital_id].partition, at_ms)
+    return subscription.offset_at(settings.kafka, settings.hospitals[hospital_id].partition, at_ms)
 
 
 class _Replay:

@@ -26,7 +26,7 @@ from consumers.partition import Item, Partition
 from consumers.subscription import OutOfRange, Subscription
 from passport import health, metrics, tracing
 from passport import sink as sinks
-from passport.errors import Fatal, PassportError, Retry
+from passport.errors import Fatal, Retry
 from passport.kafka import Record
 from passport.settings import Settings
 from passport.sink import Progress, Sink
@@ -62,7 +62,7 @@ def run(
             log.warning(
                 "consumer waits",
                 destination=destination_name,
-                cause=_cause(error),
+                reason=error.reason,
                 after_s=error.after,
             )
             stop.wait(error.after)
@@ -123,9 +123,9 @@ class Worker:
                 except Retry as error:
                     done = stop.is_set()
                     log.warning(
-                        "consumer waits", destination=self._destination, cause=_cause(error)
+                        "consumer waits", destination=self._destination, reason=error.reason
                     )
-                    health.failing(f"consumer {self._destination}", _cause(error))
+                    health.failing(f"consumer {self._destination}", error.reason)
                     stop.wait(error.after)
         finally:
             self._close()
@@ -239,13 +239,13 @@ class Worker:
         self._subscription.pause(partition.number)
         self._subscription.seek(partition.number, partition.next)
         metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
-        health.failing(f"hospital {partition.hospital_id}", _cause(error))
+        health.failing(f"hospital {partition.hospital_id}", error.reason)
         told = log.error if isinstance(error, Fatal) else log.warning
         hint = error.hint if isinstance(error, Fatal) else ""
         told(
             "partition paused",
             hospital=partition.hospital_id,
-            cause=_cause(error),
+            reason=error.reason,
             hint=hint,
             after_s=round(seconds, 1),
         )
@@ -334,7 +334,7 @@ class Worker:
         log.error(
             "gap in the topic",
             hospital=hospital,
-            cause=cause,
+            reason=cause,
             hint=f"passport backfill --hospital {hospital}",
         )
 
@@ -358,8 +358,3 @@ class Worker:
             partition.close()
         self._letters.close()
         self._subscription.close()
-
-
-def _cause(error: PassportError) -> str:
-    """Ours, without values: the first line."""
-    return str(error).partition("\n")[0]

@@ -54,7 +54,7 @@ IMPURE = {
 
 # In how many files of a package a client library may be met.
 CLIENTS = {
-    "kafka": {"cdc": 2, "consumers": 2, "passport": 1},
+    "kafka": {"cdc": 1, "consumers": 1, "passport": 1},
     "pymongo": {"portal": 4, "reconcile": 0, "cdc": 0, "consumers": 0, "openmrs": 0},
     "pymysql": {"passport": 0, "openmrs": 2, "consumers": 0, "destinations": 0},
     "pymysqlreplication": {"cdc": 1},

@@ -1,22 +1,25 @@
-"""What both stages know of Kafka: how a client is opened, what a topic holds, and a client's errors
-by their remedy.
+"""The one place that knows Kafka's client: its options, reading a topic, and its errors.
+
+`cdc/kafka.py` adds what only the readers need (a producer), and `consumers/subscription.py` what
+only the consumers need (a consumer group). Both stand on this module, so that a setting, a time-out
+or an error means the same in every stage.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.errors import Fatal, NotReady, PassportError, Retry, without_text
+from passport.errors import KAFKA, Fatal, NotReady, PassportError, Retry, without_text
 from passport.settings import Kafka
 
-Spans = dict[int, tuple[int, int]]  # by partition: first offset, and the one behind the last
 Headers = Sequence[tuple[str, bytes]]
-MAX_BYTES = (
-    16 * 1024 * 1024
-)  # of one record: a row with a long text, before and after; a chunk of many keys
+
+# The largest record, in bytes. A row with a long text is in it twice (before and after), and a
+# chunk of a snapshot lists many keys.
+MAX_BYTES = 16 * 1024 * 1024
 
 _REFUSED = (
     kafka_errors.SaslAuthenticationFailedError,
@@ -26,8 +29,15 @@ _REFUSED = (
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
+class OffsetRange(NamedTuple):
+    """The offsets of one partition: the first that is there, and the one after the last."""
+
+    first: int
+    end: int
+
+
 class Record(NamedTuple):
-    """`partition` and `offset` of where it was read."""
+    """A record as Kafka has it, with the partition and offset that it was read from."""
 
     partition: int
     offset: int
@@ -37,7 +47,7 @@ class Record(NamedTuple):
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:
-    """What every Kafka client of this project is opened with."""
+    """Return the options that every Kafka client of this project is opened with."""
     options: dict[str, Any] = {
         "bootstrap_servers": kafka.bootstrap.split(","),
         "security_protocol": kafka.security_protocol,
@@ -50,17 +60,20 @@ def client_options(kafka: Kafka) -> dict[str, Any]:
     if kafka.sasl_mechanism:
         options["sasl_mechanism"] = kafka.sasl_mechanism
         options["sasl_plain_username"] = kafka.sasl_username
-        options["sasl_plain_password"] = (
-            kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
-        )
+        password = kafka.sasl_password
+        options["sasl_plain_password"] = password.get_secret_value() if password else None
     return options
 
 
 @contextmanager
-def groupless(kafka: Kafka) -> Iterator[Any]:
-    """A consumer that is assigned its partitions and commits nothing."""
-    options = {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
-    consumer = KafkaConsumer(**client_options(kafka), group_id=None, **options)
+def consumer_without_group(kafka: Kafka) -> Iterator[Any]:
+    """Open a consumer that is assigned its partitions by hand and commits nothing."""
+    consumer = KafkaConsumer(
+        **client_options(kafka),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
     try:
         yield consumer
     finally:
@@ -68,9 +81,9 @@ def groupless(kafka: Kafka) -> Iterator[Any]:
 
 
 @contextmanager
-def admin(kafka: Kafka) -> Iterator[Any]:
-    """NotReady, Fatal."""
-    with remedied(kafka):
+def admin_client(kafka: Kafka) -> Iterator[Any]:
+    """Open an admin client. Errors of what is done with it are translated too: NotReady, Fatal."""
+    with translate_errors(kafka):
         client = KafkaAdminClient(**client_options(kafka))
         try:
             yield client
@@ -78,79 +91,121 @@ def admin(kafka: Kafka) -> Iterator[Any]:
             client.close()
 
 
-def offsets(kafka: Kafka, topic: str) -> Spans:
-    """First and next offset of each partition; empty when the topic isn't there yet. NotReady,
-    Fatal.
+def topic_offsets(kafka: Kafka, topic: str) -> dict[int, OffsetRange]:
+    """Return the offsets of each partition of a topic, as they are now.
+
+    The result is empty when the topic isn't there yet. Raises NotReady and Fatal.
     """
-    with remedied(kafka), groupless(kafka) as consumer:
-        return _spans(consumer, topic, consumer.partitions_for_topic(topic) or ())
+    with translate_errors(kafka), consumer_without_group(kafka) as consumer:
+        return _offsets(consumer, topic, consumer.partitions_for_topic(topic) or ())
 
 
-def read(
+def read_topic(
     kafka: Kafka,
     topic: str,
-    partitions: Iterable[int] | None = None,
-    chosen: Callable[[Spans], Spans] = dict,
-) -> Iterator[Sequence[Any]]:
-    """The client's records of a topic, or of these partitions of it, up to its end as it is now,
-    some at a time.
+    *,
+    partition: int | None = None,
+    newest: int | None = None,
+) -> Iterator[list[Record]]:
+    """Yield the records of a topic, a batch at a time, up to its end as it is at the start.
 
-    `chosen`: what of the offsets that are there is wanted. NotReady, Fatal.
+    With `partition` only that one is read. With `newest` only the last so many offsets of each
+    partition are read. Raises NotReady and Fatal.
     """
-    with remedied(kafka), groupless(kafka) as consumer:
-        numbers = (
-            sorted(consumer.partitions_for_topic(topic) or ()) if partitions is None else partitions
-        )
-        spans = chosen(_spans(consumer, topic, numbers))
-        ends = {TopicPartition(topic, number): end for number, (_, end) in spans.items()}
-        consumer.assign([*ends])
-        for place in ends:
-            consumer.seek(place, spans[place.partition][0])
-        while any(consumer.position(place) < end for place, end in ends.items()):
-            for place, records in consumer.poll(1_000).items():
-                yield [record for record in records if record.offset < ends[place]]
+    with translate_errors(kafka), consumer_without_group(kafka) as consumer:
+        partitions = [partition]
+        if partition is None:
+            partitions = sorted(consumer.partitions_for_topic(topic) or ())
+        ranges = _offsets(consumer, topic, partitions)
+        if newest is not None:
+            ranges = {
+                number: OffsetRange(max(first, end - newest), end)
+                for number, (first, end) in ranges.items()
+            }
+        yield from _read(consumer, topic, ranges)
 
 
-def _spans(consumer: Any, topic: str, partitions: Iterable[int]) -> Spans:
+def read_range(
+    kafka: Kafka, topic: str, partition: int, wanted: OffsetRange
+) -> Iterator[list[Record]]:
+    """Yield the records of a partition with ``first <= offset < end``, a batch at a time.
+
+    Raises NotReady and Fatal.
+    """
+    with translate_errors(kafka), consumer_without_group(kafka) as consumer:
+        yield from _read(consumer, topic, {partition: wanted})
+
+
+def _read(consumer: Any, topic: str, ranges: dict[int, OffsetRange]) -> Iterator[list[Record]]:
+    ends = {TopicPartition(topic, number): end for number, (_, end) in ranges.items()}
+    consumer.assign(list(ends))
+    for place in ends:
+        consumer.seek(place, ranges[place.partition].first)
+    # The position is asked for, not the last record: a compacted topic has no record at some
+    # offsets, and the last one may be among them.
+    while any(consumer.position(place) < end for place, end in ends.items()):
+        for place, records in consumer.poll(1_000).items():
+            yield [own_record(record) for record in records if record.offset < ends[place]]
+
+
+def own_record(record: Any) -> Record:
+    """Return a record of the client as one of ours."""
+    return Record(
+        record.partition, record.offset, record.key, record.value, tuple(record.headers or ())
+    )
+
+
+def _offsets(consumer: Any, topic: str, partitions: Iterable[int]) -> dict[int, OffsetRange]:
     places = [TopicPartition(topic, number) for number in partitions]
     if not places:
         return {}
-    first, end = consumer.beginning_offsets(places), consumer.end_offsets(places)
-    return {place.partition: (int(first[place]), int(end[place])) for place in places}
+    first = consumer.beginning_offsets(places)
+    end = consumer.end_offsets(places)
+    return {place.partition: OffsetRange(int(first[place]), int(end[place])) for place in places}
 
 
 @contextmanager
-def remedied(kafka: Kafka, states: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Raises a client's error as NotReady, Retry or Fatal, without its text; `states` as they are."""
+def translate_errors(kafka: Kafka, *, leave: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Raise an error of the client as NotReady, Retry or Fatal, without its text.
+
+    Errors of the types in `leave` pass as they are: a consumer group reports some of its states as
+    errors, and its caller handles them.
+    """
     try:
         yield
-    except states:
+    except leave:
         raise
     except kafka_errors.KafkaError as error:
-        raise classified(error, kafka) from None
+        raise translate_error(error, kafka) from None
     except (OSError, ValueError) as error:
-        hint = "check kafka.bootstrap and the TLS files, then: passport check"
+        # The client raises these for an address or a TLS file that it can't use.
         raise NotReady(
-            f"Kafka at {kafka.bootstrap} can't be used ({without_text(error)})", hint=hint
+            f"Kafka at {kafka.bootstrap} can't be used ({without_text(error)})",
+            hint="check kafka.bootstrap and the TLS files, then: passport check",
+            origin=KAFKA,
         ) from None
 
 
-def classified(error: BaseException, kafka: Kafka) -> PassportError:
-    """A client's error by its remedy, without its text."""
+def translate_error(error: BaseException, kafka: Kafka) -> PassportError:
+    """Return an error of the client as NotReady, Retry or Fatal, without its text."""
     if isinstance(error, _REFUSED):
         return Fatal(
             f"Kafka at {kafka.bootstrap} refuses this client ({without_text(error)})",
             hint="check kafka.security_protocol, .sasl_* and the topic's ACLs, then: passport check",
+            origin=KAFKA,
         )
     if isinstance(error, _TOO_LARGE):
         return Fatal(
             f"one record is larger than topic {kafka.topic} takes ({without_text(error)})",
-            hint=f"raise max.message.bytes of {kafka.topic} (up to {MAX_BYTES}); if the text is longer still, shorten"
-            " it at the hospital, then: passport cdc run --hospital HOSPITAL --new-epoch",
+            hint=f"raise max.message.bytes of {kafka.topic} (up to {MAX_BYTES}); if the text is"
+            " longer still, shorten it at the hospital, then: passport cdc run --hospital HOSPITAL"
+            " --new-epoch",
+            origin=KAFKA,
         )
     if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
-        return Retry("a topic or partition is missing in Kafka", after=1)
+        return Retry("a topic or partition is missing in Kafka", after=1, origin=KAFKA)
     return NotReady(
         f"Kafka at {kafka.bootstrap} doesn't answer ({without_text(error)})",
         hint=kafka.silent_hint,
+        origin=KAFKA,
     )

@@ -177,11 +177,10 @@ class _Verifier:
 
     def _interrupted(self, error: Retry, differ: int) -> NotReady:
         """What is known so far, and how to go on."""
-        why = str(error).partition("\n")[0]
         so_far = f"{self._compared.persons} people up to {self._done_to} were compared, {differ} of them differ"
         level = " --level mirror" if self._by_hash else ""
         again = f"passport verify{level} --hospital {self._id} --from-person {self._done_to + 1}"
-        return NotReady(f"{why}; {so_far}", hint=f"{again}   # goes on there")
+        return NotReady(f"{error.reason}; {so_far}", hint=f"{again}   # goes on there")
 
     def _again(self, found: ByPerson, strays: set[str]) -> tuple[ByPerson, set[str]]:
         self._forget()

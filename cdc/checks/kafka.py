@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cdc import kafka as broker
 from cdc import topics
+from cdc.kafka import topic_configs
 from cdc.positions import Positions
 from passport.check import Check
 from passport.errors import Fatal
-from passport.kafka import MAX_BYTES
+from passport.kafka import MAX_BYTES, admin_client
 from passport.settings import Hospital, Kafka
 
 RETENTION_MS = 7 * 24 * 3600 * 1000
@@ -16,11 +16,11 @@ RETENTION_MS = 7 * 24 * 3600 * 1000
 
 def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> Iterator[Check]:
     """NotReady or Fatal when Kafka can't be used at all."""
-    with broker.admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         there = topics.counts(admin)
         nodes = len(admin.describe_cluster()["brokers"])
         copies = topics.copies(admin)
-        configs = topics.configs(
+        configs = topic_configs(
             admin, [name for name in (kafka.topic, kafka.positions_topic) if name in there]
         )
     yield Check("kafka", True, f"{kafka.bootstrap}: {nodes} brokers")

@@ -23,7 +23,7 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> list[Check]:
     except (Fatal, NotReady) as error:
         found.append(Check("kafka", False, error.reason, error.hint))
     except Retry as error:
-        found.append(Check("kafka", False, str(error), "try again"))
+        found.append(Check("kafka", False, error.reason, "try again"))
     return [*source_checks.connected(hospital_id, hospital, saved), *found]
 
 

@@ -301,7 +301,7 @@ def connected(hospital_id: str, hospital: Hospital, saved: Saved | None) -> Iter
     try:
         connection = source.connect(hospital_id, hospital.mysql)
     except PassportError as error:
-        yield Check("connection", False, str(error).splitlines()[0], getattr(error, "hint", ""))
+        yield Check("connection", False, error.reason, error.hint)
         return
     version = connection.get_server_info()  # type: ignore[no-untyped-call]
     yield Check("connection", True, f"{version} at {hospital.mysql.host}:{hospital.mysql.port}")

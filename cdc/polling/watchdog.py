@@ -16,13 +16,13 @@ from contextlib import closing, contextmanager
 
 import structlog
 
-from cdc import kafka as broker
 from cdc.lease import Lease
 from cdc.polling import polling
 from cdc.positions import Positions, Saved
 from openmrs.read import Source
 from passport import health, metrics
 from passport.errors import PassportError
+from passport.kafka import topic_offsets
 from passport.settings import Settings
 
 LOOK_S = 5.0
@@ -64,15 +64,17 @@ class Watchdog:
                     self._poll()
                     self._end, self._moved = None, time.monotonic()
             except PassportError as error:
-                reason, _, hint = str(error).partition("\n")
                 log.warning(
-                    "watchdog interrupted", hospital=self._id, reason=reason, hint=hint.strip(" ->")
+                    "watchdog interrupted",
+                    hospital=self._id,
+                    reason=error.reason,
+                    hint=error.hint,
                 )
-                health.failing(f"watchdog {self._id}", reason)
+                health.failing(f"watchdog {self._id}", error.reason)
 
     def _silent(self) -> bool:
         now = time.monotonic()
-        _, end = broker.offsets(self._settings.kafka, self._settings.kafka.topic).get(
+        _, end = topic_offsets(self._settings.kafka, self._settings.kafka.topic).get(
             self._hospital.partition, (0, 0)
         )
         if end != self._end:
@@ -133,7 +135,7 @@ class Watchdog:
             ):
                 seen = reading.position is not None
         except PassportError as error:
-            return str(error).partition("\n")[0]
+            return error.reason
         return (
             "no reader publishes"
             if seen

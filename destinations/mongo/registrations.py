@@ -80,11 +80,11 @@ class Registrations:
                 with translate_errors():
                     asked = asked or self._ask_for_ambiguous()
                     self._follow()
-            except PassportError as reason:
-                if isinstance(reason, Fatal):
-                    self._fatal = reason
+            except PassportError as error:
+                if isinstance(error, Fatal):
+                    self._fatal = error
                     return
-                log.warning("registrations interrupted", reason=str(reason).splitlines()[0])
+                log.warning("registrations interrupted", reason=error.reason)
                 self._stop.wait(AGAIN_S)
             except Exception as error:  # noqa: BLE001  # a thread's end is seen by nobody: `check` tells it
                 hint = "start again; if it ends so again, this is a mistake of ours"

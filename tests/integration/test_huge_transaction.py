@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from cdc import kafka as broker
+from passport.kafka import topic_offsets
 from passport.settings import Settings
 from tests.hospitals import Server, eventually, hospital, log, reading
 from tests.reader_process import catch_up, spawn
@@ -57,7 +57,7 @@ def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
 
 def _end(settings: Settings) -> int:
     """How many records the topic has."""
-    return broker.offsets(settings.kafka, settings.kafka.topic)[0][1]
+    return topic_offsets(settings.kafka, settings.kafka.topic)[0][1]
 
 
 def _dump(server: Server) -> str:

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import REGISTRY
 
-from cdc import kafka as broker
 from cdc import reader, retention
 from cdc.binlog.stream import BinlogStream
 from cdc.lease import server_id
@@ -32,6 +31,7 @@ from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
 from passport import health
 from passport.errors import Fatal, Retry
 from passport.event import Event
+from passport.kafka import topic_offsets
 from passport.settings import Settings, Tls
 from tests import stream
 from tests.hospitals import (
@@ -728,7 +728,7 @@ def test_a_frozen_broker_holds_the_reader_back(
 
 
 def sent(settings: Settings) -> int:
-    return broker.offsets(settings.kafka, settings.kafka.topic)[0][1]
+    return topic_offsets(settings.kafka, settings.kafka.topic)[0][1]
 
 
 def rss_mb(pid: int) -> float:

@@ -11,6 +11,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 
 from cdc import positions_file as backup
 from cdc import topics
+from cdc.kafka import topic_configs
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.resume import unusable
@@ -70,7 +71,7 @@ def test_topics_are_made_and_grow(kafka_bootstrap: str) -> None:
     Positions.ensure(settings)
     assert partitions(settings)[kafka.topic] == 5, "it never shrinks"
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    configs = topics.configs(admin, [kafka.topic, kafka.positions_topic])
+    configs = topic_configs(admin, [kafka.topic, kafka.positions_topic])
     admin.close()
     assert configs[kafka.positions_topic]["cleanup.policy"] == "compact"
     assert configs[kafka.topic]["cleanup.policy"] == "delete"

@@ -14,8 +14,8 @@ import pytest
 from pymysql.constants import ER
 from structlog.testing import capture_logs
 
-from cdc import kafka as broker
 from cdc import reader
+from cdc.kafka import read_values
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.settings import Settings
@@ -163,7 +163,7 @@ def test_statements_texts_go_nowhere(address: Address, kafka_bootstrap: str) -> 
     ]
     assert len(of_rows) >= 3, "it was in the binlog"
     values = [record.value for record in stream.raw(settings)]
-    values += broker.read_all(settings.kafka, settings.kafka.positions_topic)
+    values += read_values(settings.kafka, settings.kafka.positions_topic)
     assert len(values) > 10
     assert not [value for value in values if canary.encode() in value]
     assert canary not in str(logs)

@@ -20,10 +20,10 @@ import pymysql
 import pytest
 import yaml
 
-from cdc import kafka as broker
 from dev.hospital.clinic import BUSY
 from dev.stack import MariaDB, MySQL
 from passport.event import Event
+from passport.kafka import topic_offsets
 from passport.settings import Settings
 from tests import stream
 from tests.hospitals import (
@@ -208,7 +208,7 @@ def test_killed_between_and_within_chunks_it_goes_on(
 
 
 def sent(settings: Settings) -> int:
-    ends = broker.offsets(settings.kafka, settings.kafka.topic)
+    ends = topic_offsets(settings.kafka, settings.kafka.topic)
     return ends.get(0, (0, 0))[1]
 
 

@@ -11,13 +11,14 @@ from kafka import KafkaAdminClient
 from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 from pymongo import MongoClient
 
-from cdc import kafka as broker
 from cdc import topics
+from cdc.kafka import close_producer, open_producer, read_values
 from destinations.mongo.client import connected
 from dev.stack import Kafka, MariaDB, Mongo, MySQL, ports
 from openmrs import connection as source
 from passport import settings
 from passport.errors import Fatal, NotReady, PassportError
+from passport.kafka import topic_offsets
 from tests import stream
 from tests.certificates import Authority
 from tests.hospitals import PASSWORD, assert_equal, hospital
@@ -154,10 +155,10 @@ def test_kafka_is_written_and_read_over_verified_tls_with_scram(
 ) -> None:
     kafka = scram(secured[1], authority.file)
     topics.ensure(kafka, [])
-    producer = broker.producer(kafka)
+    producer = open_producer(kafka)
     producer.send(kafka.positions_topic, b"there", key=b"kigali", partition=0).get(10)
-    broker.close(producer)
-    assert broker.read_all(kafka, kafka.positions_topic) == [b"there"]
+    close_producer(producer)
+    assert read_values(kafka, kafka.positions_topic) == [b"there"]
 
 
 def test_kafka_with_an_unknown_authority_or_a_wrong_password_is_not_used(
@@ -168,7 +169,7 @@ def test_kafka_with_an_unknown_authority_or_a_wrong_password_is_not_used(
         scram(secured[1], stranger.file),
     ):
         with pytest.raises((Fatal, NotReady)) as refused:
-            broker.offsets(wrong, "any")
+            topic_offsets(wrong, "any")
         assert "kafka.sasl_*" in refused.value.hint
         assert "kafka.ssl_cafile" in refused.value.hint or "refuses" in refused.value.reason
 
