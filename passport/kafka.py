@@ -113,10 +113,10 @@ def read_topic(
     partition are read. Raises NotReady and Fatal.
     """
     with translate_errors(kafka), consumer_without_group(kafka) as consumer:
-        partitions = [partition]
-        if partition is None:
-            partitions = sorted(consumer.partitions_for_topic(topic) or ())
-        ranges = _offsets(consumer, topic, partitions)
+        partitions = consumer.partitions_for_topic(topic) or ()
+        if partition is not None:
+            partitions = [partition]
+        ranges = _offsets(consumer, topic, sorted(partitions))
         if newest is not None:
             ranges = {
                 number: OffsetRange(max(first, end - newest), end)
