@@ -21,6 +21,7 @@ from passport.check import Check
 from passport.configuration import shown
 from passport.errors import Fatal, NotReady, PassportError
 from passport.settings import Settings
+from passport.sink import HasChecks, ListsUnmatched, connect
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON value on stdout.")]
 SomeHospital = Annotated[str | None, typer.Option("--hospital", "-H", help="Only this one.")]
@@ -72,13 +73,11 @@ def _hospital_checks(settings: Settings, name: str) -> list[Check]:
 
 
 def _destination_checks(settings: Settings, name: str) -> list[Check]:
-    from consumers.worker import connected
-
     what = f"destination {name}"
     try:
-        with closing(connected(name, settings)) as sink:
+        with closing(connect(name, settings)) as sink:
             sink.ready()
-            more = [*sink.checks()] if hasattr(sink, "checks") else []
+            more = list(sink.checks()) if isinstance(sink, HasChecks) else []
     except (Fatal, NotReady) as error:
         return [Check(what, False, error.reason, error.hint)]
     except PassportError as error:
@@ -142,11 +141,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
 ) -> None:
     """How far each hospital is: read, published, applied, matched."""
-    from consumers.worker import connected
-
     session: Session = context.obj
     name, found = session.destination(destination, "mongo")
-    reads = Reading if found.type == "mongo" else lambda settings, name: connected(name, settings)
+    reads = Reading if found.type == "mongo" else lambda settings, name: connect(name, settings)
     with closing(reads(session.settings, name)) as sink:
         while True:
             rows = collect(session.settings, sink)
@@ -305,12 +302,10 @@ def unmatched_list(
     context: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False
 ) -> None:
     """People who are not matched, by state: hospital and person_id, never an identifier."""
-    from consumers.worker import connected
-
     session: Session = context.obj
     name, found = session.destination(destination, "mongo")
-    with closing(connected(name, session.settings)) as sink:
-        if not hasattr(sink, "unmatched"):
+    with closing(connect(name, session.settings)) as sink:
+        if not isinstance(sink, ListsUnmatched):
             raise Fatal(
                 f"destination {name} of type {found.type} keeps everybody's observations",
                 hint="passport status",

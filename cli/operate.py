@@ -17,6 +17,7 @@ from cli.progress_bars import rows_bar
 from cli.roles import DestinationOption, HospitalOption
 from passport.errors import Fatal
 from passport.settings import Settings
+from passport.sink import connect
 
 COLUMNS = (
     SpinnerColumn(),
@@ -86,7 +87,6 @@ def replay(
 ) -> int:
     """Apply a stretch of the topic to a destination once more, beside its running consumers."""
     from consumers import replay as replaying
-    from consumers.worker import connected
 
     session: Session = context.obj
     name, _ = session.destination(destination)
@@ -94,7 +94,7 @@ def replay(
         session.hospital(hospital)
     stop, found = session.role(), {}
     with (
-        closing(connected(name, session.settings)) as sink,
+        closing(connect(name, session.settings)) as sink,
         RichProgress(*COLUMNS, console=Console(stderr=True), transient=True) as bar,
     ):
         for one in [hospital] if hospital else session.settings.hospitals:
@@ -210,7 +210,6 @@ def letters_retry(
 ) -> int:
     """Try again: the row is read anew at its hospital, so that an old letter can do no harm."""
     from consumers import dead_letters
-    from consumers.worker import connected
 
     session: Session = context.obj
     if not letters and not everything:
@@ -218,7 +217,7 @@ def letters_retry(
     done = dead_letters.retry(
         session.settings,
         None if everything else letters,
-        lambda name: connected(name, session.settings),
+        lambda name: connect(name, session.settings),
     )
     for one in done:
         session.console.print(

@@ -104,6 +104,7 @@ class Partition:
         self.next = start
         self.at_ms = 0
         self.latest: SourcePosition | None = None  # place of the newest event
+        self.ambiguous: list[int] = []  # person_ids that are still to be read whole, since a start
         self.recorded: tuple[int, str, list[dict[str, Any]]] = (-1, LOWEST, [])
         self.in_snapshot = False
         self.ask_at = self.store_at = 0.0

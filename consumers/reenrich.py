@@ -195,6 +195,10 @@ class ReenrichmentQueue:
         """How much waits: queries, persons and obs."""
         return self._asked.waiting + len(self._persons) + sum(job.waiting for job in self._jobs)
 
+    def pending_persons(self) -> int:
+        """How many persons wait to be read whole."""
+        return len(self._persons)
+
     def due(self) -> bool:
         """Whether `read` has something to do now."""
         return self.pending() > 0 and self._clock() >= self._not_before

@@ -29,7 +29,7 @@ from passport import sink as sinks
 from passport.errors import Fatal, Retry
 from passport.kafka import Record
 from passport.settings import Settings
-from passport.sink import Progress, Sink
+from passport.sink import KnowsAmbiguous, Progress, Sink, WantsPersons
 from passport.version import LOWEST
 
 IDLE_S = 0.1
@@ -51,7 +51,7 @@ def run(
     """
     while not stop.is_set():
         try:
-            with closing(connected(destination_name, settings)) as sink:
+            with closing(sinks.connect(destination_name, settings)) as sink:
                 Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(
                     stop
                 )
@@ -68,22 +68,6 @@ def run(
             stop.wait(error.after)
 
 
-def connected(destination_name: str, settings: Settings) -> Sink:
-    """The destination that the settings name. Fatal when it isn't there or its options are wrong;
-    NotReady.
-    """
-    destination = settings.destinations.get(destination_name)
-    if destination is None:
-        known = ", ".join(sorted(settings.destinations)) or "none"
-        raise Fatal(
-            f"there is no destination {destination_name!r}, only: {known}",
-            hint="passport config show",
-        )
-    options = sinks.options(destination_name, destination)
-    sink: Sink = sinks.module(destination.type).connect(options, settings, destination)
-    return sink
-
-
 class Worker:
     """The loop. One thread; a frozen hospital costs the others one timeout, then only its probe's
     thread waits.
@@ -93,6 +77,16 @@ class Worker:
         self, destination: str, settings: Settings, sink: Sink, *, until_caught_up: bool
     ) -> None:
         self._destination, self._settings, self._sink = destination, settings, sink
+        # Whether it may ask for persons, and knows who is ambiguous: its own abilities, seen once.
+        self._wanting = sink if isinstance(sink, WantsPersons) else None
+        self._knows_ambiguous = isinstance(sink, KnowsAmbiguous)
+        if not self._knows_ambiguous:
+            log.warning(
+                "destination of an earlier contract",
+                destination=destination,
+                hint="give its sink the method `ambiguous` (docs/how-to/add-a-destination.md): "
+                "the next release won't start without",
+            )
         self._until_caught_up = until_caught_up
         self._hospitals = {
             hospital.partition: name for name, hospital in settings.hospitals.items()
@@ -186,15 +180,22 @@ class Worker:
             pass
 
     def _ask(self, partition: Partition) -> None:
-        """Which persons the destination wants whole; not before an event has shown which epoch it
-        is.
+        """Have persons read whole: those who are ambiguous, once, and those the destination wants.
+
+        Not before an event has shown which epoch it is.
         """
         now = time.monotonic()
         if now < partition.ask_at or not partition.lookups.newest > LOWEST:
             return
         partition.ask_at = now + ASK_S
-        wanted = self._sink.wanted(partition.hospital_id, WANTED)
-        partition.rereads.whole(wanted, None, partition.latest)
+        # In portions, so that a person whom a key change concerns doesn't wait for all of them.
+        if partition.ambiguous and not partition.rereads.pending_persons():
+            portion = partition.ambiguous[:WANTED]
+            partition.ambiguous = partition.ambiguous[WANTED:]
+            partition.rereads.whole(portion, None, partition.latest)
+        if self._wanting is not None:
+            wanted = self._wanting.wanted(partition.hospital_id, WANTED)
+            partition.rereads.whole(wanted, None, partition.latest)
 
     def _store(self, partition: Partition, *, now: bool) -> None:
         """Progress in the destination, then the offset in Kafka, when either has moved; `now`: also
@@ -292,6 +293,10 @@ class Worker:
             partition.lookups.seen(progress.version)
             partition.rereads.restore(progress.rereads)
             partition.at_ms = progress.at_ms
+        # Which id was whose is known only to the process that followed the hospital until now. If
+        # one of two holders of an id has given it up since, no key change names the other one.
+        if self._knows_ambiguous:
+            partition.ambiguous = list(self._sink.ambiguous(name))
         self._partitions[number] = partition
 
     def _first_offset(self, number: int, name: str, progress: Progress | None) -> int:
@@ -346,7 +351,8 @@ class Worker:
         ends = self._subscription.bounds([partition.number for partition in self._mine()])
         return all(
             partition.next >= ends[partition.number][1]
-            and not self._sink.wanted(partition.hospital_id, 1)
+            and not partition.ambiguous
+            and not (self._wanting and self._wanting.wanted(partition.hospital_id, 1))
             for partition in self._mine()
         )
 

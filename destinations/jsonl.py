@@ -1,14 +1,14 @@
-"""JSON lines in a file: a line for each observation delivered and for each `retain`. To look at, to
-feed others.
+"""JSON lines in a file: one line for each observation delivered, and one for each `retain`.
 
-Append-only: a row that changes, or is delivered again, has several lines, of which the one with the
-highest version holds. A retain line says that every other row of its scope with a version at or
-below its own is gone.
+To look at, and to feed other programs. The file is append-only. A row that changes, or is delivered
+again, has several lines, and the line with the highest version holds. A retain line says that every
+other row of its scope with a version at or below its own is gone.
 """
 
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,87 +25,93 @@ from passport.settings import Destination, Settings
 from passport.sink import KeyRange, Outcome, Progress, Scope
 
 ORDER = "append-only"
-_CUT = 64 * 1024
+BLOCK_BYTES = 64 * 1024  # read at once, from the end, to find where the last whole line ends
+
+AMBIGUOUS = b'"state": "ambiguous"'
+# Within a text of a row these quotes would be escaped, so it is a field's name wherever it is found.
+PERSON_ID = re.compile(rb'"person_id": (\d+)')
 
 
 class Options(BaseModel):
-    """`path`: the file; how far it is stands beside it in ``<path>.progress.json``."""
+    """`path` is the file. ``<path>.progress.json`` beside it says how far the file is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
 
 
-def connect(options: Options, _: Settings, __: Destination) -> "JsonLines":
-    """Opens the file, after cutting off a last line that a crash left torn. NotReady."""
+def connect(options: Options, _settings: Settings, _destination: Destination) -> "JsonLines":
+    """Open the file, and cut off a last line that a crash left torn. Raises NotReady."""
     return JsonLines(options.path)
 
 
 class JsonLines:
-    """Appends whole batches under a lock, so that a second process (a retried dead letter) may
-    write too.
+    """A file of JSON lines, see `passport.sink.Sink`.
+
+    Whole batches are appended under a lock, so that a second process, such as one that retries dead
+    letters, may write the same file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._progress = path.with_name(path.name + ".progress.json")
-        with _remedied(path):
+        self._progress_path = path.with_name(path.name + ".progress.json")
+        self._ambiguous: dict[str, set[int]] = {}  # person_ids, by hospital
+        self._ambiguous_until = 0  # the byte up to which lines are reckoned in
+        with translate_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             with self._locked():
                 _cut_torn_line(self._file)
-            self._unsure = _ambiguous(path)
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
-        self._append(
-            json.dumps({"observation": one}, default=_plain, ensure_ascii=False)
-            for one in observations
-        )
+        self._append(_json({"observation": observation}) for observation in observations)
         return Outcome(stored=len(observations))
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
         kind = "range" if isinstance(scope, KeyRange) else "person"
-        line = {"retain": {kind: scope, "keys": list(keys), "version": version}}
-        self._append([json.dumps(line, default=_plain, ensure_ascii=False)])
-        if not isinstance(scope, KeyRange):
-            self._unsure.get(scope.hospital, {}).pop(scope.person_id, None)
+        self._append([_json({"retain": {kind: scope, "keys": list(keys), "version": version}})])
         return Outcome(stored=1)
 
-    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        """Who was ambiguous when the file was opened: who shared their id may have given it up
-        unseen.
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        """Return the people whose newest line says that they are ambiguous.
+
+        The file is read once. Later questions read only the lines that came after it.
         """
-        return list(self._unsure.get(hospital, {}))[:limit]
+        with translate_errors(self._path), self._locked(), self._path.open("rb") as lines:
+            lines.seek(self._ambiguous_until)
+            for line in lines:
+                self._note_whether_ambiguous(line)
+            self._ambiguous_until = lines.tell()
+        return sorted(self._ambiguous.get(hospital, ()))
 
     def progress(self, hospital: str) -> Progress | None:
-        found = self._stored().get(hospital)
-        return None if found is None else Progress(**found)
+        stored = self._stored_progress().get(hospital)
+        return None if stored is None else Progress(**stored)
 
     def record(self, progress: Progress) -> None:
-        """The lines before are on disk when this is."""
-        with _remedied(self._path), self._locked():
+        """Store how far the file is, once the lines before are on disk."""
+        with translate_errors(self._path), self._locked():
             os.fsync(self._file)
-            stored = self._stored() | {progress.hospital: asdict(progress)}
-            fresh = self._progress.with_suffix(".new")
-            with fresh.open("w", encoding="utf-8") as file:
+            stored = self._stored_progress()
+            stored[progress.hospital] = asdict(progress)
+            # A crash must leave the old file or the new one, never a half of one.
+            new_path = self._progress_path.with_suffix(".new")
+            with new_path.open("w", encoding="utf-8") as file:
                 json.dump(stored, file)
                 file.flush()
                 os.fsync(file.fileno())
-            fresh.replace(self._progress)
+            new_path.replace(self._progress_path)
 
     def counts(self, hospital: str) -> Mapping[str, int]:
-        ours = (
-            f'{{"observation": {{"hospital": {json.dumps(hospital, ensure_ascii=False)}, '.encode()
-        )
-        with _remedied(self._path), self._path.open("rb") as lines:
-            return {
-                "stored": sum(line.startswith(ours) for line in lines),
-                "matched": 0,
-                "unmatched": 0,
-            }
+        """Return the number of observation lines: a row that changed is counted several times."""
+        name = json.dumps(hospital, ensure_ascii=False)
+        start_of_line = f'{{"observation": {{"hospital": {name}, '.encode()
+        with translate_errors(self._path), self._path.open("rb") as lines:
+            stored = sum(line.startswith(start_of_line) for line in lines)
+        return {"stored": stored, "matched": 0, "unmatched": 0}
 
     def ready(self) -> None:
-        with _remedied(self._path):
+        with translate_errors(self._path):
             os.fstat(self._file)
             os.statvfs(self._path)
 
@@ -116,14 +122,35 @@ class JsonLines:
 
     def _append(self, lines: Iterable[str]) -> None:
         data = memoryview("".join(line + "\n" for line in lines).encode())
-        with _remedied(self._path), self._locked():
+        with translate_errors(self._path), self._locked():
             while data:
-                data = data[os.write(self._file, data) :]
+                written = os.write(self._file, data)
+                data = data[written:]
 
-    def _stored(self) -> dict[str, dict[str, Any]]:
-        with _remedied(self._path):
+    def _note_whether_ambiguous(self, line: bytes) -> None:
+        # Only lines that can change the answer are parsed: most lines of a large file can't.
+        if AMBIGUOUS not in line:
+            person_id = PERSON_ID.search(line)
+            if person_id is None or not self._is_ambiguous_somewhere(int(person_id[1])):
+                return
+        content = json.loads(line)
+        person = content["observation"] if "observation" in content else content["retain"]
+        person = person.get("person")
+        if person is None:  # a retain of a range
+            return
+        people = self._ambiguous.setdefault(person["hospital"], set())
+        if person["state"] == "ambiguous":
+            people.add(person["person_id"])
+        else:
+            people.discard(person["person_id"])
+
+    def _is_ambiguous_somewhere(self, person_id: int) -> bool:
+        return any(person_id in people for people in self._ambiguous.values())
+
+    def _stored_progress(self) -> dict[str, dict[str, Any]]:
+        with translate_errors(self._path):
             try:
-                stored: dict[str, dict[str, Any]] = json.loads(self._progress.read_bytes())
+                stored: dict[str, dict[str, Any]] = json.loads(self._progress_path.read_bytes())
             except FileNotFoundError:
                 return {}
             return stored
@@ -137,39 +164,9 @@ class JsonLines:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
-def _plain(value: Any) -> Any:
-    """Structs as objects, instants as ISO with Z."""
-    if isinstance(value, msgspec.Struct):
-        return msgspec.structs.asdict(value)
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    raise TypeError(type(value).__name__)
-
-
-def _ambiguous(path: Path) -> dict[str, dict[int, None]]:
-    found: dict[str, dict[int, None]] = {}
-    with path.open("rb") as lines:
-        for line in lines:
-            if b'"state": "ambiguous"' in line and (one := json.loads(line).get("observation")):
-                found.setdefault(one["hospital"], {})[one["person"]["person_id"]] = None
-    return found
-
-
-def _cut_torn_line(file: int) -> None:
-    end = size = os.fstat(file).st_size
-    while end > 0:
-        start = max(0, end - _CUT)
-        newline = os.pread(file, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end < size:
-        os.ftruncate(file, end)
-
-
 @contextmanager
-def _remedied(path: Path) -> Iterator[None]:
+def translate_errors(path: Path) -> Iterator[None]:
+    """Raise NotReady in place of an error of the file system."""
     try:
         yield
     except OSError as error:
@@ -177,3 +174,31 @@ def _remedied(path: Path) -> Iterator[None]:
             f"{path} can't be written ({without_text(error)})",
             hint="check its folder and the disk's space",
         ) from None
+
+
+def _json(line: dict[str, Any]) -> str:
+    return json.dumps(line, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """Return a struct as an object, and an instant in ISO form with Z."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    raise TypeError(type(value).__name__)
+
+
+def _cut_torn_line(file: int) -> None:
+    """Cut the file after its last line end: a crash may have left the beginning of a line."""
+    size = os.fstat(file).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - BLOCK_BYTES)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)

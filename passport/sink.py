@@ -1,39 +1,47 @@
-"""Destinations: one module or package each, named by a destination's `type` in the settings.
+"""The contract of a destination: what it is given, what it answers, and how it is opened.
 
-A destination is a module with ``Options`` (a pydantic model), ``connect(options, settings,
-destination) -> Sink`` and ``ORDER``: "newest-wins" keeps one state a row, guarded by version;
-"append-only" adds every delivery, and its reader takes the highest version.
+A destination is a Python module. The settings name it by its `type`: ``jsonl`` is the module
+``destinations.jsonl``, and a name with dots is any module on Python's path. The module has three
+names, see `DestinationModule`. What its `connect` returns is a `Sink`. A sink may do more than that:
+each of the optional abilities at the end of this page is a protocol of its own, and a sink has the
+ability if it has the method.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from passport.check import Check
 from passport.errors import Fatal
 from passport.facts import Observation, Person
-from passport.settings import Destination
+from passport.settings import Destination, Settings
 
 
 class KeyRange(msgspec.Struct, frozen=True):
-    """``first < obs_id <= to`` of one hospital; None is open-ended."""
+    """The rows of one hospital's `table` with ``first < key <= to``. None is an open end."""
 
     hospital: str
     first: int | None
     to: int | None
+    table: str = "obs"
 
 
+# What `Sink.retain` is told about: a stretch of a table, or all rows of one person.
 Scope = KeyRange | Person
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Rows by what became of them. `rejected`: (obs key, reason) of those that the destination
-    can't take; `overtaken`: the obs keys among the stale that it has in a newer state.
+    """How many rows of a call ended in which way.
+
+    `stored` rows are written. `unchanged` rows were there already, in this version. `stale` rows
+    are older than what is there. `unmatched` rows are of people whose rows are not kept. `rejected`
+    has a pair (key, reason) for each row that the destination can't take. `overtaken` has the keys
+    of those stale rows which the destination has in a newer state. A key is `Observation.key`.
     """
 
     stored: int = 0
@@ -55,9 +63,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Applied up to: `offset` = the next offset to read; `version` = the highest seen; `at_ms` =
-    source time; `rereads` = what is still to be read again for notices before `offset`, as JSON, to
-    be kept as it is.
+    """How far a destination is with one hospital.
+
+    `offset` is the next Kafka offset to read. `version` is the highest version seen, and `at_ms`
+    the source's time of the newest event, in milliseconds since 1970. `rereads` is what is left of
+    the re-enrichment that key changes before `offset` asked for: JSON, which the destination keeps
+    as it is.
     """
 
     hospital: str
@@ -68,74 +79,157 @@ class Progress:
 
 
 class Sink(Protocol):
-    """Where observations go. Every call is idempotent; a raise means: nothing may be taken as
-    written.
+    """What observations are written to.
 
-    Raises Retry (the destination is away: the whole batch comes again) and Fatal.
+    Every call may come again, with the same result. A call that raises has promised nothing: all of
+    it comes again. Every method may raise Retry (the destination is away) and Fatal (it needs a
+    person).
     """
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
-        """Stores a batch, newest version of each row winning, whatever the order. A row may occur
-        several times.
+        """Store a batch. The highest version of a row wins, whatever the order of arrival.
+
+        A row may occur several times in a batch.
         """
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
-        """What else the scope holds at or below `version` than obs_ids `keys` is gone: the scope is
-        complete then.
+        """Delete the rows of `scope` that are not in `keys`, unless they are newer than `version`.
+
+        `keys` are all the obs_ids that the scope had at the hospital as of `version`.
         """
 
-    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        """person_ids that the destination wants read whole (registered since, link changed, repair
-        pending).
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        """Return the person_ids that this destination keeps in state ``ambiguous``.
 
-        Also, once after `connect`, who is kept as ``ambiguous``: the other holder may have given
-        the id up unseen. A person isn't wanted any more once `retain` has had it.
+        The worker asks when it starts to follow a hospital, and has these people read again: the
+        other holder of their national id may have given it up while nobody looked.
         """
 
     def progress(self, hospital: str) -> Progress | None:
-        """What `record` last stored, None when this destination has nothing of the hospital."""
+        """Return what `record` last stored, or None if this destination has nothing of a hospital."""
 
     def record(self, progress: Progress) -> None:
-        """Remembers how far this destination is; called after `write`, before the offset is
-        committed.
-        """
+        """Store how far this destination is. Comes after `write` and before the offset's commit."""
 
     def counts(self, hospital: str) -> Mapping[str, int]:
-        """For people: rows `stored`, people `matched` and `unmatched` (0 where a destination
-        doesn't know people).
+        """Return the number of rows ``stored``, and of people ``matched`` and ``unmatched``.
+
+        A destination that doesn't know people answers 0 for both. People read these numbers.
         """
 
     def ready(self) -> None:
-        """Raises NotReady when the destination can't be written now."""
+        """Raise NotReady if the destination can't be written now."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of connections and files. No call comes after this one."""
+
+
+# What a sink may do besides. The worker and the commands look once, when they have opened it.
+
+
+@runtime_checkable
+class KnowsAmbiguous(Protocol):
+    """A sink that answers `Sink.ambiguous`.
+
+    Every sink must from the next release on. One that was written for an earlier contract lacks the
+    method and returns ambiguous people from `WantsPersons.wanted` itself; that works until then.
+    """
+
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        """See `Sink.ambiguous`."""
+
+
+@runtime_checkable
+class WantsPersons(Protocol):
+    """A sink that may ask the worker to read a person whole, because it has to know all their rows."""
+
+    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
+        """Return up to `limit` person_ids that are to be read whole.
+
+        The worker asks about twice a second. It writes the person's rows and then calls `retain`
+        with the person; from then on the person must not be returned any more.
+        """
+
+
+@runtime_checkable
+class HasChecks(Protocol):
+    """A sink whose server has something to be checked, for `passport check`."""
+
+    def checks(self) -> Iterator[Check]:
+        """Yield what was looked at, and what repairs it."""
+
+
+@runtime_checkable
+class ListsUnmatched(Protocol):
+    """A sink that keeps no rows of people who are not matched, for `passport unmatched list`."""
+
+    def unmatched(self, hospital: str) -> Iterator[tuple[str, int, str]]:
+        """Yield (hospital, person_id, state) of each person whose rows are not kept."""
+
+
+class DestinationModule(Protocol):
+    """The three names that the module of a destination has."""
+
+    Options: type[BaseModel]
+    """What the settings may say under `options`."""
+
+    ORDER: Literal["newest-wins", "append-only"]
+    """``newest-wins`` keeps one state of each row, the one with the highest version.
+
+    ``append-only`` adds every delivery, and its reader takes the highest version.
+    """
+
+    def connect(self, options: Any, settings: Settings, destination: Destination) -> Sink:
+        """Open the destination. Raises NotReady (it is away) and Fatal (it can't be used)."""
+
+
+def connect(name: str, settings: Settings) -> Sink:
+    """Open the destination that the settings call `name`.
+
+    Raises Fatal if there is none of that name or its options are wrong, and what the destination's
+    own `connect` raises: NotReady if it is away.
+    """
+    destination = settings.destinations.get(name)
+    if destination is None:
+        names = ", ".join(sorted(settings.destinations)) or "none"
+        raise Fatal(
+            f"there is no destination {name!r}, only: {names}",
+            hint="passport config show",
+        )
+    return module(destination.type).connect(options(name, destination), settings, destination)
 
 
 def options(name: str, destination: Destination) -> Any:
-    """What its module takes of the settings. Fatal names all that is wrong, and no value."""
+    """Return the destination's options as an instance of its module's `Options`.
+
+    Raises Fatal with every option that is wrong. It never says a value: options hold passwords.
+    """
     try:
         return module(destination.type).Options.model_validate(destination.options)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        wrong = (
-            f"{'.'.join(map(str, ('destinations', name, 'options', *one['loc'])))}: {one['msg']}"
-            for one in found
-        )
-        hint = f"correct destinations.{name}.options, then: passport config show"
+        details = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            place = ".".join(map(str, ("destinations", name, "options", *problem["loc"])))
+            details.append(f"{place}: {problem['msg']}")
         raise Fatal(
-            f"destination {name}: its options can't be used", details=wrong, hint=hint
+            f"destination {name}: its options can't be used",
+            details=details,
+            hint=f"correct destinations.{name}.options, then: passport config show",
         ) from None
 
 
-def module(type_: str) -> ModuleType:
-    """The destination's module: ``destinations.<type>``, or the module of that name if it has dots."""
+def module(type_: str) -> DestinationModule:
+    """Import the module of a destination's type. Raises Fatal if there is no such module."""
     name = type_ if "." in type_ else f"destinations.{type_}"
     try:
-        return import_module(name)
+        return cast("DestinationModule", import_module(name))
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+        # A module that is there but imports one that isn't: the whole traceback helps, we don't.
+        is_the_module_itself = error.name is not None and f"{name}.".startswith(f"{error.name}.")
+        if not is_the_module_itself:
             raise
         raise Fatal(
             f"destination type {type_!r} is not known",
-            hint="set destinations.<name>.type to jsonl, mongo, or a module on PYTHONPATH with its dots",
+            hint="set destinations.<name>.type to jsonl, mongo, "
+            "or a module on PYTHONPATH with its dots",
         ) from None

@@ -18,7 +18,6 @@ from typing import Any
 from destinations.fhir.newest import (
     Changes,
     Kept,
-    Unsure,
     by_hospital,
     changes,
     gone,
@@ -73,7 +72,6 @@ class Files:
             )
             self._index.executescript(_TABLES)
             path.chmod(0o600)
-        self._unsure = Unsure(self._ambiguous)
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
         outcome = Outcome()
@@ -86,14 +84,13 @@ class Files:
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
         with self._transaction():
             rows = self._of_scope(scope)
-            outcome = self._apply(
+            return self._apply(
                 scope.hospital, gone(scope, frozenset(keys), version, rows, self._options)
             )
-        self._unsure.had(scope)
-        return outcome
 
-    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        return self._unsure.wanted(hospital, limit)
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        sql = "SELECT person_id FROM unsure WHERE hospital = ? ORDER BY person_id"
+        return [person_id for (person_id,) in self._all(sql, hospital)]
 
     def progress(self, hospital: str) -> Progress | None:
         found = self._all("SELECT told FROM progress WHERE hospital = ?", hospital)
@@ -114,14 +111,6 @@ class Files:
 
     def close(self) -> None:
         self._index.close()
-
-    def _ambiguous(self, hospital: str) -> list[int]:
-        return [
-            person_id
-            for (person_id,) in self._all(
-                "SELECT person_id FROM unsure WHERE hospital = ?", hospital
-            )
-        ]
 
     def _apply(self, hospital: str, made: Changes) -> Outcome:
         for type_ in TYPES:

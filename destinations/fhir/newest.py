@@ -4,7 +4,7 @@ A row has one resource that is live, or none; under any other type that it once 
 error. The highest version of all of them is the row's.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -164,24 +164,6 @@ def rows_of(found: Iterable[Resource]) -> dict[int, list[Held]]:
             row = held(one)
             rows.setdefault(row.obs_id, []).append(row)
     return rows
-
-
-class Unsure:
-    """Who was ambiguous when it was first asked: who shared their id may have given it up unseen."""
-
-    def __init__(self, known: Callable[[str], Iterable[int]]) -> None:
-        self._known = known
-        self._waiting: dict[str, dict[int, None]] = {}
-
-    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        if hospital not in self._waiting:
-            self._waiting[hospital] = dict.fromkeys(sorted(self._known(hospital)))
-        return list(self._waiting[hospital])[:limit]
-
-    def had(self, scope: Scope) -> None:
-        """A person has been retained."""
-        if isinstance(scope, Person):
-            self._waiting.get(scope.hospital, {}).pop(scope.person_id, None)
 
 
 def told(progress: Progress) -> dict[str, Any]:

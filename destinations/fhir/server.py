@@ -19,7 +19,6 @@ from destinations.fhir.client import Client, Refused, authorization, require_r4
 from destinations.fhir.newest import (
     Changes,
     Kept,
-    Unsure,
     by_hospital,
     changes,
     gone,
@@ -119,7 +118,6 @@ class FhirServer:
     def __init__(self, client: Client, options: Options) -> None:
         self._client, self._options = client, options
         self._journals: dict[str, Journal] = {}
-        self._unsure = Unsure(lambda hospital: self._journal(hospital).unsure)
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
         outcome = Outcome()
@@ -129,12 +127,10 @@ class FhirServer:
         return outcome
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
-        outcome = self._apply(scope.hospital, _Scope(self, scope, frozenset(keys), version))
-        self._unsure.had(scope)
-        return outcome
+        return self._apply(scope.hospital, _Scope(self, scope, frozenset(keys), version))
 
-    def wanted(self, hospital: str, limit: int) -> Sequence[int]:
-        return self._unsure.wanted(hospital, limit)
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        return sorted(self._journal(hospital).unsure)
 
     def progress(self, hospital: str) -> Progress | None:
         found = self._read_journal(hospital)

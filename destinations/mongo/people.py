@@ -138,6 +138,12 @@ class People:
         settled = replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
         return settled if found.matched_count else None
 
+    def ambiguous(self, hospital: str) -> list[int]:
+        """Return the person_ids whose national id more than one patient of the hospital holds."""
+        query = {"hospital": hospital, "state": "ambiguous"}
+        with translate_errors():
+            return [person["personId"] for person in self._people.find(query, {"personId": 1})]
+
     def wanted(self, hospital: str, limit: int) -> list[int]:
         """Persons with something pending, `limit` of them."""
         query = {"hospital": hospital, "pending": TEXT}

@@ -74,11 +74,9 @@ class Registrations:
             raise self._fatal
 
     def _run(self) -> None:
-        asked = False
         while not self._stop.is_set():
             try:
                 with translate_errors():
-                    asked = asked or self._ask_for_ambiguous()
                     self._follow()
             except PassportError as error:
                 if isinstance(error, Fatal):
@@ -168,12 +166,6 @@ class Registrations:
                 for person in page
                 if hashes.get(person["patientId"]) != person["idHash"]
             ]
-
-    def _ask_for_ambiguous(self) -> bool:
-        """Once a start: the other holder of their id may have given it up while nobody looked."""
-        for page in _pages(self._people.find({"state": "ambiguous"}, {"_id": 1})):
-            ask_for(self._db, [person["_id"] for person in page])
-        return True
 
     def _left_over(self) -> Iterator[list[str]]:
         """People whose link has ended, with rows: of a writer that had not seen it, and died before

@@ -66,6 +66,9 @@ class MongoSink:
             return self._retain_range(scope, set(keys), version)
         return self._retain_person(scope, set(keys), version)
 
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        return self._people.ambiguous(hospital)
+
     def wanted(self, hospital: str, limit: int) -> Sequence[int]:
         self._registrations.check()
         return self._people.wanted(hospital, limit)

@@ -14,7 +14,6 @@ from rich.live import Live
 from rich.table import Table
 
 from cli.status import collect
-from consumers.worker import connected
 from dev.demo import pages
 from dev.demo.latency import Latency
 from dev.demo.pages import Account
@@ -22,6 +21,7 @@ from dev.demo.site import FOLDER, Processes, Site, again, portal, roles, site
 from dev.hospital import Clinic, passport_patients, registrable
 from passport.configuration import load
 from passport.errors import Fatal
+from passport.sink import connect
 
 PATIENTS, SECONDS, RATE = 300, 20, 20
 # What the clinic does besides new obs, and when (seconds from its start).
@@ -187,7 +187,7 @@ class Demo:
         ended = threading.Event()
 
         def look() -> None:
-            with closing(connected("passport", load(self.site.config)[0])) as sink:
+            with closing(connect("passport", load(self.site.config)[0])) as sink:
                 while not ended.wait(1 if self._looks else 0):
                     self._rows = collect(
                         load(self.site.config)[0], sink

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from consumers import dead_letters, worker
+from consumers import dead_letters
+from passport import sink as sinks
 from passport.errors import Fatal
 from passport.event import ENVELOPE, EventSource, RowEvent, Transaction, encode_event
 from passport.settings import Settings
@@ -64,7 +65,7 @@ def event(**fields: object) -> RowEvent:
 
 
 def sink(given: Settings) -> Callable[[str], Sink]:
-    return lambda name: worker.connected(name, given)
+    return lambda name: sinks.connect(name, given)
 
 
 def test_a_row_is_read_again_at_its_hospital(given: Settings, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers import worker
 from dev.stack import ports
+from passport import sink as sinks
 from passport.errors import Fatal, NotReady
 from passport.settings import Destination, Settings
 from passport.sink import KeyRange, Progress, Sink
@@ -37,7 +37,7 @@ class Place:
         self.url, self.prefix = url, fresh_name().replace("_", "-") + "."
 
     def sink(self, **options: Any) -> Sink:
-        return worker.connected(
+        return sinks.connect(
             "it",
             settings(
                 "destinations.fhir.server", {"url": self.url, "prefix": self.prefix, **options}
@@ -154,8 +154,8 @@ WRITE_FOR_EVER = """
 import sys
 from tests.integration.test_fhir import settings
 from tests.observations import obs
-from consumers import worker
-sink = worker.connected("it", settings("destinations.fhir.ndjson", {"folder": sys.argv[1]}))
+from passport import sink as sinks
+sink = sinks.connect("it", settings("destinations.fhir.ndjson", {"folder": sys.argv[1]}))
 for n in range(1, 10**9):
     sink.write([obs(n * 50 + m, n, comments="x" * 5000) for m in range(50)])
     print(n, flush=True)
@@ -177,7 +177,7 @@ def test_a_writer_that_is_killed_leaves_no_torn_line_to_the_next(tmp_path: Path)
         file.write(
             '{"resourceType": "Observation", "id": "kig'
         )  # as a kill in the midst of a write leaves it
-    sink = worker.connected("it", settings("destinations.fhir.ndjson", {"folder": str(folder)}))
+    sink = sinks.connect("it", settings("destinations.fhir.ndjson", {"folder": str(folder)}))
     sink.write([obs(1, 10)])
     sink.record(Progress("kigali", 5, version(5), 0))
     sink.close()
@@ -188,7 +188,7 @@ def test_a_writer_that_is_killed_leaves_no_torn_line_to_the_next(tmp_path: Path)
 
 def test_files_and_index_belong_together(tmp_path: Path) -> None:
     where = settings("destinations.fhir.ndjson", {"folder": str(tmp_path)})
-    sink = worker.connected("it", where)
+    sink = sinks.connect("it", where)
     sink.write([obs(1, 10)])
     (tmp_path / "Observation.ndjson").write_text("")
     with pytest.raises(Fatal, match="has 0 bytes, its index counts"):
@@ -196,4 +196,4 @@ def test_files_and_index_belong_together(tmp_path: Path) -> None:
     sink.close()
     (tmp_path / "index.sqlite").unlink()
     with pytest.raises(Fatal, match="no index"):
-        worker.connected("it", where)
+        sinks.connect("it", where)

@@ -20,7 +20,6 @@ from prometheus_client import REGISTRY
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
-from consumers.worker import connected
 from destinations.mongo import conflicts, reports
 from destinations.mongo.erasure import Erasure
 from destinations.mongo.projection.mapping import load
@@ -28,7 +27,7 @@ from destinations.mongo.sink import MongoSink
 from passport.errors import Fatal, NotReady, Retry
 from passport.facts import Author, Observation, Person
 from passport.settings import PlaceholderHospital, Settings
-from passport.sink import KeyRange, Outcome, Progress
+from passport.sink import KeyRange, Outcome, Progress, connect
 from tests import observations as make
 from tests.observations import HOSPITAL, obs, patient, person, version
 from tests.passport_shapes import check
@@ -51,7 +50,7 @@ class Passport:
     def sink(self, hospital: Document | None = None, **options: Any) -> MongoSink:
         given_ = {"uri": self.url, "database": self.db.name, "link_key": LINK_KEY, **options}
         settings = make.settings(given_, **(hospital or {}))
-        self.sinks.append(cast("MongoSink", connected("passport", settings)))
+        self.sinks.append(cast("MongoSink", connect("passport", settings)))
         return self.sinks[-1]
 
     def register(self, national_id: str = "1199080012345678") -> str:
@@ -466,13 +465,15 @@ def test_the_sweep_counts_who_is_not_matched_by_state(passport: Passport) -> Non
     )
 
 
-def test_ambiguous_people_are_asked_for_once_a_start(passport: Passport) -> None:
+def test_ambiguous_people_are_known_after_a_start(passport: Passport) -> None:
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10, who=person(national_id=None, state="ambiguous"))])
     again = passport.sink()
-    assert eventually(lambda: again.wanted(HOSPITAL, 10)) == [1]
+    assert list(again.ambiguous(HOSPITAL)) == [1]
+    assert list(again.ambiguous("another")) == []
     assert read_whole(again, person(at=20), [obs(1, 10)]).stored == 1
+    assert list(again.ambiguous(HOSPITAL)) == []
     assert list(again.wanted(HOSPITAL, 10)) == []
 
 
@@ -1129,7 +1130,7 @@ def test_without_a_server_it_is_not_ready() -> None:
     options = {"uri": f"mongodb://user:{CANARY}@127.0.0.1:1/?replicaSet=rs0", "link_key": LINK_KEY}
     settings = make.settings(options)
     with pytest.raises(NotReady) as failure:
-        connected("passport", settings)
+        connect("passport", settings)
     assert CANARY not in str(failure.value)
 
 
@@ -1140,7 +1141,7 @@ def test_wrong_options_are_named_and_not_quoted(wrong: dict[str, str]) -> None:
     options = {"uri": "mongodb://127.0.0.1:1/", "link_key": LINK_KEY} | wrong
     settings = make.settings(options)
     with pytest.raises(Fatal, match="options") as failure:
-        connected("passport", settings)
+        connect("passport", settings)
     assert CANARY[:9] not in str(failure.value)
 
 

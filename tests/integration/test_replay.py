@@ -18,6 +18,7 @@ from dev import hospital as generator
 from dev.hospital import people, registration
 from dev.hospital.clinic import Clinic
 from dev.stack import MariaDB
+from passport import sink as sinks
 from passport.settings import Destination, Settings
 from tests.integration.published import HOSPITAL, settings_for
 from tests.servers import Address
@@ -51,7 +52,7 @@ class Way:
         self, start: int | None = None, end: int | None = None, *, dry_run: bool = False
     ) -> Replayed:
         stop, destination = threading.Event(), "passport"
-        with closing(worker.connected(destination, self.settings)) as sink:
+        with closing(sinks.connect(destination, self.settings)) as sink:
             return replay.run(
                 destination,
                 self.settings,

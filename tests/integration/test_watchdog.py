@@ -16,6 +16,7 @@ from cdc.polling import watchdog
 from cli import status
 from consumers import worker
 from dev.stack import MariaDB, MySQL
+from passport import sink as sinks
 from passport.errors import Fatal
 from passport.settings import Settings
 from tests import reader_process
@@ -49,7 +50,7 @@ class Ward:
 
     @property
     def state(self) -> str:
-        with contextlib.closing(worker.connected(DESTINATION, self.settings)) as sink:
+        with contextlib.closing(sinks.connect(DESTINATION, self.settings)) as sink:
             (row,) = status.collect(self.settings, sink)
         return str(row["state"])
 

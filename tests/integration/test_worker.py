@@ -14,10 +14,11 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from prometheus_client import REGISTRY
 
-from consumers import dead_letters, worker
+from consumers import dead_letters
 from destinations.jsonl import JsonLines
 from dev.hospital import Clinic
 from dev.stack import MariaDB, MySQL
+from passport import sink as sinks
 from passport.errors import Fatal
 from passport.event import (
     ENVELOPE,
@@ -41,6 +42,7 @@ from tests.integration.consuming import (
     running,
     settings,
 )
+from tests.servers import fresh_name
 
 Own = Callable[..., Server]
 
@@ -411,6 +413,66 @@ def test_ids_that_two_patients_share(
     assert states() == ["ok", "ok"]
 
 
+EARLIER_CONTRACT = """
+from destinations import jsonl
+
+Options, ORDER = jsonl.Options, jsonl.ORDER
+
+
+def connect(options, settings, destination):
+    return Earlier(jsonl.connect(options, settings, destination))
+
+
+class Earlier:
+    \"\"\"Without `ambiguous`: who is, it wants by itself, once after a start.\"\"\"
+
+    def __init__(self, lines):
+        self._lines = lines
+        self._unsure = {"kigali": list(lines.ambiguous("kigali"))}
+        self.write, self.progress, self.record = lines.write, lines.progress, lines.record
+        self.counts, self.ready, self.close = lines.counts, lines.ready, lines.close
+
+    def retain(self, scope, keys, version):
+        if hasattr(scope, "person_id") and scope.person_id in self._unsure[scope.hospital]:
+            self._unsure[scope.hospital].remove(scope.person_id)
+        return self._lines.retain(scope, keys, version)
+
+    def wanted(self, hospital, limit):
+        return self._unsure[hospital][:limit]
+"""
+
+
+def test_a_destination_of_the_earlier_contract_still_works(
+    kigali: Server, kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = fresh_name()
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "earlier.py").write_text(EARLIER_CONTRACT)
+    path = tmp_path / "out"
+    destinations = {
+        consuming.DESTINATION: {"type": f"{package}.earlier", "options": {"path": str(path)}}
+    }
+    given = settings({"kigali": kigali}, kafka_bootstrap, path, destinations=destinations)
+    read(given)
+    with structlog.testing.capture_logs() as said:
+        consume(given)
+    assert "destination of an earlier contract" in [one["event"] for one in said]
+    good = [one for one in identifiers(kigali) if delivered(path).states["kigali", one[0]] == "ok"]
+    (first, shared), (second, own_id) = good[0], good[1]
+    for identifier, state in ((shared, "ambiguous"), (own_id, "ok")):
+        kigali.execute(
+            "USE openmrs",
+            f"UPDATE patient_identifier SET identifier = '{identifier}'"
+            f" WHERE patient_id = {second} AND identifier IN ('{shared}', '{own_id}')",
+        )
+        read(given)
+        consume(given)
+        assert_equal(given, path)
+        states = delivered(path).states
+        assert (states["kigali", first], states["kigali", second]) == (state, state)
+
+
 def test_killed_and_rearranged_it_loses_nothing(
     own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
@@ -485,16 +547,16 @@ def test_a_destination_with_wrong_options_names_them(
     with pytest.raises(
         Fatal, match=r"destinations\.file\.options\.path: Field required"
     ) as stopped:
-        worker.connected("file", broken)
+        sinks.connect("file", broken)
     assert "a-secret-value" not in str(stopped.value)
     with pytest.raises(Fatal, match="there is no destination 'mongo', only: file"):
-        worker.connected("mongo", given)
+        sinks.connect("mongo", given)
 
 
 def test_the_sink_is_the_one_of_the_settings(
     kigali: Server, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    sink = worker.connected(
+    sink = sinks.connect(
         "file", settings({"kigali": kigali}, kafka_bootstrap, tmp_path / "a" / "out")
     )
     assert isinstance(sink, JsonLines)

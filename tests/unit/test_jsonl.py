@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from destinations.jsonl import JsonLines
@@ -77,20 +78,43 @@ def test_progress_of_hospitals_side_by_side(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_whoever_was_ambiguous_is_asked_about_once(tmp_path: Path) -> None:
+def test_whoever_is_ambiguous_by_their_newest_line(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "out")
+    assert sink.ambiguous("kigali") == []
     sink.write([one(1, "ambiguous", 7), one(2, "ok", 8), one(3, "ambiguous", 9)])
-    assert sink.wanted("kigali", 10) == []
+    assert sink.ambiguous("kigali") == [7, 9]
     sink.close()
     sink = JsonLines(tmp_path / "out")
-    assert sink.wanted("kigali", 10) == [7, 9]
-    assert sink.wanted("kigali", 1) == [7]
-    assert sink.wanted("butare", 10) == []
+    assert sink.ambiguous("kigali") == [7, 9]
+    assert sink.ambiguous("butare") == []
     sink.retain(KeyRange("kigali", None, None), [1], "v2")
-    assert sink.wanted("kigali", 10) == [7, 9]
+    assert sink.ambiguous("kigali") == [7, 9]
     sink.retain(one(1, "ok", 7).person, [1], "v2")
-    assert sink.wanted("kigali", 10) == [9]
+    assert sink.ambiguous("kigali") == [9]
+    sink.write([one(1, "ambiguous", 7), one(3, "ok", 9)])
+    assert sink.ambiguous("kigali") == [7]
     sink.close()
+    sink = JsonLines(tmp_path / "out")
+    assert sink.ambiguous("kigali") == [7]
+    sink.close()
+
+
+def test_a_text_that_looks_like_a_person_is_none(tmp_path: Path) -> None:
+    row = one(1, "ambiguous", 7).row | {"value_text": '"person_id": 7, "state": "ambiguous"'}
+    sink = JsonLines(tmp_path / "out")
+    sink.write([msgspec.structs.replace(one(1, "ok", 7), row=row)])
+    assert sink.ambiguous("kigali") == []
+    sink.close()
+
+
+def test_what_another_process_wrote_meanwhile_counts(tmp_path: Path) -> None:
+    first, second = JsonLines(tmp_path / "out"), JsonLines(tmp_path / "out")
+    first.write([one(1, "ambiguous", 7), one(2, "ambiguous", 8)])
+    assert first.ambiguous("kigali") == [7, 8]
+    second.write([one(1, "ok", 7), one(3, "ambiguous", 9)])
+    assert first.ambiguous("kigali") == [8, 9]
+    first.close()
+    second.close()
 
 
 def test_a_place_that_cannot_be_written_is_not_ready(tmp_path: Path) -> None:
