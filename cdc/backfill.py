@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from cdc import resume as epochs
+from cdc import resume
 from cdc.envelopes import Envelopes
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
@@ -89,7 +89,7 @@ def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
             f"hospital {hospital_id}: no stream has been started that a backfill could join",
             hint=f"passport {verb} --hospital {hospital_id}",
         )
-    if why := epochs.unusable(saved, source.connection()):
+    if why := resume.unusable(saved, source.connection()):
         raise NotReady(
             f"hospital {hospital_id}: its reader will take a whole snapshot anyway ({why})",
             hint=f"passport cdc run --hospital {hospital_id}",

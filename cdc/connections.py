@@ -7,17 +7,19 @@ from typing import Any
 from cdc.binlog.stream import BinlogStream
 from cdc.positions import Positions
 from cdc.publisher import Publisher
-from openmrs import connection as source
+from openmrs import connection as mysql
 from passport.settings import Kafka
 
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """`connect`: to MySQL, to ask and to read; `stream`: its binlog; `publisher`, `positions`: the
-    two topics.
+    """How each connection of a reader is opened.
+
+    `connect` opens a session of MySQL, to ask and to read. `stream` opens its binlog. `publisher` and
+    `positions` open the two topics of Kafka.
     """
 
-    connect: Callable[..., Any] = source.connect
+    connect: Callable[..., Any] = mysql.connect
     stream: Callable[..., BinlogStream] = BinlogStream
     publisher: Callable[[Kafka, str, int, int], Publisher] = Publisher
     positions: Callable[[Kafka], Positions] = Positions

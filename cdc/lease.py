@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pymysql
 import structlog
 
-from openmrs import connection as source
-from passport.errors import Retry
+from openmrs import connection as mysql
+from passport.errors import Origin, Retry
 from passport.settings import MySQL
 from passport.version import Position
 
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class End(NamedTuple):
-    """Where the server's binlog ended at `ts_ms`, its clock."""
+    """Where the server's binlog ended at `ts_ms`, which is the server's clock in Unix ms."""
 
     position: Position
     ts_ms: int
@@ -41,108 +41,131 @@ class Lease:
         self,
         hospital: str,
         settings: MySQL,
-        connect: "Callable[..., pymysql.Connection[Any]]" = source.connect,
+        connect: "Callable[..., pymysql.Connection[Any]]" = mysql.connect,
     ) -> None:
         self.hospital = hospital
         self._settings = settings
         self._connect = connect
-        self._name = lock_name(hospital)
+        self._lock = lock_name(hospital)
         self._connection: pymysql.Connection[Any] | None = None
-        self._pinged = 0.0
-        self.lapsed = False  # taken again since `take`: another reader may have come and gone
+        self._pinged_at = 0.0
+        self._was_retaken = False
 
     @property
     def connection(self) -> "pymysql.Connection[Any]":
         """The session that holds the lock."""
         if self._connection is None:
-            raise Retry(f"hospital {self.hospital}: the lease is not held")
+            raise self._lost("the lease is not held")
         return self._connection
 
     def take(self, stop: threading.Event, *, wait: bool = True) -> bool:
-        """Wait until the lock is ours; False when `stop` came first, or it is another's. NotReady,
-        Fatal.
+        """Wait until the lock is ours. Return False if `stop` came first.
+
+        Without `wait`, return False if another reader holds it. Raises NotReady and Fatal.
         """
         self.close()
         self._connection = self._connect(self.hospital, self._settings)
-        waiting = False
+        is_waiting = False
         while not stop.is_set():
-            if self._asked("SELECT GET_LOCK(%s, 1)", self._name)[0] == 1:
-                self._asked(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
-                self.lapsed = False
+            if self._query("SELECT GET_LOCK(%s, 1)", self._lock)[0] == 1:
+                self._query(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
+                self._was_retaken = False
                 log.info("lease taken", hospital=self.hospital)
                 return True
             if not wait:
                 break
-            if not waiting:
+            if not is_waiting:
                 log.warning("another reader holds the lease, waiting", hospital=self.hospital)
-                waiting = True
+                is_waiting = True
         return False
 
     def keep(self, *, now: bool = False) -> None:
-        """Call often: pings, every PING_S or `now`. Retry when another reader has it, NotReady."""
+        """Ask the server whether the lock is still ours, at most every PING_S unless `now`.
+
+        Call it often. A session that ended is opened again, and the lock taken again, unless `now`.
+        Raises Retry when another reader has the lock, NotReady when the server is away.
+        """
         at = time.monotonic()
-        if at - self._pinged < PING_S and not now:
+        if at - self._pinged_at < PING_S and not now:
             return
-        self._pinged = at
+        self._pinged_at = at
         try:
-            held = self._asked("SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", self._name)[0]
+            is_ours = self._query("SELECT IS_USED_LOCK(%s) = CONNECTION_ID()", self._lock)[0]
         except Retry:
             if now:
                 raise
-            self._again()
+            self._take_again()
             return
-        if held != 1:
-            raise Retry(f"hospital {self.hospital}: the lease was lost", after=1)
+        if is_ours != 1:
+            raise self._lost("the lease was lost")
+
+    def was_retaken(self) -> bool:
+        """Return whether the lock was lost and taken again since the last call.
+
+        If so, another reader may have come and gone meanwhile.
+        """
+        was_retaken = self._was_retaken
+        self._was_retaken = False
+        return was_retaken
 
     def end(self) -> End:
-        """Where the binlog ends now. NotReady; Fatal when the server has no binlog."""
+        """Return where the binlog ends now. Raises NotReady; Fatal if the server has no binlog."""
         self.keep()
-        ts_ms = int(self._asked("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)")[0])
+        # The clock first: what is committed in between is then behind the end at a later time.
+        ts_ms = int(self._query("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)")[0])
         try:
-            position = source.end_of_binlog(self.connection)
+            position = mysql.end_of_binlog(self.connection)
         except pymysql.err.MySQLError as error:
-            raise source.translate_error(error, self.hospital, self._settings) from None
+            raise mysql.translate_error(error, self.hospital, self._settings) from None
         if position is None:
-            raise source.no_binlog(self.hospital)
+            raise mysql.no_binlog(self.hospital)
         return End(position, ts_ms)
 
     def close(self) -> None:
-        """Gives the lock back."""
-        connection, self._connection = self._connection, None
+        """Give the lock back."""
+        connection = self._connection
+        self._connection = None
         if connection is not None:
             with suppress(pymysql.err.MySQLError, OSError):
                 connection.close()
 
-    def _again(self) -> None:
-        """The session ended, perhaps while this process stood still: fine unless another reader
-        came.
+    def _take_again(self) -> None:
+        """The session ended, perhaps while this process stood still.
+
+        That is fine unless another reader came.
         """
         self.close()
         self._connection = self._connect(self.hospital, self._settings)
-        if self._asked("SELECT GET_LOCK(%s, 0)", self._name)[0] != 1:
-            raise Retry(f"hospital {self.hospital}: the lease was lost to another reader", after=1)
-        self._asked(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
-        self.lapsed = True
+        if self._query("SELECT GET_LOCK(%s, 0)", self._lock)[0] != 1:
+            raise self._lost("the lease was lost to another reader")
+        self._query(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
+        self._was_retaken = True
         log.warning("lease session lost and taken again", hospital=self.hospital)
 
-    def _asked(self, sql: str, *args: Any) -> tuple[Any, ...]:
+    def _lost(self, reason: str) -> Retry:
+        return Retry(
+            f"hospital {self.hospital}: {reason}", origin=Origin.hospital(self.hospital), after=1
+        )
+
+    def _query(self, sql: str, *args: Any) -> tuple[Any, ...]:
         try:
             with self.connection.cursor() as cursor:
                 cursor.execute(sql, args or None)
                 return cursor.fetchone() or ()
         except (pymysql.err.MySQLError, OSError) as error:
-            raise source.translate_error(error, self.hospital, self._settings) from None
+            raise mysql.translate_error(error, self.hospital, self._settings) from None
 
 
 def lock_name(hospital: str) -> str:
-    """Servers take 64 characters and ignore case."""
-    return "passport." + (
-        hospital if len(hospital) <= 40 else sha256(hospital.encode()).hexdigest()[:40]
-    )
+    """Return the name of the hospital's lock. Servers take 64 characters and ignore case."""
+    if len(hospital) > 40:
+        hospital = sha256(hospital.encode()).hexdigest()[:40]
+    return f"passport.{hospital}"
 
 
 def server_id(hospital: str) -> int:
-    """A replica id of the upper half, away from those that people give, always the same for one
-    hospital.
+    """Return a replica id, always the same for one hospital.
+
+    It is one of the upper half, away from those that people give.
     """
     return 2**31 + zlib.crc32(b"passport/" + hospital.encode()) % (2**31 - 1)

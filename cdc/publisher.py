@@ -67,7 +67,7 @@ class Publisher:
         self._bytes += len(value)
         return self.sent
 
-    def mark(self, header: tuple[str, bytes] | None) -> None:
+    def set_trace_header(self, header: tuple[str, bytes] | None) -> None:
         """What is sent from now on has this header, too; None: no longer."""
         self._headers = (
             {kind: [*own, header] for kind, own in _HEADERS.items()} if header else _HEADERS

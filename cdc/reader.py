@@ -1,5 +1,11 @@
-"""One hospital's reader: take the lease, find where to go on, read until something ends it, try
-again.
+"""One hospital's reader: from its binlog to its partition of the topic, for as long as it runs.
+
+A reader works in sessions. A session begins where the last saved position is, and ends with the
+first error. What the error is decides what comes next:
+
+- Retry (the server is away, the connection was lost): wait a little, then the next session.
+- Gap (the position is of no use any more): the next session begins a new epoch, with a snapshot.
+- Fatal (a person is needed): the reader ends.
 """
 
 import random
@@ -8,7 +14,7 @@ import time
 
 import structlog
 
-from cdc import resume as epochs
+from cdc import resume
 from cdc.binlog.changes import DamagedEvent
 from cdc.connections import REAL, Connections
 from cdc.lease import Lease
@@ -18,7 +24,9 @@ from passport import health, metrics
 from passport.errors import Fatal, Gap, NotReady, Retry
 from passport.settings import Hospital, Settings
 
-STEADY_S = 30.0  # a session that lasted so long was fine: waiting begins anew at the shortest
+# A session that lasted so long was fine. After it, the first wait is the shortest again.
+STEADY_S = 30.0
+SHORTEST_WAIT_S = 0.25
 
 log = structlog.get_logger()
 
@@ -31,48 +39,37 @@ def run(
     stop: threading.Event,
     new_epoch: bool = False,
 ) -> None:
-    """Publish the hospital's changes until `stop` is set, or until all that its binlog holds is
-    acknowledged.
+    """Publish the hospital's changes until `stop` is set.
 
-    `new_epoch`: at the binlog's end, with a snapshot, and not at the saved position: past what
-    stopped a reader. Fatal: a person is needed. NotReady only with `until_caught_up`, when a server
+    With `until_caught_up` it also ends when all that the binlog holds is acknowledged by Kafka. With
+    `new_epoch` it begins at the binlog's end, with a snapshot, and not at the saved position: past
+    whatever stopped a reader there.
+
+    Raises Fatal when a person is needed. Raises NotReady only with `until_caught_up`, when a server
     could not be reached at all.
     """
-    hospital = _captured(hospital_id, settings)
-    reader = Reader(
-        hospital_id, hospital, settings, stop, gap="a new epoch was asked for" if new_epoch else ""
-    )
-    try:
-        reader.run(until_caught_up=until_caught_up)
-    except Fatal as error:
-        log.error("reader stopped", hospital=hospital_id, reason=error.reason)
-        if hospital_id in error.reason:
-            raise
-        hint = error.hint.replace(
-            "HOSPITAL", hospital_id
-        )  # decoding doesn't know whose events it reads
-        raise Fatal(f"hospital {hospital_id}: {error.reason}", hint=hint) from None
-    finally:
-        reader.close()
-
-
-def _captured(hospital_id: str, settings: Settings) -> Hospital:
-    hospital = settings.hospitals.get(hospital_id)
-    if hospital is None:
-        raise Fatal(
-            f"no hospital {hospital_id} in the settings",
-            hint=f"one of: {', '.join(settings.hospitals)}",
-        )
+    hospital = settings.hospital(hospital_id)
     if hospital.capture == "polling":
         raise Fatal(
             f"hospital {hospital_id}: capture is polling, so there is no binlog to read",
             hint=f"passport reconcile --hospital {hospital_id}",
         )
-    return hospital
+    gap = "a new epoch was asked for" if new_epoch else ""
+    reader = Reader(hospital_id, hospital, settings, stop, gap=gap)
+    try:
+        reader.run(until_caught_up=until_caught_up)
+    except Fatal as error:
+        log.error("reader stopped", hospital=hospital_id, reason=error.reason, hint=error.hint)
+        raise
+    finally:
+        reader.close()
 
 
 class Reader:
-    """What outlives a session: the lease, the connection that reads rows, and the positions topic."""
+    """What outlives a session: the lease, the connection that reads rows, and the positions topic.
+
+    `gap` is the reason why the saved position is of no use; "" if it is.
+    """
 
     def __init__(
         self,
@@ -80,57 +77,72 @@ class Reader:
         hospital: Hospital,
         settings: Settings,
         stop: threading.Event,
-        outside: Connections = REAL,
+        connections: Connections = REAL,
         gap: str = "",
     ) -> None:
         self._id = hospital_id
         self._hospital = hospital
         self._settings = settings
         self._stop = stop
-        self._outside = outside
-        self._lease = Lease(hospital_id, hospital.mysql, outside.connect)
-        self._source = Source(hospital_id, hospital.mysql, outside.connect)
-        self._positions = outside.positions(settings.kafka)
+        self._connections = connections
+        self._lease = Lease(hospital_id, hospital.mysql, connections.connect)
+        self._source = Source(hospital_id, hospital.mysql, connections.connect)
+        self._positions = connections.positions(settings.kafka)
         self._gap = gap
-        self._damage = ""  # what interrupted it last
-        self._reached = False
+        self._last_failure = ""
+        self._has_reached_servers = False
 
     def run(self, *, until_caught_up: bool) -> None:
-        """Sessions, one after the other."""
+        """Run sessions, one after the other, until one ends without an error."""
         failures = 0
         while not self._stop.is_set():
-            began = time.monotonic()
+            began_at = time.monotonic()
             try:
-                self._session(until_caught_up=until_caught_up)
+                self._run_session(until_caught_up=until_caught_up)
                 return
             except Gap as gap:
+                # No wait: the next session begins a new epoch, and doesn't need what is gone.
                 log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
                 self._gap = gap.reason
             except Retry as error:
-                if until_caught_up and isinstance(error, NotReady) and not self._reached:
+                # Who asked to catch up waits for an end. A wrong host name would have none.
+                is_unreachable = isinstance(error, NotReady) and not self._has_reached_servers
+                if until_caught_up and is_unreachable:
                     raise
-                self._gap = self._gap or self._damaged(error)
-                failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
-                self._rest(error, failures)
+
+                # An event that is damaged a second time is damaged in the file: no retry helps.
+                is_same = error.reason == self._last_failure
+                if isinstance(error, DamagedEvent) and is_same and not self._gap:
+                    self._gap = f"twice {error.reason}"
+                self._last_failure = error.reason
+
+                was_steady = time.monotonic() - began_at > STEADY_S
+                failures = 1 if was_steady else failures + 1
+                self._wait(error, failures)
 
     def close(self) -> None:
         self._lease.close()
         self._source.close()
         self._positions.close()
 
-    def _session(self, *, until_caught_up: bool) -> None:
+    def _run_session(self, *, until_caught_up: bool) -> None:
+        # The lease is first: nothing is read or written beside another reader.
         if not self._lease.take(self._stop):
             return
         self._positions.ensure(self._settings)
-        if not self._reached:
+        if not self._has_reached_servers:
             self._positions.check_partition(self._id, self._hospital.partition)
-        start = epochs.start(self._id, self._hospital, self._positions, self._source, gap=self._gap)
-        if start.is_new:
-            self._lease.keep(
-                now=True
-            )  # who stood still meanwhile begins nothing beside the one that came
+
+        start = resume.find_start(
+            self._id, self._hospital, self._positions, self._source, gap=self._gap
+        )
+        if start.is_new_epoch:
+            # Finding it took time. A reader that stood still meanwhile may have lost the lease, and
+            # must not begin an epoch beside the reader that has it now.
+            self._lease.keep(now=True)
             self._positions.save(start.saved)
         self._gap = ""
+
         session = Session(
             self._id,
             self._settings,
@@ -138,44 +150,38 @@ class Reader:
             self._lease,
             self._source,
             self._positions,
-            self._outside,
+            self._connections,
         )
         try:
-            self._reached = True
-            log.info(
-                "reading the binlog",
-                hospital=self._id,
-                file=start.saved.position.file,
-                pos=start.saved.position.pos,
-            )
+            self._has_reached_servers = True
+            position = start.saved.position
+            log.info("reading the binlog", hospital=self._id, file=position.file, pos=position.pos)
             session.run(self._stop, until_caught_up=until_caught_up)
         finally:
             session.close()
 
-    def _damaged(self, error: Retry) -> str:
-        """The gap that an event is which has come damaged twice, the same each time; "" for any
-        other error.
-        """
-        again = isinstance(error, DamagedEvent) and error.reason == self._damage
-        self._damage = error.reason
-        return f"twice {error.reason}" if again else ""
+    def _wait(self, error: Retry, failures: int) -> None:
+        """Wait before the next session: longer after each failure in a row, up to a limit.
 
-    def _rest(self, error: Retry, failures: int) -> None:
-        """Wait, longer each time, and not at the same moment as every other reader."""
+        Part of the wait is random, so that all readers of a server that was away don't come back in
+        the same moment.
+        """
         metrics.DISCONNECTS.labels(self._id).inc()
-        longest = min(self._settings.cdc.reconnect_max_s, 0.25 * 2.0 ** min(failures, 10))
-        after_s = max(error.after if failures > 1 else 0.0, longest) * random.uniform(0.5, 1)
+        doubled_s = SHORTEST_WAIT_S * 2.0 ** min(failures, 10)
+        wait_s = min(self._settings.cdc.reconnect_max_s, doubled_s)
+        if failures > 1:
+            wait_s = max(error.after, wait_s)
+        wait_s *= random.uniform(0.5, 1)
+
         log.warning(
             "reader interrupted",
             hospital=self._id,
             reason=error.reason,
             hint=error.hint,
-            after_s=round(after_s, 2),
+            after_s=round(wait_s, 2),
         )
         health.failing(f"hospital {self._id}: reader", error.reason)
-        self._close_connections()
-        self._stop.wait(after_s)
-
-    def _close_connections(self) -> None:
+        # They may be the reason, and they would hold a server's sessions meanwhile.
         self._source.close()
         self._positions.close()
+        self._stop.wait(wait_s)

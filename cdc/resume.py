@@ -1,8 +1,8 @@
-"""Where a reader starts: at the saved position if the server still has it, else with a new epoch
-and a snapshot.
+"""Where a reader starts: at the saved position, if the server still has it.
 
-A new epoch on a replica that has all that was read goes on by GTID; any other begins at the
-server's end.
+If it has not, the reader begins a new epoch with a snapshot. On a replica that has executed all that
+was read it goes on by GTID, so that nothing is missing in between. On any other server it begins at
+the binlog's end, and the snapshot brings what is missing.
 """
 
 import time
@@ -12,193 +12,207 @@ from typing import Any, NamedTuple
 import pymysql
 import structlog
 
-from cdc import schema as decodable
+from cdc import schema
 from cdc.binlog import gtids
+from cdc.column_lists import read_columns
 from cdc.envelopes import now_ms
-from cdc.positions import BY_GTID, Columns, Positions, Saved, Snapshot
-from openmrs import connection as server
+from cdc.positions import BY_GTID, Positions, Saved, Snapshot
+from openmrs import connection as mysql
 from openmrs.read import Source
-from openmrs.tables import NOTICE_KEYS
-from openmrs.values import COLUMN_INFO_SQL, ColumnInfo
-from passport.errors import Retry
+from passport.errors import Origin, Retry
 from passport.settings import Hospital
 from passport.version import Position, next_epoch
 
-WATCHED = ("obs", *NOTICE_KEYS)
-ENDS = 100  # so often the end of a busy binlog is looked for
+# How often the end of a busy binlog is looked for.
+ATTEMPTS = 100
 
 log = structlog.get_logger()
 
 
 class Start(NamedTuple):
-    """Where the reader is; `is_new`: that is a new epoch, not saved yet."""
+    """Where the reader starts. A new epoch is not saved yet."""
 
     saved: Saved
-    is_new: bool
+    is_new_epoch: bool
 
 
-def start(
+def find_start(
     hospital_id: str, hospital: Hospital, positions: Positions, source: Source, *, gap: str = ""
 ) -> Start:
-    """Go on, or begin a new epoch, which is yet to be saved. `gap`: why the saved position is of no
-    use.
+    """Return where to go on, or the start of a new epoch, which the caller must save.
+
+    `gap` is the reason why the saved position is of no use, if that is known already. Raises Retry,
+    NotReady and Fatal.
     """
     saved = positions.load(hospital_id)
     try:
-        decodable.refuse(hospital_id, columns(source.connection(), hospital.mysql.database))
-        why = gap or unusable(saved, source.connection())
-        if saved is not None and not why:
-            return Start(saved, False)
-        promoted = _promoted(saved, source.connection()) if saved is not None and not gap else None
-        fresh = promoted or _begin(hospital_id, hospital, source, saved, positions)
+        columns = read_columns(source.connection(), hospital.mysql.database)
+        schema.refuse(hospital_id, columns)
+        reason = gap or unusable(saved, source.connection())
+        if saved is not None and not reason:
+            return Start(saved, is_new_epoch=False)
+
+        # After a gap the GTIDs lead to the same gap, so that only the binlog's end is left.
+        by_gtid = None
+        if saved is not None and not gap:
+            by_gtid = _begin_by_gtid(saved, source.connection())
+        start = by_gtid or _begin_at_end(hospital_id, hospital, source, saved, positions)
     except pymysql.err.MySQLError as error:
         source.close()
-        raise server.translate_error(error, hospital_id, hospital.mysql) from None
-    say = log.info if saved is None else log.warning if promoted else log.error
-    file, pos = fresh.position
-    how = (
-        "new epoch, going on by GTID, snapshot beside it"
-        if promoted
-        else "new epoch, snapshot follows"
-    )
-    say(how, hospital=hospital_id, reason=why, epoch=fresh.epoch, file=file, pos=pos)
-    return Start(fresh, True)
+        raise mysql.translate_error(error, hospital_id, hospital.mysql) from None
+
+    details = {
+        "hospital": hospital_id,
+        "reason": reason,
+        "epoch": start.epoch,
+        "file": start.position.file,
+        "pos": start.position.pos,
+    }
+    if by_gtid is not None:
+        log.warning("new epoch, going on by GTID, snapshot beside it", **details)
+    elif saved is None:
+        log.info("new epoch, snapshot follows", **details)
+    else:
+        log.error("new epoch, snapshot follows", **details)
+    return Start(start, is_new_epoch=True)
 
 
 def unusable(saved: Saved | None, connection: "pymysql.Connection[Any]") -> str:
-    """Why the stream can't go on at `saved`; "" when it can (the file's own date is checked when it
-    is read).
+    """Return the reason why the stream can't go on at `saved`; "" if it can.
+
+    Whether the file is the same one, and not another of that name, is seen only when it is read.
     """
     if saved is None:
         return "first start"
     if saved.capture != "binlog":
         return "capture was polling"
-    identity = server.identity(connection)
+    identity = mysql.identity(connection)
     if saved.server != identity:
         return f"another server: {identity}, it was {saved.server}"
     if saved.by_gtid:
-        return (
-            ""
-            if has_executed(saved, connection)
-            else "the server's GTIDs are not those that were read"
-        )
-    size = files(connection).get(saved.position.file)
-    if size is None:
-        return f"{saved.position.file} is not on the server any more"
-    if size < saved.position.pos:
-        return f"{saved.position.file} ends at {size}, before the saved position"
-    if not same_history(saved, connection):
-        return "the server's GTIDs are not those that were read"
-    return ""
+        is_known = has_executed(saved, connection)
+    else:
+        size = binlog_files(connection).get(saved.position.file)
+        if size is None:
+            return f"{saved.position.file} is not on the server any more"
+        if size < saved.position.pos:
+            return f"{saved.position.file} ends at {size}, before the saved position"
+        is_known = same_history(saved, connection)
+    return "" if is_known else "the server's GTIDs are not those that were read"
 
 
-def files(connection: "pymysql.Connection[Any]") -> dict[str, int]:
-    """Sizes of the binlog files, oldest first. Needs BINLOG MONITOR or REPLICATION CLIENT."""
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW BINARY LOGS")
-        return {row[0]: int(row[1]) for row in cursor.fetchall()}
+def binlog_files(connection: "pymysql.Connection[Any]") -> dict[str, int]:
+    """Return the sizes of the binlog files by name, oldest first.
+
+    Needs BINLOG MONITOR or REPLICATION CLIENT.
+    """
+    rows = mysql.fetch_all(connection, "SHOW BINARY LOGS")
+    return {row[0]: int(row[1]) for row in rows}
 
 
 def same_history(saved: Saved, connection: "pymysql.Connection[Any]") -> bool:
-    """Whether the server has executed what was read; True when it writes no GTIDs."""
+    """Return whether the server has executed what was read. True if it writes no GTIDs."""
     if not saved.gtid_set:
         return True
-    with connection.cursor() as cursor:
-        if server.flavour(connection) == "mysql":
-            cursor.execute(
-                "SELECT GTID_SUBSET(%s, %s)", (saved.gtid_set, server.logged_gtids(connection))
-            )
-            return bool((cursor.fetchone() or (0,))[0])
-        cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", tuple(saved.position))
-        found = (cursor.fetchone() or ("",))[0] or ""
-    return set(found.split(",")) == set(saved.gtid_set.split(","))
+    if mysql.flavour(connection) == "mysql":
+        return _is_logged(saved.gtid_set, connection)
+    return set(_gtids_at(saved.position, connection).split(",")) == set(saved.gtid_set.split(","))
 
 
 def has_executed(saved: Saved, connection: "pymysql.Connection[Any]") -> bool:
-    """Whether this server, another than the one that was read, has every transaction that was read,
-    by its GTID.
-    """
-    flavour = server.flavour(connection)
-    if not saved.gtid_set or (flavour == "mariadb") != saved.server.startswith("mariadb-"):
+    """Return whether this server has, by its GTID, every transaction that was read from another."""
+    flavour = mysql.flavour(connection)
+    is_same_flavour = (flavour == "mariadb") == saved.server.startswith("mariadb-")
+    if not saved.gtid_set or not is_same_flavour:
         return False
-    with connection.cursor() as cursor:
-        if flavour == "mysql":
-            cursor.execute(
-                "SELECT GTID_SUBSET(%s, %s)", (saved.gtid_set, server.logged_gtids(connection))
-            )
-            return bool((cursor.fetchone() or (0,))[0])
-        cursor.execute("SELECT @@global.gtid_binlog_state")
-        return gtids.contains(str((cursor.fetchone() or ("",))[0] or ""), saved.gtid_set)
+    if flavour == "mysql":
+        return _is_logged(saved.gtid_set, connection)
+    row = mysql.fetch_one(connection, "SELECT @@global.gtid_binlog_state")
+    return gtids.contains(str(row[0] or ""), saved.gtid_set)
 
 
-def columns(connection: "pymysql.Connection[Any]", database: str) -> Columns:
-    """Every column that this user sees of the watched tables, in the tables' own order."""
-    lists: dict[str, list[ColumnInfo]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(COLUMN_INFO_SQL, (database, WATCHED))
-        for table, info in map(ColumnInfo.read, cursor.fetchall()):
-            lists.setdefault(table, []).append(info)
-    return lists
+def _is_logged(gtid_set: str, connection: "pymysql.Connection[Any]") -> bool:
+    """Return whether a MySQL has all of these GTIDs in its binlog."""
+    everything = mysql.logged_gtids(connection)
+    row = mysql.fetch_one(connection, "SELECT GTID_SUBSET(%s, %s)", (gtid_set, everything))
+    return bool(row[0])
 
 
-def _promoted(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved | None:
-    """The new epoch on a replica that has all that was read; None when it is none, or lacks some of
-    it.
+def _gtids_at(position: Position, connection: "pymysql.Connection[Any]") -> str:
+    """Return the GTID position of a MariaDB at this place of its binlog; "" if it has none."""
+    row = mysql.fetch_one(connection, "SELECT BINLOG_GTID_POS(%s, %s)", tuple(position))
+    return str(row[0] or "")
 
-    Whether it still has in its binlog what follows is what the dump says: if not, that is a gap.
+
+def _begin_by_gtid(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved | None:
+    """Return a new epoch on a replica that has all that was read; None if this server is none.
+
+    Whether its binlog still has what follows is seen when the stream is opened: if not, that is a
+    gap.
     """
-    identity = server.identity(connection)
+    identity = mysql.identity(connection)
     if saved.capture != "binlog" or saved.server == identity or not has_executed(saved, connection):
         return None
+    oldest_file = next(iter(binlog_files(connection)))
     return replace(
         saved,
         server=identity,
         format_ts=0,
         epoch=next_epoch(saved.epoch, time.time()),
-        position=Position(next(iter(files(connection))), BY_GTID),
+        position=Position(oldest_file, BY_GTID),
         snapshot=Snapshot(),
         ts_ms=now_ms(),
     )
 
 
-def _begin(
+def _begin_at_end(
     hospital_id: str, hospital: Hospital, source: Source, before: Saved | None, positions: Positions
 ) -> Saved:
+    """Return a new epoch at the binlog's end."""
     database = hospital.mysql.database
-    listed = columns(source.connection(), database)
     connection = source.connection()
-    position, gtid_set = _end(hospital_id, connection)
-    if columns(connection, database) != listed:
-        raise Retry(f"hospital {hospital_id}: a table changed just now", after=1)
-    previous = before.epoch if before else positions.published_epoch(hospital.partition)
+    columns = read_columns(connection, database)
+    position, gtid_set = _end_of_binlog(hospital_id, connection)
+    # The columns must be those at the position: a DDL in between would go unseen.
+    if read_columns(connection, database) != columns:
+        raise Retry(
+            f"hospital {hospital_id}: a table changed just now",
+            origin=Origin.hospital(hospital_id),
+            after=1,
+        )
+    last_epoch = before.epoch if before else positions.published_epoch(hospital.partition)
     return Saved(
         hospital=hospital_id,
         partition=hospital.partition,
-        server=server.identity(connection),
+        server=mysql.identity(connection),
         format_ts=0,
-        epoch=next_epoch(previous, time.time()),
+        epoch=next_epoch(last_epoch, time.time()),
         position=position,
         gtid_set=gtid_set,
-        columns=listed,
+        columns=columns,
         snapshot=Snapshot(),
         ts_ms=now_ms(),
     )
 
 
-def _end(hospital_id: str, connection: "pymysql.Connection[Any]") -> tuple[Position, str]:
-    """Where the binlog ends and the GTIDs up to there, which MySQL tells in turn: until nothing was
-    in between.
+def _end_of_binlog(hospital_id: str, connection: "pymysql.Connection[Any]") -> tuple[Position, str]:
+    """Return where the binlog ends, and the GTIDs up to there.
+
+    MySQL answers the two in two statements: they belong together if nothing was in between.
     """
-    known: str | None = None
-    for _ in range(ENDS):
-        position = server.end_of_binlog(connection)
+    gtid_set: str | None = None
+    for _ in range(ATTEMPTS):
+        position = mysql.end_of_binlog(connection)
         if position is None:
-            raise server.no_binlog(hospital_id)
-        if server.flavour(connection) == "mariadb":
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", tuple(position))
-                return position, str((cursor.fetchone() or ("",))[0] or "")
-        before, known = known, server.logged_gtids(connection)
-        if before == known:
-            return position, known
-    raise Retry(f"hospital {hospital_id}: its binlog grows too fast to say where it ends", after=1)
+            raise mysql.no_binlog(hospital_id)
+        if mysql.flavour(connection) == "mariadb":
+            return position, _gtids_at(position, connection)
+        before = gtid_set
+        gtid_set = mysql.logged_gtids(connection)
+        if gtid_set == before:
+            return position, gtid_set
+    raise Retry(
+        f"hospital {hospital_id}: its binlog grows too fast to say where it ends",
+        origin=Origin.hospital(hospital_id),
+        after=1,
+    )

@@ -1,149 +1,182 @@
-"""Rows of the transaction that is being read: published as they come, one held back so that the
-last is known.
+"""The transaction that is being read: its rows are published as they come.
+
+One row is held back until the next one, so that the last row of a transaction can say that it is the
+last. A destination then knows when it has seen a transaction whole. Nothing else is kept in memory,
+however large a transaction is.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 from cdc.binlog.stream import IncompleteRow, KeyChange, RowChange
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
-from passport import metrics, tracing
+from passport import metrics
 from passport.errors import Fatal
 from passport.event import Op
-from passport.tracing import Trace
+from passport.tracing import Attributes, Trace
 from passport.version import Position
 
-# behind a held row, to keep the order; past that the row goes without being called the last
-HELD_NOTICES = 1_000
+# Key changes wait behind the row that is held back, to keep the order. When there are so many, the
+# row goes out, and none of its transaction may say that it is the last.
+HELD_KEY_CHANGES = 1_000
+
+
+class TransactionTraces:
+    """Traces one transaction in `one_in`, from its commit until Kafka has its last record.
+
+    The records of that transaction carry a header that names the span.
+    """
+
+    def __init__(
+        self, publisher: Publisher, topic: str, attributes: Attributes, *, one_in: int
+    ) -> None:
+        self._publisher = publisher
+        self._topic = topic
+        self._attributes = attributes
+        self._one_in = one_in
+        self._until_next = 1  # transactions
+        self._sent_before = 0
+        self._trace: Trace | None = None
+
+    def begin(self, ts: int) -> None:
+        """A transaction began; `ts` is its time in Unix seconds."""
+        self._until_next -= 1
+        if self._until_next > 0:
+            return
+        self._until_next = self._one_in
+        self._sent_before = self._publisher.sent
+        self._trace = Trace(self._topic, ts * 1000, self._attributes)
+        self._publisher.set_trace_header(self._trace.header)
+
+    def commit(self) -> None:
+        """The transaction's last record was sent."""
+        trace = self._trace
+        if trace is None:
+            return
+        self._trace = None
+        self._publisher.set_trace_header(None)
+        count = self._publisher.sent - self._sent_before
+        if count:
+            self._publisher.when_acked(lambda offset: trace.end(count, offset))
 
 
 class Transaction:
-    """`start`: where the one before ended, which names a transaction that has no GTID."""
+    """The transaction that is being read, and after its commit the next one.
+
+    `start` is where the one before ended. It names a transaction that has no GTID. `is_open` says
+    whether anything of a transaction has come that was not committed yet.
+    """
 
     def __init__(
-        self, hospital: str, publisher: Publisher, envelopes: Envelopes, start: Position
+        self,
+        hospital_id: str,
+        publisher: Publisher,
+        envelopes: Envelopes,
+        start: Position,
+        traces: TransactionTraces | None = None,
     ) -> None:
-        self._hospital = hospital
+        self.is_open = False
+        self._hospital_id = hospital_id
         self._publisher = publisher
         self._envelopes = envelopes
         self._start = start
-        self._held: RowChange | None = None
-        self._notices: list[KeyChange] = []
+        self._traces = traces
+        self._held_row: RowChange | None = None
+        self._held_key_changes: list[KeyChange] = []
+        self._incomplete_keys: list[int] = []
         self._counts: Counter[tuple[str, str]] = Counter()
-        self.partial: list[int] = []
-        self.is_open = False
 
     def row(self, row: RowChange) -> None:
-        self.is_open = True
-        if self._held is not None:
-            self._release(last=False)
-        self._held = row
-
-    def notice(self, notice: KeyChange) -> None:
-        self.is_open = True
-        if self._held is None:
-            self._notify(notice)
-            return
-        self._notices.append(notice)
-        if len(self._notices) >= HELD_NOTICES:
-            self._release(last=False)
-
-    def part(self, item: IncompleteRow) -> None:
-        """A row that is to be read again when the transaction has ended."""
-        self.is_open = True
-        self.partial += [key["obs_id"] for key in item.keys if key.get("obs_id") is not None]  # type: ignore[misc]
-
-    def commit(self, at: Position) -> None:
-        self._release(last=True)
-        self._start, self.is_open, self.partial = at, False, []
-
-    def roll_back(self) -> None:
-        """What is held never happened."""
-        self._held, self._notices, self.partial, self.is_open = None, [], [], False
-
-    def count(self) -> None:
-        """Tell the metrics what was published since the last time: now and then, since they take a
-        lock each.
-        """
-        for (table, op), number in self._counts.items():
-            metrics.EVENTS.labels(self._hospital, table, op).inc(number)
-        self._counts.clear()
-
-    def _release(self, *, last: bool) -> None:
-        row = self._held
-        if row is None:
-            return
-        self._held = None
-        transaction = row.gtid or f"{self._start.file}:{self._start.pos}"
-        try:
-            self._publisher.send(
-                "row", self._envelopes.row(row, transaction=transaction, last=last)
-            )
-        except Fatal as error:
-            raise Fatal(
-                f"{error.reason}: obs at {row.at.file}:{row.at.pos}", hint=error.hint
-            ) from None
-        self._counts["obs", row.op] += 1
-        if self._notices:
-            for notice in self._notices:
-                self._notify(notice)
-            self._notices = []
-
-    def _notify(self, notice: KeyChange) -> None:
-        op: Op = notice.op  # type: ignore[assignment]
-        value = self._envelopes.notice(
-            notice.table,
-            op,
-            notice.keys,
-            at=notice.at,
-            ordinal=notice.ordinal,
-            gtid=notice.gtid,
-            ts_ms=notice.ts * 1000,
-        )
-        self._publisher.send("notice", value)
-        self._counts[notice.table, notice.op] += 1
-
-
-class Traced(Transaction):
-    """One in `tracing.every` is traced: its records carry where its span is, which ends when Kafka
-    has the last.
-
-    `begin`: makes the trace of a transaction of this time in ms.
-    """
-
-    def __init__(self, *given: Any, begin: Callable[[int], Trace]) -> None:
-        super().__init__(*given)
-        self._begin_trace = begin
-        self._until_next, self._before = (
-            1,
-            0,
-        )  # transactions; records sent before the one that is traced
-        self._trace: Trace | None = None
-
-    def row(self, row: RowChange) -> None:
+        """Hold the row back, and publish the one that was held back so far."""
         if not self.is_open:
             self._begin(row.ts)
-        super().row(row)
+        if self._held_row is not None:
+            self._publish_held(last=False)
+        self._held_row = row
 
-    def notice(self, notice: KeyChange) -> None:
+    def key_change(self, change: KeyChange) -> None:
+        """Publish the key change, behind the row that is held back."""
         if not self.is_open:
-            self._begin(notice.ts)
-        super().notice(notice)
+            self._begin(change.ts)
+        if self._held_row is None:
+            self._publish_key_change(change)
+            return
+        self._held_key_changes.append(change)
+        if len(self._held_key_changes) >= HELD_KEY_CHANGES:
+            self._publish_held(last=False)
 
-    def commit(self, at: Position) -> None:
-        super().commit(at)
-        if self._trace is not None:
-            self._publisher.mark(None)
-            if count := self._publisher.sent - self._before:
-                self._publisher.when_acked(partial(self._trace.end, count))
-            self._trace = None
+    def incomplete_row(self, row: IncompleteRow) -> None:
+        """Remember a row whose image is not whole. `commit` returns its key."""
+        self.is_open = True
+        for key in row.keys:
+            obs_id = key.get("obs_id")
+            if obs_id is not None:
+                self._incomplete_keys.append(obs_id)
+
+    def commit(self, at: Position) -> list[int]:
+        """End the transaction. Return the obs_ids of its rows that must be read again."""
+        self._publish_held(last=True)
+        if self._traces is not None:
+            self._traces.commit()
+        incomplete_keys = self._incomplete_keys
+        self._incomplete_keys = []
+        self._start = at
+        self.is_open = False
+        return incomplete_keys
+
+    def roll_back(self) -> None:
+        """Forget what is held back: it never happened."""
+        self._held_row = None
+        self._held_key_changes = []
+        self._incomplete_keys = []
+        self.is_open = False
+
+    def count(self) -> None:
+        """Add what was published since the last call to the metrics.
+
+        Call it once a batch, not once a row: a metric takes a lock.
+        """
+        for (table, op), number in self._counts.items():
+            metrics.EVENTS.labels(self._hospital_id, table, op).inc(number)
+        self._counts.clear()
 
     def _begin(self, ts: int) -> None:
-        self._until_next -= 1
-        if self._until_next == 0:
-            self._until_next, self._before = tracing.every, self._publisher.sent
-            self._trace = self._begin_trace(ts * 1000)
-            self._publisher.mark(self._trace.header)
+        self.is_open = True
+        if self._traces is not None:
+            self._traces.begin(ts)
+
+    def _publish_held(self, *, last: bool) -> None:
+        row = self._held_row
+        if row is None:
+            return
+        self._held_row = None
+        transaction = row.gtid or f"{self._start.file}:{self._start.pos}"
+        try:
+            value = self._envelopes.row(row, transaction=transaction, last=last)
+            self._publisher.send("row", value)
+        except Fatal as error:
+            raise Fatal(
+                f"{error.reason}: obs at {row.at.file}:{row.at.pos}",
+                details=error.details,
+                hint=error.hint,
+                origin=error.origin,
+            ) from None
+        self._counts["obs", row.op] += 1
+        if self._held_key_changes:
+            for change in self._held_key_changes:
+                self._publish_key_change(change)
+            self._held_key_changes = []
+
+    def _publish_key_change(self, change: KeyChange) -> None:
+        op: Op = change.op  # type: ignore[assignment]
+        value = self._envelopes.notice(
+            change.table,
+            op,
+            change.keys,
+            at=change.at,
+            ordinal=change.ordinal,
+            gtid=change.gtid,
+            ts_ms=change.ts * 1000,
+        )
+        self._publisher.send("notice", value)
+        self._counts[change.table, change.op] += 1

@@ -12,8 +12,8 @@ from typing import Any
 import pymysql
 
 from benchmarks.capture.counted import Counter
-from cdc import resume as epochs
-from cdc.binlog.stream import BinlogStream, Commit, Idle, KeyChange, NextFile, RowChange
+from cdc.binlog.stream import BinlogStream, Commit, KeyChange, RowChange
+from cdc.column_lists import read_columns
 from cdc.envelopes import Envelopes
 from cdc.transaction import Transaction
 from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
@@ -45,7 +45,7 @@ def main(port: int, rows: int, file: str, pos: int) -> None:
         return pymysql.connect(host="127.0.0.1", port=port, user="root", ssl_disabled=True)
 
     with connect() as connection:
-        columns = epochs.columns(connection, "openmrs")
+        columns = read_columns(connection, "openmrs")
     stream = BinlogStream(
         connect,
         flavour="mariadb",
@@ -64,16 +64,15 @@ def main(port: int, rows: int, file: str, pos: int) -> None:
     envelopes = Envelopes("kigali", hospital, server="uuid", epoch=1)
     publisher: Any = Counting(counter)
     transaction = Transaction("kigali", publisher, envelopes, start)
-    handlers = {
-        RowChange: transaction.row,
-        KeyChange: transaction.notice,
-        Commit: lambda commit: transaction.commit(commit.at),
-        Idle: lambda _: None,
-        NextFile: lambda _: None,
-    }
     while counter.whole is None:
         for item in stream.poll(1):
-            handlers[type(item)](item)
+            match item:
+                case RowChange():
+                    transaction.row(item)
+                case KeyChange():
+                    transaction.key_change(item)
+                case Commit():
+                    transaction.commit(item.at)
     counter.tell()
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from benchmarks.capture.counted import END, Counter
 from cdc import publisher
-from cdc import resume as epochs
+from cdc.column_lists import read_columns
 from cdc.connections import Connections
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.reader import Reader
@@ -61,7 +61,7 @@ def begin(settings_: Settings, at: Position | None) -> None:
         format_ts=0,
         epoch=1,
         position=at or source.end_of_binlog(connection) or Position("", 0),
-        columns=epochs.columns(connection, mysql.database),
+        columns=read_columns(connection, mysql.database),
         snapshot=Snapshot(state="done"),
     )
     positions.save(saved)
@@ -119,7 +119,7 @@ def latency(base: type[Any], settings_: Settings) -> None:
 def read(kind: type[Any], settings_: Settings, stop: threading.Event) -> None:
     """The product's reader with this publisher, until `stop`."""
     hospital = settings_.hospitals["kigali"]
-    running = Reader("kigali", hospital, settings_, stop, outside=Connections(publisher=kind))
+    running = Reader("kigali", hospital, settings_, stop, connections=Connections(publisher=kind))
     try:
         running.run(until_caught_up=False)
     finally:

@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 import pymysql
 from pymysql.constants import ER
 
-from cdc import resume as epochs
+from cdc import resume
 from cdc import schema as decodable
 from cdc.checks import grants
 from cdc.checks import variables as server_settings
+from cdc.column_lists import WATCHED, read_columns
 from cdc.lease import server_id
 from cdc.positions import Saved
 from cdc.retention import rds_hours
@@ -109,7 +110,7 @@ class SourceChecks:
         )
 
     def _position(self, saved: Saved) -> Check:
-        why = epochs.unusable(saved, self._connection)
+        why = resume.unusable(saved, self._connection)
         place = f"{saved.position.file}:{saved.position.pos}"
         if not why:
             return Check("position", True, f"the saved position {place} is on the server")
@@ -137,7 +138,7 @@ class SourceChecks:
     def _tables(self) -> Check:
         statements = grants.table_grants(self._hospital, self._account())
         lacking, absent = [], []
-        for table in epochs.WATCHED:
+        for table in WATCHED:
             columns = ", ".join(grants.USERS) if table == "users" else "1"
             code = self._error(f"SELECT {columns} FROM {grants.quoted(table)} LIMIT 0")  # noqa: S608  # constants
             if code == ER.NO_SUCH_TABLE:
@@ -157,7 +158,7 @@ class SourceChecks:
                 f"check hospitals.{self._id}.mysql.database"
             )
             return Check("tables", False, f"not there: {', '.join(absent)}", remedy)
-        return Check("tables", True, f"all {len(epochs.WATCHED)} tables are readable")
+        return Check("tables", True, f"all {len(WATCHED)} tables are readable")
 
     def _excess(self) -> Check:
         needed = {"USAGE", "SELECT", "REFERENCES", *grants.REPLICATION[self._flavour].split(", ")}
@@ -212,7 +213,7 @@ class SourceChecks:
         )
 
     def _obs(self) -> Check:
-        lists = epochs.columns(self._connection, self._hospital.mysql.database)
+        lists = read_columns(self._connection, self._hospital.mysql.database)
         names = {column.name for column in lists.get("obs", [])}
         lacking = [name for name in OBS_COLUMNS if name not in names and name not in OBS_OPTIONAL]
         strange = decodable.undecodable(lists)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from cdc import resume as epochs
 from cdc.binlog.stream import BinlogStream, RowChange
+from cdc.column_lists import read_columns
 from dev.stack import MariaDB, MySQL
 from dev.stack.sql import copy
 from openmrs.read import Source
@@ -160,7 +160,7 @@ def all_between(address: Address, gtid_set: str) -> set[str]:
         start=None,
         gtid_set=gtid_set,
         database="openmrs",
-        columns=epochs.columns(source_.connection(), "openmrs"),
+        columns=read_columns(source_.connection(), "openmrs"),
         row_columns={"obs": OBS_COLUMNS},
         key_columns=NOTICE_KEYS,
     )

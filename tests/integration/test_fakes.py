@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import pymysql
 import pytest
 
-from cdc import resume as epochs
+from cdc import resume
 from cdc.binlog.stream import BinlogItem, BinlogStream, Commit, Idle, NextFile, RowChange
+from cdc.column_lists import read_columns
 from cdc.connections import REAL, Connections
 from cdc.lease import Lease
 from cdc.positions import Saved, Snapshot
@@ -45,7 +46,7 @@ class Side(Protocol):
 
     flavour: str
     settings: Settings
-    outside: Connections
+    connections: Connections
 
     def commit(self, *changes: Change) -> None: ...
     def rotate(self) -> None: ...
@@ -71,7 +72,7 @@ class Played:
         self.settings = stream.settings(
             Address(flavour, "nowhere", 1, "nobody", "").settings(), "nowhere", "t"
         )
-        self.outside = Connections(
+        self.connections = Connections(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
@@ -112,7 +113,7 @@ class Real:
         )
         address = Address(self.flavour, "127.0.0.1", server.port, "root", "", "openmrs")
         self.settings = stream.settings(address.settings(), bootstrap, fresh_name())
-        self.outside = REAL
+        self.connections = REAL
 
     def commit(self, *changes: Change) -> None:
         self.server.execute("USE openmrs", "BEGIN", *map(_sql, changes), "COMMIT")
@@ -188,7 +189,7 @@ class Told:
         """Why a stream can't go on there, without names and numbers."""
         with self.connection() as connection:
             return re.sub(
-                r"[\w.-]*\d[\w.-]*", "#", epochs.unusable(self.saved(at, gtid_set), connection)
+                r"[\w.-]*\d[\w.-]*", "#", resume.unusable(self.saved(at, gtid_set), connection)
             )
 
     def idle(self) -> BinlogStream:
@@ -203,7 +204,7 @@ class Told:
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        connection = self.side.outside.connect("kigali", self.mysql)
+        connection = self.side.connections.connect("kigali", self.mysql)
         yield connection
         connection.close()
 
@@ -220,9 +221,9 @@ class Told:
 
     def stream(self, start: Position | None, gtid_set: str | None = "") -> BinlogStream:
         with self.connection() as connection:
-            columns = epochs.columns(connection, "openmrs")
-        return self.side.outside.stream(
-            lambda: self.side.outside.connect("kigali", self.mysql),
+            columns = read_columns(connection, "openmrs")
+        return self.side.connections.stream(
+            lambda: self.side.connections.connect("kigali", self.mysql),
             flavour=self.side.flavour,
             server_id=4711,
             start=start,
@@ -275,7 +276,7 @@ def raised(ask: Callable[[], Any]) -> str:
 
 def streams(told: Told) -> None:
     with told.connection() as connection:
-        start, known = epochs._end("kigali", connection)
+        start, known = resume._end_of_binlog("kigali", connection)
     told.begin(start, known)
     told.commit(("c", 1, None, "a"), ("c", 2, None, "b"))
     told.commit(("u", 1, "a", "c"), ("d", 2, "b", None))
@@ -305,15 +306,15 @@ def gone(told: Told) -> None:
     told.say("at the end", told.unusable(end, told.sets[-1]))
     told.say("another history", told.unusable(end, told.sets[1]))
     with told.connection() as connection:
-        known = [epochs.has_executed(told.saved(end, gtids), connection) for gtids in told.sets]
+        known = [resume.has_executed(told.saved(end, gtids), connection) for gtids in told.sets]
         told.say("has executed", known)
-        files = epochs.files(connection)
+        files = resume.binlog_files(connection)
     told.say("files", [at for name in files if (at := told.file(Position(name, 0))) >= 0])
     told.say("the last one's size", files[end.file] >= end.pos)
 
 
 def reads(told: Told) -> None:
-    reader = Source("kigali", told.mysql, told.side.outside.connect)
+    reader = Source("kigali", told.mysql, told.side.connections.connect)
     identity = source.identity(reader.connection())
     told.identity = identity
     for asked in (
@@ -351,13 +352,13 @@ def breaks(told: Told) -> None:
 
 
 def locks(told: Told) -> None:
-    one, other = (Lease("kigali", told.mysql, told.side.outside.connect) for _ in range(2))
+    one, other = (Lease("kigali", told.mysql, told.side.connections.connect) for _ in range(2))
     never = threading.Event()
     told.say("first", one.take(never))
     told.say("second", other.take(never, wait=False))
     told.say(
         "another hospital's",
-        Lease("butare", told.mysql, told.side.outside.connect).take(never, wait=False),
+        Lease("butare", told.mysql, told.side.connections.connect).take(never, wait=False),
     )
     one.keep(now=True)
     one.close()
@@ -382,7 +383,7 @@ def begins_anew(told: Told) -> None:
     told.say("reset while it is read", raised(goes_on))
     told.say("reset, why", told.unusable(end, told.sets[-1]))
     with told.connection() as connection:
-        first = next(iter(epochs.files(connection)))
+        first = next(iter(resume.binlog_files(connection)))
     reading = told.stream(Position(first, 4))
     while not reading.format_ts:
         reading.poll(0.1)
@@ -392,14 +393,14 @@ def begins_anew(told: Told) -> None:
 
 def publishes(told: Told) -> None:
     kafka_ = told.side.settings.kafka
-    positions = told.side.outside.positions(kafka_)
+    positions = told.side.connections.positions(kafka_)
     positions.ensure(told.side.settings)
     told.say("nothing saved", (positions.load("kigali"), positions.published_epoch(0)))
     for at in (told.ends[1], told.ends[-1], told.ends[0]):
         positions.save(told.saved(at, ""))
     found = positions.load("kigali")
     told.say("the highest", found and told.name(found.position))
-    publisher = told.side.outside.publisher(kafka_, "kigali", 0, 0)
+    publisher = told.side.connections.publisher(kafka_, "kigali", 0, 0)
     records = [_heartbeat(number) for number in range(1, 6)]
     told.say("numbers", [publisher.send("heartbeat", value) for value in records])
     told.say("acknowledged no more than sent", publisher.acked() <= 5)

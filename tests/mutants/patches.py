@@ -45,7 +45,7 @@ MUTANTS = (
     Mutant(
         "a lost positions topic can't restart the epoch low",
         "cdc/resume.py",
-        function="_begin",
+        function="_begin_at_end",
         old="positions.published_epoch(hospital.partition)",
         new="0",
         test=f"{UNIT}test_simulation.py::test_every_history_ends_well",
@@ -63,12 +63,10 @@ MUTANTS = (
     ),
     Mutant(
         "the GTIDs saved in the next file are whole",
-        "cdc/session.py",
-        function="Session._mark",
-        old="self._gtid_set = self._gtid_set if gtid_set is None else gtid_set",
-        new=(
-            "if at.file == self._stream.position.file and gtid_set:\n    self._gtid_set = gtid_set"
-        ),
+        "cdc/position_writer.py",
+        function="PositionWriter.mark",
+        old="if gtid_set is not None:\n    self._gtid_set = gtid_set",
+        new="if format_ts and gtid_set:\n    self._gtid_set = gtid_set",
         test=f"{INTEGRATION}test_reader.py::test_the_gtids_saved_in_the_next_file_are_whole",
     ),
     Mutant(
@@ -118,14 +116,14 @@ MUTANTS = (
         "one reader a hospital",
         "cdc/lease.py",
         function="Lease.take",
-        old='self._asked("SELECT GET_LOCK(%s, 1)", self._name)[0] == 1',
-        new='self._asked("SELECT GET_LOCK(%s, 1)", self._name)',
+        old='self._query("SELECT GET_LOCK(%s, 1)", self._lock)[0] == 1',
+        new='self._query("SELECT GET_LOCK(%s, 1)", self._lock)',
         test=f"{INTEGRATION}test_reader.py::test_a_second_reader_waits_and_takes_over",
     ),
     Mutant(
         "a crashed server's last file is read again",
         "cdc/session.py",
-        function="Session._on_rotated",
+        function="Session._next_file",
         old="not rotated.clean",
         new="rotated.clean is None",
         test=(

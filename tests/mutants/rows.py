@@ -148,9 +148,9 @@ ROWS = (
     Mutant(
         "row 22: a killed reader goes on where it was",
         "cdc/session.py",
-        function="Session._opened",
-        old="None if saved.by_gtid else saved.position",
-        new="self._lease.end().position if saved.format_ts else saved.position",
+        function="Session._open_stream",
+        old="None if start.by_gtid else start.position",
+        new="self._lease.end().position if start.format_ts else start.position",
         test=(
             f"{CHANGES}test_row_22_killed_readers_and_consumers_lose_nothing_and_another_takes_over"
         ),

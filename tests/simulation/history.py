@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cdc.envelopes
+import cdc.heartbeat
 import cdc.lease
+import cdc.position_writer
 import cdc.reader
 import cdc.resume
 import cdc.retention
@@ -29,8 +31,10 @@ from tests.simulation.world import BrokenPromise, Process, Silent, World
 
 CLOCKED = (
     cdc.envelopes,
+    cdc.heartbeat,
     cdc.resume,
     cdc.lease,
+    cdc.position_writer,
     cdc.reader,
     cdc.retention,
     cdc.session,
@@ -163,7 +167,7 @@ class History:
             process = self.world.process
             assert process is not None
             reader = Reader(
-                "kigali", SETTINGS.hospitals["kigali"], SETTINGS, process, self._outside()
+                "kigali", SETTINGS.hospitals["kigali"], SETTINGS, process, self._connections()
             )  # type: ignore[arg-type]
             try:
                 reader.run(until_caught_up=until_caught_up)
@@ -172,7 +176,7 @@ class History:
 
         return work
 
-    def _outside(self) -> Connections:
+    def _connections(self) -> Connections:
         return Connections(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]

@@ -92,8 +92,13 @@ def saved_inside_a_transaction(patch: pytest.MonkeyPatch) -> None:
 
     def changed(self: Session, *args: Any) -> None:
         init(self, *args)
-        row = self._handlers[RowChange]
-        self._handlers[RowChange] = lambda item: (row(item), self._mark(item.at, None))
+        publish = self._transaction.row
+
+        def publish_and_mark(row: RowChange) -> None:
+            publish(row)
+            self._mark(row.at, None)
+
+        patch.setattr(self._transaction, "row", publish_and_mark)
 
     patch.setattr(Session, "__init__", changed)
 
@@ -129,14 +134,14 @@ def the_last_position_holds(patch: pytest.MonkeyPatch) -> None:
 
 
 def crashed_files_are_as_good_as_others(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Session, "_on_rotated", lambda *_: None)
+    patch.setattr(Session, "_next_file", lambda *_: None)
 
 
 def a_file_is_its_name(patch: pytest.MonkeyPatch) -> None:
     def verify(self: Session) -> None:
-        self._verified = self._verified or bool(self._stream.began_ts)
+        self._is_file_verified = self._is_file_verified or bool(self._stream.began_ts)
 
-    patch.setattr(Session, "_verify", verify)
+    patch.setattr(Session, "_verify_file", verify)
     patch.setattr(cdc.resume, "same_history", lambda *_: True)
 
 
@@ -150,7 +155,7 @@ def another_server_is_the_same(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_snapshot_after_a_gap(patch: pytest.MonkeyPatch) -> None:
-    begin = cdc.resume._begin
+    begin = cdc.resume._begin_at_end
 
     def changed(*args: Any) -> Saved:
         fresh = begin(*args)
@@ -161,17 +166,17 @@ def no_snapshot_after_a_gap(patch: pytest.MonkeyPatch) -> None:
             else cdc.resume.replace(fresh, snapshot=cdc.resume.Snapshot(1, "done"))
         )
 
-    patch.setattr(cdc.resume, "_begin", changed)
+    patch.setattr(cdc.resume, "_begin_at_end", changed)
 
 
 def no_snapshot_beside_the_stream_by_gtid(patch: pytest.MonkeyPatch) -> None:
-    promoted = cdc.resume._promoted
+    promoted = cdc.resume._begin_by_gtid
 
     def changed(*args: Any) -> Saved | None:
         fresh = promoted(*args)
         return fresh and cdc.resume.replace(fresh, snapshot=cdc.resume.Snapshot(1, "done"))
 
-    patch.setattr(cdc.resume, "_promoted", changed)
+    patch.setattr(cdc.resume, "_begin_by_gtid", changed)
 
 
 def any_replica_has_all(patch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
 from cdc.binlog.changes import RowChange
-from cdc.transaction import Traced
+from cdc.transaction import Transaction, TransactionTraces
 from consumers.partition import Item
 from passport import tracing
 from passport.errors import Fatal, NotReady
@@ -55,7 +55,7 @@ class Publisher:
         self.sent += 1
         return self.sent
 
-    def mark(self, header: Any) -> None:
+    def set_trace_header(self, header: Any) -> None:
         self._header = header
 
     def when_acked(self, tell: Any) -> None:
@@ -68,14 +68,15 @@ class Envelopes:
 
 
 def transactions(publisher: Publisher, *sizes: int) -> None:
-    given: Any = "kigali", publisher, Envelopes(), AT
-    traced = Traced(
-        *given, begin=lambda ts_ms: tracing.Trace("changes", ts_ms, {tracing.HOSPITAL: "kigali"})
-    )
+    kafka: Any = publisher
+    envelopes: Any = Envelopes()
+    attributes = {tracing.HOSPITAL: "kigali"}
+    traces = TransactionTraces(kafka, "changes", attributes, one_in=tracing.every)
+    transaction = Transaction("kigali", kafka, envelopes, AT, traces)
     for size in sizes:
         for number in range(size):
-            traced.row(RowChange("c", None, "{}", AT, number, 1_768_471_390, ""))
-        traced.commit(AT)
+            transaction.row(RowChange("c", None, "{}", AT, number, 1_768_471_390, ""))
+        transaction.commit(AT)
 
 
 def item(*headers: tuple[str, bytes], offset: int = 7) -> Item:

@@ -1,0 +1,84 @@
+"""How far the stream is: heartbeats in the topic, the lag in the metrics, and the binlog's headroom.
+
+A heartbeat event says that everything up to a position is published. Whoever waits for a destination
+to reach a position sees it arrive, also when no change follows.
+"""
+
+import time
+
+from cdc.envelopes import Envelopes, now_ms
+from cdc.lease import Lease
+from cdc.positions import Saved
+from cdc.publisher import Publisher
+from cdc.retention import Headroom
+from openmrs.read import Source, SourcePosition
+from passport import metrics
+from passport.errors import Gap
+from passport.settings import Cdc
+from passport.version import Position
+
+
+class Heartbeat:
+    """The heartbeats of one session.
+
+    `source_ms` is the hospital's clock, in Unix milliseconds, up to which everything is published.
+    It is 0 until the first commit or heartbeat.
+    """
+
+    def __init__(
+        self,
+        settings: Cdc,
+        source: Source,
+        lease: Lease,
+        publisher: Publisher,
+        envelopes: Envelopes,
+    ) -> None:
+        self._hospital_id = source.hospital
+        self._every_s = settings.heartbeat_s
+        self._source = source
+        self._lease = lease
+        self._publisher = publisher
+        self._envelopes = envelopes
+        self._headroom = Headroom(source.hospital, settings.headroom_alarm_s)
+        self._looked_at = time.monotonic()
+        self._reported_ms = 0
+        self.source_ms = 0
+
+    def report_lag(self) -> None:
+        """Set the metrics of lag, if a commit was published since the last call."""
+        if self.source_ms == self._reported_ms:
+            return
+        self._reported_ms = self.source_ms
+        published_at = self.source_ms / 1000
+        metrics.LAST_EVENT.labels(self._hospital_id).set(published_at)
+        # The clocks of the hospital and of this machine differ: a lag is never below zero.
+        metrics.CDC_LAG.labels(self._hospital_id).set(max(0.0, time.time() - published_at))
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._looked_at >= self._every_s
+
+    def look(self, read_to: Position, saved: Saved) -> None:
+        """Compare the stream with the binlog's end, and look how long the saved position is kept.
+
+        Raises Gap if the binlog ends before what was read, because it began anew. NotReady, Fatal.
+        """
+        self._looked_at = time.monotonic()
+        end = self._lease.end()
+        self._headroom.look(self._source, saved.position, self.source_ms or saved.ts_ms)
+        if end.position.order < read_to.order:
+            raise Gap(
+                f"hospital {self._hospital_id}: the binlog ends at"
+                f" {end.position.file}:{end.position.pos}, before what was read",
+                hint="nothing to do: the server's binlog began anew, so a new epoch and a snapshot"
+                " follow",
+            )
+        if read_to.order >= end.position.order:
+            # Everything is read. An idle hospital has no lag, however long ago its last commit was.
+            self.source_ms = end.ts_ms
+            self._reported_ms = end.ts_ms
+            metrics.CDC_LAG.labels(self._hospital_id).set(0)
+
+    def send(self, at: SourcePosition) -> None:
+        """Publish that everything up to `at` is published. No transaction may be open."""
+        value = self._envelopes.heartbeat(at.position, at.gtid, self.source_ms or now_ms())
+        self._publisher.send("heartbeat", value)

@@ -1,0 +1,87 @@
+"""Saves how far the reader is, and never further than Kafka has acknowledged.
+
+The stream marks each place where it is safe to go on: the end of a transaction. A mark waits in the
+checkpoint until every record before it is acknowledged. Then it may be saved.
+"""
+
+import time
+from dataclasses import replace
+
+from cdc.checkpoint import Checkpoint, Mark
+from cdc.column_lists import ColumnLists
+from cdc.envelopes import now_ms
+from cdc.positions import Positions, Saved, Snapshot
+from cdc.publisher import Publisher
+from passport.errors import Retry
+from passport.version import Position
+
+
+class PositionWriter:
+    """The position of one session. `saved` is what was saved last."""
+
+    def __init__(self, saved: Saved, positions: Positions, publisher: Publisher) -> None:
+        self.saved = saved
+        self._positions = positions
+        self._publisher = publisher
+        self._gtid_set = saved.gtid_set
+        self._checkpoint = Checkpoint.at(
+            Mark(saved.position, saved.gtid_set, saved.format_ts, saved.columns)
+        )
+        self._looked_at = time.monotonic()
+
+    def mark(
+        self, at: Position, gtid_set: str | None, format_ts: int, columns: ColumnLists
+    ) -> None:
+        """Note that it is safe to go on from `at`, once all records sent so far are acknowledged.
+
+        `gtid_set` is what the server has executed up to there; None if it is as before. `format_ts`
+        dates the binlog file of `at`; 0 if that is unknown.
+        """
+        if gtid_set is not None:
+            self._gtid_set = gtid_set  # also for the next file's first mark, which has no commit
+        # Without its date a file can't be told from another of the same name. And rows behind `at`
+        # can't be decoded with lists that hold from a later position on. A later mark follows.
+        if not format_ts or at.order < columns.valid_from.order:
+            return
+        mark = Mark(at, self._gtid_set, format_ts, columns.columns)
+        self._checkpoint.commit(self._publisher.sent, mark)
+
+    def date_file(self, format_ts: int) -> None:
+        """Take the date of the file in which a new epoch begins."""
+        mark = self._checkpoint.acknowledged._replace(format_ts=format_ts)
+        self._checkpoint = Checkpoint.at(mark)
+
+    def save(self, snapshot: Snapshot, source_ms: int, *, at_most_every_s: float) -> bool:
+        """Save the newest acknowledged mark, if it is time to. Return whether it was time.
+
+        Call it often: it also takes what Kafka has acknowledged, and raises if a record failed.
+        NotReady, Gap, Fatal.
+        """
+        mark = self._checkpoint.acked(self._publisher.acked())
+        now = time.monotonic()
+        if now - self._looked_at < at_most_every_s:
+            return False
+        self._looked_at = now
+        saved = replace(
+            self.saved,
+            format_ts=mark.format_ts,
+            position=mark.at,
+            gtid_set=mark.gtid_set,
+            columns=mark.columns,
+            snapshot=snapshot,
+        )
+        # An idle hospital costs no record: its time alone is no reason to save.
+        if saved != self.saved:
+            saved = replace(saved, ts_ms=source_ms or now_ms(), topic_end=self._publisher.end)
+            self._positions.save(saved)
+            self.saved = saved
+        return True
+
+    def refuse_newer_epoch(self) -> None:
+        """Raise Retry if another reader has begun a new epoch meanwhile. NotReady, Fatal."""
+        newest = self._positions.load(self.saved.hospital)
+        if newest is not None and newest.epoch != self.saved.epoch:
+            raise Retry(
+                f"hospital {self.saved.hospital}: another reader came meanwhile, and began a new"
+                " epoch"
+            )
