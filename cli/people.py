@@ -113,13 +113,13 @@ def unmapped_list(
     """Concepts whose observations are in no record, with a rule that would show them: copy it, look
     at its type.
     """
-    from destinations.mongo import reports
+    from destinations.mongo import unmapped
 
     session: Session = context.obj
     rows: list[dict[str, Any]] = []
     with _passport(session, destination) as (database, rules):
         for name in _hospitals(session, hospital):
-            for one in reports.unmapped_concepts(database, name, rules):
+            for one in unmapped.concepts(database, name, rules):
                 known = one.concept
                 told = {
                     "concept": known.get("name"),

@@ -15,8 +15,9 @@ from typing import Any
 
 from bson import MinKey, ObjectId
 
-from destinations.mongo import auditlogs as audit
-from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo import auditlogs
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
 from destinations.mongo.legacy_records import PROVIDER, RECORDS
 from destinations.mongo.people import ask_for, patients_by_national_id
 from destinations.mongo.placeholder_accounts import Authors, identity
@@ -280,7 +281,7 @@ class Former:
         )
         authors.ensure_hospital()
         change = Change(one.document["_id"], action, one.document["patientId"], 0, None, {})  # type: ignore[arg-type]
-        audit.tell(
+        auditlogs.write(
             self._db,
             [change],
             authors.system,

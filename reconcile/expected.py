@@ -11,7 +11,7 @@ from bson import ObjectId
 from consumers.enrich.obs import check
 from consumers.lookups import Asked, Lookups
 from destinations.mongo import mirror
-from destinations.mongo.client import Document
+from destinations.mongo.document import Document
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.projection.obs import projected

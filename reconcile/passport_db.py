@@ -7,7 +7,8 @@ from bson import ObjectId
 
 from destinations import mongo
 from destinations.mongo import Options, progress
-from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
 from destinations.mongo.people import hashed, patients_by_national_id
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules

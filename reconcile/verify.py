@@ -19,7 +19,7 @@ from bson import ObjectId
 
 from cdc import backfill
 from consumers.lookups import Lookups
-from destinations.mongo.client import Document
+from destinations.mongo.document import Document
 from openmrs.load_budget import FETCHED, WaitingPace
 from openmrs.read import ANY_POSITION, Source
 from passport.errors import NotReady, Retry

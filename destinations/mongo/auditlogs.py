@@ -12,14 +12,15 @@ from hashlib import sha256
 from bson import ObjectId
 from pymongo import InsertOne
 
-from destinations.mongo.client import Document, Mongo, bulk
+from destinations.mongo.client import Mongo, bulk
+from destinations.mongo.document import Document
 from destinations.mongo.record_update import Change
 
 AGENT = "openmrs-passport"  # as `userAgent`: what tells our entries from the Passport's
 _DONE = {"create": "created", "update": "updated", "delete": "removed"}
 
 
-def tell(
+def write(
     database: Mongo, changes: Iterable[Change], user: ObjectId, hospital_name: str, now: datetime
 ) -> None:
     """Writes the entries of `changes`, done by the hospital's own user `user`."""

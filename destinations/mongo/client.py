@@ -1,12 +1,13 @@
-"""The MongoDB client: how it connects, which indexes it needs, and its errors reduced to their
-remedy.
+"""The MongoDB client: how it connects, which indexes it needs, how it writes in bulk, and its errors.
+
+An error of the client becomes one of ours, named by what helps. Its text is left out: it may quote
+a patient's values.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, overload
 
 from pymongo import ASCENDING, DESCENDING, IndexModel, MongoClient, WriteConcern
 from pymongo.collection import Collection
@@ -19,22 +20,25 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from destinations.mongo.document import Document
 from passport.errors import Fatal, NotReady, PassportError, Retry, without_text
 
-Document = dict[str, Any]
 Mongo = Database[Document]
 
-ALL = (
-    10_000  # answers of a find in its first reply, where the default is 101 and a second round trip
-)
-HALVED = 400  # operations of a bulk write from which on mongod gets it in two halves, at once
+# Documents that a find's first answer may have. The default is 101, then a second round trip.
+ALL = 10_000
+# A bulk write of so many operations goes in two halves in parallel.
+HALVED = 400
 DUPLICATE = 11000
+# A document's own faults, by code.
 REFUSED = {2: "invalid", 121: "invalid", 10334: "too_large", 17280: "too_large", 17419: "too_large"}
 _DENIED = {13, 18, 8000}
 _NO_REPLICA_SET = {20, 40573}
-_OTHER_INDEX = {85, 86}  # the Passport has one with the same keys or name: then that one serves
+# The Passport has an index with the same keys or of the same name: then that one serves.
+_OTHER_INDEX = {85, 86}
 
-TEXT = {"$gt": ""}  # not $type: an index of that kind does not serve {idHash: ...}
+# "Is a string". A partial index by $type would not serve a query for one idHash.
+TEXT = {"$gt": ""}
 INDEXES: dict[str, list[IndexModel]] = {
     "people": [
         IndexModel([("idHash", ASCENDING)], partialFilterExpression={"idHash": TEXT}),
@@ -70,8 +74,10 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 
 def connected(uri: str, database: str) -> tuple[MongoClient[Document], Mongo]:
-    """A client whose writes wait for a majority. NotReady without a primary; Fatal without a
-    replica set.
+    """Return a client and a database whose writes wait for a majority; the caller closes the client.
+
+    Raises NotReady without a primary, Fatal when the URI can't be used or the server is no replica
+    set.
     """
     try:
         client: MongoClient[Document] = MongoClient(
@@ -86,7 +92,8 @@ def connected(uri: str, database: str) -> tuple[MongoClient[Document], Mongo]:
     except (PyMongoError, ValueError) as error:
         raise Fatal(
             f"options.uri of the mongo destination is not usable ({without_text(error)})",
-            hint="write it as mongodb://HOST:PORT/?replicaSet=NAME; `passport config show` shows what is set",
+            hint="write it as mongodb://HOST:PORT/?replicaSet=NAME; `passport config show` shows "
+            "what is set",
         ) from None
     try:
         with translate_errors():
@@ -94,38 +101,43 @@ def connected(uri: str, database: str) -> tuple[MongoClient[Document], Mongo]:
     except BaseException:
         client.close()
         raise
-    return client, client.get_database(
-        database, write_concern=WriteConcern(w="majority", wtimeout=10_000)
-    )
+    majority = WriteConcern(w="majority", wtimeout=10_000)
+    return client, client.get_database(database, write_concern=majority)
 
 
 def _require_replica_set(client: MongoClient[Document]) -> None:
     hello = client.admin.command("hello")
-    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+    is_router = hello.get("msg") == "isdbgrid"  # of shards, each of which is a replica set
+    if "setName" not in hello and not is_router:
         raise Fatal(
-            "the mongo destination is a standalone server: retried writes and change streams need a replica set",
+            "the mongo destination is a standalone server: retried writes and change streams need "
+            "a replica set",
             hint="start mongod with --replSet rs0, then run rs.initiate() in mongosh",
         )
 
 
 def ensure_indexes(database: Mongo, tombstone_ttl_days: int) -> None:
-    """Creates what is missing; an index of the Passport on the same keys is left as it is."""
+    """Create the indexes that are missing. One of the Passport on the same keys is left as it is.
+
+    MongoDB deletes a tombstone of `medicalrecords` after `tombstone_ttl_days`.
+    """
     seconds = tombstone_ttl_days * 86_400
-    ttl = IndexModel(
+    tombstones = IndexModel(
         [("removedAt", ASCENDING)], name="tombstones", sparse=True, expireAfterSeconds=seconds
     )
     with translate_errors():
         for name, indexes in INDEXES.items():
+            # One command for all is the usual case. If one of them is refused, each is tried alone.
             if not _create(database[name], indexes):
                 for index in indexes:
                     _create(database[name], [index])
-        if not _create(database.medicalrecords, [ttl]):
+        if not _create(database.medicalrecords, [tombstones]):
             change = {"name": "tombstones", "expireAfterSeconds": seconds}
             database.command("collMod", "medicalrecords", index=change)
 
 
 def _create(collection: Collection[Document], indexes: list[IndexModel]) -> bool:
-    """False when there are others on the same keys or of the same name."""
+    """Create indexes. Return False if there are others on the same keys or of the same name."""
     try:
         collection.create_indexes(indexes)
     except OperationFailure as error:
@@ -137,7 +149,11 @@ def _create(collection: Collection[Document], indexes: list[IndexModel]) -> bool
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turns the client's errors, whose texts may quote values, into ours."""
+    """Turn the client's errors, whose texts may quote values, into ours.
+
+    They have no `origin`: a destination isn't told its name in the settings. The worker, which
+    knows it, takes an error of a sink for that of its destination.
+    """
     try:
         yield
     except PyMongoError as error:
@@ -145,86 +161,123 @@ def translate_errors() -> Iterator[None]:
 
 
 def translate_error(error: PyMongoError) -> PassportError:
-    """Retry, NotReady or Fatal, by what helps."""
+    """Return Retry, NotReady or Fatal, by what helps."""
     code = _code(error)
     if isinstance(error, ConnectionFailure) or error.timeout:
-        hint = "is mongod running and reachable? `passport check` tries it"
-        return NotReady(f"MongoDB is not available ({without_text(error)})", hint=hint)
-    if code in _DENIED:
-        hint = (
-            "check user and password in options.uri; the user needs readWrite on options.database"
+        return NotReady(
+            f"MongoDB is not available ({without_text(error)})",
+            hint="is mongod running and reachable? `passport check` tries it",
         )
+    if code in _DENIED:
         return Fatal(
-            f"MongoDB refused the mongo destination ({type(error).__name__} {code})", hint=hint
+            f"MongoDB refused the mongo destination ({type(error).__name__} {code})",
+            hint="check user and password in options.uri; the user needs readWrite on "
+            "options.database",
         )
     if code in _NO_REPLICA_SET:
-        hint = "start mongod with --replSet rs0, then run rs.initiate() in mongosh"
-        return Fatal("the mongo destination needs a replica set", hint=hint)
+        return Fatal(
+            "the mongo destination needs a replica set",
+            hint="start mongod with --replSet rs0, then run rs.initiate() in mongosh",
+        )
     if isinstance(error, ConfigurationError):
         return Fatal(
             f"options.uri of the mongo destination is not usable ({without_text(error)})",
             hint="correct it",
         )
-    # Everything else (a step-down, disk full, write concern not met) may pass, and nothing is lost
-    # by asking again.
+    # Everything else (a step-down, a full disk, a write concern that isn't met) may pass, and
+    # nothing is lost by asking again.
     return Retry(f"MongoDB did not take a command ({type(error).__name__} {code})", after=2)
 
 
 def _code(error: PyMongoError) -> int | None:
-    details = getattr(error, "details", None) or {}
-    first = (details.get("writeErrors") or [{}])[0] if isinstance(error, BulkWriteError) else {}
-    code = first.get("code") or getattr(error, "code", None)
-    return code if isinstance(code, int) else None
+    if isinstance(error, BulkWriteError):
+        # Its own code says no more than that a bulk write failed; that of its first write says why.
+        write_errors = error.details.get("writeErrors") or [{}]
+        if isinstance(code := write_errors[0].get("code"), int) and code:
+            return code
+    return error.code if isinstance(error, OperationFailure) else None
 
 
-_beside = ThreadPoolExecutor(
-    4, thread_name_prefix="mongo"
-)  # a write beside something else takes two
+# Two threads serve a write beside something else, since a large write goes in two halves.
+_threads = ThreadPoolExecutor(4, thread_name_prefix="mongo")
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
-def in_parallel(first: Callable[[], Any], *others: Callable[[], Any]) -> list[Any]:
-    """The answers of all, in order; one round trip's wait instead of one each. Raises what one
-    raised, all ended.
+@overload
+def in_parallel(first: Callable[[], A], second: Callable[[], B], /) -> tuple[A, B]: ...
+
+
+@overload
+def in_parallel(
+    first: Callable[[], A], second: Callable[[], B], third: Callable[[], C], /
+) -> tuple[A, B, C]: ...
+
+
+def in_parallel(first: Callable[[], Any], /, *others: Callable[[], Any]) -> tuple[Any, ...]:
+    """Call all of them at the same time and return their answers in order.
+
+    `first` runs in the caller's thread. So several round trips to MongoDB take the time of one. If
+    one raises, the others end first; then its error is raised.
     """
-    futures = [_beside.submit(one) for one in others]
+    futures = [_threads.submit(other) for other in others]
     try:
         answer = first()
     finally:
         wait(futures)
-    return [answer, *(future.result() for future in futures)]
+    return (answer, *(future.result() for future in futures))
 
 
-def bulk(collection: Collection[Document], operations: Sequence[Any]) -> tuple[int, dict[int, str]]:
-    """An unordered bulk write: (documents matched, {index of the operation: "duplicate" or why
-    Mongo refuses it}).
+class BulkResult(NamedTuple):
+    """What became of an unordered bulk write.
 
-    Raises Retry or Fatal for anything that is not one document's own fault.
+    `matched` counts the documents that its updates and replacements found. `failed` has a word by
+    index of the operation: "duplicate", or why MongoDB refuses the document.
+    """
+
+    matched: int
+    failed: dict[int, str]
+
+
+def bulk(collection: Collection[Document], operations: Sequence[Any]) -> BulkResult:
+    """Write unordered, a large write in two halves in parallel.
+
+    Raises Retry, NotReady or Fatal for anything that is not one document's own fault.
     """
     if len(operations) < HALVED:
         return _bulk(collection, operations)
     half = len(operations) // 2
-    (matched, failed), (more, others) = in_parallel(
-        partial(_bulk, collection, operations[:half]), partial(_bulk, collection, operations[half:])
+    first, second = in_parallel(
+        lambda: _bulk(collection, operations[:half]),
+        lambda: _bulk(collection, operations[half:]),
     )
-    return matched + more, failed | {half + index: why for index, why in others.items()}
+    failed = dict(first.failed)
+    for index, problem in second.failed.items():
+        failed[half + index] = problem
+    return BulkResult(first.matched + second.matched, failed)
 
 
-def _bulk(
-    collection: Collection[Document], operations: Sequence[Any]
-) -> tuple[int, dict[int, str]]:
+def _bulk(collection: Collection[Document], operations: Sequence[Any]) -> BulkResult:
     if not operations:
-        return 0, {}
+        return BulkResult(0, {})
     with translate_errors():
         try:
-            return collection.bulk_write(operations, ordered=False).matched_count, {}
+            result = collection.bulk_write(operations, ordered=False)
         except BulkWriteError as error:
-            failed = {
-                one["index"]: _refusal(one.get("code")) for one in error.details["writeErrors"]
-            }
-            if error.details.get("writeConcernErrors") or "" in failed.values():
+            failed = {}
+            for write_error in error.details["writeErrors"]:
+                problem = _problem(write_error.get("code"))
+                if problem is None:
+                    raise
+                failed[write_error["index"]] = problem
+            if error.details.get("writeConcernErrors"):
                 raise
-            return int(error.details["nMatched"]), failed
+            return BulkResult(int(error.details["nMatched"]), failed)
+    return BulkResult(result.matched_count, {})
 
 
-def _refusal(code: int | None) -> str:
-    return "duplicate" if code == DUPLICATE else REFUSED.get(code or 0, "")
+def _problem(code: int | None) -> str | None:
+    """Return the word for a document's own fault, None if the code is that of something else."""
+    return "duplicate" if code == DUPLICATE else REFUSED.get(code or 0)

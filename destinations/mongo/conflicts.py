@@ -1,5 +1,5 @@
-"""Records that a person has edited in the Passport and for which the hospital has newer values:
-listed and resolved.
+"""Conflicts: records that a person has edited in the Passport and for which the hospital has newer
+values. They are listed and resolved here.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from bson import ObjectId
 
-from destinations.mongo import auditlogs as audit
-from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo import auditlogs
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
 from destinations.mongo.people import ask_for
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.record_update import PASSPORT_OWNED, Change, applied
@@ -23,8 +24,10 @@ _PENDING = {"openmrsData.pending": {"$exists": True}}
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """`fields`: names within `data` that differ. `ours`, `theirs`: their values in the Passport and
-    at the hospital.
+    """One record that waits for a decision; `id` is the hex of its _id.
+
+    `fields` are the names within `data` that differ. `ours` and `theirs` are their values in the
+    Passport and at the hospital.
     """
 
     id: str
@@ -36,78 +39,83 @@ class Conflict:
     theirs: dict[str, Any]
 
 
+def of_hospital(hospital: str) -> Document:
+    """Return the query for the records of a hospital that wait for a decision."""
+    return {"openmrsData.hospitalId": hospital} | _PENDING
+
+
 def listed(database: Mongo, hospital: str) -> Iterator[Conflict]:
-    """Of one hospital, oldest edit first."""
+    """Yield the conflicts of one hospital, the oldest edit first."""
     with translate_errors():
-        for found in database.medicalrecords.find(
-            {"openmrsData.hospitalId": hospital} | _PENDING
-        ).sort("lastEditedAt"):
-            yield _conflict(found)
+        for record in database.medicalrecords.find(of_hospital(hospital)).sort("lastEditedAt"):
+            yield _conflict(record)
 
 
-def one(database: Mongo, record: str) -> Conflict:
-    """By the hex of its _id. Fatal when there is no such conflict."""
-    return _conflict(_found(database, record))
+def one(database: Mongo, record_id: str) -> Conflict:
+    """Return the conflict of a record, by the hex of its _id. Raises Fatal when there is none."""
+    return _conflict(_read(database, record_id))
 
 
-def resolve(database: Mongo, hospital: Hospital, record: str, keep: Keep) -> None:
-    """Keeps one side: `passport` until the hospital says something else again, `hospital` from now
-    on.
+def resolve(database: Mongo, hospital: Hospital, record_id: str, keep: Keep) -> None:
+    """Keep one side: `passport` until the hospital says something else again, or `hospital`.
 
-    Fatal when there is no such conflict; Retry when the record has just changed.
+    Raises Fatal when there is no such conflict, Retry when the record has just changed.
     """
-    old = _found(database, record)
-    openmrs = old["openmrsData"]
-    update = _kept(old) if keep == "passport" else _taken(old)
-    seen = {"_id": old["_id"], "rev": old["rev"], "lastEditedAt": old["lastEditedAt"]}
-    change = Change(old["_id"], "update", old["patientId"], old["rev"] + 1, seen, update)
+    record = _read(database, record_id)
+    openmrs = record["openmrsData"]
+    update = _keep_passport(record) if keep == "passport" else _keep_hospital(record)
+    seen = {"_id": record["_id"], "rev": record["rev"], "lastEditedAt": record["lastEditedAt"]}
+    change = Change(record["_id"], "update", record["patientId"], record["rev"] + 1, seen, update)
     user = Authors(database, openmrs["hospitalId"], hospital).system
-    audit.tell(database, [change], user, hospital.name, datetime.now(UTC))
+    auditlogs.write(database, [change], user, hospital.name, datetime.now(UTC))
     with translate_errors():
         if not database.medicalrecords.update_one(seen, update).matched_count:
-            raise Retry(f"record {record} has just been changed")
-        if keep == "hospital":  # its type too may be another: that comes with the next projection
+            raise Retry(f"record {record_id} has just been changed")
+        if keep == "hospital":
+            # The record's type may be another too. That comes with the next projection.
             ask_for(database, [f"{openmrs['hospitalId']}/{openmrs['personId']}"])
 
 
-def _kept(old: Document) -> Document:
-    digest = applied({"type": old["type"], "data": old["openmrsData"]["pending"]})
+def _keep_passport(record: Document) -> Document:
+    """Return the update that takes the hospital's values of now for seen."""
+    theirs = record["openmrsData"]["pending"]
+    digest = applied({"type": record["type"], "data": theirs})
     return {"$set": {"applied": digest}, "$unset": {"openmrsData.pending": ""}, "$inc": {"rev": 1}}
 
 
-def _taken(old: Document) -> Document:
-    theirs = old["openmrsData"]["pending"]
-    owned = {name: value for name, value in old["data"].items() if name in PASSPORT_OWNED}
-    put = {"data": theirs | owned, "applied": applied({"type": old["type"], "data": theirs})}
+def _keep_hospital(record: Document) -> Document:
+    """Return the update that puts the hospital's values in place of the edit."""
+    theirs = record["openmrsData"]["pending"]
+    owned = {name: value for name, value in record["data"].items() if name in PASSPORT_OWNED}
+    digest = applied({"type": record["type"], "data": theirs})
     return {
-        "$set": put,
+        "$set": {"data": theirs | owned, "applied": digest},
         "$unset": {"openmrsData.pending": "", "lastEditedAt": ""},
         "$inc": {"rev": 1},
     }
 
 
-def _found(database: Mongo, record: str) -> Document:
-    key = ObjectId(record) if ObjectId.is_valid(record) else None
+def _read(database: Mongo, record_id: str) -> Document:
+    key = ObjectId(record_id) if ObjectId.is_valid(record_id) else None
+    query = {"_id": key, "patientId": {"$ne": ""}} | _PENDING
     with translate_errors():
-        found = database.medicalrecords.find_one({"_id": key, "patientId": {"$ne": ""}} | _PENDING)
-    if found is None:
-        raise Fatal(f"there is no conflict {record!r}", hint="passport conflicts list")
-    return found
+        record = database.medicalrecords.find_one(query)
+    if record is None:
+        raise Fatal(f"there is no conflict {record_id!r}", hint="passport conflicts list")
+    return record
 
 
-def _conflict(found: Document) -> Conflict:
-    ours, theirs = found["data"], found["openmrsData"]["pending"]
-    fields = sorted(
-        name
-        for name in (ours.keys() | theirs.keys()) - PASSPORT_OWNED
-        if ours.get(name) != theirs.get(name)
-    )
+def _conflict(record: Document) -> Conflict:
+    ours = record["data"]
+    theirs = record["openmrsData"]["pending"]
+    names = (ours.keys() | theirs.keys()) - PASSPORT_OWNED
+    fields = sorted(name for name in names if ours.get(name) != theirs.get(name))
     return Conflict(
-        str(found["_id"]),
-        found["openmrsData"]["hospitalId"],
-        found["type"],
-        found.get("lastEditedAt"),
-        tuple(fields),
-        {name: ours.get(name) for name in fields},
-        {name: theirs.get(name) for name in fields},
+        id=str(record["_id"]),
+        hospital=record["openmrsData"]["hospitalId"],
+        type=record["type"],
+        edited_at=record.get("lastEditedAt"),
+        fields=tuple(fields),
+        ours={name: ours.get(name) for name in fields},
+        theirs={name: theirs.get(name) for name in fields},
     )

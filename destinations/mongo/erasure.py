@@ -14,7 +14,8 @@ from typing import Any
 from bson import ObjectId
 
 from destinations.mongo.auditlogs import AGENT
-from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
 from destinations.mongo.people import hashed
 from destinations.mongo.projection.obs import record_id
 from openmrs.identity import Identities, digits

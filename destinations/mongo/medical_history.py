@@ -1,5 +1,8 @@
-"""`patients.medicalHistory`: the record ids of each patient. Off unless `link_medical_history` is
-set, since the Passport's own code takes the field for ids of another collection."""
+"""`patients.medicalHistory`: the record ids of each patient.
+
+It is off unless `link_medical_history` is set, since the Passport's own code takes the field for
+ids of another collection.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,19 +14,22 @@ from destinations.mongo.client import Mongo, bulk
 
 
 def link(database: Mongo, owners: Mapping[ObjectId, str | None]) -> None:
-    """Each record id is in its owner's list (None: nobody's) and in no other. Idempotent: also
-    after a crash.
+    """Put each record's id into its owner's list, and take it out of every other.
+
+    `owners` has the hex of ``patients._id`` by record id; None where a record is nobody's. The same
+    again changes nothing, also after a crash in between.
     """
-    owned: dict[str | None, list[ObjectId]] = defaultdict(list)
-    for record, owner in owners.items():
-        owned[owner].append(record)
-    added, pulled = [], []
-    for owner, ids in owned.items():
-        whose = ObjectId(owner) if owner is not None else None
-        elsewhere = {"medicalHistory": {"$in": ids}, "_id": {"$ne": whose}}
-        pulled.append(UpdateMany(elsewhere, {"$pull": {"medicalHistory": {"$in": ids}}}))
-        if whose is not None:
-            added.append(
-                UpdateOne({"_id": whose}, {"$addToSet": {"medicalHistory": {"$each": ids}}})
-            )
+    records_of: dict[str | None, list[ObjectId]] = defaultdict(list)
+    for record_id, owner in owners.items():
+        records_of[owner].append(record_id)
+
+    added: list[UpdateOne] = []
+    pulled: list[UpdateMany] = []
+    for owner, record_ids in records_of.items():
+        patient_id = ObjectId(owner) if owner is not None else None
+        elsewhere = {"medicalHistory": {"$in": record_ids}, "_id": {"$ne": patient_id}}
+        pulled.append(UpdateMany(elsewhere, {"$pull": {"medicalHistory": {"$in": record_ids}}}))
+        if patient_id is not None:
+            listing = {"$addToSet": {"medicalHistory": {"$each": record_ids}}}
+            added.append(UpdateOne({"_id": patient_id}, listing))
     bulk(database.patients, [*pulled, *added])

@@ -8,38 +8,36 @@ writer that has seen less then fails.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 
 import bson
 from bson import ObjectId
 from pymongo import InsertOne
 
-from destinations.mongo import auditlogs as audit
-from destinations.mongo import record_update as changes
-from destinations.mongo.client import ALL, Document, Mongo, bulk, in_parallel, translate_errors
+from destinations.mongo import auditlogs, medical_history, record_update
+from destinations.mongo.client import ALL, Mongo, bulk, in_parallel, translate_errors
+from destinations.mongo.document import Document
 from destinations.mongo.mirror import MAX_BYTES
-from destinations.mongo.observations import Applied, Head, Rows, connected
-from destinations.mongo.people import Link, People
+from destinations.mongo.observations import Head, MirrorView, Observations
+from destinations.mongo.people import People
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules
-from destinations.mongo.projection.obs import NO_AUTHOR, Projected, first_id, projected
+from destinations.mongo.projection.obs import NO_AUTHOR, Projected, first_id, places, projected
 from destinations.mongo.record_update import Change
 from passport.errors import Retry
 from passport.settings import Hospital
 
 TRIES = 20
-History = Callable[[Mapping[ObjectId, str | None]], None]
-Documents = Mapping[str, Document]
-Patients = Mapping[str, str | None]
 
 
 @dataclass(slots=True)
 class Refreshed:
-    """`refused`: obs _id -> why its record can't be stored. `unlinked`: people with rows who aren't
-    matched now.
+    """What came of looking at some rows' records again.
+
+    `refused` has the reason by the ``_id`` of a row whose record can't be stored. `unlinked` are
+    the keys of people who have rows and are not matched now.
     """
 
     refused: dict[str, str] = field(default_factory=dict)
@@ -47,21 +45,22 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A round's first half: the rows `seeds` and those connected with them as they are or soon will
-    be, to whom they belong, what they show (`target`), and after that the records as they are."""
+class RecordRound:
+    """All that one try to refresh records is based on, before anything of it is written.
 
-    seeds: frozenset[str]
-    heads: dict[str, Head]
-    documents: dict[str, Document]
+    `rows` are the rows in question and all connected ones, with all their documents; `patients`
+    says to whom they belong, by person key (None: not matched); `target` is what they show by that.
+    `records` are the documents of now, read after all of this; None where there is none.
+    """
+
+    rows: MirrorView
     patients: dict[str, str | None]
     target: dict[ObjectId, Projected]
-    authors: list[Document]
     records: dict[ObjectId, Document | None]
 
 
-class Records:
-    """The records of one hospital."""
+class MedicalRecords:
+    """The records of one hospital. Its methods raise Retry, NotReady or Fatal."""
 
     def __init__(
         self,
@@ -70,191 +69,212 @@ class Records:
         hospital: Hospital,
         rules: MappingRules,
         people: People,
-        rows: Rows,
-        history: History | None = None,
+        observations: Observations,
+        *,
+        link_medical_history: bool,
     ) -> None:
         self._db = database
         self._id = hospital_id
         self._name = hospital.name
         self._rules = rules
         self._people = people
-        self._rows = rows
-        self._history = history
+        self._observations = observations
+        self._link_medical_history = link_medical_history
         self.authors = Authors(database, hospital_id, hospital)
 
-    def begin(self, links: Mapping[str, Link], known: Applied) -> Begun | None:
-        """A round for the rows `known.kept`, which need not be stored yet: it ends only if all is
-        as `known` says.
+    def claim_missing(self, keys: Collection[str]) -> dict[str, Document]:
+        """Put a claim where a record of the rows `keys`, as they are now, is missing.
+
+        Called before the rows change, since the change may end these records. Returns the rows.
         """
-        if not known.kept:
-            return None
-        heads, documents = connected(known.heads, known.kept), known.before | known.kept
-        return self._begin(
-            known.kept, heads, documents, {key: link.patient_id for key, link in links.items()}
-        )
+        rows = self._observations.documents(keys)
+        self._claim(rows.values())
+        return rows
 
-    def refresh(self, seeds: Collection[str], begun: Begun | None = None) -> Refreshed:
-        """Makes the records of the rows `seeds` (_ids), and of all rows connected with them, what
-        they should be.
+    def begin(self, rows: MirrorView, patients: Mapping[str, str | None]) -> RecordRound:
+        """Project rows, which need not be stored yet, and read the records of now.
 
-        `begun` is a round for the same: where what it was made of is not true any more, nothing is
-        written.
+        `patients` are the links that are known, by person key; others are read. Nothing is written.
+        """
+        documents: dict[str, Document] = {}
+        for key, head in rows.heads.items():
+            document = rows.documents.get(key)
+            if document is not None and _is_in_state(document, head):
+                documents[key] = document
+        if missing_keys := rows.heads.keys() - documents.keys():
+            documents |= self._observations.documents(missing_keys)
+
+        people = {_person_key(document) for document in documents.values()}
+        owners = {key: patients[key] for key in people if key in patients}
+        owners |= self._people.patients(people - owners.keys())
+
+        target = self._project(documents, owners)
+        ids = {first_id(document) for document in documents.values()} | target.keys()
+        records: dict[ObjectId, Document | None] = dict.fromkeys(ids)
+        with translate_errors():
+            query = {"_id": {"$in": list(ids)}}
+            for record in self._db.medicalrecords.find(query, batch_size=ALL):
+                records[record["_id"]] = record
+        return RecordRound(MirrorView(rows.seeds, rows.heads, documents), owners, target, records)
+
+    def refresh(self, seeds: Collection[str], begun: RecordRound | None = None) -> Refreshed:
+        """Make the records of the rows `seeds`, and of all connected rows, what they should be.
+
+        `begun` saves the first half of the first try. It is used only if it was begun for the same
+        rows, and nothing is written where anything that it is based on has changed since.
         """
         result = Refreshed()
         if not seeds:
             return result
-        if begun is None or begun.seeds != set(seeds):
-            begun = self._begin(seeds, self._rows.component(seeds), {}, {})
+        current = begun
+        if current is None or current.rows.seeds != set(seeds):
+            current = self._begin_again(seeds, {})
         for _ in range(TRIES):
-            if self._settle(begun, result):
-                result.unlinked = {
-                    key for key, patient in begun.patients.items() if patient is None
-                }
+            if self._finish(current, result):
+                for key, patient in current.patients.items():
+                    if patient is None:
+                        result.unlinked.add(key)
                 return result
-            begun = self._begin(seeds, self._rows.component(seeds), begun.documents, {})
+            current = self._begin_again(seeds, current.rows.documents)
         raise Retry(f"hospital {self._id}: records changed all the time")
 
-    def _begin(
-        self, seeds: Iterable[str], heads: dict[str, Head], known: Documents, links: Patients
-    ) -> Begun:
-        documents = {
-            key: known[key]
-            for key, head in heads.items()
-            if key in known and _same(known[key], head)
-        }
-        if missing := heads.keys() - documents.keys():
-            documents |= self._rows.documents(missing)
-        people = {_person(document) for document in documents.values()}
-        patients = {key: links[key] for key in people if key in links}
-        patients |= self._people.patients(people - patients.keys())
-        target, authors = self._project(documents, patients)
-        ids = {first_id(document) for document in documents.values()} | target.keys()
-        with translate_errors():
-            found = self._db.medicalrecords.find({"_id": {"$in": list(ids)}}, batch_size=ALL)
-            records = dict.fromkeys(ids) | {one["_id"]: one for one in found}
-        return Begun(frozenset(seeds), heads, documents, patients, target, authors, records)
+    def _begin_again(self, seeds: Collection[str], documents: dict[str, Document]) -> RecordRound:
+        heads = self._observations.connected_heads(seeds)
+        return self.begin(MirrorView(frozenset(seeds), heads, documents), {})
 
-    def reserve(self, keys: Collection[str]) -> Mapping[str, Document]:
-        """Puts claims where a record of the rows `keys` is missing as they are now. Returns these."""
-        documents = self._rows.documents(keys)
-        self._claim(documents.values())
-        return documents
+    def _finish(self, current: RecordRound, result: Refreshed) -> bool:
+        """Write what differs. Return False when anything else has changed meanwhile.
 
-    def _settle(self, begun: Begun, result: Refreshed) -> bool:
-        """Ends a round; False when something else has changed meanwhile."""
-        asked = (
-            partial(self._people.patients, begun.patients),
-            partial(self._rows.component, begun.seeds),
+        The order is what makes the compare-and-swap safe. The records were read before this; links
+        and rows are read after them; and a record is written only where it is still as read. So
+        whoever changes a link or a row later finds the records of now, or their claims.
+        """
+        (changes, refused), patients, heads = in_parallel(
+            lambda: self._changes(current),
+            lambda: self._people.patients(current.patients),
+            lambda: self._observations.connected_heads(current.rows.seeds),
         )
-        (due, refused), patients, heads = in_parallel(partial(self._due, begun), *asked)
-        if patients != begun.patients or heads != begun.heads:
+        if patients != current.patients or heads != current.rows.heads:
             return False
         result.refused |= refused
-        if due:
-            self.authors.ensure(begun.authors)
-            audit.tell(self._db, due, self.authors.system, self._name, _now())
-        written = self._write(due, begun.target, result)
-        self._claim(one for one in begun.documents.values() if begun.patients[_person(one)] is None)
-        if written and self._history is not None:
-            shown = {key: one.document["patientId"] for key, one in begun.target.items()}
-            self._history(
-                {key: shown.get(key) for key, record in begun.records.items() if record is not None}
-            )
+
+        # Users and audit entries come before the records: a crash in between leaves no record
+        # without its author, and no change untold.
+        if changes:
+            self.authors.ensure(record.author for record in current.target.values())
+            auditlogs.write(self._db, changes, self.authors.system, self._name, _now())
+        written = self._write(changes, current.target, result)
+
+        # Rows of somebody who is not matched are about to be removed. A writer that still takes
+        # them for matched must not insert their records.
+        documents = current.rows.documents.values()
+        self._claim(row for row in documents if current.patients[_person_key(row)] is None)
+
+        if written and self._link_medical_history:
+            self._list_in_patients(current)
         return written
 
     def _project(
-        self, documents: Documents, patients: Patients
-    ) -> tuple[dict[ObjectId, Projected], list[Document]]:
-        self.authors.look_up(document.get("author") or NO_AUTHOR for document in documents.values())
-        authors: list[Document] = []
-
-        def created_by(author: Document) -> str:
-            authors.append(author)
-            return self.authors.created_by(author)
-
+        self, documents: Mapping[str, Document], patients: Mapping[str, str | None]
+    ) -> dict[ObjectId, Projected]:
+        self.authors.look_up(row.get("author") or NO_AUTHOR for row in documents.values())
         target: dict[ObjectId, Projected] = {}
         for person, rows in _by_person(documents.values()).items():
             patient = patients[person]
-            if patient is not None:
-                found = projected(rows, self._rules, self._id, self._name, patient, created_by)
-                target |= {one.id: one for one in found}
-        return target, authors
+            if patient is None:
+                continue
+            created_by = self.authors.created_by
+            for record in projected(rows, self._rules, self._id, self._name, patient, created_by):
+                target[record.id] = record
+        return target
 
-    def _claim(self, documents: Iterable[Document]) -> None:
-        """Where there is no record yet that rows would show, were their people matched."""
-        args = self._rules, self._id, self._name, "", _nobody
-        wanted = {
-            one.id: one for rows in _by_person(documents).values() for one in projected(rows, *args)
-        }
-        if not wanted:
+    def _claim(self, rows: Iterable[Document]) -> None:
+        """Put a claim in each place where rows would show a record, were their people matched."""
+        uuids: dict[ObjectId, str] = {}
+        for person_rows in _by_person(rows).values():
+            uuids |= places(person_rows, self._rules)
+        if not uuids:
             return
+        query = {"_id": {"$in": list(uuids)}}
         with translate_errors():
-            found = self._db.medicalrecords.find(
-                {"_id": {"$in": list(wanted)}}, {"_id": 1}, batch_size=ALL
-            )
-            missing = wanted.keys() - {record["_id"] for record in found}
-        uuids = {key: wanted[key].document["openmrsData"]["obsUuid"] for key in missing}
-        claims = [changes.claim(key, self._id, uuid, _now()) for key, uuid in uuids.items()]
-        bulk(
-            self._db.medicalrecords, [InsertOne(claim) for claim in claims]
-        )  # one that is there now is as good
+            records = self._db.medicalrecords.find(query, {"_id": 1}, batch_size=ALL)
+            missing = uuids.keys() - {record["_id"] for record in records}
+        claims = [record_update.claim(key, self._id, uuids[key], _now()) for key in missing]
+        # A claim that is refused as a duplicate found a record there by now, which is as good.
+        bulk(self._db.medicalrecords, [InsertOne(claim) for claim in claims])
 
-    def _due(self, begun: Begun) -> tuple[list[Change], dict[str, str]]:
-        """What is to be written, and why some of it can't be."""
-        now, due, refused = _now(), list[Change](), dict[str, str]()
-        for key, record in begun.records.items():
-            new = begun.target.get(key)
-            change = changes.change(record, new, self._id, now)
-            if change is not None and new is not None and _too_large(change):
-                refused[_anchor(self._id, new)] = "too_large"
-            elif change is not None:
-                due.append(change)
-        return due, refused
+    def _changes(self, current: RecordRound) -> tuple[list[Change], dict[str, str]]:
+        """Return what is to be written, and why some of it can't be, by the _id of the anchor."""
+        now = _now()
+        changes: list[Change] = []
+        refused: dict[str, str] = {}
+        for key, record in current.records.items():
+            target = current.target.get(key)
+            change = record_update.change(record, target, self._id, now)
+            if change is None:
+                continue
+            if target is not None and _is_too_large(change):
+                refused[_anchor(self._id, target)] = "too_large"
+            else:
+                changes.append(change)
+        return changes, refused
 
     def _write(
-        self, due: Sequence[Change], target: Mapping[ObjectId, Projected], result: Refreshed
+        self,
+        changes: Sequence[Change],
+        target: Mapping[ObjectId, Projected],
+        result: Refreshed,
     ) -> bool:
-        """False when a record is not as it was read any more."""
-        matched, failed = bulk(self._db.medicalrecords, [change.operation for change in due])
-        for index, why in failed.items():
-            if why != "duplicate" and due[index].id in target:
-                result.refused[_anchor(self._id, target[due[index].id])] = why
-        updates = [index for index, change in enumerate(due) if change.seen is not None]
-        return "duplicate" not in failed.values() and matched + sum(
-            index in failed for index in updates
-        ) == len(updates)
+        """Write where the records are still as read. Return False when one of them is not."""
+        written = bulk(self._db.medicalrecords, [change.operation for change in changes])
+        for index, problem in written.failed.items():
+            key = changes[index].id
+            if problem != "duplicate" and key in target:
+                result.refused[_anchor(self._id, target[key])] = problem
+        expected_matches = 0
+        for index, change in enumerate(changes):
+            if change.seen is not None and index not in written.failed:
+                expected_matches += 1
+        return "duplicate" not in written.failed.values() and written.matched == expected_matches
+
+    def _list_in_patients(self, current: RecordRound) -> None:
+        owners: dict[ObjectId, str | None] = {}
+        for key, record in current.records.items():
+            if record is not None:
+                target = current.target.get(key)
+                owners[key] = target.document["patientId"] if target is not None else None
+        medical_history.link(self._db, owners)
 
 
-def _same(document: Document, head: Head) -> bool:
+def _is_in_state(document: Document, head: Head) -> bool:
     return (document["version"], document["digest"]) == (head.version, head.digest)
 
 
-def _person(document: Document) -> str:
+def _person_key(document: Document) -> str:
     return f"{document['hospital']}/{document['personId']}"
 
 
 def _by_person(documents: Iterable[Document]) -> dict[str, list[Document]]:
     rows: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
-        rows[_person(document)].append(document)
+        rows[_person_key(document)].append(document)
     return rows
 
 
-def _nobody(_author: Document) -> str:
-    return ""
-
-
-def _too_large(change: Change) -> bool:
+def _is_too_large(change: Change) -> bool:
+    """Return whether MongoDB would refuse the document. Short texts are not encoded to know it."""
     fields = change.write.get("$set") or change.write
     texts = [*fields.values(), *fields.get("data", {}).values()]
     characters = sum(len(text) for text in texts if isinstance(text, str))
     return characters * 4 > MAX_BYTES and len(bson.encode(change.write)) > MAX_BYTES
 
 
-def _anchor(hospital_id: str, one: Projected) -> str:
-    return f"{hospital_id}/{one.document['openmrsData']['obsId']}"
+def _anchor(hospital_id: str, record: Projected) -> str:
+    """Return the ``_id`` of the row that a record is named after."""
+    return f"{hospital_id}/{record.document['openmrsData']['obsId']}"
 
 
 def _now() -> datetime:
+    """Return the time in the precision that BSON keeps: milliseconds."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -16,20 +16,21 @@ from typing import Any
 import bson
 from bson.raw_bson import RawBSONDocument
 
+from destinations.mongo.document import Document
 from destinations.mongo.projection.obs import first_id, record_id
 from passport.errors import Reject
 from passport.event import Row
 from passport.facts import Author, Concept, Encounter, Observation, Place, Value
 
-Document = dict[str, Any]
-
 IDENTITY = ("obs_id", "person_id", "obs_group_id", "previous_version", "date_created")
 MAX_BYTES = 15_000_000  # MongoDB takes 16 MiB, the command around it included
 
 
-class Sealed(dict[str, Any]):
-    """A document that keeps the BSON of its content, so that it is encoded once, for the digest and
-    for the write.
+class SealedDocument(dict[str, Any]):
+    """A document that keeps the BSON of its content.
+
+    So the content is encoded once, for the digest and for the write. `head` are the fields before
+    the content, which the digest leaves out.
     """
 
     __slots__ = ("encoded", "head")
@@ -40,17 +41,21 @@ class Sealed(dict[str, Any]):
 
     @property
     def written(self) -> RawBSONDocument:
-        """The same, as it is sent."""
+        """Return the document as it is sent."""
+        # A BSON document is its length in 4 bytes, the fields, and a zero byte.
         fields = bson.encode(self.head)[4:-1] + self.encoded[4:]
         return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
 
-    def naming(self, rows: list[str]) -> "Sealed":
-        """The same with `rows` as the related ones."""
-        return Sealed(self.head | {"related": rows}, self, self.encoded)
+    def with_related(self, rows: list[str]) -> "SealedDocument":
+        """Return the same document with `rows` (``_id``s) as the related ones."""
+        return SealedDocument(self.head | {"related": rows}, self, self.encoded)
 
 
-def document(observation: Observation) -> Sealed:
-    """The row's mirror document. Reject ``too_large`` or ``invalid`` when BSON can't hold it."""
+def document(observation: Observation) -> SealedDocument:
+    """Return the mirror document of a row.
+
+    Raises Reject, ``too_large`` or ``invalid``, when BSON can't hold it.
+    """
     content: Document = {
         "hospital": observation.hospital,
         "obsId": observation.obs_id,
@@ -67,19 +72,22 @@ def document(observation: Observation) -> Sealed:
     return sealed(observation.key, observation.version, content)
 
 
-def tombstone(known: Document, version: str) -> Sealed:
-    """What is kept of a row of the mirror that is gone."""
-    content = {name: known[name] for name in ("hospital", "obsId", "personId")}
-    content |= {
+def tombstone(row: Document, version: str) -> SealedDocument:
+    """Return what is kept of a mirror document whose row is gone."""
+    content = {
+        "hospital": row["hospital"],
+        "obsId": row["obsId"],
+        "personId": row["personId"],
         "deleted": True,
-        "created": known.get("created"),
-        **_identity(known["row"]),
-        "record": first_id(known),
+        "created": row.get("created"),
+        **_identity(row["row"]),
+        "record": first_id(row),
     }
-    return sealed(known["_id"], version, content)
+    return sealed(row["_id"], version, content)
 
 
-def sealed(key: str, version: str, content: Document) -> Sealed:
+def sealed(key: str, version: str, content: Document) -> SealedDocument:
+    """Return a document with its content encoded. Raises Reject when BSON can't hold it."""
     try:
         encoded = bson.encode(content)
     except (bson.errors.BSONError, OverflowError, UnicodeError):
@@ -87,26 +95,23 @@ def sealed(key: str, version: str, content: Document) -> Sealed:
     if len(encoded) > MAX_BYTES:
         raise Reject("too_large")
     digest = blake2b(encoded, digest_size=9).hexdigest()
-    named = related(content["hospital"], content["row"])
-    head = {"_id": key, "version": version, "digest": digest} | (
-        {"related": named} if named else {}
-    )
-    return Sealed(head, content, encoded)
+    head: Document = {"_id": key, "version": version, "digest": digest}
+    if rows := related(content["hospital"], content["row"]):
+        head["related"] = rows
+    return SealedDocument(head, content, encoded)
 
 
 def related(hospital: str, row: Row) -> list[str]:
-    """``_id`` of the rows that `row` names."""
+    """Return the ``_id`` of each row that `row` names: its group and its previous version."""
     named = (row.get("obs_group_id"), row.get("previous_version"))
     return [f"{hospital}/{obs_id}" for obs_id in dict.fromkeys(named) if obs_id is not None]
 
 
 def instant(at: datetime | None) -> datetime | None:
-    """What BSON keeps of it: milliseconds."""
-    return (
-        at.replace(microsecond=at.microsecond // 1000 * 1000)
-        if at is not None and at.microsecond % 1000
-        else at
-    )
+    """Return an instant in the precision that BSON keeps: milliseconds."""
+    if at is None or at.microsecond % 1000 == 0:
+        return at
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
 def _identity(row: Row) -> Document:
@@ -125,6 +130,8 @@ def _meaning(observation: Observation) -> Document:
     }
 
 
+# Few concepts, authors, places and encounters make many rows: their documents are made once. Nobody
+# changes them.
 @lru_cache(4096)
 def _concept(concept: Concept) -> Document:
     return {
@@ -161,12 +168,12 @@ def _place(place: Place) -> Document:
 
 @lru_cache(4096)
 def _encounter(encounter: Encounter) -> Document:
+    visit = encounter.visit_uuid and {"uuid": encounter.visit_uuid, "type": encounter.visit_type}
     return {
         "id": encounter.encounter_id,
         "uuid": encounter.uuid,
         "type": encounter.type,
         "written": encounter.written,
         "at": instant(encounter.at),
-        "visit": encounter.visit_uuid
-        and {"uuid": encounter.visit_uuid, "type": encounter.visit_type},
+        "visit": visit,
     }

@@ -1,29 +1,27 @@
-"""`observations`: the guarded writes of the mirror, and which rows belong together.
+"""`observations`: the mirror of the hospitals' rows, its guarded writes, and which rows are connected.
 
-Guard in two steps that any MongoDB takes: read what is there, then write only where that is still
-so.
+The guard has two steps that any MongoDB takes: read the state of a row that is there, then write
+only where that state is still there.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 from pymongo import InsertOne, ReplaceOne
 
-from destinations.mongo.client import ALL, Document, Mongo, bulk, in_parallel, translate_errors
-from destinations.mongo.mirror import Sealed
+from destinations.mongo.client import ALL, BulkResult, Mongo, bulk, translate_errors
+from destinations.mongo.document import Document
+from destinations.mongo.mirror import SealedDocument
 from passport.errors import Retry
 
-TRIES = 20
 LEVELS = 200  # of groups in groups and edits of edits; more is a circle grown out of hand
-SLICE = 2_000
-Reserve = Callable[[Collection[str]], Mapping[str, Document]]
+SLICE = 2_000  # rows of a person or of a range that are looked at together
 
 
 class Head(NamedTuple):
-    """What tells one state of a row from another, and where it belongs."""
+    """What tells one state of a row from another, and the ``_id`` of each row that it names."""
 
     version: str
     digest: str
@@ -34,193 +32,217 @@ class Head(NamedTuple):
         return cls(document["version"], document["digest"], tuple(document.get("related", ())))
 
 
-@dataclass(slots=True)
-class Applied:
-    """_ids by what became of them. `kept`: the stored and the unchanged, as they are now in the
-    mirror; `heads`: theirs and their neighbours', to begin with; `before`: documents that were read
-    before the write; `begun`: what was made of all this while the rows were on their way."""
+@dataclass(frozen=True, slots=True)
+class RowWrite:
+    """One row that is to be stored.
 
+    `replaced` is the state that must still be there. None: no state of the row may be there.
+    """
+
+    key: str
+    document: SealedDocument
+    head: Head
+    replaced: Head | None
+
+    def operation(self) -> InsertOne[Any] | ReplaceOne[Any]:
+        if self.replaced is None:
+            return InsertOne(self.document.written)
+        version, digest = self.replaced.version, self.replaced.digest
+        still_there = {"_id": self.key, "version": version, "digest": digest}
+        return ReplaceOne(still_there, self.document.written)
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorView:
+    """Rows as the mirror has them, or will have them when a write is through, by ``_id``.
+
+    `seeds` are the rows in question. `heads` has them and all rows that are connected with them;
+    `documents` some of those.
+    """
+
+    seeds: frozenset[str]
+    heads: dict[str, Head]
+    documents: dict[str, Document]
+
+
+@dataclass(slots=True)
+class RowBatch:
+    """Rows on their way into the mirror, by ``_id``, and what has become of each.
+
+    `left` are still to be written. `kept` are now in the mirror as the batch has them, either
+    `stored` by it or `unchanged`. The mirror has a newer state of the `stale`. `refused` has
+    MongoDB's reason. `heads` and `earlier` (documents) are what was read before the write, of these
+    rows and of those that are connected with them.
+    """
+
+    left: dict[str, SealedDocument]
     heads: dict[str, Head] = field(default_factory=dict)
-    before: dict[str, Document] = field(default_factory=dict)
-    kept: dict[str, Document] = field(default_factory=dict)
+    earlier: dict[str, Document] = field(default_factory=dict)
+    kept: dict[str, SealedDocument] = field(default_factory=dict)
     stored: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
     stale: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
-    begun: Any = None
 
-    def hoped(self, writes: Mapping[str, Sealed]) -> "Applied":
-        """What is known of it once `writes` are stored."""
-        heads = {key: Head.of(document) for key, document in writes.items()}
-        return Applied(self.heads | heads, self.before, {**self.kept, **writes})
+    def named(self) -> set[str]:
+        """Return the ``_id`` of each row left and of each row it names, be it in the mirror or not."""
+        keys = set(self.left)
+        for document in self.left.values():
+            keys.update(document.get("related", ()))
+        return keys
+
+    def changes_records(self, heads: Mapping[str, Head]) -> bool:
+        """Return whether writing changes a row that is there, or gives one a new neighbour."""
+        if not heads:
+            return False
+        for key, document in self.left.items():
+            head = heads.get(key)
+            if head is None:
+                return True
+            if head.digest != document["digest"] and head.version <= document["version"]:
+                return True
+        return False
+
+    def next_writes(self, heads: Mapping[str, Head]) -> list[RowWrite]:
+        """Return what to write now that the mirror has the states `heads`; the newest version wins.
+
+        A row that needs no write is taken for stale or for unchanged.
+        """
+        writes: list[RowWrite] = []
+        # By obs_id, so that a header comes before its members: whoever reads in between sees no
+        # member without its header.
+        in_order = sorted(self.left.items(), key=lambda item: int(item[1]["obsId"]))
+        for key, document in in_order:
+            head = heads.get(key)
+            if head is None:
+                writes.append(RowWrite(key, document, Head.of(document), None))
+            elif head.version > document["version"]:
+                self.stale.add(key)
+            elif (head.version, head.digest) == (document["version"], document["digest"]):
+                self.unchanged.add(key)
+                self.kept[key] = document
+            else:
+                newer = _with_earlier_related(document, head)
+                writes.append(RowWrite(key, newer, Head.of(newer), head))
+        return writes
+
+    def view_after(self, writes: Sequence[RowWrite]) -> MirrorView:
+        """Return the kept rows as they will be when all `writes` are through."""
+        kept: dict[str, Document] = {**self.kept}
+        heads = dict(self.heads)
+        for write in writes:
+            kept[write.key] = write.document
+            heads[write.key] = write.head
+        return MirrorView(frozenset(kept), connected_with(heads, kept), self.earlier | kept)
+
+    def settle(self, writes: Sequence[RowWrite], result: BulkResult) -> None:
+        """Note what became of `writes`. Those that must be looked at again are left."""
+        expected_matches = 0
+        for index, write in enumerate(writes):
+            if write.replaced is not None and index not in result.failed:
+                expected_matches += 1
+        # MongoDB says how many replacements found their document, not which ones did. If one did
+        # not, all of them are looked at again.
+        replacement_missed = result.matched < expected_matches
+
+        self.left = {}
+        for index, write in enumerate(writes):
+            problem = result.failed.get(index)
+            is_unsure = replacement_missed and write.replaced is not None
+            if problem == "duplicate" or (problem is None and is_unsure):
+                self.left[write.key] = write.document
+            elif problem is not None:
+                self.refused[write.key] = problem
+            else:
+                self.stored.add(write.key)
+                self.kept[write.key] = write.document
+                self.heads[write.key] = write.head
 
 
-Begin = Callable[[Applied], Any]
-Left = dict[str, Sealed]
-
-
-class Rows:
-    """The mirror's rows of all hospitals."""
+class Observations:
+    """The mirror's rows of all hospitals. Its methods raise Retry, NotReady or Fatal."""
 
     def __init__(self, database: Mongo) -> None:
         self._rows = database.observations
 
-    def apply(self, documents: Mapping[str, Sealed], reserve: Reserve, begin: Begin) -> Applied:
-        """Stores the newer ones of `documents` (by _id). The same version applies again.
+    def write(self, operations: Sequence[InsertOne[Any] | ReplaceOne[Any]]) -> BulkResult:
+        return bulk(self._rows, operations)
 
-        `reserve` gets the rows that are about to change or to be joined by new ones, and those
-        connected with them, before anything is written; `begin` what will be there unless something
-        else has changed, while it is written.
+    def connected_heads(self, seeds: Iterable[str]) -> dict[str, Head]:
+        """Return the heads of rows and of all rows that are connected with them, by ``_id``.
+
+        Groups and versions connect rows, those of now and those of before. Takes one round trip for
+        each step away from the seeds.
         """
-        result, left = Applied(), dict(documents)
-        for _ in range(TRIES):
-            if not left:
-                return result
-            heads = self.component(_named(left.values()))
-            result.heads |= heads
-            if heads and any(_changes(document, heads.get(key)) for key, document in left.items()):
-                result.before |= reserve(heads)
-            left = self._once(left, heads, result, begin)
-        raise Retry("observations: rows changed all the time")
-
-    def _once(
-        self, documents: Left, heads: Mapping[str, Head], result: Applied, begin: Begin
-    ) -> Left:
-        """One write; returns those that must be looked at again."""
-        writes: list[tuple[str, Sealed, Any]] = []
-        # By obs_id, headers before their members: who reads in between sees no member without its
-        # header.
-        for key, document in sorted(documents.items(), key=lambda item: int(item[1]["obsId"])):
-            head = heads.get(key)
-            if head is None:
-                writes.append((key, document, InsertOne(document.written)))
-            elif head.version > document["version"]:
-                result.stale.add(key)
-            elif (head.version, head.digest) == (document["version"], document["digest"]):
-                result.unchanged.add(key)
-                result.kept[key] = document
-            else:
-                newer = _remembering(document, head)
-                seen = {"_id": key, "version": head.version, "digest": head.digest}
-                writes.append((key, newer, ReplaceOne(seen, newer.written)))
-        return self._write(writes, result, begin)
-
-    def _write(
-        self, writes: Sequence[tuple[str, Sealed, Any]], result: Applied, begin: Begin
-    ) -> Left:
-        hoped = result.hoped({key: document for key, document, _ in writes})
-        operations = [operation for *_, operation in writes]
-        result.begun, (matched, failed) = in_parallel(
-            partial(begin, hoped), partial(bulk, self._rows, operations)
-        )
-        replaced = sum(isinstance(operation, ReplaceOne) for *_, operation in writes)
-        lost = matched < replaced - sum(
-            isinstance(writes[index][2], ReplaceOne) for index in failed
-        )
-        again: Left = {}
-        for index, (key, document, operation) in enumerate(writes):
-            why = failed.get(index)
-            if why == "duplicate" or (why is None and lost and isinstance(operation, ReplaceOne)):
-                again[key] = document
-            elif why is not None:
-                result.refused[key] = why
-            else:
-                result.stored.add(key)
-                result.kept[key] = document
-                result.heads[key] = hoped.heads[key]
-        return again
-
-    def component(self, seeds: Iterable[str]) -> dict[str, Head]:
-        """The rows `seeds`, and all that are connected with them by groups or versions, now or
-        formerly.
-        """
-        found: dict[str, Head] = {}
+        heads: dict[str, Head] = {}
         asked: set[str] = set()
         frontier = set(seeds)
         for _ in range(LEVELS):
             if not frontier:
-                return found
+                return heads
             asked |= frontier
             keys = list(frontier)
-            found |= self._heads({"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]})
-            frontier = (
-                set(found) | {key for head in found.values() for key in head.related}
-            ) - asked
+            heads |= self._heads({"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]})
+            frontier = set(heads)
+            for head in heads.values():
+                frontier.update(head.related)
+            frontier -= asked
         raise Retry("observations: rows are connected without end")
 
     def documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        """Return the rows with these ``_id``s that are there."""
         with translate_errors():
-            return {
-                found["_id"]: found
-                for found in self._rows.find({"_id": {"$in": list(keys)}}, batch_size=ALL)
-            }
+            rows = self._rows.find({"_id": {"$in": list(keys)}}, batch_size=ALL)
+            return {row["_id"]: row for row in rows}
 
     def present(self, query: Document) -> dict[int, str]:
-        """_id by obs_id of the rows that `query` finds."""
+        """Return the ``_id`` by obs_id of the rows that `query` finds."""
         with translate_errors():
-            return {
-                found["obsId"]: found["_id"]
-                for found in self._rows.find(query, {"obsId": 1}, batch_size=ALL)
-            }
+            rows = self._rows.find(query, {"obsId": 1}, batch_size=ALL)
+            return {row["obsId"]: row["_id"] for row in rows}
 
     def versions(self, hospital: str, person_id: int) -> dict[str, str]:
-        """Version by _id of a person's rows."""
+        """Return the version by ``_id`` of a person's rows."""
         query = {"hospital": hospital, "personId": person_id}
         with translate_errors():
-            return {
-                found["_id"]: found["version"]
-                for found in self._rows.find(query, {"version": 1}, batch_size=ALL)
-            }
+            rows = self._rows.find(query, {"version": 1}, batch_size=ALL)
+            return {row["_id"]: row["version"] for row in rows}
 
     def remove(self, hospital: str, person_id: int, up_to: str) -> None:
-        """A person's rows go, but for those newer than the version `up_to`: they have been stored
-        since.
-        """
+        """Delete a person's rows. Those newer than the version `up_to` stay: they came since."""
+        query = {"hospital": hospital, "personId": person_id, "version": {"$lte": up_to}}
         with translate_errors():
-            self._rows.delete_many(
-                {"hospital": hospital, "personId": person_id, "version": {"$lte": up_to}}
-            )
+            self._rows.delete_many(query)
 
     def _heads(self, query: Document) -> dict[str, Head]:
         fields = {"version": 1, "digest": 1, "related": 1}
         with translate_errors():
-            return {
-                found["_id"]: Head.of(found)
-                for found in self._rows.find(query, fields, batch_size=ALL)
-            }
+            rows = self._rows.find(query, fields, batch_size=ALL)
+            return {row["_id"]: Head.of(row) for row in rows}
 
 
-def connected(heads: Mapping[str, Head], seeds: Iterable[str]) -> dict[str, Head]:
-    """What `Rows.component` finds of `seeds`, of rows that are all of some components."""
-    beside: dict[str, list[str]] = defaultdict(list)
+def connected_with(heads: Mapping[str, Head], seeds: Iterable[str]) -> dict[str, Head]:
+    """Return what `Observations.connected_heads` would return, out of `heads` that have it all."""
+    neighbours: dict[str, list[str]] = defaultdict(list)
     for key, head in heads.items():
         for other in head.related:
-            beside[key].append(other)
-            beside[other].append(key)
-    found, frontier = set[str](), set(seeds)
+            neighbours[key].append(other)
+            neighbours[other].append(key)
+    reached: set[str] = set()
+    frontier = set(seeds)
     while frontier:
-        found |= frontier
-        frontier = {other for key in frontier for other in beside.get(key, ())} - found
-    return {key: heads[key] for key in found if key in heads}
+        reached |= frontier
+        next_ones = {other for key in frontier for other in neighbours.get(key, ())}
+        frontier = next_ones - reached
+    return {key: heads[key] for key in reached if key in heads}
 
 
-def _named(documents: Iterable[Document]) -> set[str]:
-    """The documents' _ids, and those that they name: they need not be in the mirror yet."""
-    return {
-        key for document in documents for key in (document["_id"], *document.get("related", ()))
-    }
+def _with_earlier_related(document: SealedDocument, head: Head) -> SealedDocument:
+    """Return the document with the groups and versions too that the row named before.
 
-
-def _changes(document: Document, head: Head | None) -> bool:
-    """Whether writing the document changes what the mirror says, be it only a row's neighbours."""
-    return head is None or (
-        head.digest != document["digest"] and head.version <= document["version"]
-    )
-
-
-def _remembering(document: Sealed, head: Head) -> Sealed:
-    """With the groups and versions that the row once named: their records have to be looked at,
-    too.
+    Their records have to be looked at as well, since the row has left them.
     """
-    named = list(dict.fromkeys([*document.get("related", ()), *head.related]))
-    return document.naming(named) if head.related else document
+    if not head.related:
+        return document
+    related = dict.fromkeys([*document.get("related", ()), *head.related])
+    return document.with_related(list(related))

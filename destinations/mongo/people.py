@@ -10,9 +10,7 @@ was matched once, is not now. The newest version wins, by compare-and-swap on `r
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
-from typing import Any
 
 from pymongo import InsertOne, UpdateOne
 from pymongo.collection import Collection
@@ -20,22 +18,26 @@ from pymongo.collection import Collection
 from destinations.mongo.client import (
     ALL,
     TEXT,
-    Document,
     Mongo,
     bulk,
     in_parallel,
     translate_errors,
 )
+from destinations.mongo.document import Document
 from passport.errors import Retry
 from passport.facts import Person
 
 TRIES = 20
 
+LinkWrite = InsertOne[Document] | UpdateOne
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A person's document as read. `patient_id` None: not matched. Rows below the version `floor`
-    are stale.
+    """A person's document as it was read.
+
+    `patient_id` is the hex of ``patients._id``, None for somebody who is not matched. Rows below
+    the version `floor` are stale.
     """
 
     key: str
@@ -48,20 +50,21 @@ class Link:
     rev: int
 
     @classmethod
-    def of(cls, found: Document) -> "Link":
-        who = (found["_id"], found["hospital"], found["personId"])
+    def of(cls, document: Document) -> "Link":
         return cls(
-            *who,
-            found["state"],
-            found["patientId"],
-            found["floor"],
-            found.get("pending"),
-            found["rev"],
+            key=document["_id"],
+            hospital=document["hospital"],
+            person_id=document["personId"],
+            state=document["state"],
+            patient_id=document["patientId"],
+            floor=document["floor"],
+            pending=document.get("pending"),
+            rev=document["rev"],
         )
 
 
 def hashed(link_key: bytes, national_id: str) -> str:
-    """What is kept of an id: HMAC-SHA256, hex."""
+    """Return what is kept of a national id: its HMAC-SHA256, in hex."""
     return hmac.new(link_key, national_id.encode(), sha256).hexdigest()
 
 
@@ -78,13 +81,11 @@ def patients_by_national_id(
 
 
 def ask_for(database: Mongo, keys: Iterable[str], pending: str = "read") -> int:
-    """Marks people, by key, unless something is pending already; how many."""
+    """Mark people, by key, unless something is pending already. Return how many were marked."""
     query = {"_id": {"$in": list(keys)}, "pending": {"$exists": False}}
+    update = {"$set": {"pending": pending}, "$inc": {"rev": 1}}
     with translate_errors():
-        found = database.people.update_many(
-            query, {"$set": {"pending": pending}, "$inc": {"rev": 1}}
-        )
-    return found.modified_count
+        return database.people.update_many(query, update).modified_count
 
 
 class People:
@@ -96,47 +97,60 @@ class People:
         self._key = link_key
 
     def patients(self, keys: Iterable[str]) -> dict[str, str | None]:
-        """patients._id as it is now, by person key; None: not matched."""
-        return dict.fromkeys(keys) | {
-            key: found["patientId"] for key, found in self._known(keys).items()
-        }
+        """Return patients._id as it is now, by person key; None for who is not matched."""
+        keys = list(keys)
+        patients: dict[str, str | None] = dict.fromkeys(keys)
+        for key, document in self._documents(keys).items():
+            patients[key] = document["patientId"]
+        return patients
 
     def evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
-        """The links of `persons` (by key), brought up to date with what the hospital and the
-        Passport say; and the keys of those that were changed here.
+        """Bring links up to date with what the hospital and the Passport say of `persons` (by key).
+
+        Returns the links, and the keys of those that were there before and are changed now.
 
         Goes round until nothing is left to change: so that a registration between reading
         `patients` and writing the link is seen here, and one after it finds the link. Where there
         was a link, it leaves its mark there.
         """
+        keys = list(persons)
+        national_ids = [
+            person.national_id for person in persons.values() if person.national_id is not None
+        ]
         changed: set[str] = set()
         for _ in range(TRIES):
-            known, patients = in_parallel(
-                partial(self._known, persons), partial(self._registered, persons.values())
+            documents, patients = in_parallel(
+                lambda: self._documents(keys),
+                lambda: patients_by_national_id(self._patients, national_ids),
             )
-            due = {
-                key: self._change(person, known.get(key), patients)
-                for key, person in persons.items()
-            }
-            changes = {key: change for key, change in due.items() if change is not None}
+            changes: dict[str, LinkWrite] = {}
+            for key, person in persons.items():
+                change = self._change(person, documents.get(key), patients)
+                if change is not None:
+                    changes[key] = change
             if not changes:
-                return {key: Link.of(found) for key, found in known.items()}, changed
+                return {key: Link.of(document) for key, document in documents.items()}, changed
             bulk(self._people, list(changes.values()))
-            changed |= changes.keys() & known.keys()
+            changed |= changes.keys() & documents.keys()
         raise Retry("people: links changed all the time")
 
     def settle(self, link: Link, floor: str = "") -> Link | None:
-        """Clears `pending` and raises the floor; None when the link has changed since it was read."""
+        """Clear `pending` and raise the floor. Return the link as it is now.
+
+        Returns None, and changes nothing, when the link has changed since it was read.
+        """
         update: Document = {
             "$unset": {"pending": ""},
             "$inc": {"rev": 1},
             "$max": {"version": floor, "floor": floor},
         }
-        # no findAndModify, of which MongoDB keeps the document's image for as long as its session
+        # This is no findAndModify, of which MongoDB would keep the document's image for as long as
+        # its session lasts.
         with translate_errors():
-            found = self._people.update_one({"_id": link.key, "rev": link.rev}, update)
-        settled = replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
-        return settled if found.matched_count else None
+            result = self._people.update_one({"_id": link.key, "rev": link.rev}, update)
+        if not result.matched_count:
+            return None
+        return replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
 
     def ambiguous(self, hospital: str) -> list[int]:
         """Return the person_ids whose national id more than one patient of the hospital holds."""
@@ -145,51 +159,59 @@ class People:
             return [person["personId"] for person in self._people.find(query, {"personId": 1})]
 
     def wanted(self, hospital: str, limit: int) -> list[int]:
-        """Persons with something pending, `limit` of them."""
+        """Return the person_ids of people with something pending, at most `limit` of them."""
         query = {"hospital": hospital, "pending": TEXT}
         with translate_errors():
-            return [
-                found["personId"]
-                for found in self._people.find(query, {"personId": 1}).limit(limit)
-            ]
+            documents = self._people.find(query, {"personId": 1}).limit(limit)
+            return [document["personId"] for document in documents]
 
-    def _known(self, persons: Iterable[str]) -> dict[str, Document]:
-        if not (keys := list(persons)):
+    def _documents(self, keys: Sequence[str]) -> dict[str, Document]:
+        if not keys:
             return {}
         with translate_errors():
-            return {
-                found["_id"]: found
-                for found in self._people.find({"_id": {"$in": keys}}, batch_size=ALL)
-            }
+            documents = self._people.find({"_id": {"$in": keys}}, batch_size=ALL)
+            return {document["_id"]: document for document in documents}
 
-    def _registered(self, persons: Iterable[Person]) -> dict[str, str]:
-        """patients._id by national id."""
-        ids = [person.national_id for person in persons if person.national_id is not None]
-        return patients_by_national_id(self._patients, ids)
+    def _change(
+        self, person: Person, document: Document | None, patients: Mapping[str, str]
+    ) -> LinkWrite | None:
+        """Return what makes a person's document what it should be, None when it is.
 
-    def _change(self, person: Person, known: Document | None, patients: Mapping[str, str]) -> Any:
+        `patients` is patients._id by national id.
+        """
         national_id = person.national_id if person.state == "ok" else None
         patient = patients.get(national_id) if national_id is not None else None
         id_hash = hashed(self._key, national_id) if national_id is not None else None
-        told: Document = {"state": person.state, "idHash": id_hash, "patientId": patient}
-        if known is None:
-            who = {"_id": person.key, "hospital": person.hospital, "personId": person.person_id}
-            return InsertOne(who | told | {"version": person.version, "floor": "", "rev": 1})
-        if person.version < known["version"] or all(
-            known[name] == value for name, value in told.items()
-        ):
+        fields: Document = {"state": person.state, "idHash": id_hash, "patientId": patient}
+
+        if document is None:
+            identity = {
+                "_id": person.key,
+                "hospital": person.hospital,
+                "personId": person.person_id,
+            }
+            return InsertOne(
+                {**identity, **fields, "version": person.version, "floor": "", "rev": 1}
+            )
+
+        is_equal = all(document[name] == value for name, value in fields.items())
+        if person.version < document["version"] or is_equal:
             return None
-        pending = _pending(known, patient)
-        told |= {"version": person.version} | ({"pending": pending} if pending else {})
-        told |= {"ended": patient is None} if known["patientId"] != patient else {}
-        return UpdateOne(
-            {"_id": person.key, "rev": known["rev"]}, {"$set": told, "$inc": {"rev": 1}}
-        )
+        fields["version"] = person.version
+        if pending := _pending(document, patient):
+            fields["pending"] = pending
+        if document["patientId"] != patient:
+            fields["ended"] = patient is None
+        still_as_read = {"_id": person.key, "rev": document["rev"]}
+        return UpdateOne(still_as_read, {"$set": fields, "$inc": {"rev": 1}})
 
 
-def _pending(known: Document, patient: str | None) -> str | None:
-    """What is to be done after a change; what still was, stays, unless this outweighs it."""
-    before, pending = known["patientId"], known.get("pending")
+def _pending(document: Document, patient: str | None) -> str | None:
+    """Return what is to be done after a change of the link to `patient`.
+
+    What was to be done before stays, unless this outweighs it.
+    """
+    before, pending = document["patientId"], document.get("pending")
     if before == patient:
         return pending
     if patient is None:

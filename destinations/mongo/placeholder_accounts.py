@@ -1,9 +1,9 @@
-"""Who signs a record: the Passport's doctor of a provider where there is one, else a placeholder of
-ours.
+"""`users`, `doctors`, `hospitals`: the accounts of the authors of records.
 
-Placeholders have deterministic _ids, can't sign in (inactive, unverified, a password hash that no
-password has) and pass the Passport's own schemas. A placeholder that somebody has taken over
-(another e-mail) is left as it is.
+An author is the Passport's doctor of a provider where there is one, else a placeholder account of
+ours. Placeholders have deterministic _ids, can't sign in (inactive, unverified, a password hash
+that no password has) and pass the Passport's own schemas. A placeholder that somebody has taken
+over (it has another e-mail then) is left as it is.
 """
 
 import os
@@ -18,11 +18,13 @@ from bson import ObjectId
 from bson.errors import InvalidId
 from pymongo import InsertOne, UpdateOne
 
-from destinations.mongo.client import Document, Mongo, bulk, translate_errors
+from destinations.mongo.client import Mongo, bulk, translate_errors
+from destinations.mongo.document import Document
 from passport.errors import Fatal
 from passport.settings import Hospital, PlaceholderHospital
 
-MEMORY_S = 60.0  # how long a doctor that was linked meanwhile may go unnoticed
+MEMORY_S = 60.0  # how long a doctor who was linked meanwhile may go unnoticed
+# From the alphabet of base64 to that of bcrypt.
 _BCRYPT = bytes.maketrans(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
     b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
@@ -30,136 +32,156 @@ _BCRYPT = bytes.maketrans(
 
 
 @dataclass(slots=True)
-class _Signer:
-    """A known author. `name`: as our placeholder has it, None when it isn't there or isn't ours."""
+class _Account:
+    """The account of one author, as it was read at `read_at` (monotonic seconds).
+
+    `name` is that of our placeholder; None when the account isn't there or isn't ours.
+    """
 
     user: ObjectId
-    linked: bool
     exists: bool
     name: str | None
     read_at: float
 
 
 class Authors:
-    """The users._id of one hospital's authors. Reads first (`look_up`), names then (`created_by`),
-    creates last.
+    """The ``users._id`` of one hospital's authors: read (`look_up`), used (`created_by`), and last
+    created (`ensure`).
+
+    An author is what a mirror document has as ``author``: ``{name, source, key}``.
     """
 
     def __init__(self, database: Mongo, hospital_id: str, hospital: Hospital) -> None:
         self._db = database
         self._id = hospital_id
         self._hospital = hospital
-        self._known: dict[str, _Signer] = {}
-        self._present = False
+        self._accounts: dict[str, _Account] = {}  # by the author's key
+        self._hospital_exists = False
         self.hospital = _hospital_id(hospital_id, hospital.passport_hospital)
         self.system = identity("user", hospital_id, "system")
 
     def look_up(self, authors: Iterable[Document]) -> None:
-        """Reads what the Passport knows of authors that are not fresh in memory."""
+        """Read what the Passport knows of authors who are not fresh in memory."""
         stale = time.monotonic() - MEMORY_S
         keys = {author["key"] for author in authors if author["key"]}
-        keys -= {key for key, signer in self._known.items() if signer.read_at > stale}
+        keys -= {key for key, account in self._accounts.items() if account.read_at > stale}
         if not keys:
             return
-        ours = {identity("user", self._id, key): key for key in keys}
-        others = {"$nin": list(ours), "$type": "objectId"}
-        query = {
+        placeholders = {identity("user", self._id, key): key for key in keys}
+        linked_by_the_passport = {
             "openmrsProviderUuid": {"$in": list(keys)},
             "hospital": self.hospital,
-            "user": others,
+            "user": {"$nin": list(placeholders), "$type": "objectId"},
         }
+        fields = {"user": 1, "openmrsProviderUuid": 1}
         with translate_errors():
-            linked = list(
-                self._db.doctors.find(query, {"user": 1, "openmrsProviderUuid": 1}).sort("_id", -1)
-            )
-            users = list(self._db.users.find({"_id": {"$in": list(ours)}}, {"name": 1, "email": 1}))
+            doctors = list(self._db.doctors.find(linked_by_the_passport, fields).sort("_id", -1))
+            query = {"_id": {"$in": list(placeholders)}}
+            users = list(self._db.users.find(query, {"name": 1, "email": 1}))
+
+        # The later loop wins: a placeholder that isn't there, one that is, and before both the
+        # doctor of the Passport (of several, the one with the lowest _id).
         now = time.monotonic()
-        for user, key in ours.items():
-            self._known[key] = _Signer(user, linked=False, exists=False, name=None, read_at=now)
-        for found in users:
-            name = found.get("name") if found.get("email") == email(found["_id"]) else None
-            self._known[ours[found["_id"]]] = _Signer(
-                found["_id"], linked=False, exists=True, name=name, read_at=now
-            )
-        for doctor in linked:
-            signer = _Signer(doctor["user"], linked=True, exists=True, name=None, read_at=now)
-            self._known[doctor["openmrsProviderUuid"]] = signer
+        for user_id, key in placeholders.items():
+            self._accounts[key] = _Account(user_id, exists=False, name=None, read_at=now)
+        for user in users:
+            is_ours = user.get("email") == email(user["_id"])
+            name = user.get("name") if is_ours else None
+            key = placeholders[user["_id"]]
+            self._accounts[key] = _Account(user["_id"], exists=True, name=name, read_at=now)
+        for doctor in doctors:
+            account = _Account(doctor["user"], exists=True, name=None, read_at=now)
+            self._accounts[doctor["openmrsProviderUuid"]] = account
 
     def forget(self) -> None:
-        """The next `look_up` reads everything anew."""
-        self._known.clear()
+        """Let the next `look_up` read everything anew."""
+        self._accounts.clear()
 
     def created_by(self, author: Document) -> str:
-        """Hex of the author's users._id, after `look_up`; nobody: the hospital's own user."""
-        return str(self._known[author["key"]].user if author["key"] else self.system)
+        """Return the hex of the author's ``users._id``, after `look_up`.
+
+        Where nobody is known as the author, it is the hospital's own user.
+        """
+        return str(self._accounts[author["key"]].user if author["key"] else self.system)
 
     def ensure(self, authors: Iterable[Document]) -> None:
-        """Creates the placeholders that `authors` sign with, and gives those of ours their newest
-        name.
+        """Create the placeholders of `authors` that are missing, and give the others of ours their
+        newest name. Each author has been looked up before.
         """
         self.ensure_hospital()
-        written = {author["key"]: author["name"] for author in authors if author["key"]}
-        names = {key: display_name(name) for key, name in written.items()}
-        missing = {key: name for key, name in names.items() if not self._known[key].exists}
+        names = {author["key"]: display_name(author["name"]) for author in authors if author["key"]}
+        missing: dict[str, str] = {}
+        renamed: dict[str, str] = {}
+        for key, name in names.items():
+            account = self._accounts[key]
+            if not account.exists:
+                missing[key] = name
+            elif account.name is not None and account.name != name:
+                renamed[key] = name
         self._create(missing)
-        self._rename(
-            {key: name for key, name in names.items() if self._known[key].name not in (None, name)}
-        )
+        self._rename(renamed)
 
     def ensure_hospital(self) -> None:
-        """The hospital's document and its own user. Fatal when the configured hospital isn't in the
-        Passport.
+        """Create the hospital's document and its own user where they are missing.
+
+        Raises Fatal when the settings name a hospital that the Passport doesn't have.
         """
-        if self._present:
+        if self._hospital_exists:
             return
-        if isinstance(self._hospital.passport_hospital, str):
+        passport_hospital = self._hospital.passport_hospital
+        if isinstance(passport_hospital, str):
             self._require_hospital()
         else:
-            self._insert("hospitals", [self._hospital_document(self._hospital.passport_hospital)])
+            self._insert("hospitals", [self._hospital_document(passport_hospital)])
         self._insert("users", [_user(self.system, f"OpenMRS {self._hospital.name}", "hospital")])
-        self._present = True
+        self._hospital_exists = True
 
     def _require_hospital(self) -> None:
         with translate_errors():
             if self._db.hospitals.find_one({"_id": self.hospital}, {"_id": 1}) is None:
+                setting = f"hospitals.{self._id}.passport_hospital"
                 raise Fatal(
-                    f"hospitals.{self._id}.passport_hospital: the Passport has no hospital {self.hospital}",
-                    hint=f"set it to the _id of one in its hospitals, or remove hospitals.{self._id}.passport_hospital",
+                    f"{setting}: the Passport has no hospital {self.hospital}",
+                    hint=f"set it to the _id of one in its hospitals, or remove {setting}",
                 )
 
     def _create(self, missing: dict[str, str]) -> None:
-        """The doctor first: where the user is there, all is."""
+        """Insert doctors and users, by key and name.
+
+        The doctor comes first: where the user is there, all is, also after a crash in between.
+        """
         if not missing:
             return
         users = {key: identity("user", self._id, key) for key in missing}
         self._insert("doctors", [self._doctor(key, user) for key, user in users.items()])
         self._insert("users", [_user(users[key], name, "doctor") for key, name in missing.items()])
         for key, name in missing.items():
-            self._known[key].exists, self._known[key].name = True, name
+            self._accounts[key].exists = True
+            self._accounts[key].name = name
 
     def _rename(self, names: dict[str, str]) -> None:
         updates = []
         for key, name in names.items():
-            user = self._known[key].user
+            user = self._accounts[key].user
+            still_ours = {"_id": user, "email": email(user)}
             change = {"$set": {"name": name, "updatedAt": datetime.now(UTC)}}
-            updates.append(UpdateOne({"_id": user, "email": email(user)}, change))
-            self._known[key].name = name
+            updates.append(UpdateOne(still_ours, change))
+            self._accounts[key].name = name
         bulk(self._db.users, updates)
 
     def _insert(self, collection: str, documents: list[Document]) -> None:
+        """Insert documents that may be there already. Raises Fatal when another is in their way."""
         _, failed = bulk(self._db[collection], [InsertOne(document) for document in documents])
         if not failed:
             return
-        wanted = {documents[index]["_id"] for index in failed}
+        refused = {documents[index]["_id"] for index in failed}
         with translate_errors():
-            there = {
-                found["_id"]
-                for found in self._db[collection].find({"_id": {"$in": list(wanted)}}, {"_id": 1})
-            }
-        if wanted - there:
+            query = {"_id": {"$in": list(refused)}}
+            present = {found["_id"] for found in self._db[collection].find(query, {"_id": 1})}
+        if refused - present:
             raise Fatal(
-                f"hospital {self._id}: a placeholder can't be added to {collection}: "
-                "its e-mail, hospitalId or licenseNumber is in use, or a validator of the Passport refuses it",
+                f"hospital {self._id}: a placeholder can't be added to {collection}: its e-mail, "
+                "hospitalId or licenseNumber is in use, or a validator of the Passport refuses it",
                 hint=f"look for licenseNumber OPENMRS-{self._id.upper()}* in {collection}, "
                 f"or set hospitals.{self._id}.passport_hospital",
             )
@@ -180,15 +202,15 @@ class Authors:
             "updatedAt": now,
         }
 
-    def _hospital_document(self, given: PlaceholderHospital) -> Document:
+    def _hospital_document(self, placeholder: PlaceholderHospital) -> Document:
         now = datetime.now(UTC)
         return {
             "_id": self.hospital,
             "user": self.system,
             "name": self._hospital.name,
-            "address": given.address,
-            "contact": given.contact,
-            "licenseNumber": (given.licence or f"OPENMRS-{self._id}").upper(),
+            "address": placeholder.address,
+            "contact": placeholder.contact,
+            "licenseNumber": (placeholder.licence or f"OPENMRS-{self._id}").upper(),
             "doctors": [],
             "patients": [],
             "status": "inactive",
@@ -198,27 +220,29 @@ class Authors:
 
 
 def identity(kind: str, hospital_id: str, key: str) -> ObjectId:
-    """The _id of a placeholder."""
+    """Return the _id of a placeholder; `kind` is user, doctor or hospital."""
     return ObjectId(sha256(f"{kind}/{hospital_id}/{key}".encode()).digest()[:12])
 
 
 def email(user: ObjectId) -> str:
-    """Of a placeholder: example.org is reserved, nothing is ever delivered there."""
+    """Return the e-mail of a placeholder. Nothing is ever delivered to example.org."""
     return f"openmrs.{user}@example.org"
 
 
 def display_name(name: str) -> str:
-    """2 to 50 characters, as users.name wants it."""
+    """Return a name of 2 to 50 characters, as ``users.name`` wants it."""
     clipped = " ".join(name.split())[:50].strip()
     return clipped if len(clipped) >= 2 else f"OpenMRS {clipped}".strip()
 
 
 def unknown_password() -> str:
-    """A well-formed bcrypt hash of random salt and digest: nobody knows a password for it."""
-    salt, digest = (
-        b64encode(os.urandom(size)).rstrip(b"=").translate(_BCRYPT).decode() for size in (16, 23)
-    )
-    return f"$2b$12${salt}{digest}"
+    """Return a well-formed bcrypt hash of random salt and digest: nobody has a password for it."""
+    return f"$2b$12${_random_text(16)}{_random_text(23)}"
+
+
+def _random_text(size: int) -> str:
+    """Return `size` random bytes as bcrypt writes them."""
+    return b64encode(os.urandom(size)).rstrip(b"=").translate(_BCRYPT).decode()
 
 
 def _user(user: ObjectId, name: str, role: str) -> Document:
@@ -236,11 +260,11 @@ def _user(user: ObjectId, name: str, role: str) -> Document:
     }
 
 
-def _hospital_id(hospital_id: str, given: str | PlaceholderHospital) -> ObjectId:
-    if not isinstance(given, str):
+def _hospital_id(hospital_id: str, passport_hospital: str | PlaceholderHospital) -> ObjectId:
+    if not isinstance(passport_hospital, str):
         return identity("hospital", hospital_id, "")
     try:
-        return ObjectId(given)
+        return ObjectId(passport_hospital)
     except InvalidId:
         raise Fatal(
             f"hospitals.{hospital_id}.passport_hospital is not an _id of the Passport's hospitals",

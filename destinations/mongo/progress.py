@@ -3,7 +3,8 @@
 One document per hospital: ``{_id: "<hospital>", offset, version, at_ms, rereads, verified}``.
 """
 
-from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
 from passport.sink import Progress
 
 

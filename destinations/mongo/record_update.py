@@ -8,15 +8,15 @@ on tombstones, `removedAt`.
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import bson
 from bson import ObjectId
 from pymongo import InsertOne, UpdateOne
 
+from destinations.mongo.document import Document
 from destinations.mongo.projection.obs import Projected
 
-Document = dict[str, Any]
 Action = Literal["create", "update", "delete"]
 
 PASSPORT_OWNED = frozenset({"medicationStatus"})  # within data; see docs/reference/records.md

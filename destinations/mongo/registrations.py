@@ -14,13 +14,14 @@ from typing import Any
 import structlog
 from bson import ObjectId
 
-from destinations.mongo.client import Document, Mongo, translate_errors
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
 from destinations.mongo.people import ask_for, hashed
 from destinations.mongo.reports import unmatched_counts
 from passport import metrics
 from passport.errors import Fatal, PassportError
 
-PAGE = 1_000
+PAGE = 1_000  # documents that the sweep looks at together
 AGAIN_S = 1.0
 
 _CONCERNING: list[Document] = [
@@ -69,7 +70,7 @@ class Registrations:
             self._thread.join(timeout=10)
 
     def check(self) -> None:
-        """Raises what ended the thread."""
+        """Raise what ended the thread, if it has ended."""
         if self._fatal is not None:
             raise self._fatal
 
@@ -78,53 +79,53 @@ class Registrations:
             try:
                 with translate_errors():
                     self._follow()
+            except Fatal as error:
+                self._fatal = error
+                return
             except PassportError as error:
-                if isinstance(error, Fatal):
-                    self._fatal = error
-                    return
                 log.warning("registrations interrupted", reason=error.reason)
                 self._stop.wait(AGAIN_S)
-            except Exception as error:  # noqa: BLE001  # a thread's end is seen by nobody: `check` tells it
-                hint = "start again; if it ends so again, this is a mistake of ours"
+            except Exception as error:  # noqa: BLE001  # nobody sees a thread end: `check` says it
                 self._fatal = Fatal(
-                    f"the watch on registrations ended ({type(error).__name__})", hint=hint
+                    f"the watch on registrations ended ({type(error).__name__})",
+                    hint="start again; if it ends so again, this is a mistake of ours",
                 )
                 return
 
     def _follow(self) -> None:
         # The stream is opened before the sweep: what registers in between is seen by one of them.
         with self._patients.watch(_CONCERNING, max_await_time_ms=500) as stream:
-            due = 0.0
+            next_sweep = 0.0
             while not self._stop.is_set() and stream.alive:
-                if time.monotonic() >= due:
+                if time.monotonic() >= next_sweep:
                     self._sweep()
                     self._count()
-                    due = time.monotonic() + self._sweep_s
+                    next_sweep = time.monotonic() + self._sweep_s
                 event = stream.try_next()
                 if event is not None:
-                    self._concerned(event)
+                    self._mark_concerned(event)
 
-    def _sweep(self) -> int:
-        """Compares `people` with `patients`; returns how many had to be marked."""
-        read = sum(
-            ask_for(self._db, ids) for found in (self._missed(), self._outdated()) for ids in found
-        )
-        return read + sum(ask_for(self._db, ids, "remove") for ids in self._left_over())
+    def _sweep(self) -> None:
+        """Compare `people` with `patients`, and mark whoever the stream has missed."""
+        for keys in self._missed():
+            ask_for(self._db, keys)
+        for keys in self._outdated():
+            ask_for(self._db, keys)
+        for keys in self._left_over():
+            ask_for(self._db, keys, "remove")
 
     def _count(self) -> None:
-        found = unmatched_counts(self._db)
+        counts = unmatched_counts(self._db)
         metrics.UNMATCHED.clear()
-        for (hospital, state), people in found.items():
+        for (hospital, state), people in counts.items():
             metrics.UNMATCHED.labels(hospital, state).set(people)
 
-    def _concerned(self, event: Any) -> None:
+    def _mark_concerned(self, event: Any) -> None:
+        """Mark whoever is linked to the patient of an event, or has the id that the patient has."""
         patient = str(event["documentKey"]["_id"])
-        source = (
-            event.get("fullDocument")
-            or (event.get("updateDescription") or {}).get("updatedFields")
-            or {}
-        )
-        id_hash = self._hash(source.get("nationalId"))
+        update = event.get("updateDescription") or {}
+        fields = event.get("fullDocument") or update.get("updatedFields") or {}
+        id_hash = self._hash(fields.get("nationalId"))
         concerned: list[Document] = [{"patientId": patient, "idHash": {"$ne": id_hash}}]
         if id_hash is not None:
             concerned.append({"idHash": id_hash, "patientId": {"$ne": patient}})
@@ -133,34 +134,32 @@ class Registrations:
         self._people.update_many({"$or": concerned}, [{"$set": mark}])
 
     def _missed(self) -> Iterator[list[str]]:
-        """People whose id is now another patient's than the linked one, or somebody's who was
-        nobody's.
+        """Yield people whose id is now another patient's than the linked one's, page by page.
+
+        Among them is whoever had an id that was nobody's.
         """
         patients = self._patients.find({"nationalId": {"$type": "string"}}, {"nationalId": 1})
         for page in _pages(patients):
             owners = {self._hash(patient["nationalId"]): str(patient["_id"]) for patient in page}
-            found = self._people.find(
-                {"idHash": {"$in": list(owners)}}, {"idHash": 1, "patientId": 1}
-            )
+            query = {"idHash": {"$in": list(owners)}}
+            people = self._people.find(query, {"idHash": 1, "patientId": 1})
             yield [
-                person["_id"] for person in found if person["patientId"] != owners[person["idHash"]]
+                person["_id"]
+                for person in people
+                if person["patientId"] != owners[person["idHash"]]
             ]
 
     def _outdated(self) -> Iterator[list[str]]:
-        """Matched people whose patient is gone or has another id."""
+        """Yield matched people whose patient is gone or has another id, page by page."""
         people = self._people.find(
             {"patientId": {"$type": "string"}}, {"idHash": 1, "patientId": 1}
         )
         for page in _pages(people):
-            ids = [
-                ObjectId(person["patientId"])
-                for person in page
-                if ObjectId.is_valid(person["patientId"])
-            ]
-            found = self._patients.find({"_id": {"$in": ids}}, {"nationalId": 1})
-            hashes = {
-                str(patient["_id"]): self._hash(patient.get("nationalId")) for patient in found
-            }
+            linked = [person["patientId"] for person in page]
+            ids = [ObjectId(patient) for patient in linked if ObjectId.is_valid(patient)]
+            hashes: dict[str, str | None] = {}
+            for patient in self._patients.find({"_id": {"$in": ids}}, {"nationalId": 1}):
+                hashes[str(patient["_id"])] = self._hash(patient.get("nationalId"))
             yield [
                 person["_id"]
                 for person in page
@@ -168,17 +167,18 @@ class Registrations:
             ]
 
     def _left_over(self) -> Iterator[list[str]]:
-        """People whose link has ended, with rows: of a writer that had not seen it, and died before
-        it did.
+        """Yield people who have rows though their link has ended, page by page.
+
+        The rows are of a writer that had not seen the end of the link, and died before it did.
         """
-        for page in _pages(self._people.find({"ended": True}, {"hospital": 1, "personId": 1})):
-            yield [
-                person["_id"]
-                for person in page
-                if self._rows.find_one(
-                    {"hospital": person["hospital"], "personId": person["personId"]}, {"_id": 1}
-                )
-            ]
+        people = self._people.find({"ended": True}, {"hospital": 1, "personId": 1})
+        for page in _pages(people):
+            keys: list[str] = []
+            for person in page:
+                query = {"hospital": person["hospital"], "personId": person["personId"]}
+                if self._rows.find_one(query, {"_id": 1}):
+                    keys.append(person["_id"])
+            yield keys
 
     def _hash(self, national_id: Any) -> str | None:
         return hashed(self._key, national_id) if isinstance(national_id, str) else None

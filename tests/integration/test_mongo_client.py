@@ -32,7 +32,7 @@ def test_answers_come_in_order_and_an_error_waits_for_the_others() -> None:
     def fail() -> None:
         raise Retry("away")
 
-    assert in_parallel(*(partial(int, text) for text in "123")) == [1, 2, 3]
+    assert in_parallel(*(partial(int, text) for text in "123")) == (1, 2, 3)
     with pytest.raises(Retry):
         in_parallel(fail, ended.set)
     assert ended.is_set()

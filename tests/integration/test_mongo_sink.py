@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
-from destinations.mongo import conflicts, reports
+from destinations.mongo import conflicts, reports, unmapped
 from destinations.mongo.erasure import Erasure
 from destinations.mongo.projection.mapping import load
 from destinations.mongo.sink import MongoSink
@@ -612,7 +612,7 @@ def test_an_edit_that_comes_while_a_conflict_is_resolved_wins(
 ) -> None:
     in_conflict(passport)
     again = partial(edit, passport, details="71 exactly")
-    interposed(monkeypatch, conflicts.audit, "tell", again)
+    interposed(monkeypatch, conflicts.auditlogs, "write", again)
     [conflict] = conflicts.listed(passport.db, HOSPITAL)
     with pytest.raises(Retry):
         conflicts.resolve(
@@ -642,7 +642,7 @@ def test_unmapped_concepts_are_listed_with_a_rule_that_shows_them(
             obs(5, 10),
         ]
     )
-    found = reports.unmapped_concepts(passport.db, HOSPITAL, load())
+    found = unmapped.concepts(passport.db, HOSPITAL, load())
     assert [(one.concept["name"], one.obs) for one in found] == [
         ("WHO stage", 2),
         ("Favourite colour", 1),
@@ -653,9 +653,7 @@ def test_unmapped_concepts_are_listed_with_a_rule_that_shows_them(
     ]
     file = tmp_path / "mapping.yaml"
     file.write_text("version: 1\nrules:\n" + "\n".join(one.rule for one in found))
-    assert (
-        reports.unmapped_concepts(passport.db, HOSPITAL, load(file))[0].concept["name"] == "Pulse"
-    )
+    assert unmapped.concepts(passport.db, HOSPITAL, load(file))[0].concept["name"] == "Pulse"
 
 
 def test_the_passports_fields_are_left_alone(passport: Passport) -> None:
@@ -992,7 +990,7 @@ def test_a_writer_that_has_seen_less_loses(
     """It wakes just before it would insert the record of a row that was voided meanwhile."""
     passport.register()
     slow, quick = passport.sink(), passport.sink()
-    records = slow._of(HOSPITAL)
+    records = slow._writer(HOSPITAL)._records
     calls = interposed(
         monkeypatch, records, "_write", lambda: quick.write([obs(1, 20, voided=True)])
     )
@@ -1007,7 +1005,7 @@ def test_a_writer_that_has_seen_less_loses_an_update(
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     slow.write([obs(1, 10)])
-    records = slow._of(HOSPITAL)
+    records = slow._writer(HOSPITAL)._records
     newer = [obs(1, 30, value=make.number(90))]
     calls = interposed(monkeypatch, records, "_write", lambda: quick.write(newer))
     slow.write([obs(1, 20, value=make.number(80))])
@@ -1023,7 +1021,10 @@ def test_a_row_that_is_newer_meanwhile_stays(
     slow, quick = passport.sink(), passport.sink()
     slow.write([obs(1, 10)])
     calls = interposed(
-        monkeypatch, slow._rows, "_write", lambda: quick.write([obs(1, 30, value=make.number(90))])
+        monkeypatch,
+        slow._writer(HOSPITAL)._observations,
+        "write",
+        lambda: quick.write([obs(1, 30, value=make.number(90))]),
     )
     outcome = slow.write([obs(1, 20, value=make.number(80))])
     assert calls
@@ -1038,7 +1039,9 @@ def test_a_member_that_gets_a_header_meanwhile_is_not_shown_alone(
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     header, member, _ = diagnosis(10)
-    calls = interposed(monkeypatch, slow._of(HOSPITAL), "_write", lambda: quick.write([header]))
+    calls = interposed(
+        monkeypatch, slow._writer(HOSPITAL)._records, "_write", lambda: quick.write([header])
+    )
     slow.write([member])
     assert len(calls) == 2
     assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [3]
@@ -1085,7 +1088,7 @@ def test_a_link_that_ends_meanwhile_leaves_nothing(
     slow, quick = passport.sink(), passport.sink()
     slow.write([obs(1, 10)])
     ended = obs(3, 30, who=person(national_id=None, at=30))
-    interposed(monkeypatch, slow._rows, "apply", lambda: quick.write([ended]))
+    interposed(monkeypatch, slow._writer(HOSPITAL), "_store_rows", lambda: quick.write([ended]))
     slow.write([obs(2, 20, make.CHIEF_COMPLAINT, make.text(CANARY))])
     assert passport.shown() == []
     assert CANARY not in passport.everything()
@@ -1100,7 +1103,9 @@ def test_a_link_that_ends_before_the_first_record(
     passport.register()
     slow, quick = passport.sink(), passport.sink()
     ended = obs(3, 30, who=person(national_id=None, at=30))
-    calls = interposed(monkeypatch, slow._of(HOSPITAL), "_write", lambda: quick.write([ended]))
+    calls = interposed(
+        monkeypatch, slow._writer(HOSPITAL)._records, "_write", lambda: quick.write([ended])
+    )
     slow.write([obs(2, 20, make.CHIEF_COMPLAINT, make.text(CANARY))])
     assert calls
     assert passport.shown() == []
@@ -1114,7 +1119,10 @@ def test_a_doctors_edit_meanwhile_is_seen(
     sink = passport.sink()
     sink.write([obs(1, 10)])
     calls = interposed(
-        monkeypatch, sink._of(HOSPITAL), "_write", lambda: edit(passport, details="about 70")
+        monkeypatch,
+        sink._writer(HOSPITAL)._records,
+        "_write",
+        lambda: edit(passport, details="about 70"),
     )
     sink.write([obs(1, 20, value=make.number(80))])
     assert len(calls) == 2
@@ -1246,14 +1254,15 @@ def test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing(
     sink = passport.sink()
     sink._registrations.stop()
     sink.write([obs(1, 10)])
-    apply = sink._rows.apply
+    writer = sink._writer(HOSPITAL)
+    store_rows = writer._store_rows
 
     def overtaken(*given: Any) -> Any:
         passport.db.patients.delete_many({})
         passport.db.people.delete_many({})
-        return apply(*given)
+        return store_rows(*given)
 
-    monkeypatch.setattr(sink._rows, "apply", overtaken)
+    monkeypatch.setattr(writer, "_store_rows", overtaken)
     sink.write([obs(1, 20), obs(2, 20, row=2)])
     assert list(passport.db.observations.find()) == []
     assert passport.shown() == []

@@ -78,7 +78,7 @@ ROWS = (
     Mutant(
         "row 15: an old event changes nothing",
         "destinations/mongo/observations.py",
-        function="Rows._once",
+        function="RowBatch.next_writes",
         old='head.version > document["version"]',
         new="not head.version",
         test=f"{CHANGES}test_row_15_old_events_out_of_order_change_nothing",
@@ -274,7 +274,7 @@ ROWS = (
     Mutant(
         "row 34: a header finds the members that came before it",
         "destinations/mongo/observations.py",
-        function="Rows.component",
+        function="Observations.connected_heads",
         old='{"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]}',
         new='{"_id": {"$in": keys}}',
         test=f"{MEANING}test_row_34_a_diagnosis_is_one_condition_whatever_comes_first",
@@ -344,8 +344,8 @@ ROWS = (
     ),
     Mutant(
         "row 41: a crash between rows and records heals",
-        "destinations/mongo/sink.py",
-        function="MongoSink._retain_range",
+        "destinations/mongo/hospital_writer.py",
+        function="HospitalWriter.retain_range",
         old='[{"deleted": False}, {"version": version, "deleted": True}]',
         new='[{"deleted": False}]',
         test=f"{SINK}test_row_41_a_crash_at_any_write_heals",
@@ -369,7 +369,7 @@ ROWS = (
     Mutant(
         "row 44: nobody can guess a placeholder's password",
         "destinations/mongo/placeholder_accounts.py",
-        function="unknown_password",
+        function="_random_text",
         old="os.urandom(size)",
         new="bytes(size)",
         test=f"{MEANING}test_row_44_placeholders_cannot_sign_in",

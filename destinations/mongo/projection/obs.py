@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bson import ObjectId
 
+from destinations.mongo.document import Document
 from destinations.mongo.projection.mapping import (
     Group,
     MappingRules,
@@ -23,7 +24,6 @@ from destinations.mongo.projection.mapping import (
     codes,
 )
 
-Document = dict[str, Any]
 CreatedBy = Callable[[Document], str]
 
 NO_AUTHOR = {"name": "OpenMRS", "source": "none", "key": None}
@@ -41,6 +41,7 @@ class Projected(NamedTuple):
     id: ObjectId
     document: Document
     created: datetime
+    author: Document
 
 
 def projected(
@@ -73,8 +74,18 @@ def projected(
         created = (
             first.get("created") or entry.anchor.get("created") or entry.anchor.get("at") or _EPOCH
         )
-        found[key] = Projected(key, document, created)
+        found[key] = Projected(key, document, created, author)
     return list(found.values())
+
+
+def places(documents: Iterable[Document], mapping: MappingRules) -> dict[ObjectId, str]:
+    """Return the records that one person's mirror documents show: the anchor's uuid by record id."""
+    rows = {document["obsId"]: document for document in documents}
+    uuids: dict[ObjectId, str] = {}
+    entries = _sorted_out(rows, mapping).entries
+    for entry in sorted(entries, key=lambda entry: int(entry.anchor["obsId"])):
+        uuids[first_id(_first_version(entry.anchor, rows))] = entry.anchor["row"]["uuid"]
+    return uuids
 
 
 def unmapped(documents: Iterable[Document], mapping: MappingRules) -> list[Document]:

@@ -1,0 +1,5 @@
+"""What a MongoDB document is in Python, for the pure modules too, which don't know the client."""
+
+from typing import Any
+
+Document = dict[str, Any]

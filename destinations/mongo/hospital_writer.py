@@ -1,0 +1,272 @@
+"""The write path of one hospital: links of people, then rows of the mirror, then records.
+
+This is the order of all writes, and each step finds what a crash before it has left behind:
+
+1. `people`: each person's link to a patient of the Passport is brought up to date.
+2. `observations`: rows of people who are matched are stored where they are newer. Before that, a
+   claim is put where a record is missing that the change may end.
+3. `medicalrecords`: the records of these rows, and of all connected rows, are made what they should
+   be. Placeholder accounts and audit entries come before the records that they belong to.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from destinations.mongo import mirror
+from destinations.mongo.client import Mongo, in_parallel
+from destinations.mongo.document import Document
+from destinations.mongo.medicalrecords import MedicalRecords, RecordRound
+from destinations.mongo.mirror import SealedDocument
+from destinations.mongo.observations import SLICE, Observations, RowBatch
+from destinations.mongo.people import Link, People
+from destinations.mongo.projection.mapping import MappingRules
+from passport.errors import Reject, Retry
+from passport.facts import Observation, Person
+from passport.settings import Hospital
+from passport.sink import KeyRange, Outcome
+
+TRIES = 20
+
+
+class HospitalWriter:
+    """Writes what one hospital says. Its methods raise Retry, NotReady or Fatal."""
+
+    def __init__(
+        self,
+        database: Mongo,
+        hospital_id: str,
+        hospital: Hospital,
+        rules: MappingRules,
+        people: People,
+        *,
+        link_medical_history: bool,
+    ) -> None:
+        self._id = hospital_id
+        self._people = people
+        self._observations = Observations(database)
+        self._records = MedicalRecords(
+            database,
+            hospital_id,
+            hospital,
+            rules,
+            people,
+            self._observations,
+            link_medical_history=link_medical_history,
+        )
+        self.authors = self._records.authors
+
+    def write(self, observations: Sequence[Observation]) -> Outcome:
+        """Store a batch of the hospital's observations; the newest version of each row wins."""
+        newest = _newest_by_row(observations)
+        if any(observation.origin == "person" for observation in observations):
+            # A person is read whole because the Passport has changed: so may its authors have.
+            self.authors.forget()
+        outcome = Outcome(stale=len(observations) - len(newest))
+
+        links, _ = self._evaluate_links(_newest_persons(newest.values()))
+        documents = self._documents_to_keep(newest, links, outcome)
+        rows = documents | self._tombstones_of_strays(newest, links)
+        batch = self._write_rows_and_records(rows, links, outcome)
+
+        # Tombstones of strays are not counted: their observations are counted as unmatched.
+        outcome.stored += len(batch.stored & documents.keys())
+        outcome.unchanged += len(batch.unchanged & documents.keys())
+        outcome.overtaken += [key for key in batch.stale if key in documents]
+        outcome.stale += len(outcome.overtaken)
+        return outcome
+
+    def retain_range(self, scope: KeyRange, keys: set[int], version: str) -> Outcome:
+        """Remove the rows of a key range, at or below `version`, that are not among `keys`."""
+        bounds = {"$gt": scope.first, "$lte": scope.to}
+        within = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        query: Document = {
+            "hospital": scope.hospital,
+            "obsId": within or {"$exists": True},
+            "version": {"$lte": version},
+        }
+        # Rows that this very chunk has removed before are projected again: that heals a crash
+        # between rows and records.
+        query["$or"] = [{"deleted": False}, {"version": version, "deleted": True}]
+        return self._remove_rows(query, keys, version)
+
+    def retain_person(self, person: Person, keys: set[int], version: str) -> Outcome:
+        """Remove a person's rows, at or below `version`, that are not among `keys`."""
+        links, changed = self._evaluate_links({person.key: person})
+        link = links[person.key]
+        outcome = Outcome()
+        if link.patient_id is not None:
+            query = {
+                "hospital": person.hospital,
+                "personId": person.person_id,
+                "version": {"$lte": version},
+            }
+            # Each keeps its own version. A row that has left this person may be somebody else's
+            # since, by an event that is still to come and that must not lose.
+            outcome = self._remove_rows(query, keys, None)
+        if link.pending is not None or link.patient_id is None:
+            self._refresh_person(link)
+
+        # If the person was matched only now, the rows of this reading were dropped as nobody's.
+        was_matched_now = person.key in changed and link.pending is not None
+        if version >= link.floor and not was_matched_now:
+            # Settled with the `rev` from before all this: a change of the link since then leaves
+            # `pending`, and all of this comes again.
+            self._people.settle(link, version)
+        return outcome
+
+    def _write_rows_and_records(
+        self, rows: Mapping[str, SealedDocument], links: Mapping[str, Link], outcome: Outcome
+    ) -> RowBatch:
+        """Store mirror documents (by ``_id``) that are newer, then refresh the records they show.
+
+        Of the outcome, only `rejected` is added to.
+        """
+        batch, begun = self._store_rows(rows, links)
+        refreshed = self._records.refresh(batch.kept, begun)
+        outcome.rejected += (batch.refused | refreshed.refused).items()
+        for person_key in refreshed.unlinked:
+            # The link has ended, or is gone, and rows were stored by a writer that did not know it
+            # yet. That may have been this one.
+            person_id = int(person_key.removeprefix(f"{self._id}/"))
+            up_to = max((str(row["version"]) for row in batch.kept.values()), default="")
+            self._observations.remove(self._id, person_id, up_to)
+        return batch
+
+    def _store_rows(
+        self, rows: Mapping[str, SealedDocument], links: Mapping[str, Link]
+    ) -> tuple[RowBatch, RecordRound | None]:
+        """Store the rows that are newer, and begin the records of all that are kept.
+
+        Rows that another writer has changed between reading and writing are looked at again.
+        """
+        patients = {key: link.patient_id for key, link in links.items()}
+        batch = RowBatch(dict(rows))
+        begun: RecordRound | None = None
+        for _ in range(TRIES):
+            if not batch.left:
+                return batch, begun
+            begun = self._store_rows_once(batch, patients)
+        raise Retry("observations: rows changed all the time")
+
+    def _store_rows_once(
+        self, batch: RowBatch, patients: Mapping[str, str | None]
+    ) -> RecordRound | None:
+        heads = self._observations.connected_heads(batch.named())
+        batch.heads |= heads
+        if batch.changes_records(heads):
+            batch.earlier |= self._records.claim_missing(heads)
+        writes = batch.next_writes(heads)
+        operations = [write.operation() for write in writes]
+
+        # The overlap: while MongoDB stores the rows, their records are already projected as they
+        # will be then, and those of now are read. That is a guess, since a row may be refused or
+        # changed by somebody else. `MedicalRecords.refresh` reads links and rows again before it
+        # writes a record, and begins anew where the guess was wrong.
+        def begin_records() -> RecordRound | None:
+            expected = batch.view_after(writes)
+            return self._records.begin(expected, patients) if expected.seeds else None
+
+        begun, written = in_parallel(begin_records, lambda: self._observations.write(operations))
+        batch.settle(writes, written)
+        return begun
+
+    def _evaluate_links(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
+        """Return the persons' links, and the keys of those that were changed by this.
+
+        What the change of a link asks for is done here, but for reading a person at the hospital.
+        """
+        links, changed = self._people.evaluated(persons)
+        for key, link in links.items():
+            is_ours_to_do = link.pending in ("move", "remove")
+            if is_ours_to_do or (link.pending is not None and key in changed):
+                self._refresh_person(link)
+            if is_ours_to_do:
+                links[key] = self._people.settle(link) or link
+        return links, changed
+
+    def _refresh_person(self, link: Link) -> None:
+        """Refresh the records of all rows of a person; remove the rows if nobody is matched."""
+        versions = self._observations.versions(link.hospital, link.person_id)
+        keys = list(versions)
+        for start in range(0, len(keys), SLICE):
+            self._records.refresh(keys[start : start + SLICE])
+        if link.patient_id is None and versions:
+            self._observations.remove(link.hospital, link.person_id, max(versions.values()))
+
+    def _documents_to_keep(
+        self, newest: Mapping[str, Observation], links: Mapping[str, Link], outcome: Outcome
+    ) -> dict[str, SealedDocument]:
+        """Return the mirror documents of rows that may be kept. The others go into the outcome."""
+        documents: dict[str, SealedDocument] = {}
+        for key, observation in newest.items():
+            link = links[observation.person.key]
+            if link.patient_id is None:
+                outcome.unmatched += 1
+            elif observation.version < link.floor:
+                outcome.overtaken.append(key)
+            else:
+                try:
+                    documents[key] = mirror.document(observation)
+                except Reject as error:
+                    outcome.rejected.append((key, error.reason))
+        return documents
+
+    def _tombstones_of_strays(
+        self, newest: Mapping[str, Observation], links: Mapping[str, Link]
+    ) -> dict[str, SealedDocument]:
+        """Return tombstones of rows that have gone from somebody who is matched to one who is not.
+
+        The mirror has them as the former person's.
+        """
+        keys = [
+            key
+            for key, observation in newest.items()
+            if links[observation.person.key].patient_id is None
+        ]
+        if not keys:
+            return {}
+        tombstones: dict[str, SealedDocument] = {}
+        for key, row in self._observations.documents(keys).items():
+            observation = newest[key]
+            if row["personId"] != observation.person.person_id and not row["deleted"]:
+                tombstones[key] = mirror.tombstone(row, observation.version)
+        return tombstones
+
+    def _remove_rows(self, query: Document, keys: set[int], version: str | None) -> Outcome:
+        """Make the rows of `query` tombstones, but for those with an obs_id among `keys`.
+
+        A tombstone has `version`, or the row's own if that is None.
+        """
+        present = self._observations.present(query)
+        gone = [key for obs_id, key in present.items() if obs_id not in keys]
+        outcome = Outcome()
+        for start in range(0, len(gone), SLICE):
+            rows = self._observations.documents(gone[start : start + SLICE])
+            tombstones = {
+                key: mirror.tombstone(row, version or row["version"]) for key, row in rows.items()
+            }
+            batch = self._write_rows_and_records(tombstones, {}, outcome)
+            outcome.stored += len(batch.stored)
+            outcome.unchanged += len(batch.unchanged)
+            outcome.stale += len(batch.stale)
+        return outcome
+
+
+def _newest_by_row(observations: Iterable[Observation]) -> dict[str, Observation]:
+    """Return the newest state of each row, by its key. Of one version the later one counts."""
+    newest: dict[str, Observation] = {}
+    for observation in observations:
+        other = newest.get(observation.key)
+        if other is None or observation.version >= other.version:
+            newest[observation.key] = observation
+    return newest
+
+
+def _newest_persons(observations: Iterable[Observation]) -> dict[str, Person]:
+    """Return what is newest known of each person, by key."""
+    persons: dict[str, Person] = {}
+    for observation in observations:
+        person = observation.person
+        other = persons.get(person.key)
+        if other is None or person.version >= other.version:
+            persons[person.key] = person
+    return persons
