@@ -12,7 +12,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; DATA=folder adds real data
-	@$(RUN) passport demo $(if $(ONCE),--once) $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED))
+	@$(RUN) python -m dev.demo $(if $(ONCE),--once) $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED))
 
 test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
 	$(RUN) pytest tests/unit

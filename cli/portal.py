@@ -1,20 +1,16 @@
-"""The command that serves the pages."""
+"""``passport portal``: the server of the patient's and the operators' pages."""
 
 from contextlib import closing
 from typing import Annotated
 
 import typer
 
-from cli.context import Session
-from cli.roles import DestinationOption
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(portal)
+from cli.context import CommandContext
+from cli.options import DestinationOption
 
 
 def portal(
-    context: typer.Context,
+    ctx: typer.Context,
     destination: DestinationOption = None,
     hash_password: Annotated[
         bool,
@@ -25,23 +21,24 @@ def portal(
     ] = False,
 ) -> None:
     """Serve the patient's page and API, and the operators' page if a password is set for it."""
-    from cli.status import Reading
+    from cli.status_report import PassportStatus
     from portal import server, sessions
 
     if hash_password:
-        typer.echo(
-            sessions.hashed(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
-        )
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        typer.echo(sessions.hashed(password))
         return
-    session: Session = context.obj
-    name, _ = session.destination(destination, "mongo")
-    wanted = session.settings.portal
-    with closing(Reading(session.settings, name, uri=wanted.uri, kept_s=60)) as look:
+    context: CommandContext = ctx.obj
+    name, _ = context.destination(destination, "mongo")
+    settings = context.settings.portal
+    with closing(
+        PassportStatus(context.settings, name, uri=settings.uri, counted_every_s=60)
+    ) as passport:
         server.run(
-            wanted,
-            session.settings.hospitals,
-            look.uri,
-            look.database,
-            look.collect,
-            session.role(),
+            settings,
+            context.settings.hospitals,
+            passport.uri,
+            passport.database,
+            passport.collect,
+            context.start_role(),
         )

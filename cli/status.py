@@ -1,207 +1,90 @@
-"""How far each hospital is: read, published, applied, matched; what is wrong, and what repairs it."""
+"""``passport status``: how far each hospital is, what is wrong, and what repairs it.
+
+`status_report.py` reads the facts and `hospital_status.py` judges them; this file shows the result.
+"""
 
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import closing
-from math import isfinite
-from typing import Any
+from typing import Annotated
 
-from pydantic import SecretStr
+import typer
+from rich.console import Console
+from rich.table import Table
 
-from openmrs.connection import end_of_binlog
-from openmrs.read import Source
-from passport.errors import PassportError
-from passport.kafka import OffsetRange, topic_offsets
-from passport.settings import Settings
+from cli.context import CommandContext
+from cli.hospital_status import Row, is_soon_purged
+from cli.options import DestinationOption, JsonOption
+from passport.sink import Sink, connect
 
-Row = dict[str, Any]
-
-
-def collect(settings: Settings, sink: Any) -> list[Row]:
-    """One dict a hospital: what ``status --json`` prints. NotReady when Kafka or `sink` is away."""
-    from cdc.positions import Positions
-
-    ends = topic_offsets(settings.kafka, settings.kafka.topic)
-    positions = Positions(settings.kafka).all()
-    rows = [
-        _hospital(settings, name, positions.get(name), ends, sink) for name in settings.hospitals
-    ]
-    return [row | {"problems": list(problems(row))} for row in rows]
+WATCH_EVERY_S = 2
 
 
-class Reading:
-    """The Passport's database for `collect`, without writing to it; `close` it. Fatal, NotReady.
+def status(
+    ctx: typer.Context,
+    destination: DestinationOption = None,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+) -> None:
+    """How far each hospital is: read, published, applied, matched."""
+    from cli.status_report import PassportStatus, collect
 
-    What has to be counted is counted again after `kept_s`.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        destination: str,
-        *,
-        uri: SecretStr | None = None,
-        kept_s: float = 1,
-    ) -> None:
-        from destinations.mongo.client import connected
-        from destinations.mongo.reports import Reports
-        from passport import sink as sinks
-
-        given = sinks.options(destination, settings.destinations[destination])
-        self._settings, self._destination = settings, destination
-        self.uri = (uri or given.uri).get_secret_value()
-        self.database = given.database
-        self._client, found = connected(self.uri, self.database)
-        self._reports = Reports(found)
-        self._kept_s = kept_s
-        self._kept: tuple[float, dict[str, Row]] = (0, {})
-        self.progress = self._reports.progress
-
-    def collect(self) -> list[Row]:
-        return collect(self._settings, self)
-
-    def counts(self, hospital: str) -> Row:
-        if time.monotonic() - self._kept[0] > self._kept_s:
-            self._kept = time.monotonic(), self._counted()
-        return self._kept[1][hospital]
-
-    def _counted(self) -> dict[str, Row]:
-        from consumers import dead_letters
-
-        letters: dict[str, Counter[str]] = {name: Counter() for name in self._settings.hospitals}
-        for one in dead_letters.listed(self._settings, destination=self._destination):
-            letters.setdefault(one.hospital, Counter())[one.reason] += 1
-        return {
-            name: {
-                **self._reports.counts(name),
-                "unmatched_by": self._reports.unmatched_by(name),
-                "dead_letters": dict(letters[name]),
-                "verified": self._reports.verified(name),
-            }
-            for name in self._settings.hospitals
-        }
-
-    def close(self) -> None:
-        self._client.close()
+    context: CommandContext = ctx.obj
+    name, destination_settings = context.destination(destination, "mongo")
+    reports: PassportStatus | Sink
+    if destination_settings.type == "mongo":
+        # Its numbers are read without becoming a writer: `connect` would make indexes.
+        reports = PassportStatus(context.settings, name)
+    else:
+        reports = connect(name, context.settings)
+    with closing(reports):
+        while True:
+            rows = collect(context.settings, reports)
+            if as_json:
+                context.print_json(rows)
+            else:
+                _print_status(context.console, rows)
+            if not watch:
+                return
+            time.sleep(WATCH_EVERY_S)
 
 
-def _hospital(
-    settings: Settings, name: str, saved: Any, ends: dict[int, OffsetRange], sink: Any
-) -> Row:
-    hospital = settings.hospitals[name]
-    first, end = ends.get(hospital.partition, OffsetRange(0, 0))
-    progress = sink.progress(name)
-    counts = sink.counts(name)
-    behind, left = _at_the_server(settings, name, saved)
-    return {
-        "hospital": name,
-        "state": _state(hospital.capture, saved),
-        "snapshot": saved.snapshot.state if saved and saved.snapshot else None,
-        "snapshot_key": saved.snapshot.next_key if saved and saved.snapshot else None,
-        "epoch": saved.epoch if saved else None,
-        "position": f"{saved.position.file}:{saved.position.pos}" if saved else None,
-        "behind": behind,
-        "headroom_s": left if left is None or isfinite(left) else "never purged",
-        "captured": end - first,
-        "applied_offset": progress.offset if progress else None,
-        "lag_records": max(0, end - (progress.offset if progress else first)),
-        "last_event_s": round(time.time() - progress.at_ms / 1000, 1)
-        if progress and progress.at_ms
-        else None,
-        **counts,
-    }
+def _print_status(console: Console, rows: Sequence[Row]) -> None:
+    console.print(_table(rows))
+    for row in rows:
+        for problem in row["problems"]:
+            text = f"{row['hospital']}: {problem['what']} -> {problem['command']}"
+            console.print(text, highlight=False)
 
 
-def _state(capture: str, saved: Any) -> str:
-    if saved is None:
-        return "never started"
-    if capture == "polling":
-        return "polling"
-    if saved.capture == "polling":
-        return "polled instead of streaming"
-    return "streaming" if saved.snapshot is None or saved.snapshot.state == "done" else "snapshot"
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table()
+    for heading in ("hospital", "state", "position", "kept"):
+        table.add_column(heading)
+    for heading in ("captured", "lag", "stored", "matched", "unmatched", "last event"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        last_event = "-"
+        if row["last_event_s"] is not None:
+            last_event = f"{row['last_event_s']:,.0f} s ago"
+        table.add_row(
+            row["hospital"],
+            row["state"] + (" (behind)" if row["behind"] else ""),
+            row["position"] or "-",
+            _kept(row["headroom_s"]),
+            f"{row['captured']:,}",
+            f"{row['lag_records']:,}",
+            f"{row['stored']:,}",
+            f"{row['matched']:,}",
+            f"{row['unmatched']:,}",
+            last_event,
+        )
+    return table
 
 
-def _at_the_server(settings: Settings, name: str, saved: Any) -> tuple[bool | None, float | None]:
-    """Whether the hospital's binlog goes on past the saved position, and how long that is surely
-    kept there.
-
-    None where that can't be said now; inf: for ever.
-    """
-    from cdc.retention import headroom
-
-    if saved is None or saved.capture == "polling":
-        return None, None
-    try:
-        with closing(Source(name, settings.hospitals[name].mysql)) as source:
-            end = end_of_binlog(source.connection())
-            left, _ = headroom(source, saved.position, saved.ts_ms)
-    except PassportError:
-        return None, None
-    return end is not None and end.order > saved.position.order, left
-
-
-def problems(row: Row) -> Iterator[dict[str, str]]:
-    """``{"what", "command"}`` for each thing that somebody should do something about. Pure."""
-    name = row["hospital"]
-    for wrong, what, command in (
-        (
-            row["state"] == "never started",
-            "its reader has never run",
-            f"passport cdc run --hospital {name}",
-        ),
-        (
-            row["behind"] is None and row["state"] in ("streaming", "snapshot"),
-            "its server does not answer",
-            _CHECK,
-        ),
-        (
-            row["last_event_s"] is not None and row["last_event_s"] > 300,
-            "nothing has come for five minutes",
-            _CHECK,
-        ),
-        (
-            row["state"] == "polled instead of streaming",
-            "its stream is silent, so it is polled",
-            _CHECK,
-        ),
-        (
-            row["lag_records"] > 10_000,
-            "the consumer is far behind: start one more",
-            "passport consume",
-        ),
-        (
-            bool(row.get("dead_letters")),
-            "records could not be carried",
-            "passport dead-letters list --hospital {}",
-        ),
-        (
-            _soon(row.get("headroom_s")),
-            "its binlog may be purged within a day before it is read",
-            _CHECK,
-        ),
-        (
-            bool(row.get("conflicts")),
-            "people's edits wait for a decision",
-            "passport conflicts list --hospital {}",
-        ),
-        (
-            _wrong(row.get("verified")),
-            "the last verify found differences",
-            "passport reconcile --hospital {} --once",
-        ),
-    ):
-        if wrong:
-            yield {"what": what, "command": command.format(name)}
-
-
-_CHECK = "passport check --hospital {}"
-
-
-def _wrong(verified: Row | None) -> bool:
-    return verified is not None and not verified["equal"]
-
-
-def _soon(headroom_s: float | str | None) -> bool:
-    return isinstance(headroom_s, float) and headroom_s < 86_400
+def _kept(headroom: float | str | None) -> str:
+    """Return for how long the saved position is surely on the server, red when that is short."""
+    if isinstance(headroom, float):
+        colour = "red" if is_soon_purged(headroom) else "default"
+        return f"[{colour}]{headroom / 3600:,.0f} h[/]"
+    return headroom or "-"

@@ -30,7 +30,7 @@ def pages() -> dict[Path, str]:
     folder = ROOT / "docs/reference"
     return {
         folder / "asyncapi.json": asyncapi.page(),
-        folder / "command-line.md": MADE.format("passport/cli") + _command_line(),
+        folder / "command-line.md": MADE.format("cli") + _command_line(),
         folder / "metrics.md": MADE.format("passport/metrics.py") + _metrics(),
         folder / "settings.md": MADE.format("passport/settings.py and config/*.yaml") + _settings(),
     }

@@ -73,6 +73,7 @@ def main() -> int:
         *_impure_modules(modules),
         *_clients_in_too_many_files(modules),
         *_destinations_that_import_too_much(modules),
+        *_imports_of_dev(modules),
         *_missing_paths(),
     ]
     for problem in problems:
@@ -137,6 +138,13 @@ def _destinations_that_import_too_much(modules: Mapping[Path, ast.Module]) -> It
                 is_ours = module.partition(".")[0] in (*PRODUCT, "dev", "tests")
                 if is_ours and not any(f"{module}.".startswith(f"{name}.") for name in allowed):
                     yield f"{_name(path)}: imports {module}, which is no part of a destination's contract"
+
+
+def _imports_of_dev(modules: Mapping[Path, ast.Module]) -> Iterator[str]:
+    for path, tree in modules.items():
+        for module in sorted(_imported(tree)):
+            if module.partition(".")[0] in ("dev", "tests", "benchmarks"):
+                yield f"{_name(path)}: imports {module}, which no wheel has"
 
 
 def _imported(tree: ast.Module) -> set[str]:

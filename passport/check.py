@@ -1,17 +1,26 @@
-"""One preflight check: what was looked at, whether it holds, and the statement or command that
-repairs it.
-"""
+"""One check of `passport check`, as hospitals, Kafka and destinations report it."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`ok` None is a warning: carried, but worth a look. `remedy` is what to type or run, "" for
-    none.
+    """What was looked at, whether it is as it must be, and what repairs it.
+
+    `ok` is None for a warning: data is carried, but somebody should have a look. `detail` says what
+    was found, also when all is well. `hint` is what to type or to set; it is empty when there is
+    nothing to repair.
     """
 
     name: str
     ok: bool | None
     detail: str
-    remedy: str = ""
+    hint: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the check as ``check --json`` prints it.
+
+        `remedy` is the former name of `hint`. It is kept for one release.
+        """
+        return {**asdict(self), "remedy": self.hint}

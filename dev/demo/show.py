@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cli.status import collect
+from cli.status_report import collect
 from dev.demo import pages
 from dev.demo.latency import Latency
 from dev.demo.pages import Account

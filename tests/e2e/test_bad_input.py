@@ -241,10 +241,10 @@ def test_few_file_descriptors(stage: Stage, most: int, code: int) -> None:
 
 LOSES_A_THREAD = """
 import pathlib, sys, threading, time
-from cli.context import Session
-session = Session(pathlib.Path(sys.argv[1]))
-session.settings
-session.role()
+from cli.context import CommandContext
+context = CommandContext(pathlib.Path(sys.argv[1]))
+context.settings
+context.start_role()
 threading.Thread(target=lambda: {}["a patient's value"]).start()
 time.sleep(30)
 """

@@ -130,7 +130,7 @@ def test_with_the_printed_grants_everything_holds(server: Server, kafka_bootstra
     assert set(bad(found)) - GRACE == set(), bad(found)
     assert all(check.ok is None for check in bad(found).values())
     assert all(
-        check.remedy for name, check in bad(found).items() if not name.startswith("not carried")
+        check.hint for name, check in bad(found).items() if not name.startswith("not carried")
     )
     catch_up(settings)
     found = checked(settings)
@@ -206,8 +206,8 @@ def test_rights_that_are_too_much_come_with_what_takes_them_back(
     assert found.ok is None
     assert "users.password" in found.detail
     assert "INSERT" in found.detail
-    assert "passport grants --hospital kigali" in found.remedy
-    typed(server, found.remedy)
+    assert "passport grants --hospital kigali" in found.hint
+    typed(server, found.hint)
     typed(server, grants("kigali", settings.hospitals["kigali"], flavour(server)))
     assert checked(settings)["excess grants"].ok
 
@@ -229,7 +229,7 @@ def test_each_missing_grant_comes_with_its_statement(
     server.execute(statement.format(monitor=monitor))
     failed = checked(settings)[name]
     assert failed.ok is False
-    typed(server, failed.remedy)
+    typed(server, failed.hint)
     assert checked(settings)[name].ok
 
 
@@ -272,7 +272,7 @@ def test_row_50_each_bad_setting_comes_with_its_statement(
     server.execute(*statements)
     failed = checked(settings)[name]
     assert failed.ok is ok
-    typed(server, failed.remedy)
+    typed(server, failed.hint)
     assert checked(settings)[name].ok
 
 
@@ -292,7 +292,7 @@ def test_rds_keeps_its_retention_in_a_table_of_its_own(
     try:
         failed = checked(settings)["retention"]
         assert failed.ok is None
-        typed(server, failed.remedy)
+        typed(server, failed.hint)
         assert checked(settings)["retention"].detail == "the binlog is kept for 7 days"
     finally:
         server.execute(
@@ -304,7 +304,7 @@ def test_the_readers_id_must_be_its_own(server: Server, kafka_bootstrap: str) ->
     settings = prepared(server, kafka_bootstrap)
     same = checked(changed(settings, server_id=server.server_id))["server_id"]
     assert same.ok is False
-    assert "hospitals.kigali.server_id" in same.remedy
+    assert "hospitals.kigali.server_id" in same.hint
     if isinstance(server, MariaDB):  # shows its replicas only to who may reconfigure them
         server.execute("GRANT REPLICATION MASTER ADMIN ON *.* TO cdc@'%'")
     with server.connect() as connection:
@@ -331,7 +331,7 @@ def test_a_replica_must_log_what_it_replicates(server: Server, kafka_bootstrap: 
     assert failed.ok is (
         None if isinstance(server, MariaDB) else False
     )  # MariaDB hides whether it still is one
-    option = failed.remedy.removeprefix("in my.cnf: ").partition(";")[0]
+    option = failed.hint.removeprefix("in my.cnf: ").partition(";")[0]
     server.flags += (f"--{option.replace('_', '-')}",)
     server.restart()
     assert checked(settings)["log_slave_updates"].ok
@@ -348,7 +348,7 @@ def test_a_server_in_another_zone_is_pointed_at(server: Server, kafka_bootstrap:
         found = checked(settings)["time_zone"]
         assert found.ok is None
         assert "UTC+5.5" in found.detail
-        assert "hospitals.kigali.timezone" in found.remedy
+        assert "hospitals.kigali.timezone" in found.hint
         assert checked(changed(settings, timezone="Asia/Kolkata"))["time_zone"].ok
     finally:
         server.execute("SET GLOBAL time_zone = 'SYSTEM'")
@@ -384,7 +384,7 @@ def test_topics_that_lose_come_with_their_command(mariadb: Server, kafka_bootstr
     }
     assert {name: found[name].ok for name in wanted} == wanted
     for name in wanted:
-        ran(found[name].remedy)
+        ran(found[name].hint)
     assert not bad(checked(settings)).keys() & wanted.keys()
 
 
@@ -436,7 +436,7 @@ def test_rows_that_may_not_be_counted_come_with_the_grant(
     settings = prepared(mariadb, kafka_bootstrap, counted=False)
     warned = checked(settings)["not carried: allergy"]
     assert warned.ok is None
-    typed(mariadb, warned.remedy)
+    typed(mariadb, warned.hint)
     assert checked(settings)["not carried: allergy"].ok
 
 
@@ -445,7 +445,7 @@ def test_no_binlog(own_mariadb: Any, kafka_bootstrap: str) -> None:
     opened(server)
     found = checked(prepared(server, kafka_bootstrap))
     assert found["binlog"].ok is False
-    assert "log_bin" in found["binlog"].remedy
+    assert "log_bin" in found["binlog"].hint
 
 
 def test_a_position_that_is_gone_is_named(server: Server, kafka_bootstrap: str) -> None:
@@ -470,8 +470,8 @@ def test_servers_that_are_away(own_mariadb: Any, own_kafka: Any) -> None:
     found = checked(settings)
     assert found["connection"].ok is False
     assert found["kafka"].ok is False
-    assert found["connection"].remedy
-    assert found["kafka"].remedy
+    assert found["connection"].hint
+    assert found["kafka"].hint
 
 
 def test_another_hospitals_partition(mariadb: Server, kafka_bootstrap: str) -> None:

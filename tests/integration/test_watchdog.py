@@ -13,7 +13,7 @@ import pytest
 
 from cdc import reader
 from cdc.polling import watchdog
-from cli import status
+from cli.status_report import collect
 from consumers import worker
 from dev.stack import MariaDB, MySQL
 from passport import sink as sinks
@@ -51,7 +51,7 @@ class Ward:
     @property
     def state(self) -> str:
         with contextlib.closing(sinks.connect(DESTINATION, self.settings)) as sink:
-            (row,) = status.collect(self.settings, sink)
+            (row,) = collect(self.settings, sink)
         return str(row["state"])
 
     def work(self, seconds: float = 2) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from cli.context import Session
+from cli.context import CommandContext
 from passport import configuration
 from passport.configuration import load, shown
 from passport.errors import BadSettings
@@ -142,8 +142,8 @@ def test_every_setting_is_in_the_commented_files() -> None:
 
 
 def test_what_looks_at_the_passport_finds_it_beside_other_destinations() -> None:
-    session = Session(EXAMPLE)
-    assert session.destination(None, "mongo")[0] == "passport"
-    assert session.destination("lines", "mongo")[0] == "lines"
+    context = CommandContext(EXAMPLE)
+    assert context.destination(None, "mongo")[0] == "passport"
+    assert context.destination("lines", "mongo")[0] == "lines"
     with pytest.raises(BadSettings, match="which destination"):
-        session.destination(None)
+        context.destination(None)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cli.status import problems
+from cli.hospital_status import problems
 
 WELL: dict[str, Any] = {
     "hospital": "kigali",

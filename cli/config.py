@@ -1,0 +1,30 @@
+"""The verbs of ``config``: the settings as they hold, and their schema."""
+
+import json
+
+import typer
+import yaml
+
+from cli.context import CommandContext
+from cli.options import JsonOption
+from passport.configuration import shown
+from passport.settings import Settings
+
+commands = typer.Typer(no_args_is_help=True, help="The settings.")
+
+
+@commands.command()
+def show(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """All settings as they hold, secrets as stars."""
+    context: CommandContext = ctx.obj
+    tree = shown(context.settings)
+    if as_json:
+        context.print_json(tree)
+    else:
+        print(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), end="")  # noqa: T201
+
+
+@commands.command()
+def schema() -> None:
+    """JSON Schema of the settings file, for editors."""
+    print(json.dumps(Settings.model_json_schema(), indent=2))  # noqa: T201

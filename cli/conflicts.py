@@ -1,0 +1,78 @@
+"""The verbs of ``conflicts``: records that a person edited and the hospital has changed since."""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cli.context import CommandContext
+from cli.options import DestinationOption, JsonOption, OnlyHospitalOption
+
+RecordArgument = Annotated[str, typer.Argument(help="Its id, from `conflicts list`.")]
+RevealOption = Annotated[
+    bool, typer.Option("--reveal", help="The values too, which are a patient's.")
+]
+
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="Records edited in the Passport that the hospital has changed since.",
+)
+
+
+@commands.command("list")
+def list_conflicts(
+    ctx: typer.Context,
+    destination: DestinationOption = None,
+    hospital: OnlyHospitalOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Records that wait for a decision: which, and which fields differ, never what they say."""
+    from destinations.mongo import conflicts
+
+    context: CommandContext = ctx.obj
+    rows: list[dict[str, Any]] = []
+    with context.open_passport(destination) as (database, _):
+        for hospital_id in context.hospital_ids(hospital):
+            rows += [asdict(conflict) for conflict in conflicts.listed(database, hospital_id)]
+    columns = ("id", "hospital", "type", "edited_at", "fields")
+    context.print_rows(rows, columns, as_json=as_json)
+
+
+@commands.command()
+def show(
+    ctx: typer.Context,
+    record: RecordArgument,
+    destination: DestinationOption = None,
+    reveal: RevealOption = False,
+) -> None:
+    """One of them."""
+    from destinations.mongo import conflicts
+
+    context: CommandContext = ctx.obj
+    with context.open_passport(destination) as (database, _):
+        fields = asdict(conflicts.one(database, record))
+    if not reveal:
+        del fields["ours"], fields["theirs"]
+    context.print_json(fields)
+
+
+@commands.command()
+def resolve(
+    ctx: typer.Context,
+    record: RecordArgument,
+    keep: Annotated[
+        Literal["passport", "hospital"],
+        typer.Option("--keep", help="`passport` (the person's edit) or `hospital`."),
+    ],
+    destination: DestinationOption = None,
+) -> None:
+    """Keep the edit, until the hospital says something else again; or follow the hospital from now
+    on.
+    """
+    from destinations.mongo import conflicts
+
+    context: CommandContext = ctx.obj
+    with context.open_passport(destination) as (database, _):
+        hospital_id = conflicts.one(database, record).hospital
+        conflicts.resolve(database, context.hospital(hospital_id), record, keep)
+    context.console.print(f"{record}: as the {keep} says", highlight=False)

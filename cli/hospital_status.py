@@ -1,0 +1,128 @@
+"""What state a hospital is in, and what somebody should do about it. Pure: it reads nothing.
+
+`status_report.py` reads the facts; `status.py` and the operators' page show the result.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # importing them would load Kafka's client for every command
+    from cdc.positions import Saved
+    from passport.kafka import OffsetRange
+    from passport.sink import Progress
+
+Row = dict[str, Any]  # one hospital, as `status --json` prints it
+
+SILENT_S = 300  # a hospital that works for longer without any change is unusual
+FAR_BEHIND = 10_000  # records: more than a consumer applies in a few seconds
+SOON_PURGED_S = 86_400  # a day: time enough for somebody to act
+
+
+@dataclass(frozen=True, slots=True)
+class HospitalFacts:
+    """What was read about one hospital.
+
+    `saved`: the reader's position, None if it never saved one. `offsets`: of the hospital's
+    partition of the changes' topic. `progress` and `counts`: what the destination says. `behind`:
+    whether the server's binlog goes on past the position, None if that isn't known now.
+    `headroom_s`: for how long the server surely keeps the position, infinite for ever, None if that
+    isn't known now.
+    """
+
+    hospital_id: str
+    capture: str
+    saved: "Saved | None"
+    offsets: "OffsetRange"
+    progress: "Progress | None"
+    counts: Mapping[str, Any]
+    behind: bool | None
+    headroom_s: float | None
+
+
+def status_row(facts: HospitalFacts, now_s: float) -> Row:
+    """Return the facts as a row, with its problems. `now_s` is Unix time in seconds."""
+    saved = facts.saved
+    snapshot = saved.snapshot if saved else None
+    progress = facts.progress
+    first, end = facts.offsets
+    next_offset = progress.offset if progress else first
+    headroom: float | str | None = facts.headroom_s
+    if facts.headroom_s is not None and not isfinite(facts.headroom_s):
+        headroom = "never purged"
+    last_event_s = None
+    if progress and progress.at_ms:
+        last_event_s = round(now_s - progress.at_ms / 1000, 1)
+    row = {
+        "hospital": facts.hospital_id,
+        "state": state(facts.capture, saved),
+        "snapshot": snapshot.state if snapshot else None,
+        "snapshot_key": snapshot.next_key if snapshot else None,
+        "epoch": saved.epoch if saved else None,
+        "position": f"{saved.position.file}:{saved.position.pos}" if saved else None,
+        "behind": facts.behind,
+        "headroom_s": headroom,
+        "captured": end - first,
+        "applied_offset": progress.offset if progress else None,
+        "lag_records": max(0, end - next_offset),
+        "last_event_s": last_event_s,
+        **facts.counts,
+    }
+    return {**row, "problems": list(problems(row))}
+
+
+def state(capture: str, saved: "Saved | None") -> str:
+    """Return the state of a hospital in words. `capture` is its setting."""
+    if saved is None:
+        return "never started"
+    if capture == "polling":
+        return "polling"
+    if saved.capture == "polling":
+        return "polled instead of streaming"
+    if saved.snapshot is None or saved.snapshot.state == "done":
+        return "streaming"
+    return "snapshot"
+
+
+def problems(row: Row) -> Iterator[dict[str, str]]:
+    """Yield ``{"what", "command"}`` for each thing that somebody should do something about."""
+    hospital_id = row["hospital"]
+    check = f"passport check --hospital {hospital_id}"
+
+    if row["state"] == "never started":
+        yield _problem("its reader has never run", f"passport cdc run --hospital {hospital_id}")
+    if row["behind"] is None and row["state"] in ("streaming", "snapshot"):
+        yield _problem("its server does not answer", check)
+    if row["last_event_s"] is not None and row["last_event_s"] > SILENT_S:
+        yield _problem("nothing has come for five minutes", check)
+    if row["state"] == "polled instead of streaming":
+        yield _problem("its stream is silent, so it is polled", check)
+    if row["lag_records"] > FAR_BEHIND:
+        yield _problem("the consumer is far behind: start one more", "passport consume")
+    if row.get("dead_letters"):
+        yield _problem(
+            "records could not be carried", f"passport dead-letters list --hospital {hospital_id}"
+        )
+    if is_soon_purged(row.get("headroom_s")):
+        yield _problem("its binlog may be purged within a day before it is read", check)
+    if row.get("conflicts"):
+        yield _problem(
+            "people's edits wait for a decision",
+            f"passport conflicts list --hospital {hospital_id}",
+        )
+    verified = row.get("verified")
+    if verified is not None and not verified["equal"]:
+        yield _problem(
+            "the last verify found differences",
+            f"passport reconcile --hospital {hospital_id} --once",
+        )
+
+
+def is_soon_purged(headroom: float | str | None) -> bool:
+    """Return whether the server may purge the position within a day."""
+    return isinstance(headroom, float) and headroom < SOON_PURGED_S
+
+
+def _problem(what: str, command: str) -> dict[str, str]:
+    return {"what": what, "command": command}

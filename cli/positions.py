@@ -1,0 +1,34 @@
+"""The verbs of ``positions``: a copy of where the readers are, outside of Kafka."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.context import CommandContext
+
+commands = typer.Typer(no_args_is_help=True, help="Where the readers are.")
+
+
+@commands.command()
+def backup(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
+    """Write them to a file."""
+    from cdc import positions_file
+
+    context: CommandContext = ctx.obj
+    names = positions_file.save(context.settings, file)
+    text = f"{file}: {', '.join(names) or 'no position'}"
+    context.console.print(text, highlight=False, soft_wrap=True)
+
+
+@commands.command()
+def restore(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
+    """Bring them back from a file, where it is further than what Kafka has. Readers go on from
+    there.
+    """
+    from cdc import positions_file
+
+    context: CommandContext = ctx.obj
+    for name, is_restored in positions_file.restore(context.settings, file).items():
+        text = "restored" if is_restored else "left alone: Kafka has a further one"
+        context.console.print(f"{name}: {text}", highlight=False)

@@ -1,0 +1,75 @@
+"""``passport verify``: a whole comparison of both ends, once."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from cli.context import CommandContext
+from cli.options import DestinationOption, JsonOption, OnlyHospitalOption
+from passport.settings import Settings
+
+
+def verify(
+    ctx: typer.Context,
+    destination: DestinationOption = None,
+    hospital: OnlyHospitalOption = None,
+    from_person: Annotated[
+        int | None, typer.Option(help="First person_id; with --hospital.")
+    ] = None,
+    to_person: Annotated[int | None, typer.Option(help="Last person_id; with --hospital.")] = None,
+    level: Annotated[
+        Literal["record", "mirror"],
+        typer.Option("--level", help="mirror: links and rows, by hash; several times faster."),
+    ] = "record",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Who differs is read whole again.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Compare the two ends, mirror and records. 0 only if something was compared and all of it is
+    equal.
+    """
+    from reconcile import verify as verifying
+
+    context: CommandContext = ctx.obj
+    name, _ = context.destination(destination, "mongo")
+    first, last = verifying.EVERYBODY
+    persons = (from_person or first, last if to_person is None else to_person)
+    if hospital:
+        context.hospital(hospital)
+    elif persons != verifying.EVERYBODY:
+        raise typer.BadParameter(
+            "numbers of persons are a hospital's own: --hospital too", param_hint="--from-person"
+        )
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        task = bar.add_task("people", total=None)
+        report = verifying.verify(
+            context.settings,
+            name,
+            hospitals=[hospital] if hospital else None,
+            persons=persons,
+            level=level,
+            repair=repair,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if persons == verifying.EVERYBODY and level == "record":
+        _remember(context.settings, name, report)
+    if as_json:
+        context.print_json(report.as_json())
+    else:
+        context.console.print(report.as_text(), highlight=False, soft_wrap=True)
+    return 0 if report.equal else 1
+
+
+def _remember(settings: Settings, destination: str, report: Any) -> None:
+    """Store when it was, and whether the ends were equal: `status` and the operators' page show it."""
+    from destinations import mongo
+    from destinations.mongo import progress
+
+    with mongo.opened(settings, destination) as (database, _):
+        for hospital, comparison in report.hospitals.items():
+            verified = {"at": datetime.now(UTC), "equal": comparison.equal}
+            progress.store_verified(database, hospital, verified)
