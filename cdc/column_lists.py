@@ -13,24 +13,16 @@ from cdc import schema
 from cdc.binlog.table_map import ColumnsChanged
 from cdc.lease import Lease
 from cdc.positions import Columns
+from openmrs.connection import list_columns
 from openmrs.read import Source
-from openmrs.tables import NOTICE_KEYS
-from openmrs.values import COLUMN_INFO_SQL, ColumnInfo
+from openmrs.tables import WATCHED
 from passport.errors import Fatal, Gap
 from passport.version import Position
-
-WATCHED = ("obs", *NOTICE_KEYS)
 
 
 def read_columns(connection: "pymysql.Connection[Any]", database: str) -> Columns:
     """Return every column that this user sees of the watched tables, in the tables' own order."""
-    lists: dict[str, list[ColumnInfo]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(COLUMN_INFO_SQL, (database, WATCHED))
-        for row in cursor.fetchall():
-            table, column = ColumnInfo.read(row)
-            lists.setdefault(table, []).append(column)
-    return lists
+    return list_columns(connection, database, WATCHED)
 
 
 class ColumnLists:
@@ -72,5 +64,5 @@ class ColumnLists:
         finally:
             # The source has a list of its own, which is old now. A new connection reads it again.
             self._source.close()
-        schema.refuse(self._source.hospital, columns)
+        schema.refuse_undecodable(self._source.hospital, columns)
         return columns

@@ -47,7 +47,7 @@ def find_start(
     saved = positions.load(hospital_id)
     try:
         columns = read_columns(source.connection(), hospital.mysql.database)
-        schema.refuse(hospital_id, columns)
+        schema.refuse_undecodable(hospital_id, columns)
         reason = gap or unusable(saved, source.connection())
         if saved is not None and not reason:
             return Start(saved, is_new_epoch=False)

@@ -1,51 +1,57 @@
-"""Columns that are allow-listed and that cannot be decoded: found before a reader starts, not at
-their first row.
+"""The columns of the watched tables that are carried but can't be decoded: found before a reader
+starts, not at their first row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cdc.binlog.charsets import decoder
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import FACT_TABLES, REFERENCE_TABLES, WATCHED
 from openmrs.values import ColumnInfo, supported
-from passport.errors import Fatal
+from passport.errors import Fatal, Origin
 
-_INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
-
-Lists = Mapping[str, Sequence[ColumnInfo]]
+KEY_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 
 
-def undecodable(listed: Lists) -> list[str]:
-    """``obs.comments: type vector`` of each; `listed`: column lists by table."""
-    return [
-        f"{table}.{column.name}: {why}"
-        for table, column in _allowed(listed)
-        if (why := _why(table, column))
-    ]
+def undecodable_columns(columns: Mapping[str, Sequence[ColumnInfo]]) -> list[str]:
+    """Return the columns that are carried but can't be decoded, as ``obs.comments: type vector``."""
+    undecodable = []
+    for table in WATCHED:
+        for column in columns.get(table, ()):
+            reason = _problem(table, column)
+            if reason:
+                undecodable.append(f"{table}.{column.name}: {reason}")
+    return undecodable
 
 
-def refuse(hospital_id: str, listed: Lists) -> None:
-    """Fatal when there is one."""
-    if found := undecodable(listed):
+def refuse_undecodable(hospital_id: str, columns: Mapping[str, Sequence[ColumnInfo]]) -> None:
+    """Raise Fatal if a column that is carried can't be decoded."""
+    undecodable = undecodable_columns(columns)
+    if undecodable:
         raise Fatal(
-            f"hospital {hospital_id}: columns cannot be decoded: {'; '.join(found)}",
-            hint=f"give them a type and character set of OpenMRS again, then: passport check --hospital {hospital_id}",
+            f"hospital {hospital_id}: columns cannot be decoded: {'; '.join(undecodable)}",
+            hint="give them a type and character set of OpenMRS again,"
+            f" then: passport check --hospital {hospital_id}",
+            origin=Origin.hospital(hospital_id),
         )
 
 
-def _allowed(listed: Lists) -> Iterator[tuple[str, ColumnInfo]]:
-    for table, names in {"obs": OBS_COLUMNS, **NOTICE_KEYS}.items():
-        yield from ((table, column) for column in listed.get(table, ()) if column.name in names)
-
-
-def _why(table: str, column: ColumnInfo) -> str:
-    if table != "obs" or column.name == OBS_COLUMNS[0]:
-        return "" if column.data_type in _INTEGERS else f"a key of type {column.data_type}"
+def _problem(table: str, column: ColumnInfo) -> str:
+    """Return why a column of this table can't be decoded, "" if it can or isn't carried."""
+    if table in REFERENCE_TABLES:
+        return _key_problem(column) if column.name in REFERENCE_TABLES[table].keys else ""
+    fact_table = FACT_TABLES[table]
+    if column.name not in fact_table.columns:
+        return ""
+    if column.name == fact_table.key:
+        return _key_problem(column)
     if not supported(column.data_type):
         return f"type {column.data_type}"
     if column.charset and decoder(column.charset) is None:
         return f"character set {column.charset}"
-    return (
-        "a fraction in MariaDB's old format"
-        if column.fsp and "mariadb-5.3" in column.column_type
-        else ""
-    )
+    if column.fsp and "mariadb-5.3" in column.column_type:
+        return "a fraction in MariaDB's old format"
+    return ""
+
+
+def _key_problem(column: ColumnInfo) -> str:
+    return "" if column.data_type in KEY_TYPES else f"a key of type {column.data_type}"

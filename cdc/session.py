@@ -24,7 +24,7 @@ from cdc.binlog.stream import (
     Statement,
 )
 from cdc.binlog.table_map import ColumnsChanged
-from cdc.column_lists import WATCHED, ColumnLists
+from cdc.column_lists import ColumnLists
 from cdc.connections import Connections
 from cdc.envelopes import Envelopes
 from cdc.heartbeat import Heartbeat
@@ -36,7 +36,7 @@ from cdc.transaction import Transaction, TransactionTraces
 from openmrs.connection import flavour
 from openmrs.key_ranges import rows_with_keys
 from openmrs.read import Source, SourcePosition
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import FACT_TABLES, KEY_COLUMNS, ROW_COLUMNS, WATCHED
 from passport import health, metrics, tracing
 from passport.errors import Fatal, Gap, Origin, Retry
 from passport.settings import Settings
@@ -194,7 +194,7 @@ class Session:
 
         tables = WATCHED if statement.table == "*" else (statement.table,)
         for table in tables:
-            if table != "obs":
+            if table not in FACT_TABLES:
                 # A key change without keys: any row of the table may have changed.
                 value = self._envelopes.notice(
                     table,
@@ -351,8 +351,8 @@ class Session:
                 gtid_set=start.gtid_set,
                 database=mysql.database,
                 columns=start.columns,
-                row_columns={"obs": OBS_COLUMNS},
-                key_columns=NOTICE_KEYS,
+                row_columns=ROW_COLUMNS,
+                key_columns=KEY_COLUMNS,
                 heartbeat_s=min(self._settings.heartbeat_s, mysql.read_timeout_s / 2),
                 read_timeout_s=mysql.read_timeout_s,
             )

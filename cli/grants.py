@@ -17,9 +17,9 @@ def grants(
 ) -> None:
     """The SQL that the hospital's DBA runs: the smallest grants that suffice."""
     from cdc.checks.grants import grants as grants_sql
-    from openmrs.connection import greeted
+    from openmrs.connection import flavour_without_login
 
     context: CommandContext = ctx.obj
     settings = context.hospital(hospital)
-    server = greeted(hospital, settings.mysql) if flavour == "auto" else flavour
+    server = flavour_without_login(hospital, settings.mysql) if flavour == "auto" else flavour
     print(grants_sql(hospital, settings, server), end="")  # noqa: T201

@@ -12,28 +12,37 @@ import pymysql
 
 from openmrs import values
 from openmrs.lenient_utf8 import LENIENT
-from openmrs.tables import OBS_COLUMNS
-from passport.errors import Fatal, NotReady, without_text
+from passport.errors import Fatal, NotReady, Origin, PassportError, without_text
 from passport.settings import MySQL
 from passport.version import Position
 
 Flavour = Literal["mariadb", "mysql"]
-DENIED = {1044, 1045, 1698}
-NO_GRANT = 1227
+
+# Error numbers of the servers, by what is wrong.
+LOGIN_REFUSED = {1044, 1045, 1698}
+GRANT_MISSING = {1142, 1143, 1227, 1370}
+NO_REPLICATION_GRANT = 1227
 NO_BINLOG = 1381
-CR_SSL = 2026
-_THREAD = re.compile(r"#\d+")
+NOT_AN_OPENMRS = {1049, 1054, 1146}  # no such database, column or table
+# Of the client itself.
+CONNECT_FAILED = 2003
+TLS_FAILED = 2026
+
+_THREAD_NUMBER = re.compile(r"#\d+")
 
 
 def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connection[Any]":
-    """A read-only session in UTC with short timeouts. NotReady (server away) or Fatal (refused),
-    without quoting.
+    """Open a read-only session in UTC with short timeouts.
+
+    `options` are PyMySQL's, and go before the settings. Raises NotReady if the server is away, and
+    Fatal if it refuses; neither quotes the client's text.
     """
     timeouts = {
         "connect_timeout": max(1, settings.connect_timeout_s),
         "read_timeout": settings.read_timeout_s,
         **options,
     }
+    tls = _tls_options(hospital, settings)
     try:
         connection = pymysql.connect(
             host=settings.host,
@@ -44,11 +53,11 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
             charset="utf8mb4",
             autocommit=True,
             init_command="SET time_zone = '+00:00'",
-            **{**_tls(hospital, settings), **timeouts, "read_timeout": timeouts["connect_timeout"]},
+            **{**tls, **timeouts, "read_timeout": timeouts["connect_timeout"]},
         )
         connection.encoding = LENIENT
-        # A frozen server still accepts: until it has greeted us, it gets no longer than a
-        # connection may take.
+        # A frozen server still accepts connections. So until it has greeted us, an answer may take
+        # no longer than a connection may; the timeout of queries begins only here.
         connection._read_timeout = timeouts["read_timeout"]  # type: ignore[attr-defined]  # noqa: SLF001
         fetch_all(connection, "SET SESSION TRANSACTION READ ONLY")
     except (pymysql.err.MySQLError, OSError, RuntimeError) as error:
@@ -56,20 +65,35 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
     return connection
 
 
-def identity(connection: "pymysql.Connection[Any]") -> str:
-    """Which server this is: MySQL's server_uuid; ``mariadb-<server_id>``."""
-    if flavour(connection) == "mysql":
-        return str(fetch_one(connection, "SELECT @@server_uuid")[0])
-    return f"mariadb-{fetch_one(connection, 'SELECT @@server_id')[0]}"
+def fetch_all(
+    connection: "pymysql.Connection[Any]", sql: str, args: Sequence[Any] = ()
+) -> Sequence[tuple[Any, ...]]:
+    """Return all rows that a statement gives, none for a statement without rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql, args or None)
+        rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def fetch_one(
+    connection: "pymysql.Connection[Any]", sql: str, args: Sequence[Any] = ()
+) -> tuple[Any, ...]:
+    """Return the first row that a statement gives, () if there is none."""
+    rows = fetch_all(connection, sql, args)
+    return rows[0] if rows else ()
 
 
 def flavour(connection: "pymysql.Connection[Any]") -> Flavour:
+    """Return which of the two kinds of server this is."""
     version: str = connection.get_server_info()  # type: ignore[no-untyped-call]
     return "mariadb" if "mariadb" in version.lower() else "mysql"
 
 
-def greeted(hospital: str, settings: MySQL) -> Flavour:
-    """What the server says that it is, before it knows us: no account is needed. NotReady."""
+def flavour_without_login(hospital: str, settings: MySQL) -> Flavour:
+    """Return which kind of server this is, from its greeting: no account is needed.
+
+    Raises NotReady if the server doesn't answer.
+    """
     connection = pymysql.connect(
         host=settings.host,
         port=settings.port,
@@ -77,82 +101,93 @@ def greeted(hospital: str, settings: MySQL) -> Flavour:
         defer_connect=True,
         read_timeout=settings.connect_timeout_s,
     )
+    connection.server_version = ""  # type: ignore[attr-defined]
+    # The login fails. What counts is the greeting, which the server sends before it.
     with suppress(pymysql.err.MySQLError, OSError):
         connection.connect()
         connection.close()
-    if not hasattr(connection, "server_version"):
+    if not connection.server_version:  # type: ignore[attr-defined]
         raise NotReady(
             f"hospital {hospital}: MySQL at {settings.host}:{settings.port} doesn't answer",
             hint=f"passport grants --hospital {hospital} --flavour mariadb   # or mysql",
+            origin=Origin.hospital(hospital),
         )
     return flavour(connection)
 
 
-def end_of_binlog(connection: "pymysql.Connection[Any]") -> Position | None:
-    """Where the server writes now; None without a binlog. Needs BINLOG MONITOR or REPLICATION
-    CLIENT.
+def identity(connection: "pymysql.Connection[Any]") -> str:
+    """Return which server this is: MySQL's server_uuid, or ``mariadb-<server_id>``."""
+    if flavour(connection) == "mysql":
+        return str(fetch_one(connection, "SELECT @@server_uuid")[0])
+    return f"mariadb-{fetch_one(connection, 'SELECT @@server_id')[0]}"
+
+
+def clock_ms(connection: "pymysql.Connection[Any]") -> int:
+    """Return the server's clock in Unix milliseconds."""
+    return int(fetch_one(connection, "SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)")[0])
+
+
+def list_columns(
+    connection: "pymysql.Connection[Any]", database: str, tables: Sequence[str]
+) -> dict[str, list[values.ColumnInfo]]:
+    """Return the columns of these tables by table, in the tables' own order.
+
+    A table that isn't there has no entry. Columns that the account may not see are left out.
     """
-    statement = (
-        "SHOW MASTER STATUS" if flavour(connection) == "mariadb" else "SHOW BINARY LOG STATUS"
-    )
-    row = fetch_one(connection, statement)
+    columns: dict[str, list[values.ColumnInfo]] = {}
+    for row in fetch_all(connection, values.COLUMN_INFO_SQL, (database, tables)):
+        table, column = values.ColumnInfo.read(row)
+        columns.setdefault(table, []).append(column)
+    return columns
+
+
+def end_of_binlog(connection: "pymysql.Connection[Any]") -> Position | None:
+    """Return where the server writes now, None if it has no binlog.
+
+    The account needs BINLOG MONITOR (MariaDB) or REPLICATION CLIENT (MySQL).
+    """
+    if flavour(connection) == "mariadb":
+        row = fetch_one(connection, "SHOW MASTER STATUS")
+    else:
+        row = fetch_one(connection, "SHOW BINARY LOG STATUS")
     return Position(row[0], int(row[1])) if row else None
 
 
-def no_binlog(hospital: str) -> Fatal:
-    return Fatal(
-        f"hospital {hospital}: its server writes no binlog (log_bin is OFF)",
-        hint=f"set log_bin and binlog_format=ROW in the server's my.cnf and restart it, or set "
-        f"hospitals.{hospital}.capture to polling",
-    )
-
-
-def obs_columns(connection: "pymysql.Connection[Any]", database: str) -> list[values.ColumnInfo]:
-    """ColumnInfo of the allow-listed columns of obs, in OBS_COLUMNS order."""
-    rows = fetch_all(connection, values.COLUMN_INFO_SQL, (database, ["obs"]))
-    found = {info.name: info for _, info in map(values.ColumnInfo.read, rows)}
-    return [found[name] for name in OBS_COLUMNS if name in found]
-
-
-def logged_gtids(connection: "pymysql.Connection[Any]") -> str:
-    """MySQL: GTIDs of all that is in the binlog, visible or not yet; "" without GTIDs."""
-    # A transaction owns its GTID from before it is in the binlog until it is visible. Owned first:
-    # none may slip by.
-    owned, executed = fetch_one(connection, "SELECT @@global.gtid_owned, @@global.gtid_executed")
-    everything = ",".join(filter(None, (executed, _THREAD.sub("", owned))))
-    return str(fetch_one(connection, "SELECT GTID_SUBTRACT(%s, '')", (everything,))[0]).replace(
-        "\n", ""
-    )
-
-
 def end_of_binlog_if_granted(connection: "pymysql.Connection[Any]") -> Position | None:
-    """Who polls, or has lost the grant, has SELECT alone: without REPLICATION CLIENT there is no
-    position.
+    """Return where the server writes now, None if it has no binlog or doesn't let us see it.
+
+    An account that polls, or that has lost the grant, has SELECT alone.
     """
     try:
         return end_of_binlog(connection)
     except pymysql.err.OperationalError as error:
-        if error.args[0] != NO_GRANT:
+        if error.args[0] != NO_REPLICATION_GRANT:
             raise
         return None
 
 
-def fetch_all(
-    connection: "pymysql.Connection[Any]", sql: str, args: Sequence[Any] = ()
-) -> Sequence[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, args or None)
-        rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
-        return rows
+def logged_gtids(connection: "pymysql.Connection[Any]") -> str:
+    """Return the GTIDs of all that is in MySQL's binlog, visible or not yet; "" without GTIDs."""
+    # From before it is in the binlog until it is visible, a transaction is among the owned GTIDs.
+    # They are asked for first: a transaction that ends in between is then seen twice, not missed.
+    owned, executed = fetch_one(connection, "SELECT @@global.gtid_owned, @@global.gtid_executed")
+    gtids = [executed, _THREAD_NUMBER.sub("", owned)]
+    everything = ",".join(gtid_set for gtid_set in gtids if gtid_set)
+    (normal_form,) = fetch_one(connection, "SELECT GTID_SUBTRACT(%s, '')", (everything,))
+    return str(normal_form).replace("\n", "")
 
 
-def fetch_one(
-    connection: "pymysql.Connection[Any]", sql: str, args: Sequence[Any] = ()
-) -> tuple[Any, ...]:
-    return next(iter(fetch_all(connection, sql, args)), ())
+def no_binlog(hospital: str) -> Fatal:
+    """Return the error for a hospital whose server writes no binlog."""
+    return Fatal(
+        f"hospital {hospital}: its server writes no binlog (log_bin is OFF)",
+        hint=f"set log_bin and binlog_format=ROW in the server's my.cnf and restart it, or set "
+        f"hospitals.{hospital}.capture to polling",
+        origin=Origin.hospital(hospital),
+    )
 
 
-def _tls(hospital: str, settings: MySQL) -> dict[str, Any]:
+def _tls_options(hospital: str, settings: MySQL) -> dict[str, Any]:
     tls = settings.tls
     if tls.mode == "disabled":
         return {"ssl_disabled": True}
@@ -167,51 +202,72 @@ def _tls(hospital: str, settings: MySQL) -> dict[str, Any]:
         raise Fatal(
             f"hospital {hospital}: its TLS files can't be read ({without_text(error)})",
             hint=f"check hospitals.{hospital}.mysql.tls.ca, .cert and .key",
+            origin=Origin.hospital(hospital),
         ) from None
     return {"ssl": context}
 
 
-def translate_error(error: BaseException, hospital: str, settings: MySQL) -> Exception:
-    """A client's error by its remedy, without its text."""
+def translate_error(error: BaseException, hospital_id: str, settings: MySQL) -> PassportError:
+    """Return an error of the MySQL client as one that says what to do about it.
+
+    The client's own text is left out, because it may quote values.
+    """
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-    where = f"{settings.host}:{settings.port}"
-    tls = getattr(error, "original_exception", error)  # the client wraps what the handshake raised
-    if code in DENIED:
+    place = f"{settings.host}:{settings.port}"
+    name = without_text(error)
+    origin = Origin.hospital(hospital_id)
+    check = f"passport check --hospital {hospital_id}"
+    # PyMySQL raises its own error while it handles what the TLS handshake raised.
+    handshake = error.__context__ if code == CONNECT_FAILED else error
+
+    if code in LOGIN_REFUSED:
         return Fatal(
-            f"hospital {hospital}: MySQL at {where} refuses user {settings.user!r} ({without_text(error)})",
-            hint=f"set hospitals.{hospital}.mysql.user and .password, then: passport check --hospital {hospital}",
+            f"hospital {hospital_id}: MySQL at {place} refuses user {settings.user!r} ({name})",
+            hint=f"set hospitals.{hospital_id}.mysql.user and .password, then: {check}",
+            origin=origin,
         )
     if code == NO_BINLOG:
-        return no_binlog(hospital)
-    if code in {1142, 1143, 1227, 1370}:
+        return no_binlog(hospital_id)
+    if code in GRANT_MISSING:
         return Fatal(
-            f"hospital {hospital}: user {settings.user!r} lacks a grant ({without_text(error)})",
-            hint=f"passport grants --hospital {hospital}   # the SQL that the hospital's DBA runs",
+            f"hospital {hospital_id}: user {settings.user!r} lacks a grant ({name})",
+            hint=f"passport grants --hospital {hospital_id}"
+            "   # the SQL that the hospital's DBA runs",
+            origin=origin,
         )
-    if code in {1049, 1146, 1054}:
+    if code in NOT_AN_OPENMRS:
         return Fatal(
-            f"hospital {hospital}: database {settings.database!r} at {where} is not an OpenMRS ({without_text(error)})",
-            hint=f"check hospitals.{hospital}.mysql.database, then: passport check --hospital {hospital}",
+            f"hospital {hospital_id}: database {settings.database!r} at {place}"
+            f" is not an OpenMRS ({name})",
+            hint=f"check hospitals.{hospital_id}.mysql.database, then: {check}",
+            origin=origin,
         )
-    if isinstance(tls, ssl.SSLCertVerificationError):
+    if isinstance(handshake, ssl.SSLCertVerificationError):
         return Fatal(
-            f"hospital {hospital}: the TLS certificate of {where} is not accepted ({tls.verify_message})",
-            hint=f"renew it, or set hospitals.{hospital}.mysql.tls.ca to what signed it"
-            f"   # openssl s_client -starttls mysql -connect {where}",
+            f"hospital {hospital_id}: the TLS certificate of {place} is not accepted"
+            f" ({handshake.verify_message})",
+            hint=f"renew it, or set hospitals.{hospital_id}.mysql.tls.ca to what signed it"
+            f"   # openssl s_client -starttls mysql -connect {place}",
+            origin=origin,
         )
-    if code == CR_SSL or (isinstance(tls, ssl.SSLError) and not isinstance(tls, ssl.SSLEOFError)):
+    # A server that goes away within the handshake isn't a wrong setting.
+    is_tls = isinstance(handshake, ssl.SSLError) and not isinstance(handshake, ssl.SSLEOFError)
+    if code == TLS_FAILED or is_tls:
         return Fatal(
-            f"hospital {hospital}: TLS to {where} failed ({without_text(error)})",
-            hint=f"check hospitals.{hospital}.mysql.tls, then: passport check --hospital {hospital}",
+            f"hospital {hospital_id}: TLS to {place} failed ({name})",
+            hint=f"check hospitals.{hospital_id}.mysql.tls, then: {check}",
+            origin=origin,
         )
     if isinstance(
         error, pymysql.err.ProgrammingError | pymysql.err.DataError | pymysql.err.NotSupportedError
     ):
         return Fatal(
-            f"hospital {hospital}: MySQL at {where} doesn't understand a query ({without_text(error)})",
+            f"hospital {hospital_id}: MySQL at {place} doesn't understand a query ({name})",
             hint="is its version supported? report this with the server's version",
+            origin=origin,
         )
     return NotReady(
-        f"hospital {hospital}: MySQL at {where} doesn't answer ({without_text(error)})",
-        hint=f"is it running and reachable from here? passport check --hospital {hospital}",
+        f"hospital {hospital_id}: MySQL at {place} doesn't answer ({name})",
+        hint=f"is it running and reachable from here? {check}",
+        origin=origin,
     )

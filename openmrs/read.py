@@ -7,7 +7,7 @@ readers. `Source.read_at` closes that gap: it opens a consistent snapshot of whi
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -16,31 +16,37 @@ from pymysql.cursors import DictCursor
 
 from openmrs import values
 from openmrs.connection import (
+    clock_ms,
     connect,
     end_of_binlog_if_granted,
     fetch_all,
     fetch_one,
     flavour,
     identity,
+    list_columns,
     logged_gtids,
-    obs_columns,
     translate_error,
 )
-from passport.errors import Altered, Fatal, NotReady, Retry
+from openmrs.tables import FACT_TABLES, FactTable
+from passport.errors import Altered, Fatal, NotReady, Origin, PassportError, Retry
 from passport.event import EventSource, Row
 from passport.settings import MySQL
 from passport.version import Position
 
-SETTLE_S = (
-    1.0  # MySQL without GTIDs says nothing of visibility: wait, and the guarantees page says so
-)
+# MySQL without GTIDs doesn't say what is visible. The guarantees page tells of this wait.
+SETTLE_S = 1.0
+
+# Error numbers: no such column, no such table, or the table isn't as the snapshot has it.
+ALTERED = {1054, 1146, 1412}
+
+Columns = Mapping[str, Sequence[values.ColumnInfo]]
 
 
 class SourcePosition(NamedTuple):
-    """A place in the binlog that a reading must contain; `gtid` "" if the server writes none.
+    """A place in the binlog of one server; `gtid` is "" if the server writes none.
 
-    A polled event has no `file` (""): any later snapshot of the same server contains it, and needs
-    SELECT only.
+    A polled event has no `file` (""). Any later snapshot of the same server contains it, and reading
+    it needs SELECT only.
     """
 
     position: Position
@@ -52,22 +58,20 @@ class SourcePosition(NamedTuple):
         return cls(Position(source.file, source.pos), source.gtid, source.server)
 
 
-ANY_POSITION = SourcePosition(
-    Position("", 0), "", ""
-)  # whatever is committed now; `ConsistentRead.position` is None
+# Whatever is committed now. Such a read waits for nothing, and doesn't say its own position.
+ANY_POSITION = SourcePosition(Position("", 0), "", "")
 
 
 class ConsistentRead:
-    """An open consistent read. `position`: all up to it is visible; None when the server has no
-    binlog, or when the waypoint asked for is a polled one (the version is then the event's own) or
-    of another server (its positions can't be compared).
+    """An open consistent read.
+
+    Everything up to `position` is visible in it. It is None when the server has no binlog, or when
+    the position asked for is that of a polled event (the version is then the event's own) or of
+    another server (positions of two servers can't be compared).
     """
 
     def __init__(
-        self,
-        connection: "pymysql.Connection[Any]",
-        position: Position | None,
-        columns: Sequence[values.ColumnInfo],
+        self, connection: "pymysql.Connection[Any]", position: Position | None, columns: Columns
     ) -> None:
         self._connection = connection
         self._columns = columns
@@ -76,45 +80,63 @@ class ConsistentRead:
     def rows(
         self, sql: str, args: Sequence[Any] | dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Rows of a SELECT as dicts, in PyMySQL's own types."""
+        """Return the rows of a SELECT as dicts, in PyMySQL's own types."""
         with self._connection.cursor(DictCursor) as cursor:
             cursor.execute(sql, args or None)
             return list(cursor.fetchall())
 
     def clock_ms(self) -> int:
         """Return the hospital's clock in Unix milliseconds."""
-        return int(self.rows("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000) AS now")[0]["now"])
+        return clock_ms(self._connection)
 
-    def obs(self, where: str, args: Sequence[Any] = ()) -> list[Row]:
-        """Rows of obs with the allow-listed columns, value for value as the binlog gives them."""
-        sql = f"SELECT {values.select_list(self._columns)} FROM obs WHERE {where}"  # noqa: S608  # columns only
-        decoders, self._connection.decoders = self._connection.decoders, {}
+    def list_columns(
+        self, database: str, tables: Sequence[str]
+    ) -> dict[str, list[values.ColumnInfo]]:
+        """Return the columns of these tables by table, as `openmrs.connection.list_columns`."""
+        return list_columns(self._connection, database, tables)
+
+    def facts(self, table: FactTable, where: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Return rows of a fact table, value for value as the binlog gives them.
+
+        `where` is an SQL condition, which may end in ORDER BY and LIMIT. Raises Altered if the
+        table has other columns by now than this connection has listed.
+        """
+        columns = self._columns[table.name]
+        selected = values.select_list(columns)
+        sql = f"SELECT {selected} FROM {table.name} WHERE {where}"  # noqa: S608  # columns only
+        # PyMySQL would make dates and decimals of the server's text: the JSON form is made of the
+        # text itself.
+        decoders = self._connection.decoders
+        self._connection.decoders = {}
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(sql, args or None)
-                return [self._row(raw) for raw in cursor.fetchall()]
+            fetched = fetch_all(self._connection, sql, args)
         except pymysql.err.MySQLError as error:
-            if error.args[0] not in {
-                1054,
-                1146,
-                1412,
-            }:  # no such column or table, or not as the snapshot has it
+            if error.args[0] not in ALTERED:
                 raise
             raise Altered(
-                "obs was altered, or is being swapped: its columns are read again"
+                f"{table.name} was altered, or is being swapped: its columns are read again"
             ) from None
         finally:
             self._connection.decoders = decoders
 
-    def _row(self, raw: tuple[Any, ...]) -> Row:
-        return {
-            column.name: values.canonical(column, value)
-            for column, value in zip(self._columns, raw, strict=True)
-        }
+        rows = []
+        for raw in fetched:
+            row = {}
+            for column, value in zip(columns, raw, strict=True):
+                row[column.name] = values.canonical(column, value)
+            rows.append(row)
+        return rows
+
+    def obs(self, where: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Return rows of obs, as `facts` does."""
+        return self.facts(FACT_TABLES["obs"], where, args)
 
 
 class Source:
-    """Not thread-safe: one thread, one Source. Connects when first asked, again after a failure."""
+    """One hospital's database. It connects when it is first used, and again after a failure.
+
+    Not thread-safe: one thread, one Source.
+    """
 
     def __init__(
         self,
@@ -126,68 +148,89 @@ class Source:
         self.settings = settings
         self._connect = connect
         self._connection: pymysql.Connection[Any] | None = None
-        self._obs: list[values.ColumnInfo] = []
+        self._columns: Columns = {}
 
     @contextmanager
     def read_at(
         self, position: SourcePosition | None = None, *, patience_s: float = 10
     ) -> Iterator[ConsistentRead]:
-        """A consistent read that contains `position`. Retry when it can't be had within
-        `patience_s` seconds.
+        """Open a consistent read that contains `position`; None is the end of the binlog.
+
+        Raises Retry if it can't be had within `patience_s` seconds, Altered if a fact table was
+        altered, NotReady if the server is away, and Fatal.
         """
         connection = self.connection()
         try:
-            settled = _settle(connection, position, patience_s, self.hospital)
-            yield ConsistentRead(connection, settled, self._obs)
-        except (pymysql.err.MySQLError, Altered) as error:
+            visible = _open_snapshot(connection, position, patience_s, self.hospital)
+            yield ConsistentRead(connection, visible, self._columns)
+        except Altered:
             self.close()  # with its list of columns, too
-            raise (
-                error
-                if isinstance(error, Altered)
-                else translate_error(error, self.hospital, self.settings)
-            ) from None
+            raise
+        except pymysql.err.MySQLError as error:
+            self.close()
+            raise translate_error(error, self.hospital, self.settings) from None
         finally:
             self._rollback()
 
     def connection(self) -> "pymysql.Connection[Any]":
-        """The open connection, made anew if there is none. NotReady, Fatal."""
+        """Return the open connection; make a new one if there is none. Raises NotReady and Fatal."""
         if self._connection is None:
             connection = (self._connect or connect)(self.hospital, self.settings)
             try:
-                self._obs = obs_columns(connection, self.settings.database)
-            except pymysql.err.MySQLError as error:
+                self._columns = self._fact_columns(connection)
+            except PassportError:
                 connection.close()
-                raise translate_error(error, self.hospital, self.settings) from None
-            if not self._obs:
-                connection.close()
-                raise NotReady(
-                    f"hospital {self.hospital}: {self.settings.database}.obs is not there, or not readable",
-                    hint=f"passport check --hospital {self.hospital}",
-                )
-            if strange := [
-                f"{one.name} ({one.data_type})"
-                for one in self._obs
-                if not values.supported(one.data_type)
-            ]:
-                connection.close()
-                raise Fatal(
-                    f"hospital {self.hospital}: columns of obs have a type that is not read: {', '.join(strange)}",
-                    hint=f"passport check --hospital {self.hospital}",
-                )
+                raise
             self._connection = connection
         return self._connection
 
-    def columns(self) -> list[values.ColumnInfo]:
-        """The allow-listed columns that obs has, in OBS_COLUMNS order."""
+    def columns(self, table: FactTable) -> Sequence[values.ColumnInfo]:
+        """Return the columns of a fact table that may leave and that this OpenMRS has.
+
+        They have the order of `FactTable.columns`. Raises NotReady and Fatal.
+        """
         self.connection()
-        return self._obs
+        return self._columns[table.name]
 
     def close(self) -> None:
-        """Also forgets the column list: a reconnect reads it again."""
+        """Close the connection and forget the columns: a new connection lists them again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(pymysql.err.MySQLError, OSError):
                 connection.close()
+
+    def _fact_columns(self, connection: "pymysql.Connection[Any]") -> Columns:
+        """Return the columns by fact table. Raises NotReady if one isn't there, and Fatal."""
+        database = self.settings.database
+        try:
+            listed = list_columns(connection, database, [*FACT_TABLES])
+        except pymysql.err.MySQLError as error:
+            raise translate_error(error, self.hospital, self.settings) from None
+
+        columns = {}
+        for table in FACT_TABLES.values():
+            by_name = {column.name: column for column in listed.get(table.name, ())}
+            columns[table.name] = [by_name[name] for name in table.columns if name in by_name]
+            if not columns[table.name]:
+                raise NotReady(
+                    f"hospital {self.hospital}: {database}.{table.name} is not there,"
+                    " or not readable",
+                    hint=f"passport check --hospital {self.hospital}",
+                    origin=Origin.hospital(self.hospital),
+                )
+            unsupported = [
+                f"{column.name} ({column.data_type})"
+                for column in columns[table.name]
+                if not values.supported(column.data_type)
+            ]
+            if unsupported:
+                raise Fatal(
+                    f"hospital {self.hospital}: columns of {table.name} have a type that is not"
+                    f" read: {', '.join(unsupported)}",
+                    hint=f"passport check --hospital {self.hospital}",
+                    origin=Origin.hospital(self.hospital),
+                )
+        return columns
 
     def _rollback(self) -> None:
         try:
@@ -197,81 +240,91 @@ class Source:
             self.close()
 
 
-def _settle(
+def _open_snapshot(
     connection: "pymysql.Connection[Any]",
     wanted: SourcePosition | None,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
-    if wanted is not None and (not wanted.position.file or wanted.server != identity(connection)):
-        _snapshot(connection)
-        return None
+    """Open a snapshot that contains `wanted`. Return the position up to which all is visible."""
+    if wanted is not None:
+        is_any_or_polled = not wanted.position.file
+        if is_any_or_polled or wanted.server != identity(connection):
+            _begin_snapshot(connection)
+            return None
     if flavour(connection) == "mariadb":
-        return _settle_mariadb(connection, wanted, patience_s, hospital)
-    return _settle_mysql(connection, wanted, patience_s, hospital)
+        return _open_snapshot_mariadb(connection, wanted, patience_s, hospital)
+    return _open_snapshot_mysql(connection, wanted, patience_s, hospital)
 
 
-def _settle_mariadb(
+def _open_snapshot_mariadb(
     connection: "pymysql.Connection[Any]",
     wanted: SourcePosition | None,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
-    """The snapshot's position is exact here: take snapshots until one is late enough."""
-    deadline, pause = time.monotonic() + patience_s, 0.001
+    """Take snapshots until one is late enough: MariaDB says the exact position of each."""
+    deadline = time.monotonic() + patience_s
+    pause_s = 0.001
     while True:
-        _snapshot(connection)
-        found = dict(fetch_all(connection, "SHOW STATUS LIKE 'binlog_snapshot_%'"))
-        file, pos = (
-            found.get("Binlog_snapshot_file"),
-            int(found.get("Binlog_snapshot_position") or 0),
-        )
+        _begin_snapshot(connection)
+        status = dict(fetch_all(connection, "SHOW STATUS LIKE 'binlog_snapshot_%'"))
+        file = status.get("Binlog_snapshot_file")
         if not file:
             return None
-        position = Position(file, pos)
+        position = Position(file, int(status.get("Binlog_snapshot_position") or 0))
         if wanted is None or position.order >= wanted.position.order:
             return position
+
         connection.rollback()
         end = end_of_binlog_if_granted(connection)
-        if (
-            end is None or end.order < wanted.position.order
-        ):  # numbered anew since: nothing to compare with
-            _snapshot(connection)
+        if end is None or end.order < wanted.position.order:
+            # The binlog was numbered anew since: there is nothing to compare with.
+            _begin_snapshot(connection)
             return None
         if time.monotonic() > deadline:
-            raise Retry(
-                f"hospital {hospital}: a commit is in the binlog but not visible yet", after=1
-            )
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+            raise _not_visible_yet(hospital)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 0.05)
 
 
-def _settle_mysql(
+def _open_snapshot_mysql(
     connection: "pymysql.Connection[Any]",
     wanted: SourcePosition | None,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
-    """The position asked for is a lower bound once its GTID is executed; without one, wait for all
-    of the binlog.
+    """Wait until MySQL has executed what must be visible, then take a snapshot.
+
+    A snapshot of MySQL doesn't say its position, but the set of executed GTIDs says what is visible.
+    Where commits are ordered, all before `wanted` is visible once its own GTID is executed.
+    Otherwise all that is in the binlog now must be.
     """
-    position = end_of_binlog_if_granted(connection)
-    if position is None or (wanted is not None and position.order < wanted.position.order):
-        _snapshot(connection)
+    end = end_of_binlog_if_granted(connection)
+    if end is None or (wanted is not None and end.order < wanted.position.order):
+        _begin_snapshot(connection)
         return None
-    mode, ordered = fetch_one(connection, "SELECT @@gtid_mode, @@binlog_order_commits")
+
+    mode, is_commit_order = fetch_one(connection, "SELECT @@gtid_mode, @@binlog_order_commits")
     if mode != "ON":
         time.sleep(SETTLE_S)
-        _snapshot(connection)
-        return position
-    everything = logged_gtids(connection)
+        _begin_snapshot(connection)
+        return end
+
+    position: Position | None = end
+    must_be_executed = logged_gtids(connection)
     if wanted is not None and wanted.gtid:
-        if not fetch_one(connection, "SELECT GTID_SUBSET(%s, %s)", (wanted.gtid, everything))[0]:
-            position = None  # numbered anew since: nothing to compare with
-        elif ordered:
-            everything, position = wanted.gtid, wanted.position
-    _wait_executed(connection, everything, patience_s, hospital)
-    _snapshot(connection)
+        (is_logged,) = fetch_one(
+            connection, "SELECT GTID_SUBSET(%s, %s)", (wanted.gtid, must_be_executed)
+        )
+        if not is_logged:
+            # The binlog was numbered anew since: there is nothing to compare with.
+            position = None
+        elif is_commit_order:
+            must_be_executed = wanted.gtid
+            position = wanted.position
+    _wait_executed(connection, must_be_executed, patience_s, hospital)
+    _begin_snapshot(connection)
     return position
 
 
@@ -282,9 +335,17 @@ def _wait_executed(
         connection, "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (gtids, patience_s)
     )
     if timed_out:
-        raise Retry(f"hospital {hospital}: a commit is in the binlog but not visible yet", after=1)
+        raise _not_visible_yet(hospital)
 
 
-def _snapshot(connection: "pymysql.Connection[Any]") -> None:
+def _begin_snapshot(connection: "pymysql.Connection[Any]") -> None:
     fetch_all(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     fetch_all(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+
+
+def _not_visible_yet(hospital: str) -> Retry:
+    return Retry(
+        f"hospital {hospital}: a commit is in the binlog but not visible yet",
+        origin=Origin.hospital(hospital),
+        after=1,
+    )

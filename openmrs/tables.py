@@ -1,76 +1,188 @@
-"""What is read of OpenMRS: the columns of obs that may leave the hospital, and the keys of the
-tables around it.
+"""The tables that are read of an OpenMRS database. Everything that depends on a table's name is
+derived from this list: grants, checks, the watched tables of the binlog, snapshot, polling, the
+lookups' ids and the queries for what a change concerns.
+
+There are two kinds. A fact table holds what the passport shows, and its rows are carried. A reference
+table holds what facts refer to: its values stay at the hospital, and only the keys of a changed row
+are carried, as a key change.
 """
 
-# Least data: void_reason, voided_by, accession_number and value_group_id stay at the hospital.
-OBS_COLUMNS: tuple[str, ...] = (
-    "obs_id",
-    "person_id",
-    "concept_id",
-    "encounter_id",
-    "order_id",
-    "obs_datetime",
-    "location_id",
-    "obs_group_id",
-    "value_boolean",  # OpenMRS 1.x only
-    "value_coded",
-    "value_coded_name_id",
-    "value_drug",
-    "value_datetime",
-    "value_numeric",
-    "value_modifier",
-    "value_text",
-    "value_complex",
-    "comments",
-    "creator",
-    "date_created",
-    "voided",
-    "date_voided",
-    "uuid",
-    "previous_version",
-    "form_namespace_and_path",
-    "status",
-    "interpretation",
-)
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-# Columns that older or newer versions of OpenMRS lack: absent from the row, not null.
-OBS_OPTIONAL = frozenset(
-    {
-        "value_boolean",
+
+@dataclass(frozen=True, slots=True)
+class FactTable:
+    """A table whose rows are carried.
+
+    `key` is the primary key, and `person` the column that says whose row it is. `columns` are all
+    that may leave the hospital, the key first. `optional` ones are absent in some versions of
+    OpenMRS: they are then absent from the row too, not null. `refers` names the reference table of
+    each foreign key. `stamps` are the dates that OpenMRS sets when it adds or voids a row. `extends`
+    names the table that has the other half of each row, under the same key ("" for none).
+    """
+
+    name: str
+    key: str
+    person: str
+    columns: tuple[str, ...]
+    optional: frozenset[str]
+    refers: Mapping[str, str]
+    stamps: tuple[str, ...]
+    extends: str = ""
+
+    def columns_to(self, reference: str) -> tuple[str, ...]:
+        """Return the columns that refer to this reference table."""
+        return tuple(column for column, table in self.refers.items() if table == reference)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceTable:
+    """A table that facts refer to.
+
+    A key change carries `keys`: the primary key first, then foreign keys. `owner` is the key to walk
+    the table by in polling. Where rows may be removed it is the foreign key, because its range is
+    known even when the row is gone. `person` is the key of the person that a row concerns as a
+    whole ("" for none). `columns` are the only ones whose change matters (empty: all), and `where`
+    is an SQL condition for the rows that matter. If `has_secrets`, the account may read `columns`
+    alone.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    owner: str = ""
+    person: str = ""
+    columns: tuple[str, ...] = ()
+    where: str = "1 = 1"
+    has_secrets: bool = False
+
+    @property
+    def walked_by(self) -> str:
+        """Return the key to walk the table by in polling; "" if it is one range as a whole."""
+        if self.owner or not self.keys:
+            return self.owner
+        return self.keys[0]
+
+
+OBS = FactTable(
+    name="obs",
+    key="obs_id",
+    person="person_id",
+    # Least data: void_reason, voided_by, accession_number and value_group_id stay at the hospital.
+    columns=(
+        "obs_id",
+        "person_id",
+        "concept_id",
+        "encounter_id",
+        "order_id",
+        "obs_datetime",
+        "location_id",
+        "obs_group_id",
+        "value_boolean",  # OpenMRS 1.x only
+        "value_coded",
+        "value_coded_name_id",
+        "value_drug",
+        "value_datetime",
+        "value_numeric",
+        "value_modifier",
+        "value_text",
         "value_complex",
+        "comments",
+        "creator",
+        "date_created",
+        "voided",
+        "date_voided",
+        "uuid",
         "previous_version",
         "form_namespace_and_path",
         "status",
         "interpretation",
-    }
+    ),
+    optional=frozenset(
+        {
+            "value_boolean",
+            "value_complex",
+            "previous_version",
+            "form_namespace_and_path",
+            "status",
+            "interpretation",
+        }
+    ),
+    refers={
+        "concept_id": "concept",
+        "value_coded": "concept",
+        "value_coded_name_id": "concept_name",
+        "value_drug": "drug",
+        "encounter_id": "encounter",
+        "order_id": "orders",
+        "location_id": "location",
+        "creator": "users",
+    },
+    stamps=("date_created", "date_voided"),
 )
 
-# A change in one of these tables makes a notice with these columns (primary and foreign keys),
-# never another value.
-NOTICE_KEYS: dict[str, tuple[str, ...]] = {
-    "concept": ("concept_id",),
-    "concept_class": ("concept_class_id",),
-    "concept_datatype": ("concept_datatype_id",),
-    "concept_name": ("concept_name_id", "concept_id"),
-    "concept_numeric": ("concept_id",),
-    "concept_reference_map": ("concept_map_id", "concept_id"),
-    "concept_reference_source": ("concept_source_id",),
-    "concept_reference_term": ("concept_reference_term_id",),
-    "drug": ("drug_id",),
-    "encounter": ("encounter_id", "patient_id"),
-    "encounter_provider": ("encounter_provider_id", "encounter_id"),
-    "encounter_role": ("encounter_role_id",),
-    "encounter_type": ("encounter_type_id",),
-    "global_property": (),
-    "location": ("location_id",),
-    "orders": ("order_id",),
-    "patient": ("patient_id",),
-    "patient_identifier": ("patient_identifier_id", "patient_id"),
-    "patient_identifier_type": ("patient_identifier_type_id",),
-    "person": ("person_id",),
-    "person_name": ("person_name_id", "person_id"),
-    "provider": ("provider_id", "person_id"),
-    "users": ("user_id", "person_id"),
-    "visit": ("visit_id",),
-    "visit_type": ("visit_type_id",),
+FACT_TABLES: Mapping[str, FactTable] = {table.name: table for table in (OBS,)}
+
+_REFERENCE_TABLES = (
+    ReferenceTable("concept", keys=("concept_id",)),
+    ReferenceTable("concept_class", keys=("concept_class_id",)),
+    ReferenceTable("concept_datatype", keys=("concept_datatype_id",)),
+    ReferenceTable("concept_name", keys=("concept_name_id", "concept_id"), owner="concept_id"),
+    ReferenceTable("concept_numeric", keys=("concept_id",)),
+    ReferenceTable(
+        "concept_reference_map", keys=("concept_map_id", "concept_id"), owner="concept_id"
+    ),
+    ReferenceTable("concept_reference_source", keys=("concept_source_id",)),
+    ReferenceTable("concept_reference_term", keys=("concept_reference_term_id",)),
+    ReferenceTable("drug", keys=("drug_id",)),
+    ReferenceTable("encounter", keys=("encounter_id", "patient_id")),
+    ReferenceTable(
+        "encounter_provider",
+        keys=("encounter_provider_id", "encounter_id"),
+        owner="encounter_id",
+    ),
+    ReferenceTable("encounter_role", keys=("encounter_role_id",)),
+    ReferenceTable("encounter_type", keys=("encounter_type_id",)),
+    ReferenceTable(
+        "global_property",
+        keys=(),
+        columns=("property", "property_value"),
+        # The properties that OpenMRS itself changes all the time mean nothing here.
+        where="property IN ('concept.true', 'concept.false')",
+    ),
+    ReferenceTable("location", keys=("location_id",)),
+    ReferenceTable("orders", keys=("order_id",)),
+    ReferenceTable("patient", keys=("patient_id",), person="patient_id"),
+    ReferenceTable(
+        "patient_identifier",
+        keys=("patient_identifier_id", "patient_id"),
+        owner="patient_id",
+        person="patient_id",
+    ),
+    ReferenceTable("patient_identifier_type", keys=("patient_identifier_type_id",)),
+    ReferenceTable("person", keys=("person_id",), person="person_id"),
+    ReferenceTable("person_name", keys=("person_name_id", "person_id"), owner="person_id"),
+    ReferenceTable("provider", keys=("provider_id", "person_id")),
+    ReferenceTable(
+        "users",
+        keys=("user_id", "person_id"),
+        # Never password, salt, secret_question or secret_answer.
+        columns=("user_id", "person_id", "uuid", "retired"),
+        has_secrets=True,
+    ),
+    ReferenceTable("visit", keys=("visit_id",)),
+    ReferenceTable("visit_type", keys=("visit_type_id",)),
+)
+REFERENCE_TABLES: Mapping[str, ReferenceTable] = {table.name: table for table in _REFERENCE_TABLES}
+
+WATCHED: tuple[str, ...] = (*FACT_TABLES, *REFERENCE_TABLES)
+
+ROW_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    table.name: table.columns for table in FACT_TABLES.values()
 }
+"""The columns of each fact table's rows, the key first."""
+
+KEY_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    table.name: table.keys for table in REFERENCE_TABLES.values()
+}
+"""The columns of each reference table's key changes."""

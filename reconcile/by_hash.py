@@ -12,6 +12,7 @@ from openmrs.key_ranges import rows_of_persons
 from openmrs.load_budget import FETCHED, HASHED, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.row_hash import Digest
+from openmrs.tables import OBS
 from passport.event import Row
 from reconcile import differences as differing
 from reconcile.passport_db import PassportDb
@@ -70,7 +71,7 @@ class ByHash:
         if not person_ids:
             return {}
         rows = reading.rows(
-            f"SELECT person_id, COUNT(*) AS counted, {hashes.sql(self._source.columns())} AS digest"  # noqa: S608
+            f"SELECT person_id, COUNT(*) AS counted, {hashes.sql(self._source.columns(OBS))} AS digest"  # noqa: S608
             f" FROM obs WHERE person_id IN ({','.join(map(str, person_ids))}) GROUP BY person_id"
         )
         counted = sum(row["counted"] for row in rows)
@@ -79,7 +80,7 @@ class ByHash:
         return {row["person_id"]: Digest(int(row["counted"]), int(row["digest"])) for row in rows}
 
     def _suspect(self, digest: Digest, rows: Sequence[Row]) -> bool:
-        return hashes.digest(rows, self._source.columns()) != digest
+        return hashes.digest(rows, self._source.columns(OBS)) != digest
 
     def _mirror(self, person_ids: Collection[int]) -> Mapping[int, list[Row]]:
         """The rows that the destination holds, by person."""

@@ -16,7 +16,7 @@ from cdc.binlog.stream import BinlogStream, Commit, KeyChange, RowChange
 from cdc.column_lists import read_columns
 from cdc.envelopes import Envelopes
 from cdc.transaction import Transaction
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from passport.settings import Hospital, MySQL
 from passport.version import Position
 
@@ -54,8 +54,8 @@ def main(port: int, rows: int, file: str, pos: int) -> None:
         gtid_set=None,
         database="openmrs",
         columns=columns,
-        row_columns={"obs": OBS_COLUMNS},
-        key_columns=NOTICE_KEYS,
+        row_columns=ROW_COLUMNS,
+        key_columns=KEY_COLUMNS,
     )
     mysql = MySQL(host="127.0.0.1", port=port, user="root", database="openmrs")
     hospital = Hospital(

@@ -3,22 +3,19 @@
 from collections.abc import Iterator
 
 from openmrs.connection import Flavour
-from openmrs.tables import NOTICE_KEYS
+from openmrs.tables import FACT_TABLES, REFERENCE_TABLES
 from passport.settings import Hospital
 
 REPLICATION: dict[Flavour, str] = {
     "mariadb": "REPLICATION SLAVE, BINLOG MONITOR",
     "mysql": "REPLICATION SLAVE, REPLICATION CLIENT",
 }
-# Never password, salt, secret_question or secret_answer.
-USERS = ("user_id", "person_id", "uuid", "retired")
 # Not carried yet, only counted, where the version of OpenMRS has them.
 COUNTED = {
     "encounter_diagnosis": "diagnosis_id",
     "conditions": "condition_id",
     "allergy": "allergy_id",
 }
-WHOLE = ("obs", *(table for table in NOTICE_KEYS if table != "users"))
 
 
 def grants(hospital_id: str, hospital: Hospital, flavour: Flavour) -> str:
@@ -31,16 +28,18 @@ def grants(hospital_id: str, hospital: Hospital, flavour: Flavour) -> str:
 def table_grants(hospital: Hospital, account: str) -> dict[str, str]:
     """The GRANT statement of each table."""
     database = quoted(hospital.mysql.database)
+    secret = [table.name for table in REFERENCE_TABLES.values() if table.has_secrets]
+    open_tables = sorted({*FACT_TABLES, *REFERENCE_TABLES} - {*secret})
     statements = {
-        table: f"GRANT SELECT ON {database}.{quoted(table)} TO {account};"
-        for table in sorted(WHOLE)
+        table: f"GRANT SELECT ON {database}.{quoted(table)} TO {account};" for table in open_tables
     }
-    columns = ", ".join(USERS)
-    # REFERENCES shows the names of the other columns, and no value: a binlog without names needs
-    # them all.
-    statements["users"] = (
-        f"GRANT SELECT ({columns}), REFERENCES ON {database}.`users` TO {account};"
-    )
+    for table in secret:
+        columns = ", ".join(REFERENCE_TABLES[table].columns)
+        # REFERENCES shows the names of the other columns, and no value. A binlog without column
+        # names needs them all.
+        statements[table] = (
+            f"GRANT SELECT ({columns}), REFERENCES ON {database}.{quoted(table)} TO {account};"
+        )
     return statements
 
 

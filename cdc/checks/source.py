@@ -11,16 +11,15 @@ from zoneinfo import ZoneInfo
 import pymysql
 from pymysql.constants import ER
 
-from cdc import resume
-from cdc import schema as decodable
+from cdc import resume, schema
 from cdc.checks import grants
 from cdc.checks import variables as server_settings
-from cdc.column_lists import WATCHED, read_columns
+from cdc.column_lists import read_columns
 from cdc.lease import server_id
 from cdc.positions import Saved
 from cdc.retention import rds_hours
 from openmrs import connection as source
-from openmrs.tables import OBS_COLUMNS, OBS_OPTIONAL
+from openmrs.tables import OBS, REFERENCE_TABLES, WATCHED
 from passport.check import Check
 from passport.errors import PassportError
 from passport.settings import Hospital
@@ -139,7 +138,8 @@ class SourceChecks:
         statements = grants.table_grants(self._hospital, self._account())
         lacking, absent = [], []
         for table in WATCHED:
-            columns = ", ".join(grants.USERS) if table == "users" else "1"
+            reference = REFERENCE_TABLES.get(table)
+            columns = ", ".join(reference.columns) if reference and reference.has_secrets else "1"
             code = self._error(f"SELECT {columns} FROM {grants.quoted(table)} LIMIT 0")  # noqa: S608  # constants
             if code == ER.NO_SUCH_TABLE:
                 absent.append(table)
@@ -215,8 +215,8 @@ class SourceChecks:
     def _obs(self) -> Check:
         lists = read_columns(self._connection, self._hospital.mysql.database)
         names = {column.name for column in lists.get("obs", [])}
-        lacking = [name for name in OBS_COLUMNS if name not in names and name not in OBS_OPTIONAL]
-        strange = decodable.undecodable(lists)
+        lacking = [name for name in OBS.columns if name not in names and name not in OBS.optional]
+        strange = schema.undecodable_columns(lists)
         key = [
             row[4] for row in self._rows_or_none("SHOW KEYS FROM obs WHERE Key_name = 'PRIMARY'")
         ]

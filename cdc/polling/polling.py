@@ -31,6 +31,7 @@ from openmrs import connection as source
 from openmrs.key_ranges import rows_between
 from openmrs.load_budget import FETCHED, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
+from openmrs.tables import FACT_TABLES
 from passport import metrics
 from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
@@ -171,7 +172,10 @@ class Polling:
         known.begin(reading.clock_ms())
         self._begun = False
         pace = WaitingPace(hospital.load_budget, self._stop, self._lease.keep)
-        tables = [*scan.noticed(reading, hospital.mysql.database), scan.obs(self._source.columns())]
+        facts = [
+            scan.fact_table(table, self._source.columns(table)) for table in FACT_TABLES.values()
+        ]
+        tables = [*scan.reference_tables(reading, hospital.mysql.database), *facts]
         walk = Walk(reading, tables, known, pace, width=hospital.load_budget.chunk_rows)
         budget = hospital.load_budget.rows_per_s * hospital.poll_interval_s
         for change in walk.changes(budget, since):
@@ -191,7 +195,7 @@ class Polling:
         """Dated by what is surely published: when a row has changed nobody knows."""
         self._begin()
         envelopes, at, ts_ms = self._envelopes(), self._at, self._known.through_ms
-        if change.table.name != "obs":
+        if not change.table.is_fact:
             keys = _keys(reading, change, self._known.tables[change.table.name].top)
             pace.spend(len(keys) * FETCHED)
             for value in envelopes.notices(change.table.name, "u", keys, at, ts_ms):

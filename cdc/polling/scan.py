@@ -4,33 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdc.polling.ranges import Ranges
 from openmrs import row_hash as hashes
 from openmrs.read import ConsistentRead
 from openmrs.row_hash import Digest
-from openmrs.tables import NOTICE_KEYS
-from openmrs.values import COLUMN_INFO_SQL, ColumnInfo, supported
+from openmrs.tables import REFERENCE_TABLES, FactTable, ReferenceTable
+from openmrs.values import ColumnInfo, supported
 
 PAGE_ROWS = 50_000  # keys of one query: a quarter of a second of the server's time
 SCAN_ROWS = 1_000_000  # the same, looking at two dates a row
-# Where a row may be removed, its owner's key is the one to walk by: the owner is in the range
-# though the row is gone.
-OWNERS = {
-    "concept_name": "concept_id",
-    "concept_reference_map": "concept_id",
-    "encounter_provider": "encounter_id",
-    "patient_identifier": "patient_id",
-    "person_name": "person_id",
-}
-# Secrets stay unread, and properties that change all the time change nothing here.
-USER_COLUMNS = frozenset({"user_id", "person_id", "uuid", "retired"})
-PROPERTIES = "property IN ('concept.true', 'concept.false')"
+ONE_RANGE = "0"  # in place of a key: all rows of the table are in range 0
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`key`: the column whose ranges are walked; `keys`: what a notice gives; `where`: an SQL
-    condition.
+    """A table as polling looks at it.
+
+    The ranges of `key` are walked. A key change carries
+    `keys`. `hash` is the SQL aggregate that digests rows, and `where` an SQL condition for the rows
+    that matter. `stamps` are the dates of a fact table that tell of a late change.
     """
 
     name: str
@@ -38,6 +29,8 @@ class Table:
     keys: tuple[str, ...]
     hash: str
     where: str = "1 = 1"
+    is_fact: bool = False
+    stamps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,46 +50,47 @@ class Page:
         return sum(digest.rows for digest in self.digests.values())
 
 
-def obs(columns: Sequence[ColumnInfo]) -> Table:
-    return Table("obs", "obs_id", ("obs_id",), hashes.sql(columns))
+def fact_table(table: FactTable, columns: Sequence[ColumnInfo]) -> Table:
+    """Return a fact table, whose `columns` are those that this OpenMRS has."""
+    return Table(
+        table.name,
+        table.key,
+        (table.key,),
+        hashes.sql(columns),
+        is_fact=True,
+        stamps=table.stamps,
+    )
 
 
-def noticed(reading: ConsistentRead, database: str) -> list[Table]:
-    """The tables around obs that this OpenMRS has and the user may read."""
-    columns: dict[str, list[ColumnInfo]] = {}
-    for row in reading.rows(COLUMN_INFO_SQL, (database, sorted(NOTICE_KEYS))):
-        table, column = ColumnInfo.read(list(row.values()))
-        columns.setdefault(table.lower(), []).append(column)
-    return [_noticed(table, found) for table, found in sorted(columns.items())]
+def reference_tables(reading: ConsistentRead, database: str) -> list[Table]:
+    """Return the reference tables that this OpenMRS has and the account may read."""
+    listed = reading.list_columns(database, [*REFERENCE_TABLES])
+    columns = {name.lower(): listed[name] for name in listed}
+    return [_reference_table(REFERENCE_TABLES[name], columns[name]) for name in sorted(columns)]
 
 
-def _noticed(name: str, columns: list[ColumnInfo]) -> Table:
-    there = {column.name for column in columns}
-    keys = tuple(key for key in NOTICE_KEYS[name] if key in there)
-    if name == "users":
-        columns = [column for column in columns if column.name in USER_COLUMNS]
-    if name == "global_property":
-        return Table(
-            name,
-            "0",
-            (),
-            hashes.sql(c for c in columns if c.name.startswith("property")),
-            PROPERTIES,
-        )
-    known = [column for column in columns if supported(column.data_type)]
-    return Table(name, OWNERS.get(name, keys[0]), keys, hashes.sql(known))
+def _reference_table(table: ReferenceTable, columns: Sequence[ColumnInfo]) -> Table:
+    names = {column.name for column in columns}
+    keys = tuple(key for key in table.keys if key in names)
+    hashed = [
+        column
+        for column in columns
+        if supported(column.data_type) and (not table.columns or column.name in table.columns)
+    ]
+    return Table(table.name, table.walked_by or ONE_RANGE, keys, hashes.sql(hashed), table.where)
 
 
 def page(reading: ConsistentRead, table: Table, width: int, after: int, rows: int) -> Page:
-    """The next page of whole ranges after key `after`, of about `rows` keys."""
+    """Return the next page of whole ranges after key `after`, of about `rows` keys."""
     start = _next_key(reading, table, after)
     if start is None:
         return Page({}, after, after, -1, last=True)
     to = (start // width + max(1, rows // width)) * width - 1
     found = reading.rows(
-        f"SELECT {table.key} DIV {width} AS number, COUNT(*) AS counted, {table.hash} AS digest,"  # noqa: S608
-        f" MAX({table.key}) AS top"
-        f" FROM {table.name} WHERE {table.key} > {start - 1} AND {table.key} <= {to} AND {table.where} GROUP BY 1",
+        f"SELECT {table.key} DIV {width} AS number, COUNT(*) AS counted,"  # noqa: S608
+        f" {table.hash} AS digest, MAX({table.key}) AS top"
+        f" FROM {table.name} WHERE {table.key} > {start - 1} AND {table.key} <= {to}"
+        f" AND {table.where} GROUP BY 1",
     )
     digests = {int(row["number"]): Digest(int(row["counted"]), int(row["digest"])) for row in found}
     top = max((int(row["top"]) for row in found), default=-1)
@@ -104,7 +98,7 @@ def page(reading: ConsistentRead, table: Table, width: int, after: int, rows: in
 
 
 def _next_key(reading: ConsistentRead, table: Table, after: int) -> int | None:
-    if table.key == "0":  # one range for all
+    if table.key == ONE_RANGE:
         return 0 if after < 0 else None
     (found,) = reading.rows(
         f"SELECT MIN({table.key}) AS least FROM {table.name} WHERE {table.key} > {after}"  # noqa: S608
@@ -113,7 +107,7 @@ def _next_key(reading: ConsistentRead, table: Table, after: int) -> int | None:
 
 
 def digest(reading: ConsistentRead, table: Table, after: int, to: int) -> Digest:
-    """Of the keys in (after, to]."""
+    """Return the digest of the rows with keys in (`after`, `to`]."""
     (found,) = reading.rows(
         f"SELECT COUNT(*) AS counted, {table.hash} AS digest FROM {table.name}"  # noqa: S608
         f" WHERE {table.key} > {after} AND {table.key} <= {to} AND {table.where}"
@@ -121,22 +115,27 @@ def digest(reading: ConsistentRead, table: Table, after: int, to: int) -> Digest
     return Digest(int(found["counted"]), int(found["digest"]))
 
 
-def recent(reading: ConsistentRead, ranges: Ranges, after: int, to: int, since: str) -> set[int]:
-    """Ranges of obs, among the keys in (after, to], with a row created or voided at or after the
-    wall time `since`.
+def recent(
+    reading: ConsistentRead, table: Table, width: int, after: int, to: int, since: str
+) -> set[int]:
+    """Return the ranges of a fact table that have a row which says that it changed lately.
+
+    Looks at the keys in (`after`, `to`], for a stamp at or after the wall time `since`.
     """
-    found = reading.rows(
-        f"SELECT DISTINCT obs_id DIV {ranges.width} AS number FROM obs WHERE obs_id > %s AND obs_id <= %s"  # noqa: S608
-        " AND (date_created >= %s OR date_voided >= %s)",
-        (after, to, since, since),
+    late = " OR ".join(f"{stamp} >= %s" for stamp in table.stamps)
+    rows = reading.rows(
+        f"SELECT DISTINCT {table.key} DIV {width} AS number FROM {table.name}"  # noqa: S608
+        f" WHERE {table.key} > %s AND {table.key} <= %s AND ({late})",
+        (after, to, *[since] * len(table.stamps)),
     )
-    return {int(row["number"]) for row in found}
+    return {int(row["number"]) for row in rows}
 
 
 def present(reading: ConsistentRead, table: Table, after: int, to: int) -> list[dict[str, Any]]:
-    """The notice keys of the rows in (after, to]."""
+    """Return the keys that key changes carry, of the rows in (`after`, `to`]."""
     if not table.keys:
         return [{}]
     return reading.rows(
-        f"SELECT DISTINCT {', '.join(table.keys)} FROM {table.name} WHERE {table.key} > {after} AND {table.key} <= {to}"  # noqa: S608
+        f"SELECT DISTINCT {', '.join(table.keys)} FROM {table.name}"  # noqa: S608
+        f" WHERE {table.key} > {after} AND {table.key} <= {to}"
     )

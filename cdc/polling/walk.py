@@ -11,7 +11,7 @@ from openmrs.load_budget import HASHED, SCANNED, WaitingPace
 from openmrs.read import ConsistentRead
 from openmrs.row_hash import Digest
 
-MOST_RANGES = {"obs": 2_048}
+MOST_RANGES = 2_048
 MOST_RANGES_AROUND = 256
 FIRST_WIDTH_AROUND = 64
 EVERYTHING = 2**62
@@ -130,10 +130,10 @@ class Walk:
             known.cursor = None if page.last else (table.name, page.to)
             if not page.last and self._pace.spent >= end:
                 return
-        ranges.limit(MOST_RANGES.get(table.name, MOST_RANGES_AROUND))
+        ranges.limit(MOST_RANGES if table.is_fact else MOST_RANGES_AROUND)
 
     def _ranges(self, table: Table) -> Ranges:
-        width = self._width if table.name == "obs" else FIRST_WIDTH_AROUND
+        width = self._width if table.is_fact else FIRST_WIDTH_AROUND
         return self._known.tables.setdefault(table.name, Ranges(width))
 
     def _page(self, table: Table, ranges: Ranges, after: int) -> Page:
@@ -158,7 +158,7 @@ class Walk:
         if page.after < 0:
             ranges.digests.clear()
         numbers = sorted(page.digests)
-        if table.name == "obs":
+        if table.is_fact:
             after = None if page.after < 0 else page.after
             for number in numbers[: len(numbers) - page.last]:
                 to = ranges.before(number + 1)
@@ -196,7 +196,7 @@ class Walk:
         suspects: set[int] = set()
         rows = self._pace.most_rows(SCANNED, scan.SCAN_ROWS)
         for after in range(-1, ranges.top + 1, rows):
-            suspects |= scan.recent(self._reading, ranges, after, after + rows, since)
+            suspects |= scan.recent(self._reading, table, ranges.width, after, after + rows, since)
             self._pace.spend(rows * SCANNED)
         for number in sorted(suspects - {ranges.number(ranges.top)}):
             digest = scan.digest(

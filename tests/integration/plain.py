@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from openmrs.tables import OBS_COLUMNS
+from openmrs.tables import OBS
 from passport.settings import Settings
 from tests import stream
 from tests.servers import Address
@@ -52,7 +52,7 @@ def held(address: Address, table: str = "obs") -> Rows:
         connection.cursor() as cursor,
     ):
         cursor.execute(f"SHOW COLUMNS FROM {table}")
-        types = {row[0]: row[1].lower() for row in cursor.fetchall() if row[0] in OBS_COLUMNS}
+        types = {row[0]: row[1].lower() for row in cursor.fetchall() if row[0] in OBS.columns}
         cursor.execute(f"SELECT {', '.join(types)} FROM {table}")
         found = [
             {name: _plain(value, types[name]) for name, value in zip(types, row, strict=True)}

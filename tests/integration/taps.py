@@ -6,7 +6,7 @@ from typing import Any
 
 from cdc.binlog.stream import BinlogItem, BinlogStream, Idle
 from dev.stack import MariaDB, MySQL
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from openmrs.values import COLUMN_INFO_SQL, ColumnInfo
 from passport.version import Position
 
@@ -22,12 +22,12 @@ class Tap:
         *,
         database: str = "openmrs",
         row_columns: Mapping[str, Sequence[str]] | None = None,
-        key_columns: Mapping[str, Sequence[str]] = NOTICE_KEYS,
+        key_columns: Mapping[str, Sequence[str]] = KEY_COLUMNS,
     ) -> None:
         self.server = server
         self.flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
         self.database = database
-        self.row_columns = row_columns or {"obs": OBS_COLUMNS}
+        self.row_columns = row_columns or ROW_COLUMNS
         self.key_columns = key_columns
         server.execute(f"DROP DATABASE IF EXISTS {database}", f"CREATE DATABASE {database}")
 

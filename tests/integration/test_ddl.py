@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from dev.hospital.clinic import BUSY
 from dev.stack import MariaDB, MySQL
 from openmrs.read import ANY_POSITION, Source
-from openmrs.tables import OBS_COLUMNS
+from openmrs.tables import OBS
 from passport.errors import NotReady, Retry
 from passport.settings import LoadBudget, Settings
 from tests.hospitals import Server, clinic, eventually, hospital, reading, saved
@@ -38,7 +38,7 @@ PRIVATE = "kept at the hospital"
 ROWS = 40
 FEW = "obs_id, person_id, obs_datetime, date_created, uuid"
 SHARED = ", ".join(
-    sorted({*OBS_COLUMNS, "void_reason", "voided_by", "accession_number"} - {"value_boolean"})
+    sorted({*OBS.columns, "void_reason", "voided_by", "accession_number"} - {"value_boolean"})
 )
 
 # Each on an obs as OpenMRS has it; two columns of one type change places or names where nothing but
@@ -325,14 +325,14 @@ def test_altered_since_its_columns_were_read(site: Site) -> None:
     end, read again.
     """
     source = Source("kigali", site.address.settings())
-    source.columns()
+    source.columns(OBS)
     for statement in ("ALTER TABLE obs DROP COLUMN interpretation", "RENAME TABLE obs TO spare"):
         site.run(statement)
         with pytest.raises(Retry, match="altered"), source.read_at(ANY_POSITION) as reading:
             reading.obs("1 = 1")
         if "RENAME" in statement:
             with pytest.raises(NotReady, match="obs is not there"):
-                source.columns()
+                source.columns(OBS)
             site.run("RENAME TABLE spare TO obs")
         with source.read_at(ANY_POSITION) as reading:
             assert {row["obs_id"]: row for row in reading.obs("1 = 1")} == held(site.address)

@@ -18,7 +18,7 @@ from cdc.column_lists import read_columns
 from dev.stack import MariaDB, MySQL
 from dev.stack.sql import copy
 from openmrs.read import Source
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from passport.event import Event
 from passport.settings import Settings
 from tests import stream
@@ -161,8 +161,8 @@ def all_between(address: Address, gtid_set: str) -> set[str]:
         gtid_set=gtid_set,
         database="openmrs",
         columns=read_columns(source_.connection(), "openmrs"),
-        row_columns={"obs": OBS_COLUMNS},
-        key_columns=NOTICE_KEYS,
+        row_columns=ROW_COLUMNS,
+        key_columns=KEY_COLUMNS,
     )
     found = {item.gtid for _ in range(20) for item in stream_.poll(0.1) if type(item) is RowChange}
     stream_.close()

@@ -25,7 +25,7 @@ from cdc.positions import Saved, Snapshot
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
 from openmrs.read import Source, SourcePosition
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from passport.errors import PassportError
 from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
 from passport.settings import Settings
@@ -230,8 +230,8 @@ class Told:
             gtid_set=gtid_set,
             database="openmrs",
             columns=columns,
-            row_columns={"obs": OBS_COLUMNS},
-            key_columns=NOTICE_KEYS,
+            row_columns=ROW_COLUMNS,
+            key_columns=KEY_COLUMNS,
             heartbeat_s=0.3,
         )
 

@@ -27,7 +27,7 @@ from cdc.lease import server_id
 from dev.stack import Kafka, MariaDB, MySQL
 from openmrs.connection import connect
 from openmrs.read import Source
-from openmrs.tables import NOTICE_KEYS, OBS_COLUMNS
+from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from passport import health
 from passport.errors import Fatal, Retry
 from passport.event import Event
@@ -444,8 +444,8 @@ def test_who_reads_with_the_same_server_id_is_named(
                     gtid_set=place.gtid_set,
                     database="openmrs",
                     columns=place.columns,
-                    row_columns={"obs": OBS_COLUMNS},
-                    key_columns=NOTICE_KEYS,
+                    row_columns=ROW_COLUMNS,
+                    key_columns=KEY_COLUMNS,
                 )
             )
             with eventually(lambda: sample("connected") == 0):

@@ -18,7 +18,7 @@ from consumers.lookups import Lookups
 from dev import hospital as generator
 from dev.stack import MariaDB, MySQL
 from openmrs.read import Source
-from openmrs.tables import OBS_COLUMNS
+from openmrs.tables import OBS
 from passport.errors import Fatal
 from passport.event import Event, Row
 from passport.settings import LoadBudget, Settings
@@ -26,7 +26,7 @@ from tests.integration.published import HOSPITAL, folded, read, settings_for
 from tests.servers import Address
 
 COPIED = ", ".join(
-    column for column in OBS_COLUMNS if column not in {"obs_id", "uuid", "value_boolean"}
+    column for column in OBS.columns if column not in {"obs_id", "uuid", "value_boolean"}
 )
 
 

@@ -23,7 +23,7 @@ from cdc.lease import server_id
 from cdc.positions import Positions
 from dev.hospital import create
 from dev.stack import MariaDB, MySQL
-from openmrs.connection import greeted
+from openmrs.connection import flavour_without_login
 from passport.check import Check
 from passport.settings import Settings
 from tests import stream
@@ -193,7 +193,7 @@ def test_row_47_the_printed_grants_allow_no_more(
 
 def test_the_flavour_is_what_the_server_greets_with(server: Server) -> None:
     address = Address(flavour(server), "127.0.0.1", server.port, "nobody", "")
-    assert greeted("kigali", address.settings()) == flavour(server)
+    assert flavour_without_login("kigali", address.settings()) == flavour(server)
 
 
 def test_rights_that_are_too_much_come_with_what_takes_them_back(

@@ -22,7 +22,7 @@ from pymongo import MongoClient
 
 import destinations
 from dev.hospital import passport_patients
-from openmrs.tables import OBS_COLUMNS
+from openmrs.tables import OBS
 from passport import sink as sinks
 from passport.facts import Author, Concept, Observation, Person, PersonState, Value
 from passport.settings import Settings
@@ -50,7 +50,7 @@ def an_obs(
     obs_id: int, pos: int, value: float = 0, *, person: Person | None = None, deleted: bool = False
 ) -> Observation:
     person = person or a_person()
-    row = dict.fromkeys(OBS_COLUMNS) | {
+    row = dict.fromkeys(OBS.columns) | {
         "obs_id": obs_id,
         "person_id": person.person_id,
         "concept_id": 5089,

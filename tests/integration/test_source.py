@@ -11,8 +11,8 @@ import pytest
 from cdc.binlog.stream import BinlogStream, Commit, RowChange
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
-from openmrs.read import Source, SourcePosition
-from openmrs.tables import OBS_COLUMNS
+from openmrs.read import ConsistentRead, Source, SourcePosition
+from openmrs.tables import ROW_COLUMNS
 from passport.settings import MySQL as MySQLSettings
 from passport.version import Position
 
@@ -74,7 +74,7 @@ def stream(server: MariaDB | MySQL, start: Position) -> BinlogStream:
         gtid_set="",
         database="openmrs",
         columns={},
-        row_columns={"obs": OBS_COLUMNS},
+        row_columns=ROW_COLUMNS,
         key_columns={},
     )
 
@@ -100,7 +100,7 @@ def commits(events: BinlogStream, until: Position) -> dict[int, Commit]:
     return found
 
 
-def ids(reading: source.Reading, above: int = 0) -> set[int]:
+def ids(reading: ConsistentRead, above: int = 0) -> set[int]:
     return {
         row["obs_id"] for row in reading.rows("SELECT obs_id FROM obs WHERE obs_id > %s", (above,))
     }

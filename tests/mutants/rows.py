@@ -93,10 +93,16 @@ ROWS = (
     ),
     Mutant(
         "row 17: an identifier that is added later releases what waits",
-        "openmrs/affected.py",
+        "openmrs/tables.py",
         function="",
-        old='{"patient": "patient_id", "patient_identifier": "patient_id", "person": "person_id"}',
-        new='{"patient": "patient_id", "person": "person_id"}',
+        old=(
+            'ReferenceTable("patient_identifier", keys=("patient_identifier_id", "patient_id"),'
+            ' owner="patient_id", person="patient_id")'
+        ),
+        new=(
+            'ReferenceTable("patient_identifier", keys=("patient_identifier_id", "patient_id"),'
+            ' owner="patient_id")'
+        ),
         test=f"{CHANGES}test_row_17_obs_of_an_unknown_patient_wait_for_the_identifier",
     ),
     Mutant(

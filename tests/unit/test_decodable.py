@@ -2,7 +2,7 @@
 
 import pytest
 
-from cdc.schema import refuse, undecodable
+from cdc.schema import refuse_undecodable, undecodable_columns
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal
 
@@ -25,17 +25,19 @@ KEY = ColumnInfo("obs_id", "int", "int(11)")
     ],
 )
 def test_what_cannot_be_decoded_is_named(column: ColumnInfo, why: str) -> None:
-    (found,) = undecodable({"obs": [column]})
+    (found,) = undecodable_columns({"obs": [column]})
     assert found.startswith(f"obs.{column.name}: ")
     assert why in found
     with pytest.raises(Fatal, match=f"kigali.*{why}") as caught:
-        refuse("kigali", {"obs": [KEY, column]})
+        refuse_undecodable("kigali", {"obs": [KEY, column]})
     assert "passport check --hospital kigali" in caught.value.hint
 
 
 def test_a_key_of_a_table_of_notices_is_an_integer() -> None:
-    assert undecodable({"person": [ColumnInfo("person_id", "char", "char(38)", "utf8mb4", 152)]})
-    assert not undecodable({"person": [ColumnInfo("uuid", "uuid", "uuid")]})
+    assert undecodable_columns(
+        {"person": [ColumnInfo("person_id", "char", "char(38)", "utf8mb4", 152)]}
+    )
+    assert not undecodable_columns({"person": [ColumnInfo("uuid", "uuid", "uuid")]})
 
 
 def test_other_columns_may_be_what_they_like() -> None:
@@ -43,4 +45,4 @@ def test_other_columns_may_be_what_they_like() -> None:
         "obs": [KEY, ColumnInfo("site_note", "vector", "vector(3)")],
         "site": [ColumnInfo("id", "uuid", "uuid")],
     }
-    refuse("kigali", lists)
+    refuse_undecodable("kigali", lists)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.enrich.obs import Known, check, enrich, number_text
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
-from openmrs.tables import OBS_COLUMNS
+from openmrs.tables import OBS
 from openmrs.wall_time import instant
 from passport.errors import Reject
 from passport.event import Row
@@ -21,7 +21,7 @@ ANSWER = Concept(90, "c-90", "Malaria", "N/A", "Diagnosis", None, ("CIEL:116128"
 
 
 def a_row(**columns: Any) -> Row:
-    row: Row = dict.fromkeys(OBS_COLUMNS)
+    row: Row = dict.fromkeys(OBS.columns)
     row |= {
         "obs_id": 1,
         "person_id": 7,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from consumers.partition import Partition, parsed
-from openmrs.tables import OBS_COLUMNS
+from openmrs.tables import OBS
 from passport.event import (
     ENVELOPE,
     EventSource,
@@ -29,7 +29,7 @@ HOSPITAL = Hospital.model_validate(
 
 
 def a_record(offset: int, *, last: bool = True, hospital: str = "kigali", **columns: Any) -> Record:
-    row = dict.fromkeys(OBS_COLUMNS) | {
+    row = dict.fromkeys(OBS.columns) | {
         "obs_id": offset,
         "person_id": 7,
         "concept_id": 5,

@@ -9,7 +9,7 @@ from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
 from openmrs.affected import PERSON_KEYS, QUERIES
 from openmrs.read import Source
-from openmrs.tables import NOTICE_KEYS
+from openmrs.tables import KEY_COLUMNS
 from passport.event import ENVELOPE, EventSource, KeyChangeEvent
 from passport.settings import Hospital, LoadBudget, MySQL
 
@@ -67,7 +67,7 @@ def test_a_notice_that_concerns_no_obs_asks_for_nothing(rereads: ReenrichmentQue
 
 
 def test_every_table_of_notices_is_thought_of() -> None:
-    assert {*QUERIES, *PERSON_KEYS} == NOTICE_KEYS.keys() - {
+    assert {*QUERIES, *PERSON_KEYS} == KEY_COLUMNS.keys() - {
         "global_property",
         "patient_identifier_type",
     }
@@ -76,6 +76,6 @@ def test_every_table_of_notices_is_thought_of() -> None:
 @pytest.mark.parametrize("table", QUERIES)
 def test_queries_ask_by_a_key_that_notices_have(table: str) -> None:
     for column, queries in QUERIES[table]:
-        assert column in NOTICE_KEYS[table]
+        assert column in KEY_COLUMNS[table]
         for query in queries:
             assert re.fullmatch(r"SELECT o\.obs_id FROM obs o .*WHERE \w+\.\w+ IN %s", query)
