@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import structlog
 
-from cdc import schema
 from cdc.binlog.stream import BinlogStream, RowChange
 from cdc.column_lists import read_columns
 from dev.stack import MariaDB, MySQL
