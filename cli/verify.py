@@ -32,21 +32,22 @@ def verify(
     """Compare the two ends, mirror and records. 0 only if something was compared and all of it is
     equal.
     """
-    from reconcile import verify as verifying
+    from reconcile.persons import EVERYBODY
+    from reconcile.verify import verify as compare_both_ends
 
     context: CommandContext = ctx.obj
     name, _ = context.destination(destination, "mongo")
-    first, last = verifying.EVERYBODY
+    first, last = EVERYBODY
     persons = (from_person or first, last if to_person is None else to_person)
     if hospital:
         context.hospital(hospital)
-    elif persons != verifying.EVERYBODY:
+    elif persons != EVERYBODY:
         raise typer.BadParameter(
             "numbers of persons are a hospital's own: --hospital too", param_hint="--from-person"
         )
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("people", total=None)
-        report = verifying.verify(
+        report = compare_both_ends(
             context.settings,
             name,
             hospitals=[hospital] if hospital else None,
@@ -55,7 +56,7 @@ def verify(
             repair=repair,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if persons == verifying.EVERYBODY and level == "record":
+    if persons == EVERYBODY and level == "record":
         _remember(context.settings, name, report)
     if as_json:
         context.print_json(report.as_json())

@@ -1,108 +1,122 @@
-"""Who differs from the mirror, by the link and by a hash of their rows that the hospital's server
-computes.
+"""Finds the persons whose mirror differs, by their link and by a hash of their rows.
+
+The hospital's server computes the hashes, so no row travels unless a hash differs.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from consumers.lookups import Lookups
-from openmrs import row_hash as hashes
+from openmrs import row_hash
 from openmrs.key_ranges import rows_of_persons
 from openmrs.load_budget import FETCHED, HASHED, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.row_hash import Digest
 from openmrs.tables import OBS
 from passport.event import Row
-from reconcile import differences as differing
-from reconcile.passport_db import PassportDb
+from reconcile import differences
+from reconcile.mongo_reader import MongoReader
 from reconcile.report import Compared
-
-PERSONS = 500  # of a batch
 
 
 @dataclass(frozen=True, slots=True)
 class Differing:
-    """A person who differs, as the hospital was when that was seen."""
+    """A person who differs, as the hospital was when that was seen.
+
+    `patient` is the hex of patients._id, None for somebody who isn't matched.
+    """
 
     patient: str | None
     digest: Digest
 
 
 class ByHash:
-    """One hospital's persons; whom it has looked at is counted in `compared`."""
+    """Compares one hospital's persons; whomever it looks at is counted in `compared`."""
 
     def __init__(
-        self, source: Source, passport: PassportDb, pace: WaitingPace, compared: Compared
+        self, source: Source, mongo: MongoReader, pace: WaitingPace, compared: Compared
     ) -> None:
-        self._source, self._passport, self._pace, self._compared = source, passport, pace, compared
+        self._source = source
+        self._mongo = mongo
+        self._pace = pace
+        self._compared = compared
 
     def differing(self, lookups: Lookups, person_ids: Sequence[int]) -> dict[int, Differing]:
-        """At one snapshot. `lookups`: identifiers are read anew whatever it holds. Retry, NotReady,
-        Fatal.
+        """Return those of the persons who differ, all read at one snapshot of the hospital.
+
+        Their identifiers are read anew, whatever `lookups` holds. Raises Retry, NotReady, Fatal.
         """
-        with self._source.read_at(ANY_POSITION) as reading:
-            persons = lookups.persons_in(reading, person_ids, fresh=True)
-            known = self._passport.patients(persons.values())
-            matched = {
-                one.person_id: known[one.key] for one in persons.values() if one.key in known
-            }
-            digests = self._digests(reading, list(matched))
+        with self._source.read_at(ANY_POSITION) as read:
+            persons = lookups.persons_in(read, person_ids, fresh=True)
+            patients = self._mongo.patients(persons.values())
+            matched = {}
+            for person_id, person in persons.items():
+                if person.key in patients:
+                    matched[person_id] = patients[person.key]
+            digests = self._digests(read, list(matched))
             mirror = self._mirror(person_ids)
-            links = self._passport.links([one.key for one in persons.values()])
-            suspects = [
-                one
-                for one in person_ids
-                if self._suspect(digests.get(one, Digest()), mirror.get(one, []))
-            ]
-            rows = self._rows(reading, [one for one in suspects if one in matched])
+            links = self._mongo.links([person.key for person in persons.values()])
+
+            suspects = set()
+            for person_id in person_ids:
+                mirrored = row_hash.digest(mirror.get(person_id, []), self._source.columns(OBS))
+                if mirrored != digests.get(person_id, Digest()):
+                    suspects.add(person_id)
+            rows = self._rows(read, sorted(suspects & matched.keys()))
         self._compared.persons += len(persons)
         self._compared.matched += len(matched)
-        found = {}
-        for one, person in persons.items():
-            link = self._passport.link(person, matched.get(one))
-            wrong = differing.link(person.key, link, links.get(person.key), has_rows=one in digests)
-            if wrong or (one in suspects and not _equal(rows[one], mirror.get(one, []))):
-                found[one] = Differing(matched.get(one), digests.get(one, Digest()))
-        return found
 
-    def _digests(self, reading: ConsistentRead, person_ids: Sequence[int]) -> dict[int, Digest]:
-        """Of the rows of each person who has any."""
+        differing = {}
+        for person_id, person in persons.items():
+            patient = matched.get(person_id)
+            is_link_wrong = differences.link(
+                person.key,
+                self._mongo.expected_link(person, patient),
+                links.get(person.key),
+                has_rows=person_id in digests,
+            )
+            # A hash may differ where only the text of a number does: the rows themselves decide.
+            are_rows_wrong = person_id in suspects and not _are_equal(
+                rows.get(person_id, []), mirror.get(person_id, [])
+            )
+            if is_link_wrong or are_rows_wrong:
+                differing[person_id] = Differing(patient, digests.get(person_id, Digest()))
+        return differing
+
+    def _digests(self, read: ConsistentRead, person_ids: Sequence[int]) -> dict[int, Digest]:
+        """Return the digest of the hospital's rows, of each person who has any."""
         if not person_ids:
             return {}
-        rows = reading.rows(
-            f"SELECT person_id, COUNT(*) AS counted, {hashes.sql(self._source.columns(OBS))} AS digest"  # noqa: S608
-            f" FROM obs WHERE person_id IN ({','.join(map(str, person_ids))}) GROUP BY person_id"
+        digest = row_hash.sql(self._source.columns(OBS))
+        groups = read.rows(
+            f"SELECT person_id, COUNT(*) AS counted, {digest} AS digest FROM obs"  # noqa: S608
+            f" WHERE person_id IN ({','.join(map(str, person_ids))}) GROUP BY person_id"
         )
-        counted = sum(row["counted"] for row in rows)
-        self._compared.rows += counted
-        self._pace.spend(counted * HASHED)
-        return {row["person_id"]: Digest(int(row["counted"]), int(row["digest"])) for row in rows}
-
-    def _suspect(self, digest: Digest, rows: Sequence[Row]) -> bool:
-        return hashes.digest(rows, self._source.columns(OBS)) != digest
+        rows = sum(group["counted"] for group in groups)
+        self._compared.rows += rows
+        self._pace.spend(rows * HASHED)
+        digests = {}
+        for group in groups:
+            digests[group["person_id"]] = Digest(int(group["counted"]), int(group["digest"]))
+        return digests
 
     def _mirror(self, person_ids: Collection[int]) -> Mapping[int, list[Row]]:
-        """The rows that the destination holds, by person."""
-        found: dict[int, list[Row]] = defaultdict(list)
-        for document in self._passport.live_rows(self._source.hospital, person_ids):
-            found[document["personId"]].append(document["row"])
-        return found
+        """Return the rows that the destination holds, by person."""
+        rows: dict[int, list[Row]] = defaultdict(list)
+        for document in self._mongo.live_rows(self._source.hospital, person_ids):
+            rows[document["personId"]].append(document["row"])
+        return rows
 
-    def _rows(self, reading: ConsistentRead, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
-        """A hash may differ where a number's text does: the rows themselves decide."""
-        found: dict[int, list[Row]] = defaultdict(list)
+    def _rows(self, read: ConsistentRead, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
+        """Return the hospital's rows by person."""
+        rows: dict[int, list[Row]] = defaultdict(list)
         if person_ids:
-            rows = rows_of_persons(reading, person_ids)
-            for row in rows:
-                found[row["person_id"]].append(row)
-            self._pace.spend(len(rows) * FETCHED)
-        return found
+            for row in rows_of_persons(read, person_ids):
+                rows[row["person_id"]].append(row)
+            self._pace.spend(sum(map(len, rows.values())) * FETCHED)
+        return rows
 
 
-def _equal(one: Iterable[Row], other: Iterable[Row]) -> bool:
-    return {row["obs_id"]: row for row in one} == {row["obs_id"]: row for row in other}
-
-
-def parts(ids: Sequence[int], size: int = PERSONS) -> Iterator[Sequence[int]]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
+def _are_equal(hospital: Iterable[Row], mirror: Iterable[Row]) -> bool:
+    return {row["obs_id"]: row for row in hospital} == {row["obs_id"]: row for row in mirror}

@@ -1,4 +1,4 @@
-"""Whether a destination has applied all that a hospital held at some moment."""
+"""Tells whether a destination has applied all that a hospital held at some moment."""
 
 import time
 from collections.abc import Callable
@@ -12,77 +12,75 @@ from openmrs.connection import end_of_binlog, identity, translate_error
 from openmrs.read import ANY_POSITION, Source
 from passport.errors import Fatal, NotReady
 from passport.settings import Settings
+from passport.sink import Progress
 from passport.version import Position, read_version
 
-PATIENCE_S = 30.0
 PAUSE_S = 0.2
-
-Progressed = Callable[
-    [], tuple[str, int, int] | None
-]  # version, source time (Unix ms), next offset of the destination
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A destination at this version, source time and offset has applied what the hospital held when
-    it was taken.
+class Target:
+    """A point that a destination must have reached.
 
-    `offset`: what was published by then; a snapshot's rows have one version, so that the first is
-    as far as the last. `hint`: what to do when it isn't reached.
+    It has then applied all that the hospital held when the target was taken. A streamed hospital's
+    target is a `version`, a polled one's a time of its clock (`at_ms`, Unix ms). Both have the
+    topic's `offset` too: all rows of a snapshot have one version, so a destination with the first
+    of them would seem as far as one with the last. `hint` says what to do when it isn't reached.
     """
 
+    is_polled: bool
     version: str
     at_ms: int
     offset: int
     hint: str
 
     @classmethod
-    def now(cls, settings: Settings, hospital_id: str, source: Source) -> "Mark":
-        """NotReady when nothing has been captured, or not all of it yet; Fatal when there is no
-        binlog.
+    def now(cls, settings: Settings, hospital_id: str, source: Source) -> "Target":
+        """Take the point where the hospital is now.
+
+        Raises NotReady when nothing of it has been captured yet, or its snapshot is still running;
+        Fatal when its server writes no binlog.
         """
         saved = _last_saved(settings, hospital_id)
         if saved.capture == "polling":
-            with source.read_at(ANY_POSITION) as reading:
-                now_ms = reading.clock_ms()
+            with source.read_at(ANY_POSITION) as read:
+                now_ms = read.clock_ms()
             command = f"passport reconcile --hospital {hospital_id} --once"
-            return cls(
-                "",
-                now_ms,
-                saved.topic_end,
-                f"what has changed since its last run is not published yet: {command}",
-            )
+            hint = f"what has changed since its last run is not published yet: {command}"
+            return cls(True, "", now_ms, saved.topic_end, hint)
         if saved.snapshot is not None and saved.snapshot.state == "running":
             raise NotReady(
                 f"hospital {hospital_id}: its snapshot is still running",
                 hint="passport status   # and try again",
             )
-        end = _end(saved, source)
+        version = read_version(saved.epoch, _end_of_binlog(saved, source))
         hint = f"is its reader running? passport status; passport cdc run --hospital {hospital_id}"
-        return cls(read_version(saved.epoch, end), 0, saved.topic_end, hint)
+        return cls(False, version, 0, saved.topic_end, hint)
 
-    def reached(self, progressed: Progressed, patience_s: float | None = None) -> bool:
-        """Waits up to `patience_s` (PATIENCE_S) seconds for it."""
-        deadline = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
-        while True:
-            at = progressed()
-            if (
-                at is not None
-                and at[0] >= self.version
-                and at[1] >= self.at_ms
-                and at[2] >= self.offset
-            ):
-                return True
+    def is_reached(self, progress: Progress | None) -> bool:
+        return (
+            progress is not None
+            and progress.version >= self.version
+            and progress.at_ms >= self.at_ms
+            and progress.offset >= self.offset
+        )
+
+    def wait(self, progress: Callable[[], Progress | None], patience_s: float) -> bool:
+        """Wait up to `patience_s` seconds until it is reached. Return whether it is."""
+        deadline = time.monotonic() + patience_s
+        while not self.is_reached(progress()):
             if time.monotonic() > deadline:
                 return False
             time.sleep(PAUSE_S)
+        return True
 
 
 def _last_saved(settings: Settings, hospital_id: str) -> Saved:
     with closing(Positions(settings.kafka)) as positions:
         saved = positions.load(hospital_id)
     if saved is None:
-        command = "reconcile" if settings.hospitals[hospital_id].capture == "polling" else "cdc run"
+        is_polled = settings.hospitals[hospital_id].capture == "polling"
+        command = "reconcile" if is_polled else "cdc run"
         raise NotReady(
             f"hospital {hospital_id}: nothing of it has been captured yet",
             hint=f"passport {command} --hospital {hospital_id}",
@@ -90,11 +88,12 @@ def _last_saved(settings: Settings, hospital_id: str) -> Saved:
     return saved
 
 
-def _end(saved: Saved, source: Source) -> Position:
-    """Of the server's binlog, now. NotReady when the reader hasn't followed to this server yet."""
+def _end_of_binlog(saved: Saved, source: Source) -> Position:
+    """Return where the server writes now, if it is the server that the reader reads."""
     connection = source.connection()
     try:
-        server, end = identity(connection), end_of_binlog(connection)
+        server = identity(connection)
+        end = end_of_binlog(connection)
     except pymysql.err.MySQLError as error:
         source.close()
         raise translate_error(error, source.hospital, source.settings) from None

@@ -1,12 +1,13 @@
-"""Beside the stream of one hospital: finds what no event told of (sql_log_bin=0, statements,
-restores, faults of ours).
+"""Compares beside the stream of one hospital, and repairs what no event told of.
 
-By person: the link, and a hash of their rows, computed on the hospital's server, against one of the
-mirror's rows. Whoever differs is looked at again when the destination has applied a position taken
-after the read; who then still differs, though the hospital's rows have not changed in between, is
-published as a notice of table ``person``, and every destination reads that person whole. A healthy
-pipeline publishes nothing: what is counted here measures it. Names alone are not compared here:
-`passport verify` does that, and `passport backfill` repairs it.
+Such changes are made with sql_log_bin=0, by statements, by restores, or are faults of this project.
+
+Persons are compared by their link, and by a hash of their rows: the hospital's server computes one,
+the mirror's rows give the other. Whoever differs is looked at again when the destination has
+applied a position taken after the read. Who then still differs, though the hospital's rows have not
+changed in between, is published as a key change of table ``person``, and every destination reads
+that person whole. A healthy pipeline publishes nothing, so what is counted here measures it. Names
+alone are not compared here: `passport verify` does that, and `passport backfill` repairs it.
 """
 
 import threading
@@ -22,19 +23,18 @@ from cdc import backfill
 from cdc.polling import watchdog
 from consumers.lookups import Lookups
 from openmrs.load_budget import WaitingPace, closed_s
-from openmrs.read import ANY_POSITION, Source
+from openmrs.read import Source
 from passport import metrics
-from passport.errors import Fatal, NotReady, Retry
+from passport.errors import Fatal, Retry
 from passport.settings import Hospital, Settings
-from reconcile import passport_db
-from reconcile.by_hash import PERSONS, ByHash, Differing, parts
-from reconcile.caught_up import Mark
-from reconcile.passport_db import PassportDb
+from reconcile import mongo_reader
+from reconcile.by_hash import ByHash, Differing
+from reconcile.look_again import PATIENCE, LookAgain, Patience
+from reconcile.mongo_reader import MongoReader
+from reconcile.persons import PERSONS_AT_ONCE, in_parts, patients, walk
 from reconcile.report import Compared
 
 EVERY_S = 3_600.0  # from one pass to the next
-ROUNDS = 3
-SETTLE_S = 2.0
 CACHE_TTL_S = 3_600.0
 
 log = structlog.get_logger()
@@ -43,8 +43,10 @@ log = structlog.get_logger()
 def run(
     hospital_id: str, settings: Settings, destination: str, *, once: bool, stop: threading.Event
 ) -> None:
-    """A pass each EVERY_S seconds, begun in quiet hours, until `stop`; `once`: one now, else
-    NotReady. Fatal.
+    """Compare in a pass each EVERY_S seconds, begun in quiet hours, until `stop`.
+
+    With `once` there is one pass, which begins now, and whose Retry and NotReady are raised. Raises
+    Fatal.
     """
     if settings.hospitals[hospital_id].capture != "binlog":
         raise Fatal(
@@ -60,13 +62,13 @@ def _passes(
 ) -> None:
     while once or _in_hours(hospital_id, settings.hospitals[hospital_id], stop):
         try:
-            with passport_db.opened(settings, destination) as passport:
-                Comparison(hospital_id, settings, passport, stop).run()
+            with mongo_reader.opened(settings, destination) as mongo:
+                Comparison(hospital_id, settings, mongo, stop).run()
             wait_s = EVERY_S
         except Retry as error:
             if once and not stop.is_set():
                 raise
-            log.warning("comparing interrupted", hospital=hospital_id, reason=type(error).__name__)
+            log.warning("comparing interrupted", hospital=hospital_id, reason=error.reason)
             wait_s = max(error.after, settings.cdc.reconnect_max_s)
         if once:
             return
@@ -74,7 +76,7 @@ def _passes(
 
 
 def _in_hours(hospital_id: str, hospital: Hospital, stop: threading.Event) -> bool:
-    """Waits for the hospital's quiet hours; False when `stop` came before them."""
+    """Wait for the hospital's quiet hours. Return False if `stop` came before them."""
     zone = ZoneInfo(hospital.timezone)
     if wait_s := closed_s(hospital.compare_hours, datetime.now(zone)):
         log.info(
@@ -92,92 +94,79 @@ class Comparison:
     """One pass over one hospital and one destination."""
 
     def __init__(
-        self, hospital_id: str, settings: Settings, passport: PassportDb, stop: threading.Event
+        self,
+        hospital_id: str,
+        settings: Settings,
+        mongo: MongoReader,
+        stop: threading.Event,
+        patience: Patience = PATIENCE,
     ) -> None:
         self._id = hospital_id
         self._settings = settings
         self._hospital = settings.hospitals[hospital_id]
-        self._passport = passport
+        self._mongo = mongo
         self._stop = stop
         self._source = Source(hospital_id, self._hospital.mysql)
         self._compared = Compared()
-        self._by_hash = ByHash(
-            self._source, passport, WaitingPace(self._hospital.load_budget, stop), self._compared
-        )
+        pace = WaitingPace(self._hospital.load_budget, stop)
+        self._by_hash = ByHash(self._source, mongo, pace, self._compared)
+        self._again = LookAgain(settings, self._source, mongo, patience, stop, polled_too=False)
 
     def run(self) -> int:
-        """Persons whose repair was published. Retry, NotReady, Fatal."""
+        """Return the number of persons whose repair was published. Raises Retry, NotReady, Fatal."""
         started = time.monotonic()
         try:
             repaired = self._run()
         finally:
             self._source.close()
-        duration_s = round(time.monotonic() - started, 3)
+        # Only what needed a repair is worth a warning.
         say = log.warning if repaired else log.info
         say(
             "compared",
             hospital=self._id,
             persons=self._compared.persons,
             repaired=repaired,
-            duration_s=duration_s,
+            duration_s=round(time.monotonic() - started, 3),
         )
         return repaired
 
     def _run(self) -> int:
-        suspects = self._look(self._everyone())
-        confirmed: set[int] = set()
-        for _ in range(ROUNDS):
+        suspects = self._look(self._everybody())
+        repaired: set[int] = set()
+        if not suspects:
+            return 0
+        for _ in self._again.rounds():
+            again = self._look(in_parts(sorted(suspects)))
+            # Whoever looks as before differs, since the destination has caught up meanwhile.
+            confirmed = {
+                person_id for person_id in again if again[person_id] == suspects[person_id]
+            }
+            if confirmed:
+                backfill.persons(self._id, self._settings, sorted(confirmed))
+                metrics.REPAIRED.labels(self._id).inc(len(confirmed))
+                repaired |= confirmed
+            suspects = {
+                person_id: differing
+                for person_id, differing in again.items()
+                if person_id not in confirmed
+            }
             if not suspects:
                 break
-            self._stop.wait(
-                SETTLE_S
-            )  # who has just registered in the Passport is known to the destination then
-            mark = Mark.now(self._settings, self._id, self._source)
-            if not mark.version:
-                raise Retry(
-                    f"hospital {self._id}: it is polled instead of streamed, which compares in its own way"
-                )
-            if not mark.reached(lambda: self._passport.progress(self._id)):
-                raise NotReady(
-                    f"hospital {self._id}: the destination is behind, what differs means nothing",
-                    hint=mark.hint,
-                )
-            again = self._look(parts(sorted(suspects)))
-            same = {one for one in again if again[one] == suspects[one]}
-            if same:
-                backfill.persons(self._id, self._settings, sorted(same))
-                metrics.REPAIRED.labels(self._id).inc(len(same))
-                confirmed |= same
-            suspects = {one: seen for one, seen in again.items() if one not in same}
-        return len(confirmed)
+        return len(repaired)
 
-    def _everyone(self) -> Iterator[Sequence[int]]:
-        """All patients of the hospital, and whoever the destination knows."""
-        known = self._passport.linked(self._id)
-        after = -1
-        while not self._stop.is_set():
-            with self._source.read_at(ANY_POSITION) as reading:
-                rows = reading.rows(
-                    "SELECT patient_id FROM patient WHERE patient_id > %s ORDER BY patient_id LIMIT %s",
-                    (after, PERSONS),
-                )
-            ids = [row["patient_id"] for row in rows]
-            to = ids[-1] if len(ids) == PERSONS else 2**62
-            also = {one for one in known if after < one <= to} | self._passport.mirrored(
-                self._id, after, to
-            )
-            yield from parts(sorted({*ids, *also}))
-            if to == 2**62:
-                return
-            after = to
+    def _everybody(self) -> Iterator[Sequence[int]]:
+        """Yield all patients of the hospital, and whomever the destination knows."""
+        for batch in walk(self._source, self._mongo, patients):
+            yield from in_parts(batch.person_ids)
 
     def _look(self, batches: Iterable[Sequence[int]]) -> dict[int, Differing]:
+        """Return those who differ, with what was seen of them."""
         lookups = Lookups(
-            self._id, self._hospital, self._source, entries=PERSONS, ttl_s=CACHE_TTL_S
+            self._id, self._hospital, self._source, entries=PERSONS_AT_ONCE, ttl_s=CACHE_TTL_S
         )
-        found: dict[int, Differing] = {}
+        differing: dict[int, Differing] = {}
         for person_ids in batches:
             if self._stop.is_set():
                 raise Retry(f"hospital {self._id}: stopped within a pass")
-            found |= self._by_hash.differing(lookups, person_ids)
-        return found
+            differing |= self._by_hash.differing(lookups, person_ids)
+        return differing

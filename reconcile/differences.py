@@ -1,4 +1,4 @@
-"""What the Passport should hold against what it holds. Pure."""
+"""Compares what the Passport should hold with what it holds. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,20 +10,19 @@ from reconcile.report import Differences
 
 Document = dict[str, Any]
 
-MIRROR_OWN = frozenset({"version", "digest", "related"})  # see docs/reference/records.md
+# Fields that the mirror keeps for itself: see docs/reference/records.md.
+MIRROR_OWN = frozenset({"version", "digest", "related"})
 
 
-def rows(wanted: Mapping[str, Document], there: Mapping[str, Document]) -> Differences:
-    """Mirror documents by _id, all of one person; tombstones count as not there."""
+def rows(expected: Mapping[str, Document], mirror: Mapping[str, Document]) -> Differences:
+    """Compare the mirror's documents of one person, by _id. Tombstones count as not there."""
+    live = {key: row for key, row in mirror.items() if not row.get("deleted")}
     found = Differences()
-    live = {key: document for key, document in there.items() if not document.get("deleted")}
-    found.add("missing", (f"observations/{key}" for key in wanted.keys() - live.keys()))
-    found.add("extra", (f"observations/{key}" for key in live.keys() - wanted.keys()))
-    both = wanted.keys() & live.keys()
-    found.add(
-        "different",
-        (f"observations/{key}" for key in both if _content(wanted[key]) != _content(live[key])),
-    )
+    found.add("missing", (f"observations/{key}" for key in expected.keys() - live.keys()))
+    found.add("extra", (f"observations/{key}" for key in live.keys() - expected.keys()))
+    for key in expected.keys() & live.keys():
+        if _content(expected[key]) != _content(live[key]):
+            found.add("different", [f"observations/{key}"])
     return found
 
 
@@ -31,41 +30,53 @@ def _content(document: Document) -> Document:
     return {name: value for name, value in document.items() if name not in MIRROR_OWN}
 
 
-def records(wanted: Mapping[ObjectId, Document], there: Mapping[ObjectId, Document]) -> Differences:
-    """Records by _id; one with patientId "" is a tombstone."""
+def records(
+    expected: Mapping[ObjectId, Document], stored: Mapping[ObjectId, Document]
+) -> Differences:
+    """Compare records by _id. One with patientId "" is a tombstone."""
+    shown = {key: record for key, record in stored.items() if record.get("patientId") != ""}
     found = Differences()
-    shown = {key: record for key, record in there.items() if record.get("patientId") != ""}
-    found.add("missing", (f"medicalrecords/{key}" for key in wanted.keys() - shown.keys()))
-    found.add("extra", (f"medicalrecords/{key}" for key in shown.keys() - wanted.keys()))
-    both = wanted.keys() & shown.keys()
-    found.add(
-        "different", (f"medicalrecords/{key}" for key in both if not same(wanted[key], shown[key]))
-    )
+    found.add("missing", (f"medicalrecords/{key}" for key in expected.keys() - shown.keys()))
+    found.add("extra", (f"medicalrecords/{key}" for key in shown.keys() - expected.keys()))
+    for key in expected.keys() & shown.keys():
+        if not states_the_same(expected[key], shown[key]):
+            found.add("different", [f"medicalrecords/{key}"])
     return found
 
 
-def same(wanted: Document, record: Document) -> bool:
-    """Whether a record states what the hospital says. What a person has edited in the Passport is
-    left to them.
+def states_the_same(expected: Document, record: Document) -> bool:
+    """Return whether a record states what the hospital says.
+
+    What somebody has edited in the Passport is left to them.
     """
-    data, openmrs = dict(record.get("data") or {}), dict(record.get("openmrsData") or {})
+    data = dict(record.get("data") or {})
+    openmrs = dict(record.get("openmrsData") or {})
     pending = openmrs.pop("pending", None)
-    names = ("patientId", "createdBy") if edited(record) else ("patientId", "createdBy", "type")
-    if any(record.get(name) != wanted[name] for name in names) or openmrs != wanted["openmrsData"]:
+    is_edited = edited(record)
+
+    names = ["patientId", "createdBy"]
+    if not is_edited:
+        names.append("type")
+    for name in names:
+        if record.get(name) != expected[name]:
+            return False
+    if openmrs != expected["openmrsData"]:
         return False
-    hospital_says: Document = wanted["data"]
-    if edited(record):
+
+    hospital_says: Document = expected["data"]
+    if is_edited:
+        # What the hospital says waits beside the edit, unless the edit says the same.
         return pending is None or pending == hospital_says
-    return {
-        name: value for name, value in data.items() if name not in PASSPORT_OWNED
-    } == hospital_says
+    ours = {name: value for name, value in data.items() if name not in PASSPORT_OWNED}
+    return ours == hospital_says
 
 
-def link(key: str, wanted: Document, there: Document | None, *, has_rows: bool) -> Differences:
-    """A person's link. Of who is not matched, or has no rows, none is needed."""
+def link(key: str, expected: Document, stored: Document | None, *, has_rows: bool) -> Differences:
+    """Compare a person's link. People who are not matched, or have no rows, need no link."""
     found = Differences()
-    if there is None:
-        found.add("missing", [f"people/{key}"] if wanted["patientId"] and has_rows else [])
-    elif any(there.get(name) != value for name, value in wanted.items()):
+    if stored is None:
+        if expected["patientId"] and has_rows:
+            found.add("missing", [f"people/{key}"])
+    elif any(stored.get(name) != value for name, value in expected.items()):
         found.add("different", [f"people/{key}"])
     return found

@@ -1,6 +1,4 @@
-"""What the Passport must hold of some persons, by what the hospital says: all of it read at one
-snapshot.
-"""
+"""Says what the Passport must hold of some persons: all of it read at one snapshot of the hospital."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -23,8 +21,10 @@ from passport.facts import Person
 
 @dataclass(slots=True)
 class Expected:
-    """`patients`: hex of patients._id by person_id of whoever is matched; `rows`: mirror documents
-    by _id.
+    """What must be there of some persons.
+
+    `patients` has the hex of patients._id by person_id, of everybody who is matched. `rows` has the
+    documents of the mirror by _id.
     """
 
     persons: dict[int, Person]
@@ -39,47 +39,55 @@ class Expected:
         name: str,
         authors: Authors,
     ) -> dict[ObjectId, Document]:
-        """`tombstones`: what the mirror keeps of purged rows; the first version of a live row may
-        be among them.
+        """Return the records that these rows make, by _id.
+
+        `tombstones` are what the mirror keeps of purged rows: the first version of a row that is
+        still there may be among them.
         """
         documents: dict[int, list[Document]] = defaultdict(list)
-        for document in [
-            *(one for one in tombstones if one["_id"] not in self.rows),
-            *self.rows.values(),
-        ]:
-            documents[document["personId"]].append(document)
-        authors.look_up(one["author"] for one in self.rows.values())
+        for tombstone in tombstones:
+            if tombstone["_id"] not in self.rows:
+                documents[tombstone["personId"]].append(tombstone)
+        for row in self.rows.values():
+            documents[row["personId"]].append(row)
+
+        authors.look_up(row["author"] for row in self.rows.values())
         records: dict[ObjectId, Document] = {}
         for person_id, patient in self.patients.items():
-            found = projected(
+            for record in projected(
                 documents[person_id], rules, hospital, name, patient, authors.created_by
-            )
-            records |= {one.id: one.document for one in found}
+            ):
+                records[record.id] = record.document
         return records
 
 
-def read(
-    reading: ConsistentRead,
+def expected_of(
+    read: ConsistentRead,
     lookups: Lookups,
     person_ids: Collection[int],
     registered: Callable[[Iterable[Person]], dict[str, str]],
 ) -> Expected:
-    """`registered`: patients._id by person key. Rows that can't be carried are left out: they are
-    parked.
+    """Return what must be there of these persons.
+
+    `registered` gives the hex of patients._id by person key. Rows that can't be carried are left
+    out, since a consumer parks them as dead letters.
     """
-    persons = lookups.persons_in(reading, person_ids, fresh=True)
-    known = registered(persons.values())
-    expected = Expected(
-        persons, {one.person_id: known[one.key] for one in persons.values() if one.key in known}
-    )
-    asked: list[Asked] = []
-    for row in rows_of_persons(reading, sorted(expected.patients)):
+    persons = lookups.persons_in(read, person_ids, fresh=True)
+    patients_by_key = registered(persons.values())
+    patients = {}
+    for person in persons.values():
+        if person.key in patients_by_key:
+            patients[person.person_id] = patients_by_key[person.key]
+
+    expected = Expected(persons, patients)
+    rows: list[Asked] = []
+    for row in rows_of_persons(read, sorted(patients)):
         try:
             check(row)
-            asked.append((row, "", False, "person"))
         except Reject:
             continue
-    for observation in lookups.observations_in(reading, asked):
+        rows.append((row, "", False, "person"))
+    for observation in lookups.observations_in(read, rows):
         try:
             document = mirror.document(observation)
         except Reject:

@@ -1,10 +1,11 @@
-"""What verifying found: numbers and keys, never a value."""
+"""What verifying has found: numbers and keys, never a value."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-KEPT = 100  # keys of each kind in a report, and
+# How many keys of each kind are kept: in a report, and of one person.
+KEPT = 100
 KEPT_OF_A_PERSON = 10
 
 Kind = Literal["missing", "extra", "different"]
@@ -12,7 +13,7 @@ Level = Literal["record", "mirror"]
 KINDS: tuple[Kind, ...] = ("missing", "extra", "different")
 
 
-def _none() -> dict[Kind, int]:
+def _no_counts() -> dict[Kind, int]:
     return dict.fromkeys(KINDS, 0)
 
 
@@ -22,20 +23,23 @@ def _no_keys() -> dict[Kind, list[str]]:
 
 @dataclass(slots=True)
 class Differences:
-    """`missing` in the destination, `extra` there, `different` in content; keys are
-    ``<collection>/<_id>``.
+    """What is `missing` in the destination, is `extra` there, or is `different` in content.
+
+    Keys are ``<collection>/<_id>``.
     """
 
-    counts: dict[Kind, int] = field(default_factory=_none)
+    counts: dict[Kind, int] = field(default_factory=_no_counts)
     keys: dict[Kind, list[str]] = field(default_factory=_no_keys)
 
     def add(self, kind: Kind, keys: Iterable[str], keep: int = KEPT_OF_A_PERSON) -> None:
+        """Count all of the keys, and keep the first ones."""
         for key in keys:
             self.counts[kind] += 1
             if len(self.keys[kind]) < keep:
                 self.keys[kind].append(key)
 
     def merge(self, other: "Differences") -> None:
+        """Add the differences of somebody else."""
         for kind in KINDS:
             self.counts[kind] += other.counts[kind]
             self.keys[kind] = [*self.keys[kind], *other.keys[kind]][:KEPT]
@@ -46,11 +50,11 @@ class Differences:
 
 @dataclass(slots=True)
 class Compared:
-    """One hospital: `persons` looked at, `matched` of them, their `rows` of obs and `records`; and
-    what differs.
+    """One hospital: the `persons` looked at, how many are `matched`, their `rows` and `records`.
 
-    `asked`: people whose repair was published. `behind`: the destination had not applied what the
-    hospital holds within the time given; `hint`: what to do then.
+    Then what differs. `asked` is the number of people whose repair was published. `behind` says
+    that the destination hadn't applied what the hospital holds within the time given; `hint` is
+    what to do then.
     """
 
     persons: int = 0
@@ -66,16 +70,16 @@ class Compared:
 
     @property
     def equal(self) -> bool:
-        """Something was compared, and nothing differs."""
+        """Return whether something was compared, and nothing differs."""
         return self.rows > 0 and not (self.missing or self.extra or self.different)
 
 
 @dataclass(slots=True)
 class Report:
-    """`equal`: something was compared, and nothing differs. `keys`: up to KEPT of each kind.
+    """All hospitals together. `keys` are up to KEPT of each kind.
 
-    At `level` mirror links and rows are compared; records only of people in whom one of these
-    differs.
+    `equal` says that something was compared, and nothing differs. At `level` mirror that is links
+    and rows; records only of people in whom one of these differs.
     """
 
     level: Level = "record"
@@ -90,33 +94,46 @@ class Report:
     keys: dict[Kind, list[str]] = field(default_factory=_no_keys)
 
     def add(self, hospital_id: str, compared: Compared, found: Differences) -> None:
-        """Takes one hospital's part in."""
+        """Take one hospital's part in."""
+        compared.missing = found.counts["missing"]
+        compared.extra = found.counts["extra"]
+        compared.different = found.counts["different"]
         self.hospitals[hospital_id] = compared
+
+        self.rows += compared.rows
+        self.records += compared.records
+        self.matched += compared.matched
+        self.missing += compared.missing
+        self.extra += compared.extra
+        self.different += compared.different
         for kind in KINDS:
-            setattr(compared, kind, found.counts[kind])
             self.keys[kind] = sorted([*self.keys[kind], *found.keys[kind]])[:KEPT]
-        for name in ("rows", "records", "matched", *KINDS):
-            setattr(self, name, sum(getattr(one, name) for one in self.hospitals.values()))
         self.equal = self.rows > 0 and not (self.missing or self.extra or self.different)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def as_text(self) -> str:
-        """A line a hospital, then the keys that differ."""
-        lines = [_line(hospital_id, one) for hospital_id, one in self.hospitals.items()]
-        lines += [f"{kind}: {key}" for kind, keys in self.keys.items() for key in keys]
+        """Return a line for each hospital, then the keys that differ, then the verdict."""
+        lines = [_line(hospital_id, compared) for hospital_id, compared in self.hospitals.items()]
+        for kind, keys in self.keys.items():
+            lines += [f"{kind}: {key}" for key in keys]
         if not self.rows:
             lines.append("nothing was compared: nobody of these hospitals is matched")
-        what = "" if self.level == "record" else ": links and mirror; records were not looked at"
-        return "\n".join([*lines, ("equal" if self.equal else "NOT equal") + what])
+        verdict = "equal" if self.equal else "NOT equal"
+        if self.level == "mirror":
+            verdict += ": links and mirror; records were not looked at"
+        return "\n".join([*lines, verdict])
 
 
-def _line(hospital_id: str, one: Compared) -> str:
-    numbers = (
-        f"{one.matched} matched of {one.persons} persons, {one.rows} rows, {one.records} records"
+def _line(hospital_id: str, compared: Compared) -> str:
+    line = (
+        f"{hospital_id}: {compared.matched} matched of {compared.persons} persons, "
+        f"{compared.rows} rows, {compared.records} records; {compared.missing} missing, "
+        f"{compared.extra} extra, {compared.different} different"
     )
-    wrong = f"{one.missing} missing, {one.extra} extra, {one.different} different"
-    late = f" (behind: {one.hint})" if one.behind else ""
-    repair = f"; {one.asked} people are read whole again, verify once more" if one.asked else ""
-    return f"{hospital_id}: {numbers}; {wrong}{late}{repair}"
+    if compared.behind:
+        line += f" (behind: {compared.hint})"
+    if compared.asked:
+        line += f"; {compared.asked} people are read whole again, verify once more"
+    return line

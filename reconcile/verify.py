@@ -1,47 +1,42 @@
-"""Proves that the Passport holds what the hospitals hold: links, mirror and records. Writes nothing
-unless asked to.
+"""Proves that the Passport holds what the hospitals hold. Writes nothing unless asked to.
 
-By person, in batches of which each is read at one snapshot of the hospital, with lookups of its
-own. What differs is looked at again when the destination has applied a position taken after the
-read: what is on its way is no difference. At level mirror only people are read who differ by the
-hash of their rows: several times as fast, blind for records.
+Persons are compared in batches. Each batch is read at one snapshot of the hospital. Whatever
+differs is looked at again when the destination has caught up: what is on its way is no difference.
+
+There are two levels. At level record everything is compared: links, the mirror of the rows, and the
+records. At level mirror the first look goes by a hash of each person's rows, and only persons who
+differ by that are compared. That is several times as fast, and blind for records.
 """
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from threading import Event
-from typing import TypeVar
-
-from bson import ObjectId
+from typing import Protocol
 
 from cdc import backfill
-from consumers.lookups import Lookups
-from destinations.mongo.document import Document
-from openmrs.load_budget import FETCHED, WaitingPace
-from openmrs.read import ANY_POSITION, Source
+from openmrs.load_budget import WaitingPace
+from openmrs.read import Source
 from passport.errors import NotReady, Retry
 from passport.settings import Settings
-from reconcile import differences as differing
-from reconcile import expected, passport_db
-from reconcile.by_hash import PERSONS, ByHash, parts
-from reconcile.caught_up import Mark
-from reconcile.expected import Expected
-from reconcile.passport_db import PassportDb
+from reconcile import mongo_reader
+from reconcile.by_content import ByContent, ByPerson
+from reconcile.by_hash import ByHash
+from reconcile.look_again import PATIENCE, Behind, LookAgain, Patience
+from reconcile.mongo_reader import MongoReader
+from reconcile.persons import (
+    EVERYBODY,
+    PERSONS_AT_ONCE,
+    count_patients,
+    in_parts,
+    persons_with_rows,
+    walk,
+)
 from reconcile.report import Compared, Differences, Level, Report
 
-ROUNDS = 3
-SETTLE_S = 2.0
-ROWS = 5_000  # of a batch with no more than PERSONS, and one person at least
-EVERYBODY = (0, 2**62)
-CACHE_ENTRIES = 50_000
-CACHE_TTL_S = 3_600.0
+AGAIN_AT_ONCE = 50
 
-K = TypeVar("K")
-OnProgress = Callable[[int, int | None], None]  # persons done, and of how many
-ByPerson = dict[int, Differences]
+OnProgress = Callable[[int, int], None]
+"""Is called with the number of persons who are compared, and of about how many."""
 
 
 def verify(
@@ -52,257 +47,213 @@ def verify(
     persons: tuple[int, int] = EVERYBODY,
     level: Level = "record",
     repair: bool = False,
-    progress: OnProgress | None = None,
+    progress: OnProgress = lambda done, of: None,
+    patience: Patience = PATIENCE,
+    persons_at_once: int = PERSONS_AT_ONCE,
 ) -> Report:
-    """Compares `hospitals` (all of them if None). `progress`: told how far it is. NotReady, Retry,
-    Fatal.
+    """Compare hospitals with a destination, all of them if `hospitals` is None.
 
-    `persons`: first and last person_id. `repair`: who differs is read whole by every destination,
-    once it gets there.
+    `persons` are the first and the last person_id to compare. With `repair`, every destination is
+    asked to read whoever differs whole. Raises NotReady (whose hint says how to go on where it was
+    interrupted), Retry, Fatal.
     """
-    chosen = list(settings.hospitals if hospitals is None else hospitals)
-    for hospital_id in chosen:
+    hospital_ids = list(settings.hospitals if hospitals is None else hospitals)
+    for hospital_id in hospital_ids:
         settings.hospital(hospital_id)
     report = Report(level)
-    with passport_db.opened(settings, destination) as passport:
-        for hospital_id in chosen:
-            told = partial(_told, progress, sum(one.persons for one in report.hospitals.values()))
-            verifier = _Verifier(settings, hospital_id, passport, persons, level, told)
-            report.add(hospital_id, *verifier.result(repair=repair))
+    done = 0
+    with mongo_reader.opened(settings, destination) as mongo:
+        for hospital_id in hospital_ids:
+            verification = _Verification(
+                settings,
+                hospital_id,
+                mongo,
+                persons,
+                level,
+                patience,
+                persons_at_once,
+                _after(done, progress),
+            )
+            compared, differences = verification.run(repair=repair)
+            report.add(hospital_id, compared, differences)
+            done += compared.persons
     return report
 
 
-def _told(progress: OnProgress | None, before: int, done: int, of: int) -> None:
-    if progress is not None:
-        progress(before + done, before + of)
+def _after(before: int, progress: OnProgress) -> OnProgress:
+    """Return a progress that goes on after `before` persons of the hospitals before."""
+    return lambda done, of: progress(before + done, before + of)
 
 
-class _Verifier:
-    """One hospital."""
+class _FirstLook(Protocol):
+    """A level of verifying: how everybody is looked at the first time."""
+
+    def look(self, person_ids: Sequence[int]) -> ByPerson:
+        """Return what differs of these persons, and count them as compared."""
+
+
+class _RecordLevel:
+    def __init__(self, by_content: ByContent, compared: Compared) -> None:
+        self._by_content = by_content
+        self._compared = compared
+
+    def look(self, person_ids: Sequence[int]) -> ByPerson:
+        both_ends = self._by_content.read(person_ids)
+        both_ends.count_into(self._compared)
+        return both_ends.differences()
+
+
+class _MirrorLevel:
+    def __init__(self, by_hash: ByHash, by_content: ByContent) -> None:
+        self._by_hash = by_hash
+        self._by_content = by_content
+
+    def look(self, person_ids: Sequence[int]) -> ByPerson:
+        suspects = sorted(self._by_hash.differing(self._by_content.lookups, person_ids))
+        return self._by_content.read(suspects).differences() if suspects else {}
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What differs: of persons, and patients who see records though no person of theirs is there.
+
+    The patients are hex of patients._id.
+    """
+
+    persons: ByPerson = field(default_factory=dict)
+    strays: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.persons or self.strays)
+
+
+class _Verification:
+    """Verifies one hospital."""
 
     def __init__(
         self,
         settings: Settings,
         hospital_id: str,
-        passport: PassportDb,
+        mongo: MongoReader,
         persons: tuple[int, int],
         level: Level,
-        told: Callable[[int, int], None],
+        patience: Patience,
+        persons_at_once: int,
+        progress: OnProgress,
     ) -> None:
         self._settings = settings
         self._id = hospital_id
-        self._hospital = settings.hospitals[hospital_id]
-        self._passport = passport
-        self._source = Source(hospital_id, self._hospital.mysql)
-        self._pace = WaitingPace(self._hospital.load_budget, Event())
-        self._first, self._last = persons
-        self._done_to = self._first - 1
-        self._told = told
-        self._patients: set[str] = set()
+        self._mongo = mongo
+        self._persons = persons
+        self._level = level
+        self._persons_at_once = persons_at_once
+        self._progress = progress
         self._compared = Compared()
-        self._by_hash = (
-            ByHash(self._source, passport, self._pace, self._compared)
-            if level == "mirror"
-            else None
-        )
-        self._forget()
 
-    def result(self, *, repair: bool) -> tuple[Compared, Differences]:
+        hospital = settings.hospitals[hospital_id]
+        never = Event()
+        pace = WaitingPace(hospital.load_budget, never)
+        self._source = Source(hospital_id, hospital.mysql)
+        self._by_content = ByContent(settings, self._source, mongo, pace)
+        self._again = LookAgain(settings, self._source, mongo, patience, never, polled_too=True)
+        self._first_look: _FirstLook
+        if level == "mirror":
+            by_hash = ByHash(self._source, mongo, pace, self._compared)
+            self._first_look = _MirrorLevel(by_hash, self._by_content)
+        else:
+            self._first_look = _RecordLevel(self._by_content, self._compared)
+
+    def run(self, *, repair: bool) -> tuple[Compared, Differences]:
+        """Return what was compared, and what differs still when the destination has caught up."""
         try:
-            found, strays = self._differing()
-            if repair and not self._compared.behind and (people := self._people(found, strays)):
-                backfill.persons(self._id, self._settings, people)
-                self._compared.asked = len(people)
+            findings = self._confirmed(self._look_at_everybody())
+            if repair and findings and not self._compared.behind:
+                person_ids = self._whom_to_read(findings)
+                if person_ids:
+                    backfill.persons(self._id, self._settings, person_ids)
+                self._compared.asked = len(person_ids)
         finally:
             self._source.close()
-        total = Differences()
-        for one in found.values():
-            total.merge(one)
-        total.add("extra", (f"medicalrecords/{key}" for key in self._stray_records(strays)))
-        return self._compared, total
+        differences = Differences()
+        for of_person in findings.persons.values():
+            differences.merge(of_person)
+        stray_records = self._records_of(findings.strays)
+        differences.add("extra", (f"medicalrecords/{key}" for key in stray_records))
+        return self._compared, differences
 
-    def _differing(self) -> tuple[ByPerson, set[str]]:
-        found, strays = self._everyone()
-        for _ in range(ROUNDS if found or strays else 0):
-            if not self._caught_up():
-                break
-            before = found, strays
-            found, strays = self._again(found, strays)
-            if (found, strays) == before or not (found or strays):
-                break
-        return found, strays
-
-    def _caught_up(self) -> bool:
-        """Waits for the destination to be where the hospital is now, and to hear of who has just
-        registered.
-        """
-        time.sleep(SETTLE_S)
-        mark = Mark.now(self._settings, self._id, self._source)
-        self._compared.behind = not mark.reached(lambda: self._passport.progress(self._id))
-        self._compared.hint = mark.hint if self._compared.behind else ""
-        return not self._compared.behind
-
-    def _everyone(self) -> tuple[ByPerson, set[str]]:
-        """Persons that differ, and patients who are shown records of the hospital though nobody
-        there is them.
-        """
-        linked = self._passport.linked(self._id)
-        whole = not self._by_hash and (self._first, self._last) == EVERYBODY
-        shown = self._passport.shown_to(self._id) if whole else set()
-        found: ByPerson = {}
+    def _look_at_everybody(self) -> _Findings:
+        findings = _Findings()
+        if self._level == "record" and self._persons == EVERYBODY:
+            findings.strays = self._mongo.patients_with_records(self._id)
+        done_to = self._persons[0] - 1
         try:
-            of = self._patients_there()
-            for after, to, person_ids in self._batches():
-                also = self._passport.mirrored(self._id, after, to) | {
-                    one for one in linked if after < one <= to
-                }
-                for ids in parts(sorted({*person_ids, *also})):
-                    found |= self._look(ids)
-                self._done_to = to
-                self._told(self._compared.persons, max(of, self._compared.persons))
+            of = count_patients(self._source, self._persons)
+            for batch in walk(
+                self._source,
+                self._mongo,
+                persons_with_rows,
+                persons=self._persons,
+                at_once=self._persons_at_once,
+            ):
+                for person_ids in in_parts(batch.person_ids, self._persons_at_once):
+                    findings.persons |= self._first_look.look(person_ids)
+                done_to = batch.to
+                done = self._compared.persons
+                self._progress(done, max(of, done))
         except Retry as error:
-            raise self._interrupted(error, len(found)) from None
-        return found, shown - self._patients
+            raise self._interrupted(error, done_to, len(findings.persons)) from None
+        findings.strays -= self._by_content.patients
+        return findings
 
-    def _look(self, person_ids: Sequence[int]) -> ByPerson:
-        if self._by_hash is None:
-            return self._compare(person_ids, count=True)
-        differ = sorted(self._by_hash.differing(self._lookups, person_ids))
-        return self._compare(differ) if differ else {}
-
-    def _patients_there(self) -> int:
-        sql = "SELECT COUNT(*) AS persons FROM patient WHERE patient_id BETWEEN %s AND %s"
-        with self._source.read_at(ANY_POSITION) as reading:
-            return int(reading.rows(sql, (self._first, self._last))[0]["persons"])
-
-    def _interrupted(self, error: Retry, differ: int) -> NotReady:
-        """What is known so far, and how to go on."""
-        so_far = f"{self._compared.persons} people up to {self._done_to} were compared, {differ} of them differ"
-        level = " --level mirror" if self._by_hash else ""
-        again = f"passport verify{level} --hospital {self._id} --from-person {self._done_to + 1}"
-        return NotReady(f"{error.reason}; {so_far}", hint=f"{again}   # goes on there")
-
-    def _again(self, found: ByPerson, strays: set[str]) -> tuple[ByPerson, set[str]]:
-        self._forget()
-        again: ByPerson = {}
-        for ids in parts(self._people(found, strays), PERSONS // 10):
-            again |= self._compare(ids)
-        return again, {one for one in strays - self._patients if self._stray_records({one})}
-
-    def _people(self, found: ByPerson, strays: set[str]) -> list[int]:
-        return sorted(
-            {*found, *(one for one in self._stray_records(strays).values() if one is not None)}
+    def _interrupted(self, error: Retry, done_to: int, differing: int) -> NotReady:
+        """Return the error that says what is known so far, and how to go on."""
+        level = " --level mirror" if self._level == "mirror" else ""
+        command = f"passport verify{level} --hospital {self._id} --from-person {done_to + 1}"
+        return NotReady(
+            f"{error.reason}; {self._compared.persons} people up to {done_to} were compared, "
+            f"{differing} of them differ",
+            hint=f"{command}   # goes on there",
         )
 
-    def _stray_records(self, patients: Collection[str]) -> dict[str, int | None]:
-        """Hex of _id -> person_id of the records that these patients are shown."""
-        records = self._passport.records(self._id, [], patients) if patients else {}
-        persons = {
-            str(key): (one.get("openmrsData") or {}).get("personId") for key, one in records.items()
-        }
-        return {key: one if isinstance(one, int) else None for key, one in persons.items()}
+    def _confirmed(self, findings: _Findings) -> _Findings:
+        """Return what still differs when the destination has caught up."""
+        if not findings:
+            return findings
+        try:
+            for _ in self._again.rounds():
+                before = findings
+                findings = self._look_again(before)
+                if not findings or findings == before:
+                    break
+        except Behind as behind:
+            self._compared.behind = True
+            self._compared.hint = behind.hint
+        return findings
 
-    def _forget(self) -> None:
-        """What was looked up before may be outdated."""
-        self._lookups = Lookups(
-            self._id, self._hospital, self._source, entries=CACHE_ENTRIES, ttl_s=CACHE_TTL_S
-        )
-        self._authors = self._passport.authors(self._settings, self._id)
+    def _look_again(self, before: _Findings) -> _Findings:
+        self._by_content.forget()
+        after = _Findings()
+        for person_ids in in_parts(self._whom_to_read(before), AGAIN_AT_ONCE):
+            after.persons |= self._by_content.read(person_ids).differences()
+        for patient in before.strays - self._by_content.patients:
+            if self._records_of({patient}):
+                after.strays.add(patient)
+        return after
 
-    def _batches(self) -> Iterator[tuple[int, int, list[int]]]:
-        """(after, to, person_ids with obs): together they leave no number out."""
-        after = self._done_to
-        while True:
-            with self._source.read_at(ANY_POSITION) as reading:
-                sizes = reading.rows(
-                    "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s AND person_id <= %s"
-                    " GROUP BY person_id ORDER BY person_id LIMIT %s",
-                    (after, self._last, PERSONS),
-                )
-            batch = _prefix([(row["person_id"], row["counted"]) for row in sizes])
-            last = len(batch) == len(sizes) < PERSONS
-            yield after, self._last if last else batch[-1], batch
-            if last:
-                return
-            after = batch[-1]
+    def _whom_to_read(self, findings: _Findings) -> list[int]:
+        """Return the persons who differ, and those whom the strays' records are of."""
+        person_ids = {*findings.persons}
+        for person_id in self._records_of(findings.strays).values():
+            if person_id is not None:
+                person_ids.add(person_id)
+        return sorted(person_ids)
 
-    def _compare(self, person_ids: Sequence[int], *, count: bool = False) -> ByPerson:
-        with self._source.read_at(ANY_POSITION) as reading:
-            wanted = expected.read(reading, self._lookups, person_ids, self._passport.patients)
-        self._pace.spend(len(wanted.rows) * FETCHED)
-        mirror = self._passport.mirror(self._id, person_ids)
-        tombstones = [document for document in mirror.values() if document["deleted"]]
-        records = wanted.records(
-            tombstones, self._passport.rules, self._id, self._hospital.name, self._authors
-        )
-        there = self._passport.records(self._id, records.keys(), wanted.patients.values())
-        links = self._passport.links([person.key for person in wanted.persons.values()])
-        self._patients |= set(wanted.patients.values())
-        if count:
-            self._count(wanted, len(records))
-        owners = {key: record["openmrsData"]["personId"] for key, record in records.items()}
-        patients = {patient: person_id for person_id, patient in wanted.patients.items()}
-        shown = {
-            key: owners.get(key, patients.get(record["patientId"])) for key, record in there.items()
-        }
-        both = _Sides(
-            wanted,
-            links,
-            _grouped(wanted.rows, {key: row["personId"] for key, row in wanted.rows.items()}),
-            _grouped(mirror, {key: row["personId"] for key, row in mirror.items()}),
-            _grouped(records, owners),
-            _grouped(there, shown),
-        )
-        differences = {one: both.differences(one, self._passport) for one in person_ids}
-        return {one: found for one, found in differences.items() if found}
-
-    def _count(self, wanted: Expected, records: int) -> None:
-        self._compared.persons += len(wanted.persons)
-        self._compared.matched += len(wanted.patients)
-        self._compared.rows += len(wanted.rows)
-        self._compared.records += records
-
-
-@dataclass(frozen=True, slots=True)
-class _Sides:
-    """One batch: what must be there and what is, by person and _id."""
-
-    wanted: Expected
-    links: Mapping[str, Document]
-    rows: Mapping[int | None, dict[str, Document]]
-    mirror: Mapping[int | None, dict[str, Document]]
-    records: Mapping[int | None, dict[ObjectId, Document]]
-    shown: Mapping[int | None, dict[ObjectId, Document]]
-
-    def differences(self, person_id: int, passport: PassportDb) -> Differences:
-        """Of one person."""
-        person, rows = self.wanted.persons[person_id], self.rows.get(person_id, {})
-        link = passport.link(person, self.wanted.patients.get(person_id))
-        found = differing.link(person.key, link, self.links.get(person.key), has_rows=bool(rows))
-        found.merge(differing.rows(rows, self.mirror.get(person_id, {})))
-        found.merge(
-            differing.records(self.records.get(person_id, {}), self.shown.get(person_id, {}))
-        )
-        return found
-
-
-def _grouped(
-    documents: Mapping[K, Document], owners: Mapping[K, int | None]
-) -> dict[int | None, dict[K, Document]]:
-    """By person."""
-    found: dict[int | None, dict[K, Document]] = defaultdict(dict)
-    for key, document in documents.items():
-        found[owners[key]][key] = document
-    return found
-
-
-def _prefix(sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """The first persons whose rows make about a batch, one at least."""
-    chosen: list[int] = []
-    total = 0
-    for person_id, rows in sizes:
-        total += rows
-        if chosen and total > ROWS:
-            break
-        chosen.append(person_id)
-    return chosen
+    def _records_of(self, patients: Collection[str]) -> dict[str, int | None]:
+        """Return the records that these patients see, as hex of _id and the person_id they name."""
+        if not patients:
+            return {}
+        persons: dict[str, int | None] = {}
+        for key, record in self._mongo.records(self._id, [], patients).items():
+            person_id = (record.get("openmrsData") or {}).get("personId")
+            persons[str(key)] = person_id if isinstance(person_id, int) else None
+        return persons

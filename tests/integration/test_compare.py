@@ -20,14 +20,23 @@ from passport.errors import Fatal, NotReady
 from passport.event import Event
 from passport.settings import Destination, Settings
 from reconcile import caught_up, compare
-from reconcile.passport_db import opened
-from reconcile.verify import verify
+from reconcile.look_again import Patience
+from reconcile.mongo_reader import opened
+from reconcile.report import Report
+from reconcile.verify import verify as verify_hospitals
 from tests.hospitals import eventually
 from tests.integration.published import HOSPITAL, read, settings_for
 from tests.servers import Address
 
 Mongo = Database[dict[str, Any]]
 COPY = "person_id, concept_id, encounter_id, obs_datetime, location_id, value_numeric, creator, date_created, status"
+
+
+PATIENCE = Patience(settle_s=0.05, caught_up_s=2.0)
+
+
+def verify(settings: Settings, destination: str, *, repair: bool = False) -> Report:
+    return verify_hospitals(settings, destination, repair=repair, patience=PATIENCE)
 
 
 class Way:
@@ -42,8 +51,9 @@ class Way:
         worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
 
     def compare(self) -> int:
-        with opened(self.settings, "passport") as passport:
-            return compare.Comparison(HOSPITAL, self.settings, passport, threading.Event()).run()
+        stop = threading.Event()
+        with opened(self.settings, "passport") as mongo:
+            return compare.Comparison(HOSPITAL, self.settings, mongo, stop, PATIENCE).run()
 
     def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
         return self.address.execute("SET foreign_key_checks = 0", *statements)
@@ -72,11 +82,8 @@ def way(
     topic: str,
     mongo_url: str,
     mongo_database: Mongo,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Way:
     """Everything brought over once."""
-    monkeypatch.setattr(caught_up, "PATIENCE_S", 2.0)
-    monkeypatch.setattr("reconcile.compare.SETTLE_S", 0.05)
     options = {"uri": mongo_url, "database": mongo_database.name, "link_key": "k" * 32}
     given = settings_for(
         flavour_database,
@@ -202,14 +209,14 @@ def test_somebody_whom_the_hospital_no_longer_has_goes(way: Way) -> None:
 
 def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     way.execute("UPDATE obs SET voided = 1 - voided")
-    taken = caught_up.Mark.now
+    taken = caught_up.Target.now
 
-    def bringing(*arguments: Any) -> caught_up.Mark:
-        mark = taken(*arguments)
+    def bringing(*arguments: Any) -> caught_up.Target:
+        target = taken(*arguments)
         way.bring()
-        return mark
+        return target
 
-    monkeypatch.setattr(caught_up.Mark, "now", bringing)
+    monkeypatch.setattr(caught_up.Target, "now", bringing)
     assert way.compare() == 0
     assert not way.repairs()
 

@@ -18,6 +18,8 @@ from dev.hospital import people, registration
 from passport.errors import Fatal, NotReady
 from passport.settings import Destination, Settings
 from reconcile import caught_up
+from reconcile.look_again import Patience
+from reconcile.persons import EVERYBODY
 from reconcile.report import Level, Report
 from reconcile.verify import verify
 from tests.faults.proxy import Proxy
@@ -27,6 +29,9 @@ from tests.servers import Address
 Mongo = Database[dict[str, Any]]
 Tampered = tuple[str, Any, dict[str, Any] | None]  # collection, _id, what was there
 Tamper = Callable[[Mongo], Tampered]
+
+
+PATIENCE = Patience(settle_s=0.05, caught_up_s=2.0)
 
 
 class Way:
@@ -40,8 +45,8 @@ class Way:
         polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
         worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
 
-    def verify(self, level: Level = "record") -> Report:
-        return verify(self.settings, "passport", level=level)
+    def verify(self, level: Level = "record", persons: tuple[int, int] = EVERYBODY) -> Report:
+        return verify(self.settings, "passport", level=level, persons=persons, patience=PATIENCE)
 
     def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
         return self.address.execute("SET foreign_key_checks = 0", *statements)
@@ -65,11 +70,8 @@ def way(
     mysql_database: Address,
     mongo_database: Mongo,
     settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Way:
     """Everything brought over once."""
-    monkeypatch.setattr(caught_up, "PATIENCE_S", 2.0)
-    monkeypatch.setattr("reconcile.verify.SETTLE_S", 0.05)
     with mysql_database.connect() as connection:
         generator.create(connection, seed=6, patients=60, visits=2)
         registration.passport_patients(
@@ -106,7 +108,7 @@ def test_a_second_look_is_not_needed_when_nothing_differs(
     def unexpected(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(caught_up.Mark, "now", unexpected)
+    monkeypatch.setattr(caught_up.Target, "now", unexpected)
     assert way.verify().equal
 
 
@@ -215,14 +217,14 @@ def test_what_is_not_published_yet_differs_and_the_remedy_is_named(way: Way) -> 
 
 def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     way.execute("UPDATE obs SET voided = 1 - voided")
-    taken = caught_up.Mark.now
+    taken = caught_up.Target.now
 
-    def bringing(*arguments: Any) -> caught_up.Mark:
-        mark = taken(*arguments)
+    def bringing(*arguments: Any) -> caught_up.Target:
+        target = taken(*arguments)
         way.bring()
-        return mark
+        return target
 
-    monkeypatch.setattr(caught_up.Mark, "now", bringing)
+    monkeypatch.setattr(caught_up.Target, "now", bringing)
     report = way.verify()
     assert report.equal
     assert not report.hospitals[HOSPITAL].behind
@@ -309,7 +311,7 @@ def test_a_range_of_persons(way: Way) -> None:
     )
     person = wrong["personId"]
     ranges = {
-        where: verify(way.settings, "passport", persons=where)
+        where: way.verify(persons=where)
         for where in ((0, person - 1), (person, person), (person + 1, 2**62))
     }
     whole = way.verify()
@@ -322,8 +324,7 @@ def test_a_range_of_persons(way: Way) -> None:
     )
 
 
-def test_an_interrupted_one_says_where_to_go_on(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reconcile.verify.PERSONS", 10)
+def test_an_interrupted_one_says_where_to_go_on(way: Way) -> None:
     whole, parts = way.verify(), []
     with closing(Proxy(way.address.port)) as proxy:
         hospital = way.settings.hospitals[HOSPITAL]
@@ -338,7 +339,7 @@ def test_an_interrupted_one_says_where_to_go_on(way: Way, monkeypatch: pytest.Mo
                 proxy.refuse()
 
         with pytest.raises(NotReady) as interrupted:
-            verify(settings, "passport", progress=told)
+            verify(settings, "passport", progress=told, persons_at_once=10)
     assert proxy.cuts
     assert f"{parts[-1]} people up to" in interrupted.value.reason
     found = re.search(r"--from-person (\d+)", interrupted.value.hint)

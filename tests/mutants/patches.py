@@ -373,17 +373,17 @@ MUTANTS = (
     ),
     Mutant(
         "what is on its way is no difference",
-        "reconcile/compare.py",
-        function="Comparison._run",
-        old="not mark.reached(lambda: self._passport.progress(self._id))",
-        new="mark is None",
+        "reconcile/look_again.py",
+        function="LookAgain.rounds",
+        old="not target.wait(self._progress, self._patience.caught_up_s)",
+        new="target is None",
         test=f"{INTEGRATION}test_compare.py::test_a_destination_that_is_behind_is_not_judged",
     ),
     Mutant(
         "who differs is published",
         "reconcile/compare.py",
         function="Comparison._run",
-        old="backfill.persons(self._id, self._settings, sorted(same))",
+        old="backfill.persons(self._id, self._settings, sorted(confirmed))",
         new="pass",
         test=f"{INTEGRATION}test_compare.py::test_row_50_what_the_binlog_does_not_have_is_repaired",
     ),
@@ -397,12 +397,9 @@ MUTANTS = (
     ),
     Mutant(
         "a tampered record is found",
-        "reconcile/verify.py",
-        function="_Sides.differences",
-        old=(
-            "found.merge(differing.records("
-            "self.records.get(person_id, {}), self.shown.get(person_id, {})))"
-        ),
+        "reconcile/by_content.py",
+        function="BothEnds._differences",
+        old="found.merge(differing.records(records, self.shown.get(person_id, {})))",
         new="pass",
         test=f"{INTEGRATION}test_verify.py::test_one_wrong_document_is_found_and_nothing_else",
     ),

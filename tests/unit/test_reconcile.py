@@ -171,7 +171,7 @@ EDITED = {"syncDate": SYNCED, "lastEditedAt": SYNCED + timedelta(hours=1)}
     ],
 )
 def test_what_makes_a_record_differ(change: dict[str, Any], same: bool) -> None:
-    assert differing.same(RECORD, RECORD | change) is same
+    assert differing.states_the_same(RECORD, RECORD | change) is same
 
 
 def test_a_tombstone_counts_as_not_there() -> None:

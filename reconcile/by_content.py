@@ -1,0 +1,152 @@
+"""Compares all that the Passport holds of some persons with what it should hold: link, rows, records."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bson import ObjectId
+
+from consumers.lookups import Lookups
+from destinations.mongo.document import Document
+from openmrs.load_budget import FETCHED, WaitingPace
+from openmrs.read import ANY_POSITION, Source
+from passport.settings import Settings
+from reconcile import differences as differing
+from reconcile.expected import Expected, expected_of
+from reconcile.mongo_reader import MongoReader
+from reconcile.report import Compared, Differences
+
+CACHE_ENTRIES = 50_000
+CACHE_TTL_S = 3_600.0
+
+K = TypeVar("K")
+ByPerson = dict[int, Differences]
+
+
+@dataclass(frozen=True, slots=True)
+class BothEnds:
+    """Some persons, as they must be (`expected`, `records`) and as they are (`links`, ...).
+
+    Documents are given by person and _id.
+    """
+
+    person_ids: Sequence[int]
+    expected: Expected
+    expected_links: Mapping[int, Document]
+    rows: Mapping[int | None, dict[str, Document]]
+    records: Mapping[int | None, dict[ObjectId, Document]]
+    links: Mapping[str, Document]
+    mirror: Mapping[int | None, dict[str, Document]]
+    shown: Mapping[int | None, dict[ObjectId, Document]]
+
+    def count_into(self, compared: Compared) -> None:
+        """Add these persons to what was compared."""
+        compared.persons += len(self.expected.persons)
+        compared.matched += len(self.expected.patients)
+        compared.rows += len(self.expected.rows)
+        compared.records += sum(map(len, self.records.values()))
+
+    def differences(self) -> ByPerson:
+        """Return what differs, of each person of whom something does."""
+        by_person = {}
+        for person_id in self.person_ids:
+            differences = self._differences(person_id)
+            if differences:
+                by_person[person_id] = differences
+        return by_person
+
+    def _differences(self, person_id: int) -> Differences:
+        person = self.expected.persons[person_id]
+        rows = self.rows.get(person_id, {})
+        records = self.records.get(person_id, {})
+        found = differing.link(
+            person.key,
+            self.expected_links[person_id],
+            self.links.get(person.key),
+            has_rows=bool(rows),
+        )
+        found.merge(differing.rows(rows, self.mirror.get(person_id, {})))
+        found.merge(differing.records(records, self.shown.get(person_id, {})))
+        return found
+
+
+class ByContent:
+    """Reads both ends of one hospital's persons.
+
+    `patients` is everybody whom the hospital's persons were matched with so far (hex of
+    patients._id).
+    """
+
+    def __init__(
+        self, settings: Settings, source: Source, mongo: MongoReader, pace: WaitingPace
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._mongo = mongo
+        self._pace = pace
+        self.patients: set[str] = set()
+        self.forget()
+
+    def forget(self) -> None:
+        """Look names, identifiers and authors up anew from now on: they may be outdated."""
+        hospital_id = self._source.hospital
+        self.lookups = Lookups(
+            hospital_id,
+            self._settings.hospitals[hospital_id],
+            self._source,
+            entries=CACHE_ENTRIES,
+            ttl_s=CACHE_TTL_S,
+        )
+        self._authors = self._mongo.authors(self._settings, hospital_id)
+
+    def read(self, person_ids: Sequence[int]) -> BothEnds:
+        """Read both ends, the hospital's at one snapshot. Raises Retry, NotReady, Fatal."""
+        hospital_id = self._source.hospital
+        name = self._settings.hospitals[hospital_id].name
+        with self._source.read_at(ANY_POSITION) as read:
+            must_be = expected_of(read, self.lookups, person_ids, self._mongo.patients)
+        self._pace.spend(len(must_be.rows) * FETCHED)
+        self.patients |= set(must_be.patients.values())
+
+        mirror = self._mongo.mirror(hospital_id, person_ids)
+        tombstones = [document for document in mirror.values() if document["deleted"]]
+        records = must_be.records(tombstones, self._mongo.rules, hospital_id, name, self._authors)
+        shown = self._mongo.records(hospital_id, records.keys(), must_be.patients.values())
+        links = self._mongo.links([person.key for person in must_be.persons.values()])
+        expected_links = {}
+        for person_id, person in must_be.persons.items():
+            patient = must_be.patients.get(person_id)
+            expected_links[person_id] = self._mongo.expected_link(person, patient)
+
+        # A record belongs to the person whose rows make it. One that no row makes belongs to
+        # whoever sees it.
+        owners = {key: record["openmrsData"]["personId"] for key, record in records.items()}
+        persons = {patient: person_id for person_id, patient in must_be.patients.items()}
+        shown_to = {}
+        for key, record in shown.items():
+            shown_to[key] = owners.get(key, persons.get(record["patientId"]))
+        return BothEnds(
+            person_ids=person_ids,
+            expected=must_be,
+            expected_links=expected_links,
+            rows=_grouped(must_be.rows, _persons_of(must_be.rows)),
+            records=_grouped(records, owners),
+            links=links,
+            mirror=_grouped(mirror, _persons_of(mirror)),
+            shown=_grouped(shown, shown_to),
+        )
+
+
+def _persons_of(documents: Mapping[str, Document]) -> dict[str, int]:
+    return {key: document["personId"] for key, document in documents.items()}
+
+
+def _grouped(
+    documents: Mapping[K, Document], owners: Mapping[K, int | None]
+) -> dict[int | None, dict[K, Document]]:
+    """Return the documents by their owner."""
+    groups: dict[int | None, dict[K, Document]] = defaultdict(dict)
+    for key, document in documents.items():
+        groups[owners[key]][key] = document
+    return groups

@@ -1,0 +1,118 @@
+"""The reads of the Passport's MongoDB that comparing and verifying need. Nothing is written here."""
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from bson import ObjectId
+
+from destinations import mongo
+from destinations.mongo import Options, progress
+from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.document import Document
+from destinations.mongo.people import hashed, patients_by_national_id
+from destinations.mongo.placeholder_accounts import Authors
+from destinations.mongo.projection.mapping import MappingRules
+from passport import sink as sinks
+from passport.facts import Person
+from passport.settings import Settings
+from passport.sink import Progress
+
+
+@contextmanager
+def opened(settings: Settings, destination: str) -> Iterator["MongoReader"]:
+    """Open the database of a destination. Raises Fatal if it isn't a mongo one, and NotReady."""
+    with mongo.opened(settings, destination) as (database, rules):
+        options = sinks.options(destination, settings.destinations[destination])
+        yield MongoReader(database, options, rules)
+
+
+class MongoReader:
+    """What one destination holds, by hospital and person. Every method may raise Retry and Fatal."""
+
+    def __init__(self, database: Mongo, options: Options, rules: MappingRules) -> None:
+        self._db = database
+        self._options = options
+        self.rules = rules
+
+    def authors(self, settings: Settings, hospital_id: str) -> Authors:
+        """Return a hospital's authors, of which only `look_up` and `created_by` may be used."""
+        return Authors(self._db, hospital_id, settings.hospitals[hospital_id])
+
+    def progress(self, hospital: str) -> Progress | None:
+        """Return how far the destination has applied a hospital's changes."""
+        return progress.read(self._db, hospital)
+
+    # --- persons
+
+    def mirrored(self, hospital: str, after: int, to: int) -> set[int]:
+        """Return the persons in (after, to] of whom the mirror has rows, or had them."""
+        query = {"hospital": hospital, "personId": {"$gt": after, "$lte": to}}
+        with translate_errors():
+            return set(self._db.observations.distinct("personId", query))
+
+    def linked(self, hospital: str) -> list[int]:
+        """Return the persons whose link matches them with a patient, sorted."""
+        query = {"hospital": hospital, "patientId": {"$type": "string"}}
+        with translate_errors():
+            links = self._db.people.find(query, {"personId": 1})
+            return sorted(link["personId"] for link in links)
+
+    def links(self, keys: Collection[str]) -> dict[str, Document]:
+        """Return the documents of `people` by person key."""
+        with translate_errors():
+            links = self._db.people.find({"_id": {"$in": list(keys)}})
+            return {link["_id"]: link for link in links}
+
+    def patients(self, persons: Iterable[Person]) -> dict[str, str]:
+        """Return the hex of patients._id by person key, of those who are registered."""
+        keys = {}
+        for person in persons:
+            if person.state == "ok" and person.national_id:
+                keys[person.national_id] = person.key
+        patients = patients_by_national_id(self._db.patients, list(keys))
+        return {keys[national_id]: patient for national_id, patient in patients.items()}
+
+    def expected_link(self, person: Person, patient: str | None) -> Document:
+        """Return the fields that the person's document in `people` must have."""
+        id_hash = None
+        if person.state == "ok" and person.national_id:
+            id_hash = hashed(self._options.key, person.national_id)
+        return {"state": person.state, "patientId": patient, "idHash": id_hash}
+
+    # --- rows
+
+    def mirror(self, hospital: str, person_ids: Collection[int]) -> dict[str, Document]:
+        """Return the mirror's documents of these persons' rows by _id, tombstones too."""
+        query = {"hospital": hospital, "personId": {"$in": list(person_ids)}}
+        with translate_errors():
+            documents = self._db.observations.find(query)
+            return {document["_id"]: document for document in documents}
+
+    def live_rows(self, hospital: str, person_ids: Collection[int]) -> Iterator[Document]:
+        """Yield `personId` and `row` of each row of these persons that the mirror holds."""
+        query = {"hospital": hospital, "personId": {"$in": list(person_ids)}, "deleted": False}
+        with translate_errors():
+            yield from self._db.observations.find(query, {"personId": 1, "row": 1})
+
+    # --- records
+
+    def records(
+        self, hospital: str, keys: Collection[ObjectId], patients: Collection[str]
+    ) -> dict[ObjectId, Document]:
+        """Return the records with these _ids, and all of the hospital's that the patients see."""
+        of_patients = {"patientId": {"$in": list(patients)}, "openmrsData.hospitalId": hospital}
+        records = {}
+        with translate_errors():
+            for query in ({"_id": {"$in": list(keys)}}, of_patients):
+                for record in self._db.medicalrecords.find(query):
+                    records[record["_id"]] = record
+        return records
+
+    def patients_with_records(self, hospital: str) -> set[str]:
+        """Return the hex of patients._id of everybody who sees a record of the hospital."""
+        stages: list[Document] = [
+            {"$match": {"openmrsData.hospitalId": hospital, "patientId": {"$ne": ""}}},
+            {"$group": {"_id": "$patientId"}},
+        ]
+        with translate_errors():
+            return {group["_id"] for group in self._db.medicalrecords.aggregate(stages)}
