@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 
 from cdc import schema
-from cdc.binlog.table_map import ColumnsChanged
+from cdc.binlog.table_map import ColumnsChangedError
 from cdc.lease import Lease
 from cdc.positions import Columns
 from openmrs.connection import list_columns
@@ -42,7 +42,7 @@ class ColumnLists:
         self.columns = self._read()
         self.valid_from = lease.end().position
 
-    def remedy(self, error: ColumnsChanged, read_to: Position) -> Fatal:
+    def remedy(self, error: ColumnsChangedError, read_to: Position) -> Fatal:
         """Return the error to raise for rows that the lists don't fit, read at `read_to`.
 
         A list that was read after one DDL statement may already be that of a later one. Rows

@@ -4,12 +4,11 @@ starts, not at their first row.
 
 from collections.abc import Mapping, Sequence
 
-from cdc.binlog.charsets import decoder
+from cdc.binlog.charsets import text_decoder
+from openmrs.column_types import COLUMN_TYPES
 from openmrs.tables import FACT_TABLES, REFERENCE_TABLES, WATCHED
 from openmrs.values import ColumnInfo, supported
 from passport.errors import Fatal, Origin
-
-KEY_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 
 
 def undecodable_columns(columns: Mapping[str, Sequence[ColumnInfo]]) -> list[str]:
@@ -46,7 +45,7 @@ def _problem(table: str, column: ColumnInfo) -> str:
         return _key_problem(column)
     if not supported(column.data_type):
         return f"type {column.data_type}"
-    if column.charset and decoder(column.charset) is None:
+    if column.charset and text_decoder(column.charset) is None:
         return f"character set {column.charset}"
     if column.fsp and "mariadb-5.3" in column.column_type:
         return "a fraction in MariaDB's old format"
@@ -54,4 +53,7 @@ def _problem(table: str, column: ColumnInfo) -> str:
 
 
 def _key_problem(column: ColumnInfo) -> str:
-    return "" if column.data_type in KEY_TYPES else f"a key of type {column.data_type}"
+    column_type = COLUMN_TYPES.get(column.data_type)
+    if column_type is None or not column_type.is_integer:
+        return f"a key of type {column.data_type}"
+    return ""

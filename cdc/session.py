@@ -23,7 +23,7 @@ from cdc.binlog.stream import (
     RowChange,
     Statement,
 )
-from cdc.binlog.table_map import ColumnsChanged
+from cdc.binlog.table_map import ColumnsChangedError
 from cdc.column_lists import ColumnLists
 from cdc.connections import Connections
 from cdc.envelopes import Envelopes
@@ -127,7 +127,7 @@ class Session:
         with self._hospital_named():
             try:
                 items = self._stream.poll(timeout_s)
-            except ColumnsChanged as error:
+            except ColumnsChangedError as error:
                 raise self._columns.remedy(error, self._read_to) from None
         self._verify_file()
 

@@ -123,7 +123,7 @@ class ConsistentRead:
         for raw in fetched:
             row = {}
             for column, value in zip(columns, raw, strict=True):
-                row[column.name] = values.canonical(column, value)
+                row[column.name] = values.json_value(column, value)
             rows.append(row)
         return rows
 

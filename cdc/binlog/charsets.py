@@ -35,6 +35,6 @@ _DECODERS: dict[str, Decode] = {
 }
 
 
-def decoder(charset: str) -> Decode | None:
-    """None when the character set is not one of these."""
+def text_decoder(charset: str) -> Decode | None:
+    """Return the decoder of a character set, None if it is not one of these."""
     return _DECODERS.get(charset)

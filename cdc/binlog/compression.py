@@ -7,7 +7,7 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from cdc.binlog.table_map import ByteReader
+from cdc.binlog.byte_reader import ByteReader
 
 _END, _COMPRESSION, _SIZE = 0, 2, 3
 _ZSTD, _NONE = 0, 255

@@ -12,6 +12,7 @@ from uuid import UUID
 from zlib import crc32
 
 from cdc.binlog import event_types as kinds
+from cdc.binlog.byte_reader import UNREADABLE
 from cdc.binlog.changes import (
     BinlogItem,
     Commit,
@@ -25,11 +26,12 @@ from cdc.binlog.changes import (
     keys_of,
 )
 from cdc.binlog.compression import inflated, inner_events
-from cdc.binlog.event_types import BINLOG
+from cdc.binlog.event_types import BINLOG, HEADER_SIZE
+from cdc.binlog.field_types import Flavour
 from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from cdc.binlog.statements import Prepared, Statements, starts_transaction
 from cdc.binlog.tagged_gtid import tagged_gtid
-from cdc.binlog.watched import BODY, UNREADABLE, Flavour, WatchedTable, WatchedTables
+from cdc.binlog.watched import WatchedTable, WatchedTables
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal
 from passport.version import Position
@@ -40,7 +42,7 @@ _HEADER = struct.Struct("<IB4xIIH").unpack_from  # seconds, type, size, end posi
 _MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
 _INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
 _ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
-_ROWS_V1 = BODY + 8
+_ROWS_V1 = HEADER_SIZE + 8
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
 _GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
@@ -229,7 +231,8 @@ class EventDecoder:
 
     def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[BinlogItem]:
         if (
-            event[BODY : BODY + 2] != b"\4\0" or event[BODY + 56] != BODY
+            event[HEADER_SIZE : HEADER_SIZE + 2] != b"\4\0"
+            or event[HEADER_SIZE + 56] != HEADER_SIZE
         ):  # of version 4, whose headers have 19 bytes
             raise DamagedEvent(
                 f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, though it says so"
@@ -248,8 +251,8 @@ class EventDecoder:
     def _next_file(self, event: bytes) -> Iterable[BinlogItem]:
         if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
-        name, before = event[BODY + 8 :].decode(), self.file
-        self.file, self.pos = name, int.from_bytes(event[BODY : BODY + 8], "little")
+        name, before = event[HEADER_SIZE + 8 :].decode(), self.file
+        self.file, self.pos = name, int.from_bytes(event[HEADER_SIZE : HEADER_SIZE + 8], "little")
         if before in ("", name):
             return ()
         self._maps.clear()  # a restarted server numbers its tables anew
@@ -282,7 +285,7 @@ class EventDecoder:
 
     def _tagged_gtid(self, event: bytes) -> Iterable[BinlogItem]:
         try:
-            return self._begin(tagged_gtid(event[BODY:]))
+            return self._begin(tagged_gtid(event[HEADER_SIZE:]))
         except UNREADABLE as error:
             raise self._fatal(
                 "a tagged GTID is not understood", "upgrade openmrs-passport"
@@ -293,7 +296,7 @@ class EventDecoder:
         return ()
 
     def _previous_gtids(self, event: bytes) -> Iterable[BinlogItem]:
-        return self._known(MysqlGtidSet.unpack(event[BODY:]))
+        return self._known(MysqlGtidSet.unpack(event[HEADER_SIZE:]))
 
     def _known(self, executed: MariadbGtidSet | MysqlGtidSet) -> Iterable[BinlogItem]:
         """A file begins with all that was executed before it; where we began inside one, that is
@@ -304,7 +307,7 @@ class EventDecoder:
         return ()
 
     def _gtid_list(self, event: bytes) -> Iterable[BinlogItem]:
-        return self._known(MariadbGtidSet.unpack(event[BODY:]))
+        return self._known(MariadbGtidSet.unpack(event[HEADER_SIZE:]))
 
     def _xid(self, _: bytes) -> Iterable[BinlogItem]:
         return (self._commit(),)
@@ -368,7 +371,7 @@ class EventDecoder:
             raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
         self._maps[event[19:25]] = (
             event[25:],
-            self._watched.watch(event, Position(self.file, self.pos)),
+            self._watched.find(event, Position(self.file, self.pos)),
         )
         return ()
 
@@ -449,7 +452,7 @@ class EventDecoder:
     def _payload(self, event: bytes) -> Iterator[BinlogItem]:
         """A compressed transaction: one outer event, whose rows are numbered through."""
         try:
-            for inner in inner_events(event[BODY:]):
+            for inner in inner_events(event[HEADER_SIZE:]):
                 self._ts, kind, _, _, flags = _HEADER(inner)
                 handler = self._handlers.get(kind)
                 yield from handler(inner) if handler else self._unknown(kind, flags)

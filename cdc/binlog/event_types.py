@@ -2,6 +2,8 @@
 
 from pymysqlreplication.constants import BINLOG as BINLOG
 
+HEADER_SIZE = 19
+
 NAMES = {
     number: name
     for name, number in vars(BINLOG).items()

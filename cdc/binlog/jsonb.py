@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc.binlog.decimals import DecimalColumn
-from openmrs.values import json_value
+from openmrs.column_types import json_document
 
 _SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY, _LITERAL = range(5)
 _INLINE = {_LITERAL: "<B", 5: "<h", 6: "<H"}
@@ -30,7 +30,7 @@ def json_text(raw: bytes) -> str:
     if not raw:
         return "null"
     try:
-        return json_value(_value(raw[0], raw, 1))
+        return json_document(_value(raw[0], raw, 1))
     except (IndexError, struct.error) as error:
         raise ValueError("binary JSON") from error
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring as quoted
 from typing import Any, Literal
 
-from cdc.binlog.columns import DAYS, TIMES, Layout, layout
-from cdc.binlog.table_map import INTEGERS, Column
+from cdc.binlog.field_types import DAYS, INTEGER_KEYS, TIMES, Column, Layout, layout
 from passport.errors import Fatal
 
 Decoder = Callable[
@@ -107,7 +106,7 @@ class _Code:
 
     def _expression(self, column: Column, shape: Layout, variable: str) -> str:
         if self._form == "keys":
-            if column.type not in INTEGERS:
+            if column.type not in INTEGER_KEYS:
                 raise _undecodable(column, "it is a key and no integer")
             return (shape.text or "").format(variable)[1:-1]
         if shape.text is None:

@@ -22,9 +22,9 @@ from cdc.binlog.changes import (
     Statement,
 )
 from cdc.binlog.decoder import EventDecoder
+from cdc.binlog.field_types import Flavour
 from cdc.binlog.gtids import MysqlGtidSet
 from cdc.binlog.packets import Framing, error_of
-from cdc.binlog.watched import Flavour
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal, PassportError, Retry, without_text
 from passport.version import Position

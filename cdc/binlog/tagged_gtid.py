@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from cdc.binlog.table_map import ByteReader
+from cdc.binlog.byte_reader import ByteReader
 
 _FLAGS, _UUID, _NUMBER, _TAG = range(4)
 

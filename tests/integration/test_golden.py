@@ -12,7 +12,7 @@ import pytest
 from cdc.binlog.stream import RowChange
 from dev.stack import MariaDB, MySQL
 from openmrs.lenient_utf8 import LENIENT
-from openmrs.values import ColumnInfo, canonical, row_text, select_list
+from openmrs.values import ColumnInfo, json_value, row_text, select_list
 from tests.integration import every_type
 from tests.integration.taps import Tap, of
 
@@ -122,13 +122,13 @@ def selected(tap: Tap) -> dict[int, str]:
         cursor.execute("SET time_zone = '+00:00'")
         cursor.execute(f"SELECT id, {select_list(columns)} FROM {every_type.TABLE}")
         return {
-            int(key): row_text(names, map(canonical, columns, values))
+            int(key): row_text(names, map(json_value, columns, values))
             for key, *values in cursor.fetchall()
         }
 
 
 def differences(read: dict[int, str], truth: dict[int, str]) -> list[tuple[int, str, str, str]]:
-    """RowChange, column, and both values, cut short: a failure must be legible."""
+    """Return key, column and both values, cut short: a failure must be legible."""
     assert read.keys() == truth.keys()
     pairs = [
         (key, json.loads(read[key]), json.loads(truth[key]))

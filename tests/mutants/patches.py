@@ -341,10 +341,10 @@ MUTANTS = (
         "two rows voided at once are seen by polling",
         "openmrs/row_hash.py",
         function="sql",
-        old='f"BIT_XOR(CAST(CONV(LEFT(SHA2({text}, 256), 16), 16, 10) AS UNSIGNED))"',
+        old='f"BIT_XOR(CAST(CONV(LEFT(SHA2({row_text}, 256), 16), 16, 10) AS UNSIGNED))"',
         new=(
             'f"BIT_XOR(CAST(CONV(LEFT('
-            "LPAD(CHAR_LENGTH({text}), 16, '0')"
+            "LPAD(CHAR_LENGTH({row_text}), 16, '0')"
             ', 16), 16, 10) AS UNSIGNED))"'
         ),
         test=f"{INTEGRATION}test_polling.py::test_rows_voided_at_once_do_not_cancel_out",

@@ -18,7 +18,7 @@ from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from cdc.binlog.jsonb import json_text
 from cdc.binlog.packets import Framing
 from cdc.binlog.statements import Prepared, Statements
-from cdc.binlog.table_map import ColumnsChanged
+from cdc.binlog.table_map import ColumnsChangedError
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal, Gap, Retry
 from passport.version import Position
@@ -171,7 +171,7 @@ def test_rows_without_names_before_the_list_was_read_are_not_guessed() -> None:
     assert items(read, [gtid, server.event(TABLE_MAP, NAMELESS)]) == []
     later = Position(FILE, server.pos + 10_000)
     read.set_columns(LISTED, later)
-    with pytest.raises(ColumnsChanged, match="another DDL"):
+    with pytest.raises(ColumnsChangedError, match="another DDL"):
         items(read, [server.event(TABLE_MAP, NAMELESS)])
     assert items(read, [server.event(TABLE_MAP, TABLE)]) == []
     server.pos = later.pos

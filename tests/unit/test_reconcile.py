@@ -15,6 +15,7 @@ from cdc.envelopes import Envelopes
 from cdc.polling import walk
 from cdc.polling.ranges import Ranges
 from openmrs import row_hash as hashes
+from openmrs.column_types import double_text
 from openmrs.load_budget import Pace, WaitingPace, closed_s
 from openmrs.row_hash import Digest
 from openmrs.values import ColumnInfo
@@ -73,7 +74,7 @@ def test_different_rows_have_different_digests(one: dict[str, Any], other: dict[
     ],
 )
 def test_a_double_reads_as_the_servers_write_it(value: float, text: str) -> None:
-    assert hashes.double_text(value) == text
+    assert double_text(value) == text
 
 
 DIGESTS = st.dictionaries(

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.binlog import table_map as t
-from cdc.binlog.columns import layout
 from cdc.binlog.decimals import DecimalColumn
+from cdc.binlog.field_types import Column, layout
 from cdc.binlog.rows_event import ImageDecoder, RowsDecoder
-from cdc.binlog.table_map import Column, columns, completed, named
-from openmrs.values import ColumnInfo, canonical, decimal_value, float_value, row_text, select_list
+from cdc.binlog.table_map import complete, mapped_table, read_columns
+from openmrs.column_types import FieldType, decimal_value, float_value
+from openmrs.values import ColumnInfo, json_value, row_text, select_list
 from passport.errors import Fatal
 
-ID = Column(t.LONG, name="id")
-TEXT = Column(t.BLOB, 2, name="text", charset="utf8mb4")
-HIDDEN = Column(t.VARCHAR, 300, name="hidden", charset="utf8mb4")
+ID = Column(FieldType.LONG, name="id")
+TEXT = Column(FieldType.BLOB, 2, name="text", charset="utf8mb4")
+HIDDEN = Column(FieldType.VARCHAR, 300, name="hidden", charset="utf8mb4")
 
 
 def long_text(text: str) -> bytes:
@@ -58,7 +58,10 @@ def test_any_row_with_any_nulls(number: int | None, hidden: str | None, text: st
     "name", ["plain", "odd '{\"\\", "{}", "'''", "\n", "é", "${x}", "__import__('os')"]
 )
 def test_a_columns_name_is_never_code(name: str) -> None:
-    columns = [Column(t.LONG, name=name), Column(t.BLOB, 2, name="text", charset="utf8mb4")]
+    columns = [
+        Column(FieldType.LONG, name=name),
+        Column(FieldType.BLOB, 2, name="text", charset="utf8mb4"),
+    ]
     event = b"\0" + struct.pack("<i", 7) + long_text(name)
     assert ImageDecoder(columns, [name, "text"], "text").row(event, 0)[0] == row_text(
         [name, "text"], [7, name]
@@ -91,14 +94,18 @@ def test_a_partial_image_gives_its_key_or_stops() -> None:
 @pytest.mark.parametrize(
     "column",
     [
-        Column(t.BLOB, 2, name="x", charset="gbk"),
-        Column(t.BLOB_COMPRESSED, 2, name="x", charset="gbk"),
-        Column(t.STRING, 16, name="x", charset="uuid"),
-        Column(t.ENUM, 1, name="x"),
+        Column(FieldType.BLOB, 2, name="x", charset="gbk"),
+        Column(FieldType.BLOB_COMPRESSED, 2, name="x", charset="gbk"),
+        Column(FieldType.STRING, 16, name="x", charset="uuid"),
+        Column(FieldType.ENUM, 1, name="x"),
     ],
 )
 def test_what_cannot_be_decoded_stops_only_where_it_is_wanted(column: Column) -> None:
-    event = b"\0" + struct.pack("<i", 1) + (b"\0" if column.type in (t.ENUM, t.STRING) else b"\0\0")
+    event = (
+        b"\0"
+        + struct.pack("<i", 1)
+        + (b"\0" if column.type in (FieldType.ENUM, FieldType.STRING) else b"\0\0")
+    )
     assert ImageDecoder([ID, column], ["id"], "text").row(event, 0) == ('{"id":1}', len(event))
     with pytest.raises(Fatal, match="column x cannot be decoded"):
         ImageDecoder([ID, column], ["id", "x"], "text").row(event, 0)
@@ -159,8 +166,8 @@ def test_datetime(
     raw = bits.to_bytes(5, "big") + (part * 10 ** (2 * size - fsp)).to_bytes(size, "big")
     fraction = f".{part:0{fsp}d}" if fsp else ""
     text = f"{year:04d}-{month:02d}-{day:02d} {hour:02d}:{minute:02d}:{second:02d}{fraction}"
-    assert decoded(Column(t.DATETIME2, fsp, name="x"), raw) == f'"{text.replace(" ", "T")}"'
-    assert canonical(ColumnInfo("x", "datetime", "datetime", fsp=fsp), text) == text.replace(
+    assert decoded(Column(FieldType.DATETIME2, fsp, name="x"), raw) == f'"{text.replace(" ", "T")}"'
+    assert json_value(ColumnInfo("x", "datetime", "datetime", fsp=fsp), text) == text.replace(
         " ", "T"
     )
 
@@ -183,7 +190,7 @@ def test_time(
     raw = ((0x800000 << 8 * size) + (-value if sign else value)).to_bytes(3 + size, "big")
     fraction = f".{part:0{fsp}d}" if fsp else ""
     text = f'"{sign}{hour:02d}:{minute:02d}:{second:02d}{fraction}"'
-    assert decoded(Column(t.TIME2, fsp, name="x"), raw) == text
+    assert decoded(Column(FieldType.TIME2, fsp, name="x"), raw) == text
 
 
 def significant(value: float) -> int:
@@ -196,31 +203,35 @@ def test_float_is_the_shortest_text_of_the_4_bytes(value: float) -> None:
     short = float_value(value)
     assert struct.pack("<f", short) == struct.pack("<f", value)
     assert significant(short) <= significant(value)
-    assert decoded(Column(t.FLOAT, 4, name="x"), struct.pack("<f", value)) == repr(short)
-    assert canonical(ColumnInfo("x", "float", "float"), repr(value)) == short
+    assert decoded(Column(FieldType.FLOAT, 4, name="x"), struct.pack("<f", value)) == repr(short)
+    assert json_value(ColumnInfo("x", "float", "float"), repr(value)) == short
 
 
 @pytest.mark.parametrize(
     ("column", "raw", "text"),
     [
-        (Column(t.INT24, unsigned=True), b"\xff\xff\xff", "16777215"),
-        (Column(t.INT24), b"\xff\xff\xff", "-1"),
-        (Column(t.YEAR), b"\0", "0"),
-        (Column(t.YEAR), b"\x7c", "2024"),
-        (Column(t.BIT, 2), b"\1\2", "258"),
-        (Column(t.ENUM, 1, labels=("a", 'b"')), b"\2", '"b\\""'),
-        (Column(t.ENUM, 2, labels=("a",)), b"\0\0", '""'),
-        (Column(t.SET, 1, labels=("a", "b", "c")), b"\5", '"a,c"'),
-        (Column(t.DATE), b"\0\0\0", '"0000-00-00"'),
-        (Column(t.TIMESTAMP2, 0), b"\0\0\0\0", '"0000-00-00T00:00:00Z"'),
-        (Column(t.TIMESTAMP2, 1), b"\0\0\0\0\x32", '"1970-01-01T00:00:00.5Z"'),
-        (Column(t.STRING, 4, charset="binary"), b"\1\xff", '"/wAAAA=="'),
-        (Column(t.STRING, 400, charset="latin1"), b"\3\0\xe9\x80\x81", '"é€\x81"'),
-        (Column(t.BLOB, 1, charset="utf16"), b"\4\xd8\x3d\xde\0", '"😀"'),
-        (Column(t.BLOB, 1, charset="utf8mb4"), b"\5a\xed\xa0\x80b", '"a\ufffd\ufffd\ufffdb"'),
-        (Column(t.BLOB_COMPRESSED, 1, charset="latin1"), b"\2\0\xe9", '"é"'),
-        (Column(t.VARCHAR_COMPRESSED, 300, charset="utf8mb4"), b"\0\0", '""'),
-        (Column(t.TIMESTAMP2, 0), b"\xff\xff\xff\xff", '"2106-02-07T06:28:15Z"'),
+        (Column(FieldType.INT24, unsigned=True), b"\xff\xff\xff", "16777215"),
+        (Column(FieldType.INT24), b"\xff\xff\xff", "-1"),
+        (Column(FieldType.YEAR), b"\0", "0"),
+        (Column(FieldType.YEAR), b"\x7c", "2024"),
+        (Column(FieldType.BIT, 2), b"\1\2", "258"),
+        (Column(FieldType.ENUM, 1, labels=("a", 'b"')), b"\2", '"b\\""'),
+        (Column(FieldType.ENUM, 2, labels=("a",)), b"\0\0", '""'),
+        (Column(FieldType.SET, 1, labels=("a", "b", "c")), b"\5", '"a,c"'),
+        (Column(FieldType.DATE), b"\0\0\0", '"0000-00-00"'),
+        (Column(FieldType.TIMESTAMP2, 0), b"\0\0\0\0", '"0000-00-00T00:00:00Z"'),
+        (Column(FieldType.TIMESTAMP2, 1), b"\0\0\0\0\x32", '"1970-01-01T00:00:00.5Z"'),
+        (Column(FieldType.STRING, 4, charset="binary"), b"\1\xff", '"/wAAAA=="'),
+        (Column(FieldType.STRING, 400, charset="latin1"), b"\3\0\xe9\x80\x81", '"é€\x81"'),
+        (Column(FieldType.BLOB, 1, charset="utf16"), b"\4\xd8\x3d\xde\0", '"😀"'),
+        (
+            Column(FieldType.BLOB, 1, charset="utf8mb4"),
+            b"\5a\xed\xa0\x80b",
+            '"a\ufffd\ufffd\ufffdb"',
+        ),
+        (Column(FieldType.BLOB_COMPRESSED, 1, charset="latin1"), b"\2\0\xe9", '"é"'),
+        (Column(FieldType.VARCHAR_COMPRESSED, 300, charset="utf8mb4"), b"\0\0", '""'),
+        (Column(FieldType.TIMESTAMP2, 0), b"\xff\xff\xff\xff", '"2106-02-07T06:28:15Z"'),
     ],
 )
 def test_single_values(column: Column, raw: bytes, text: str) -> None:
@@ -245,8 +256,10 @@ def table_map(types: bytes, meta: bytes, *optional: tuple[int, bytes]) -> bytes:
 
 
 def test_columns_are_mapped_by_name_with_their_signs_charsets_and_labels() -> None:
-    types = bytes([t.LONG, t.VARCHAR, t.LONGLONG, t.STRING, t.BLOB])
-    meta = struct.pack("<H", 300) + bytes([t.ENUM, 1]) + b"\2"
+    types = bytes(
+        [FieldType.LONG, FieldType.VARCHAR, FieldType.LONGLONG, FieldType.STRING, FieldType.BLOB]
+    )
+    meta = struct.pack("<H", 300) + bytes([FieldType.ENUM, 1]) + b"\2"
     names = b"\2id\1v\3big\1e\1b"
     event = table_map(
         types,
@@ -258,35 +271,35 @@ def test_columns_are_mapped_by_name_with_their_signs_charsets_and_labels() -> No
         (10, b"\x08"),
         (99, b"new"),
     )
-    where = named(event, 0)
+    where = mapped_table(event, 0)
     assert (where.database, where.table) == ("openmrs", "obs")
     charsets = {0x21: "utf8mb3", 0x3F: "binary", 0x08: "latin1"}
-    assert columns(event, where.columns_at, "mysql", charsets) == [
-        Column(t.LONG, name="id", unsigned=False),
-        Column(t.VARCHAR, 300, name="v", charset="utf8mb3"),
-        Column(t.LONGLONG, name="big", unsigned=True),
-        Column(t.ENUM, 1, name="e", charset="latin1", labels=("a", "é")),
-        Column(t.BLOB, 2, name="b", charset="binary"),
+    assert read_columns(event, where.columns_at, "mysql", charsets) == [
+        Column(FieldType.LONG, name="id", unsigned=False),
+        Column(FieldType.VARCHAR, 300, name="v", charset="utf8mb3"),
+        Column(FieldType.LONGLONG, name="big", unsigned=True),
+        Column(FieldType.ENUM, 1, name="e", charset="latin1", labels=("a", "é")),
+        Column(FieldType.BLOB, 2, name="b", charset="binary"),
     ]
     with pytest.raises(ValueError, match="too short"):
-        columns(event[:-1], where.columns_at, "mysql", charsets)
+        read_columns(event[:-1], where.columns_at, "mysql", charsets)
 
 
 LISTED = [
     ColumnInfo("id", "int", "int(11)"),
     ColumnInfo("v", "varchar", "varchar(75)", "utf8mb4", 300),
 ]
-UNNAMED = [Column(t.LONG), Column(t.VARCHAR, 300)]
+UNNAMED = [Column(FieldType.LONG), Column(FieldType.VARCHAR, 300)]
 SIGNED = [
-    Column(t.LONG, unsigned=False),
-    Column(t.VARCHAR, 300, charset="utf8mb4"),
+    Column(FieldType.LONG, unsigned=False),
+    Column(FieldType.VARCHAR, 300, charset="utf8mb4"),
 ]  # as MySQL's MINIMAL says it
 
 
 def test_the_column_list_fills_in_what_the_event_leaves_out() -> None:
-    assert completed(UNNAMED, LISTED, "obs") == [
-        Column(t.LONG, name="id", unsigned=False, charset="binary"),
-        Column(t.VARCHAR, 300, name="v", unsigned=False, charset="utf8mb4"),
+    assert complete(UNNAMED, LISTED, "obs") == [
+        Column(FieldType.LONG, name="id", unsigned=False, charset="binary"),
+        Column(FieldType.VARCHAR, 300, name="v", unsigned=False, charset="utf8mb4"),
     ]
 
 
@@ -304,26 +317,29 @@ def test_the_column_list_fills_in_what_the_event_leaves_out() -> None:
 )
 def test_a_column_list_that_does_not_agree_stops(listed: Any) -> None:
     with pytest.raises(Fatal, match="column list of obs"):
-        completed(SIGNED, listed, "obs")
+        complete(SIGNED, listed, "obs")
 
 
 def test_an_older_column_list_does_not_change_what_the_event_names() -> None:
-    found = [Column(t.LONGLONG, name="id", charset="x")]
-    assert completed(found, LISTED, "obs") == found
+    found = [Column(FieldType.LONGLONG, name="id", charset="x")]
+    assert complete(found, LISTED, "obs") == found
 
 
 def test_a_sign_that_the_event_says_is_not_the_lists() -> None:
     """A list read after MODIFY ... UNSIGNED, rows from before it."""
     newer = ColumnInfo("id", "int", "int(10) unsigned")
     assert (
-        completed([Column(t.LONG, name="id", unsigned=False)], [newer], "obs")[0].unsigned is False
+        complete([Column(FieldType.LONG, name="id", unsigned=False)], [newer], "obs")[0].unsigned
+        is False
     )
-    assert completed([Column(t.LONG, name="id")], [newer], "obs")[0].unsigned is True
+    assert complete([Column(FieldType.LONG, name="id")], [newer], "obs")[0].unsigned is True
 
 
 def test_old_fractions_stop() -> None:
     with pytest.raises(Fatal, match="old format"):
-        completed([Column(t.DATETIME)], [ColumnInfo("d", "datetime", "datetime(3)", fsp=3)], "obs")
+        complete(
+            [Column(FieldType.DATETIME)], [ColumnInfo("d", "datetime", "datetime(3)", fsp=3)], "obs"
+        )
 
 
 # --- SELECT
