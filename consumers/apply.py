@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from consumers.dead_letters import Letters
-from consumers.lookups import Asked
+from consumers.lookups import RowToEnrich
 from consumers.partition import Item, Partition
 from openmrs.read import SourcePosition
 from passport import metrics, tracing
@@ -47,12 +47,12 @@ class Applier:
                 self._retain(partition, chunk)
         partition.next = items[-1].record.offset + 1
 
-    def reread(self, partition: Partition, *, busy: bool = False) -> None:
+    def reenrich(self, partition: Partition, *, busy: bool = False) -> None:
         """One slice of what notices and the destination want read again, if any is due; `busy`:
         records wait, too.
         """
         with self._asking_hospital():
-            piece = partition.rereads.read(busy=busy)
+            piece = partition.reenrichment.read(busy=busy)
         if piece is None:
             return
         for row, reject in piece.rejected:
@@ -60,7 +60,7 @@ class Applier:
         self._write(partition, piece.observations)
         for person, keys in piece.persons:
             self._count(partition, self._sink.retain(person, keys, piece.version))
-        piece.finish()
+        partition.reenrichment.finish(piece)
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
         lookups = partition.lookups
@@ -86,8 +86,8 @@ class Applier:
                 isinstance(event, KeyChangeEvent)
                 and event.source.version[:10] == lookups.newest[:10]
             ):
-                partition.rereads.notice(event, item.record.offset, written)
-        partition.rereads.whole(
+                partition.reenrichment.add_key_change(event, item.record.offset, written)
+        partition.reenrichment.add_persons(
             lookups.affected_patients(), items[0].record.offset, partition.latest
         )
 
@@ -114,7 +114,9 @@ class Applier:
         """
         if not items:
             return frozenset()
-        asked = [_asked(_event(item)) for item in (_newest(items) if self._newest_wins else items)]
+        asked = [
+            _to_enrich(_event(item)) for item in (_newest(items) if self._newest_wins else items)
+        ]
         with self._asking_hospital(), self._step("enrich", partition, items):
             observations = partition.lookups.observations(asked, partition.latest)
         outcome = self._write(partition, observations, items)
@@ -246,5 +248,5 @@ def _event(item: Item) -> RowEvent:
     return item.event
 
 
-def _asked(event: RowEvent) -> Asked:
-    return event.row, event.source.version, event.deleted, "stream"
+def _to_enrich(event: RowEvent) -> RowToEnrich:
+    return RowToEnrich(event.row, event.source.version, event.deleted, "stream")

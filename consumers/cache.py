@@ -1,5 +1,7 @@
-"""A bounded, least-recently-used cache of one kind of row; entries expire, and know the position
-they were read at.
+"""A bounded, least-recently-used cache of one kind of row.
+
+An entry expires after a time. It also knows the binlog position at which it was read, so that a key
+change evicts only what was read before it.
 """
 
 import time
@@ -14,13 +16,16 @@ Order = tuple[int, int]  # Position.order
 
 
 class Cache(Generic[V]):
-    """Values by id. What isn't there is not remembered: a row that appears later is found."""
+    """Values by id. That a row isn't there is not remembered: if it is added later, it is found."""
 
     def __init__(
         self, kind: str, entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        # The least recently used stands first: value, position it was read at, end of its time.
         self._entries: OrderedDict[int, tuple[V, Order | None, float]] = OrderedDict()
-        self._size, self._ttl_s, self._clock = entries, ttl_s, clock
+        self._size = entries
+        self._ttl_s = ttl_s
+        self._clock = clock
         self._hits = metrics.LOOKUPS.labels(kind, "hit")
         self._misses = metrics.LOOKUPS.labels(kind, "miss")
 
@@ -28,9 +33,9 @@ class Cache(Generic[V]):
         return len(self._entries)
 
     def take(self, ids: Iterable[int]) -> tuple[dict[int, V], list[int]]:
-        """What is known of `ids`, and the ids that must be read, sorted."""
+        """Return the values that are here by id, and the sorted ids that must be read."""
         now = self._clock()
-        found: dict[int, V] = {}
+        values: dict[int, V] = {}
         missing: list[int] = []
         for key in ids:
             entry = self._entries.get(key)
@@ -38,13 +43,13 @@ class Cache(Generic[V]):
                 missing.append(key)
             else:
                 self._entries.move_to_end(key)
-                found[key] = entry[0]
-        self._hits.inc(len(found))
+                values[key] = entry[0]
+        self._hits.inc(len(values))
         self._misses.inc(len(missing))
-        return found, sorted(missing)
+        return values, sorted(missing)
 
     def put(self, values: Mapping[int, V], at: Order | None) -> None:
-        """Keeps `values` as read at the binlog position `at`, None if that isn't known."""
+        """Keep values that were read at the binlog position `at`; None if that isn't known."""
         expires = self._clock() + self._ttl_s
         for key, value in values.items():
             self._entries[key] = (value, at, expires)
@@ -52,14 +57,19 @@ class Cache(Generic[V]):
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
-    def evict(self, key: int, before: Order | None) -> None:
-        """Forgets an entry that was read before the position `before` (None: whenever it was read)."""
+    def evict(self, key: int | None, before: Order | None) -> None:
+        """Forget an entry that was read before the position `before` (None: whenever it was read).
+
+        `key` None: a key change whose row has no such key concerns nothing here.
+        """
+        if key is None:
+            return
         entry = self._entries.get(key)
         if entry is not None and (before is None or entry[1] is None or entry[1] < before):
             del self._entries[key]
 
     def evict_if(self, stale: Callable[[V], bool]) -> None:
-        """Forgets every entry for whose value `stale` holds."""
+        """Forget every entry for whose value `stale` returns True."""
         for key in [key for key, entry in self._entries.items() if stale(entry[0])]:
             del self._entries[key]
 

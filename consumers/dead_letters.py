@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from consumers.enrich.obs import check
-from consumers.lookups import Asked, Lookups
+from consumers.lookups import Lookups, RowToEnrich
 from consumers.reenrich import ReenrichmentQueue
 from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
 from openmrs.read import Source
@@ -262,17 +262,17 @@ def _apply_notice(settings: Settings, event: KeyChangeEvent, sink: Sink) -> Outc
     """Reads again what the notice concerns."""
     outcome = Outcome()
     with closing(_lookups(settings, event, sink)) as lookups:
-        rereads = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
-        rereads.notice(event, 0, frozenset())
-        while rereads.pending():
-            piece = rereads.read()
+        queue = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
+        queue.add_key_change(event, 0)
+        while queue.pending():
+            piece = queue.read()
             if piece is None:
                 time.sleep(0.01)
                 continue
             outcome += sink.write(piece.observations)
             for person, keys in piece.persons:
                 outcome += sink.retain(person, keys, piece.version)
-            piece.finish()
+            queue.finish(piece)
     return outcome
 
 
@@ -295,6 +295,6 @@ def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
             found: list[Row] = reading.obs("obs_id = %s", [event.row["obs_id"]])
             row = found[0] if found else event.row
             check(row)
-            asked: Asked = (row, lookups.version(reading), not found, "reread")
-            observations = lookups.observations_in(reading, [asked])
+            to_enrich = RowToEnrich(row, lookups.version(reading), not found, "reread")
+            observations = lookups.observations_in(reading, [to_enrich])
         return sink.write(observations)

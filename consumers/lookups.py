@@ -1,14 +1,17 @@
-"""What one hospital's obs rows refer to: read in batches at a known position, kept until a notice
-or time evicts it.
+"""What one hospital's obs rows refer to: names, encounters, staff and persons.
+
+They are read in batches, at a binlog position that is known to contain the rows, and are kept until
+a key change or time evicts them. For each kind of row there is one cache and one query.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from consumers.cache import Cache, Order
 from consumers.enrich.obs import Known, enrich
-from openmrs import lookup_queries as names
+from openmrs import lookup_queries
 from openmrs.identity import Identities
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
 from openmrs.read import ConsistentRead, Source, SourcePosition
@@ -18,97 +21,149 @@ from passport.settings import Hospital
 from passport.version import LOWEST, Position, parse, read_version
 
 V = TypeVar("V")
-Asked = tuple[Row, str, bool, ObservationOrigin]  # row, version, deleted, origin
-Read = Callable[[], ConsistentRead]
 PATIENCE_S = 2.0  # how long others wait for a commit of this hospital to become visible
 
-# Which entries a change of a table's row concerns: by a key column ...
-_BY_KEY = {
-    "concept": [("_concepts", "concept_id")],
-    "concept_name": [("_concepts", "concept_id"), ("_coded_names", "concept_name_id")],
-    "concept_numeric": [("_concepts", "concept_id")],
-    "concept_reference_map": [("_concepts", "concept_id")],
-    "drug": [("_drugs", "drug_id")],
-    "encounter": [("_encounters", "encounter_id")],
-    "encounter_provider": [("_encounters", "encounter_id")],
-    "location": [("_places", "location_id")],
-    "orders": [("_orderers", "order_id")],
-    "patient": [("_persons", "patient_id")],
-    "patient_identifier": [("_persons", "patient_id")],
-    "person": [("_persons", "person_id")],
-    "person_name": [("_staff", "person_id")],
-    "provider": [("_providers", "provider_id"), ("_staff", "person_id")],
-    "users": [("_users", "user_id"), ("_staff", "person_id")],
-}
-# ... or all of a kind, of tables that hardly ever change.
-_WHOLE = {
-    "concept_class": "_concepts",
-    "concept_datatype": "_concepts",
-    "concept_reference_source": "_concepts",
-    "concept_reference_term": "_concepts",
-    "encounter_role": "_encounters",
-    "encounter_type": "_encounters",
-    "visit_type": "_encounters",
-}
+
+class RowToEnrich(NamedTuple):
+    """A row of obs that has passed `check`; the rest as in passport.facts.Observation."""
+
+    row: Row
+    version: str
+    deleted: bool
+    origin: ObservationOrigin
+
+
+class ReadOnDemand:
+    """A consistent read that is opened by the first thing that no cache has, or never."""
+
+    def __init__(self, source: Source, position: SourcePosition | None) -> None:
+        self._source = source
+        self._position = position
+        self._stack = ExitStack()
+        self._reading: ConsistentRead | None = None
+
+    def __enter__(self) -> "ReadOnDemand":
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The read translates the errors of its client, so it has to see them.
+        self._stack.__exit__(error_type, error, traceback)
+
+    def reading(self) -> ConsistentRead:
+        if self._reading is None:
+            read = self._source.read_at(self._position, patience_s=PATIENCE_S)
+            self._reading = self._stack.enter_context(read)
+        return self._reading
+
+
+class OpenRead:
+    """The same, for a consistent read that somebody else has opened."""
+
+    def __init__(self, reading: ConsistentRead) -> None:
+        self._reading = reading
+
+    def reading(self) -> ConsistentRead:
+        return self._reading
+
+
+Read = ReadOnDemand | OpenRead
+
+
+class Kind(Generic[V]):
+    """One kind of row: its cache, and the query that reads what the cache doesn't have."""
+
+    def __init__(
+        self, cache: Cache[V], load: Callable[[ConsistentRead, list[int]], dict[int, V]]
+    ) -> None:
+        self.cache = cache
+        self._load = load
+
+    def get(self, ids: set[int | None], read: Read) -> dict[int, V]:
+        """Return the values by id. An id that the hospital doesn't have is left out."""
+        values, missing = self.cache.take(key for key in ids if key is not None)
+        if missing:
+            reading = read.reading()
+            loaded = self._load(reading, missing)
+            self.cache.put(loaded, _order(reading))
+            values |= loaded
+        return values
 
 
 class Lookups:
-    """One hospital's names, encounters, staff and persons. One thread; raises Retry and Fatal of
-    `Source`.
+    """One hospital's names, encounters, staff and persons. For one thread.
 
-    What is cached holds as long as every notice up to the newest event is given to `evict` before
-    the next question.
+    What is cached is true as long as every key change up to the newest event is given to `evict`
+    before the next question. Raises Retry and Fatal of `Source`.
     """
 
     def __init__(
         self, hospital_id: str, hospital: Hospital, source: Source, *, entries: int, ttl_s: float
     ) -> None:
-        self.hospital_id, self.hospital, self.source = hospital_id, hospital, source
+        self.hospital_id = hospital_id
+        self.hospital = hospital
+        self.source = source
         self.newest = LOWEST
         self.identities = Identities(hospital_id, hospital)
-        self._concepts: Cache[Concept] = Cache("concept", entries, ttl_s)
-        self._coded_names: Cache[str | None] = Cache("concept_name", entries, ttl_s)
-        self._drugs: Cache[str | None] = Cache("drug", entries, ttl_s)
-        self._encounters: Cache[EncounterFacts] = Cache("encounter", entries, ttl_s)
-        self._places: Cache[Place] = Cache("location", entries, ttl_s)
-        self._orderers: Cache[int | None] = Cache("order", entries, ttl_s)
-        self._providers: Cache[Provider] = Cache("provider", entries, ttl_s)
-        self._users: Cache[User] = Cache("user", entries, ttl_s)
-        self._staff: Cache[Staff] = Cache("staff", entries, ttl_s)
         self._persons: Cache[Person] = Cache("person", entries, ttl_s)
+        self._concepts: Kind[Concept] = Kind(Cache("concept", entries, ttl_s), self._load_concepts)
+        self._coded_names: Kind[str | None] = Kind(
+            Cache("concept_name", entries, ttl_s), lookup_queries.coded_names
+        )
+        self._drugs: Kind[str | None] = Kind(Cache("drug", entries, ttl_s), lookup_queries.drugs)
+        self._encounters: Kind[EncounterFacts] = Kind(
+            Cache("encounter", entries, ttl_s), self._load_encounters
+        )
+        self._places: Kind[Place] = Kind(Cache("location", entries, ttl_s), lookup_queries.places)
+        self._orderers: Kind[int | None] = Kind(
+            Cache("order", entries, ttl_s), lookup_queries.orderers
+        )
+        self._providers: Kind[Provider] = Kind(
+            Cache("provider", entries, ttl_s), lookup_queries.providers
+        )
+        self._users: Kind[User] = Kind(Cache("user", entries, ttl_s), lookup_queries.users)
+        self._staff: Kind[Staff] = Kind(Cache("staff", entries, ttl_s), lookup_queries.staff)
 
     def observations(
-        self, rows: Sequence[Asked], at_least: SourcePosition | None = None
+        self, rows: Sequence[RowToEnrich], position: SourcePosition | None = None
     ) -> list[Observation]:
-        """The rows, which have passed `check`, enriched in order; what isn't cached is read in one
-        `read(at_least)`.
+        """Return the rows enriched, in order.
+
+        What no cache has is read in one consistent read, which contains `position`.
         """
-        with self._reading(at_least) as read:
+        with ReadOnDemand(self.source, position) as read:
             return self._enriched(rows, read)
 
-    def observations_in(self, reading: ConsistentRead, rows: Sequence[Asked]) -> list[Observation]:
-        """The same within a read that is already open."""
-        return self._enriched(rows, lambda: reading)
+    def observations_in(
+        self, reading: ConsistentRead, rows: Sequence[RowToEnrich]
+    ) -> list[Observation]:
+        """Return the same, within a read that is open already."""
+        return self._enriched(rows, OpenRead(reading))
 
     def persons(
-        self, person_ids: Collection[int], at_least: SourcePosition | None = None
+        self, person_ids: Collection[int], position: SourcePosition | None = None
     ) -> dict[int, Person]:
-        """Persons by id; every id is there."""
-        with self._reading(at_least) as read:
+        """Return the persons by id; every id is there."""
+        with ReadOnDemand(self.source, position) as read:
             return self._people(person_ids, read)
 
     def persons_in(
         self, reading: ConsistentRead, person_ids: Collection[int], *, fresh: bool = False
     ) -> dict[int, Person]:
-        """The same within an open read; `fresh`: what is cached isn't good enough."""
+        """Return the same, within a read that is open already. `fresh`: nothing from the cache."""
         if fresh:
             for person_id in person_ids:
                 self._persons.evict(person_id, None)
-        return self._people(person_ids, lambda: reading)
+        return self._people(person_ids, OpenRead(reading))
 
     def version(self, reading: ConsistentRead) -> str:
-        """The version of what `reading` sees: its position in the newest epoch; of a polled
-        hospital the newest run.
+        """Return the version of what `reading` sees: its position in the newest epoch.
+
+        A polled hospital has no positions; there it is the newest run's.
         """
         newest = parse(self.newest)
         if reading.position is None or newest.pos == 0:
@@ -116,8 +171,9 @@ class Lookups:
         return read_version(newest.epoch, reading.position)
 
     def seen(self, version: str) -> bool:
-        """Takes note of an event's version; a new epoch clears everything. True if the version is
-        of an older epoch.
+        """Take note of an event's version. Return True if it is of an older epoch.
+
+        A new epoch clears everything.
         """
         if version > self.newest:
             if version[:10] != self.newest[:10]:
@@ -126,153 +182,152 @@ class Lookups:
         return version[:10] < self.newest[:10]
 
     def clear(self, *, identities: bool = False) -> None:
-        """Forgets all names and persons; `identities`: the index of national ids too."""
-        for cache in self._caches():
-            cache.clear()
+        """Forget all names and persons. `identities`: the index of national ids too."""
+        self._persons.clear()
+        self._concepts.cache.clear()
+        self._coded_names.cache.clear()
+        self._drugs.cache.clear()
+        self._encounters.cache.clear()
+        self._places.cache.clear()
+        self._orderers.cache.clear()
+        self._providers.cache.clear()
+        self._users.cache.clear()
+        self._staff.cache.clear()
         if identities:
             self.identities.clear()
 
-    def evict(self, notice: KeyChangeEvent) -> None:
-        """Forgets what a notice says has changed, unless it was read at the notice's position or
-        later.
-        """
-        source = notice.source
-        if not notice.keys:  # the whole table: a snapshot follows, and reads with what is true then
+    def evict(self, event: KeyChangeEvent) -> None:
+        """Forget what a key change concerns, unless it was read at its position or later."""
+        source = event.source
+        if not event.keys:  # the whole table: a snapshot follows, and reads with what is true then
             self.clear(identities=True)
-        comparable = source.file and source.version[:10] == self.newest[:10]
-        before = Position(source.file, source.pos).order if comparable else None
-        for key in notice.keys:
+        before: Order | None = None
+        if source.file and source.version[:10] == self.newest[:10]:
+            before = Position(source.file, source.pos).order
+        for key in event.keys:
             self._evict(source.table, key, before)
 
     def affected_patients(self) -> set[int]:
-        """Takes the persons whose state may have changed because another patient gained or lost an
-        id.
-        """
-        found, self.identities.affected_patients = self.identities.affected_patients, set()
-        return found
+        """Return, once, the persons whose state another patient's ids may have changed."""
+        affected = self.identities.affected_patients
+        self.identities.affected_patients = set()
+        return affected
 
     def holders_of_same_ids(self, person_ids: Iterable[int]) -> set[int]:
-        """The others who hold a national id of one of these persons."""
+        """Return the others who hold a national id of one of these persons."""
         return self.identities.holders_of_same_ids(person_ids)
 
     def close(self) -> None:
         self.source.close()
 
-    def _caches(self) -> Iterator[Cache[Any]]:
-        return (cache for cache in vars(self).values() if isinstance(cache, Cache))
+    def _evict(  # noqa: C901  # one case a table
+        self, table: str, key: dict[str, Any], before: Order | None
+    ) -> None:
+        """Forget what one row of `table` concerns. Some tables hardly ever change: then the whole
+        kind is forgotten.
+        """
+        match table:
+            case "concept" | "concept_numeric" | "concept_reference_map":
+                self._concepts.cache.evict(key.get("concept_id"), before)
+            case "concept_name":
+                self._concepts.cache.evict(key.get("concept_id"), before)
+                self._coded_names.cache.evict(key.get("concept_name_id"), before)
+            case (
+                "concept_class"
+                | "concept_datatype"
+                | "concept_reference_source"
+                | "concept_reference_term"
+            ):
+                self._concepts.cache.clear()
+            case "drug":
+                self._drugs.cache.evict(key.get("drug_id"), before)
+            case "encounter" | "encounter_provider":
+                self._encounters.cache.evict(key.get("encounter_id"), before)
+            case "visit":
+                visit_id = key.get("visit_id")
+                self._encounters.cache.evict_if(lambda facts: facts.visit_id == visit_id)
+            case "encounter_role" | "encounter_type" | "visit_type":
+                self._encounters.cache.clear()
+            case "location":
+                self._places.cache.evict(key.get("location_id"), before)
+            case "orders":
+                self._orderers.cache.evict(key.get("order_id"), before)
+            case "provider":
+                self._providers.cache.evict(key.get("provider_id"), before)
+                self._staff.cache.evict(key.get("person_id"), before)
+            case "users":
+                self._users.cache.evict(key.get("user_id"), before)
+                self._staff.cache.evict(key.get("person_id"), before)
+            case "person_name":
+                self._staff.cache.evict(key.get("person_id"), before)
+            case "person":
+                self._persons.evict(key.get("person_id"), before)
+            case "patient" | "patient_identifier":
+                self._persons.evict(key.get("patient_id"), before)
+            case "patient_identifier_type":
+                self.clear(identities=True)
 
-    def _evict(self, table: str, key: dict[str, Any], before: Order | None) -> None:
-        for cache, column in _BY_KEY.get(table, ()):
-            if key.get(column) is not None:
-                getattr(self, cache).evict(key[column], before)
-        if table in _WHOLE:
-            getattr(self, _WHOLE[table]).clear()
-        elif table == "visit":
-            self._encounters.evict_if(lambda facts: facts.visit_id == key.get("visit_id"))
-        elif table == "patient_identifier_type":
-            self.clear(identities=True)
-
-    @contextmanager
-    def _reading(self, at_least: SourcePosition | None) -> Iterator[Read]:
-        """A way to get the reading that is opened at the first miss."""
-        with ExitStack() as stack:
-            opened: list[ConsistentRead] = []
-
-            def read() -> ConsistentRead:
-                if not opened:
-                    opened.append(
-                        stack.enter_context(self.source.read_at(at_least, patience_s=PATIENCE_S))
-                    )
-                return opened[0]
-
-            yield read
-
-    def _enriched(self, rows: Sequence[Asked], read: Read) -> list[Observation]:
+    def _enriched(self, rows: Sequence[RowToEnrich], read: Read) -> list[Observation]:
         known = self._known(rows, read)
         return [
             enrich(row, version, known, deleted=deleted, origin=origin)
             for row, version, deleted, origin in rows
         ]
 
-    def _known(self, rows: Sequence[Asked], read: Read) -> Known:
+    def _known(self, rows: Sequence[RowToEnrich], read: Read) -> Known:
+        """Return all that the rows refer to. Of a deleted row only the person is needed."""
         known = Known(self.hospital_id, self.hospital.timezone)
-        known.persons = self._people({asked[0]["person_id"] for asked in rows}, read)
-        live = [asked[0] for asked in rows if not asked[2]]
-        locales, roles, zone = (
-            self.hospital.locales,
-            self.hospital.provider_roles,
-            self.hospital.timezone,
-        )
+        known.persons = self._people({to_enrich.row["person_id"] for to_enrich in rows}, read)
+        live = [to_enrich.row for to_enrich in rows if not to_enrich.deleted]
+
         concept_ids = _ids(live, "concept_id") | _ids(live, "value_coded")
-        known.concepts = _get(
-            self._concepts, concept_ids, read, lambda at, ids: names.concepts(at, ids, locales)
-        )
-        known.coded_names = _get(
-            self._coded_names, _ids(live, "value_coded_name_id"), read, names.coded_names
-        )
-        known.drugs = _get(self._drugs, _ids(live, "value_drug"), read, names.drugs)
-        known.encounters = _get(
-            self._encounters,
-            _ids(live, "encounter_id"),
-            read,
-            lambda at, ids: names.encounters(at, ids, roles, zone),
-        )
-        self._know_places(known, live, read)
-        self._know_staff(known, live, read)
+        known.concepts = self._concepts.get(concept_ids, read)
+        known.coded_names = self._coded_names.get(_ids(live, "value_coded_name_id"), read)
+        known.drugs = self._drugs.get(_ids(live, "value_drug"), read)
+        known.encounters = self._encounters.get(_ids(live, "encounter_id"), read)
+        encounters = known.encounters.values()
+
+        location_ids = _ids(live, "location_id")
+        location_ids.update(encounter.location_id for encounter in encounters)
+        location_ids.update(encounter.visit_location_id for encounter in encounters)
+        known.places = self._places.get(location_ids, read)
+
+        known.orderers = self._orderers.get(_ids(live, "order_id"), read)
+        provider_ids = set(known.orderers.values())
+        for encounter in encounters:
+            provider_ids.update(encounter.providers)
+        known.providers = self._providers.get(provider_ids, read)
+        known.users = self._users.get(_ids(live, "creator"), read)
+        staff_ids = {provider.person_id for provider in known.providers.values()}
+        staff_ids.update(user.person_id for user in known.users.values())
+        known.staff = self._staff.get(staff_ids, read)
         return known
 
-    def _know_places(self, known: Known, live: Sequence[Row], read: Read) -> None:
-        facts = known.encounters.values()
-        places = (
-            _ids(live, "location_id")
-            | {one.location_id for one in facts}
-            | {one.visit_location_id for one in facts}
-        )
-        known.places = _get(self._places, places, read, names.places)
-
-    def _know_staff(self, known: Known, live: Sequence[Row], read: Read) -> None:
-        known.orderers = _get(self._orderers, _ids(live, "order_id"), read, names.orderers)
-        provider_ids = {one for facts in known.encounters.values() for one in facts.providers}
-        known.providers = _get(
-            self._providers, provider_ids | set(known.orderers.values()), read, names.providers
-        )
-        known.users = _get(self._users, _ids(live, "creator"), read, names.users)
-        people = {one.person_id for one in known.providers.values()} | {
-            one.person_id for one in known.users.values()
-        }
-        known.staff = _get(self._staff, people, read, names.staff)
-
     def _people(self, person_ids: Collection[int], read: Read) -> dict[int, Person]:
-        found, missing = self._persons.take(person_ids)
+        persons, missing = self._persons.take(person_ids)
         if missing:
-            reading = read()
+            reading = read.reading()
             fresh = self.identities.read(reading, missing, self.version(reading))
-            self._persons.put(
-                {key: one for key, one in fresh.items() if one.uuid is not None}, _order(reading)
-            )
-            found |= fresh
+            # Who isn't there is not kept: a person who is added later is found.
+            existing = {key: person for key, person in fresh.items() if person.uuid is not None}
+            self._persons.put(existing, _order(reading))
+            persons |= fresh
             for person_id in self.identities.affected_patients:
                 self._persons.evict(person_id, None)
-        return found
+        return persons
+
+    def _load_concepts(self, reading: ConsistentRead, ids: list[int]) -> dict[int, Concept]:
+        return lookup_queries.concepts(reading, ids, self.hospital.locales)
+
+    def _load_encounters(
+        self, reading: ConsistentRead, ids: list[int]
+    ) -> dict[int, EncounterFacts]:
+        hospital = self.hospital
+        return lookup_queries.encounters(reading, ids, hospital.provider_roles, hospital.timezone)
 
 
 def _ids(rows: Iterable[Row], column: str) -> set[int | None]:
     return {row[column] for row in rows}
-
-
-def _get(
-    cache: Cache[V],
-    ids: Collection[int | None],
-    read: Read,
-    load: Callable[[ConsistentRead, list[int]], dict[int, V]],
-) -> dict[int, V]:
-    found, missing = cache.take([one for one in ids if one is not None])
-    if missing:
-        reading = read()
-        fresh = load(reading, missing)
-        cache.put(fresh, _order(reading))
-        found |= fresh
-    return found
 
 
 def _order(reading: ConsistentRead) -> Order | None:

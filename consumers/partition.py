@@ -100,7 +100,7 @@ class Partition:
         source = Source(hospital_id, _brisk(hospital, 0))
         entries, ttl_s = settings.cache_entries, settings.cache_ttl_s
         self.lookups = Lookups(hospital_id, hospital, source, entries=entries, ttl_s=ttl_s)
-        self.rereads = ReenrichmentQueue(self.lookups, hospital.load_budget)
+        self.reenrichment = ReenrichmentQueue(self.lookups, hospital.load_budget)
         self.next = start
         self.at_ms = 0
         self.latest: SourcePosition | None = None  # place of the newest event
@@ -140,7 +140,7 @@ class Partition:
     @property
     def offset(self) -> int:
         """To be stored: everything before it is applied, its re-reads too."""
-        held = self.rereads.held()
+        held = self.reenrichment.held_offset()
         return self.next if held is None else min(held, self.next)
 
     def wait(self, error: Retry | Fatal, *, hospital: bool) -> float:

@@ -187,9 +187,9 @@ class _Replay:
     def finish(self) -> None:
         """What is left of the last transaction, and all that notices ask for."""
         self._apply()
-        while self._partition.rereads.pending() and not self._stop.is_set():
+        while self._partition.reenrichment.pending() and not self._stop.is_set():
             self._stop.wait(REREAD_S)
-            self._patiently(partial(self._applier.reread, self._partition))
+            self._patiently(partial(self._applier.reenrich, self._partition))
 
     def close(self) -> None:
         self._partition.close()
@@ -208,7 +208,7 @@ class _Replay:
     def _apply(self) -> None:
         while items := self._partition.take(self._limit):
             self._patiently(partial(self._applier.batch, self._partition, items))
-            self._patiently(partial(self._applier.reread, self._partition))
+            self._patiently(partial(self._applier.reenrich, self._partition))
 
     def _patiently(self, act: Callable[[], None]) -> None:
         attempt = 1

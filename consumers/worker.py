@@ -145,7 +145,7 @@ class Worker:
             self._serve(partition)
 
     def _busy(self, partition: Partition) -> bool:
-        return not partition.paused and bool(partition.buffered or partition.rereads.due())
+        return not partition.paused and bool(partition.buffered or partition.reenrichment.due())
 
     def _serve(self, partition: Partition) -> None:
         """One batch and one slice of re-reads of one partition."""
@@ -160,7 +160,7 @@ class Worker:
                 self._received(partition, items)
                 self._applier.batch(partition, items)
             self._ask(partition)
-            self._applier.reread(
+            self._applier.reenrich(
                 partition, busy=partition.next < (self._subscription.high(partition.number) or 0)
             )
             self._store(partition, now=partition.failures > 0)
@@ -189,13 +189,13 @@ class Worker:
             return
         partition.ask_at = now + ASK_S
         # In portions, so that a person whom a key change concerns doesn't wait for all of them.
-        if partition.ambiguous and not partition.rereads.pending_persons():
+        if partition.ambiguous and not partition.reenrichment.pending_persons():
             portion = partition.ambiguous[:WANTED]
             partition.ambiguous = partition.ambiguous[WANTED:]
-            partition.rereads.whole(portion, None, partition.latest)
+            partition.reenrichment.add_persons(portion, None, partition.latest)
         if self._wanting is not None:
             wanted = self._wanting.wanted(partition.hospital_id, WANTED)
-            partition.rereads.whole(wanted, None, partition.latest)
+            partition.reenrichment.add_persons(wanted, None, partition.latest)
 
     def _store(self, partition: Partition, *, now: bool) -> None:
         """Progress in the destination, then the offset in Kafka, when either has moved; `now`: also
@@ -206,7 +206,7 @@ class Worker:
         state = offset, version, rereads = (
             partition.offset,
             partition.lookups.newest,
-            partition.rereads.left(),
+            partition.reenrichment.as_json(),
         )
         if state == partition.recorded:
             return
@@ -291,7 +291,7 @@ class Worker:
         partition = Partition(number, name, hospital, self._settings.consumer, start)
         if progress is not None:
             partition.lookups.seen(progress.version)
-            partition.rereads.restore(progress.rereads)
+            partition.reenrichment.restore(progress.rereads)
             partition.at_ms = progress.at_ms
         # Which id was whose is known only to the process that followed the hospital until now. If
         # one of two holders of an id has given it up since, no key change names the other one.
@@ -346,7 +346,7 @@ class Worker:
     def _caught_up(self) -> bool:
         if not self._partitions:
             return time.monotonic() - self._nothing_since > NOTHING_S
-        if any(p.failures or p.buffered or p.rereads.pending() for p in self._mine()):
+        if any(p.failures or p.buffered or p.reenrichment.pending() for p in self._mine()):
             return False
         ends = self._subscription.bounds([partition.number for partition in self._mine()])
         return all(

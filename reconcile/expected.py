@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bson import ObjectId
 
 from consumers.enrich.obs import check
-from consumers.lookups import Asked, Lookups
+from consumers.lookups import Lookups, RowToEnrich
 from destinations.mongo import mirror
 from destinations.mongo.document import Document
 from destinations.mongo.placeholder_accounts import Authors
@@ -80,13 +80,13 @@ def expected_of(
             patients[person.person_id] = patients_by_key[person.key]
 
     expected = Expected(persons, patients)
-    rows: list[Asked] = []
+    rows: list[RowToEnrich] = []
     for row in rows_of_persons(read, sorted(patients)):
         try:
             check(row)
         except Reject:
             continue
-        rows.append((row, "", False, "person"))
+        rows.append(RowToEnrich(row, "", False, "person"))
     for observation in lookups.observations_in(read, rows):
         try:
             document = mirror.document(observation)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from consumers.lookups import Asked, Lookups
+from consumers.lookups import Lookups, RowToEnrich
 from dev.hospital import NATIONAL_ID_TYPE, OPENMRS_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
 from openmrs.read import Source, SourcePosition
@@ -49,10 +49,10 @@ def make(seeded: Address) -> Iterator[Make]:
         one.close()
 
 
-def rows(lookups: Lookups, where: str = "1 = 1") -> list[Asked]:
+def rows(lookups: Lookups, where: str = "1 = 1") -> list[RowToEnrich]:
     with lookups.source.read_at() as reading:
         return [
-            (row, lookups.newest, False, "stream")
+            RowToEnrich(row, lookups.newest, False, "stream")
             for row in reading.obs(f"{where} ORDER BY obs_id")
         ]
 
@@ -111,7 +111,8 @@ def test_what_is_known_depends_on_nothing_but_the_row(make: Make) -> None:
 def test_what_was_not_there_is_found_when_it_comes(make: Make, seeded: Address) -> None:
     lookups = make()
     ((row, version, deleted, origin), *_) = rows(lookups, "value_coded IS NULL")
-    asked: Asked = ({**row, "concept_id": 999_999, "location_id": 999}, version, deleted, origin)
+    unknown = {**row, "concept_id": 999_999, "location_id": 999}
+    asked = RowToEnrich(unknown, version, deleted, origin)
     assert lookups.observations([asked])[0].concept is None
     seeded.execute(
         "INSERT INTO location (location_id, name, creator, date_created, uuid)"

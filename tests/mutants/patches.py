@@ -166,11 +166,11 @@ MUTANTS = (
     Mutant(
         "an obs that waits is read once",
         "consumers/reenrich.py",
-        function="ReenrichmentQueue._leave_asked",
-        old="other.ids or ()",
-        new="other.ids[:0] if other.ids else ()",
+        function="ReenrichmentQueue._leave_to_others",
+        old="queue.ids",
+        new="()",
         test=(
-            f"{INTEGRATION}test_reread.py::"
+            f"{INTEGRATION}test_reenrich.py::"
             "test_an_obs_that_waits_is_read_once_however_often_the_name_changes"
         ),
     ),
@@ -178,8 +178,8 @@ MUTANTS = (
         "what is left of a large re-read goes on after a restart",
         "consumers/worker.py",
         function="Worker._start",
-        old="partition.rereads.restore(progress.rereads)",
-        new="partition.rereads.restore([])",
+        old="partition.reenrichment.restore(progress.rereads)",
+        new="partition.reenrichment.restore([])",
         test=(
             f"{INTEGRATION}test_worker.py::"
             "test_a_large_reread_goes_on_where_its_consumer_was_killed"
@@ -253,7 +253,7 @@ MUTANTS = (
         "a notice has its obs read again",
         "consumers/apply.py",
         function="Applier._run",
-        old="partition.rereads.notice(event, item.record.offset, written)",
+        old="partition.reenrichment.add_key_change(event, item.record.offset, written)",
         new="continue",
         test=f"{INTEGRATION}test_apply.py::test_a_new_name_reaches_old_rows",
     ),

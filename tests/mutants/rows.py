@@ -39,7 +39,7 @@ ROWS = (
     Mutant(
         "row 11: a purge is seen",
         "consumers/apply.py",
-        function="_asked",
+        function="_to_enrich",
         old="event.deleted",
         new="False",
         test=f"{CHANGES}test_row_11_what_is_purged_is_gone_and_leaves_an_empty_tombstone",

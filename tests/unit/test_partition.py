@@ -120,10 +120,10 @@ def test_what_cannot_be_carried(record: Record, reason: str) -> None:
 def test_the_offset_stays_before_unfinished_work(partition: Partition) -> None:
     partition.next = 50
     assert partition.offset == 50
-    partition.rereads.whole([7], 20, None)
+    partition.reenrichment.add_persons([7], 20, None)
     assert partition.offset == 20
-    partition.rereads.whole([8], 10, None)
-    partition.rereads.whole([7, 9], None, None)
+    partition.reenrichment.add_persons([8], 10, None)
+    partition.reenrichment.add_persons([7, 9], None, None)
     assert partition.offset == 10
     partition.next = 5
     assert partition.offset == 5

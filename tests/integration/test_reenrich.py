@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from consumers.lookups import Lookups
-from consumers.reenrich import LITTLE_S, SLICE, STORED, ReenrichmentQueue
+from consumers.reenrich import LITTLE_S, STORED_KEYS, ReenrichmentQueue
+from consumers.waiting import SLICE
 from dev.hospital import NATIONAL_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
 from openmrs.read import Source
@@ -40,7 +41,7 @@ class Ward:
         )
         self.lookups.seen(str(Version(EPOCH, 1, 4, 0)))
 
-    def rereads(self) -> ReenrichmentQueue:
+    def queue(self) -> ReenrichmentQueue:
         return ReenrichmentQueue(self.lookups, LoadBudget(rows_per_s=1_000_000_000))
 
     def rename(self, name: str) -> KeyChangeEvent:
@@ -100,29 +101,29 @@ def ward(mysql_database: Address) -> Iterator[Ward]:
     ward.lookups.close()
 
 
-def read(rereads: ReenrichmentQueue, slices: int = 1_000_000) -> dict[int, list[str]]:
+def read(queue: ReenrichmentQueue, slices: int = 1_000_000) -> dict[int, list[str]]:
     """The place's name as read, by obs_id, once for each time."""
     found: dict[int, list[str]] = {}
-    while slices and rereads.pending():
-        piece = rereads.read()
+    while slices and queue.pending():
+        piece = queue.read()
         assert piece is not None
         for one in piece.observations:
             if one.row["location_id"] == PLACE:  # others are there because of their encounter
                 assert one.place is not None
                 found.setdefault(one.obs_id, []).append(one.place.name)
-        piece.finish()
+        queue.finish(piece)
         slices -= bool(piece.observations)
     return found
 
 
 def test_an_obs_that_waits_is_read_once_however_often_the_name_changes(ward: Ward) -> None:
-    rereads = ward.rereads()
-    rereads.notice(ward.rename("one"), 10, frozenset())
-    first = read(rereads, 2)
-    rereads.notice(ward.rename("two"), 11, frozenset())
-    assert rereads.read() is not None
-    rereads.notice(ward.rename("three"), 12, frozenset())
-    rest = read(rereads)
+    queue = ward.queue()
+    queue.add_key_change(ward.rename("one"), 10, frozenset())
+    first = read(queue, 2)
+    queue.add_key_change(ward.rename("two"), 11, frozenset())
+    assert queue.read() is not None
+    queue.add_key_change(ward.rename("three"), 12, frozenset())
+    rest = read(queue)
     assert {*map(tuple, first.values())} == {("one",)}
     assert len(first) > SLICE
     assert {*map(tuple, rest.values())} == {("three",)}
@@ -131,33 +132,33 @@ def test_an_obs_that_waits_is_read_once_however_often_the_name_changes(ward: War
 
 
 def test_what_is_left_is_stored_and_goes_on(ward: Ward) -> None:
-    rereads = ward.rereads()
-    rereads.notice(ward.rename("one"), 10, frozenset())
-    assert rereads.held() == 10
-    assert rereads.read() is not None
-    assert rereads.held() is None, "the progress has it"
-    first = read(rereads, 2)
-    again = ward.rereads()
-    again.restore(json.loads(json.dumps(rereads.left())))
+    queue = ward.queue()
+    queue.add_key_change(ward.rename("one"), 10, frozenset())
+    assert queue.held_offset() == 10
+    assert queue.read() is not None
+    assert queue.held_offset() is None, "the progress has it"
+    first = read(queue, 2)
+    again = ward.queue()
+    again.restore(json.loads(json.dumps(queue.as_json())))
     assert again.pending() > 0
     rest = read(again)
     assert not first.keys() & rest.keys()
     assert first.keys() | rest.keys() == read_whole(ward).keys()
-    assert again.left() == []
+    assert again.as_json() == []
 
 
 def read_whole(ward: Ward) -> dict[int, list[str]]:
-    rereads = ward.rereads()
-    rereads.notice(ward.rename("all"), 10, frozenset())
-    return read(rereads)
+    queue = ward.queue()
+    queue.add_key_change(ward.rename("all"), 10, frozenset())
+    return read(queue)
 
 
 def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
-    rereads = ward.rereads()
-    rereads.notice(ward.rename("one"), 10, frozenset())
-    assert rereads.read() is not None
-    rereads.notice(ward.notice("encounter", 1), 11, frozenset())
-    piece = rereads.read()
+    queue = ward.queue()
+    queue.add_key_change(ward.rename("one"), 10, frozenset())
+    assert queue.read() is not None
+    queue.add_key_change(ward.notice("encounter", 1), 11, frozenset())
+    piece = queue.read()
     assert piece is not None
     assert 0 < len(piece.observations) < SLICE
     assert {one.row["encounter_id"] for one in piece.observations} == {1}
@@ -165,14 +166,16 @@ def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
 
 def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -> None:
     now = 0.0
-    rereads = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
+    queue = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
     read_by: list[set[int]] = []
     while not any(read_by):
         now += LITTLE_S / 10
-        rereads.notice(ward.notice("encounter", len(read_by) + 1), 10 + len(read_by), frozenset())
-        piece = rereads.read(busy=True)
+        queue.add_key_change(
+            ward.notice("encounter", len(read_by) + 1), 10 + len(read_by), frozenset()
+        )
+        piece = queue.read(busy=True)
         read_by.append({one.row["encounter_id"] for one in piece.observations} if piece else set())
-        assert rereads.held() == 10
+        assert queue.held_offset() == 10
     assert len(read_by[-1]) > 1
     assert now > LITTLE_S
 
@@ -182,28 +185,28 @@ def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
     batch.
     """
     now = 0.0
-    rereads = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
-    rereads.whole([1], None, None)
-    rereads.notice(ward.rename("one"), 1, frozenset())
+    queue = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)
+    queue.add_persons([1], None, None)
+    queue.add_key_change(ward.rename("one"), 1, frozenset())
     whole, places = set[int](), set[str]()
     for offset in range(10, 60):
         now += LITTLE_S / 5
-        rereads.notice(ward.notice("encounter", 1 + offset % 3), offset, frozenset())
-        if piece := rereads.read(busy=True):
+        queue.add_key_change(ward.notice("encounter", 1 + offset % 3), offset, frozenset())
+        if piece := queue.read(busy=True):
             whole |= {person.person_id for person, _ in piece.persons}
             places |= {one.place.name for one in piece.observations if one.place}
-            piece.finish()
-        assert offset - (rereads.held() or offset) < 20, "the offset follows"
+            queue.finish(piece)
+        assert offset - (queue.held_offset() or offset) < 20, "the offset follows"
     assert whole == {1}
     assert "one" in places
 
 
 def test_few_obs_that_waited_are_read_as_soon_as_no_record_waits(ward: Ward) -> None:
-    rereads = ward.rereads()
-    rereads.notice(ward.notice("encounter", 1), 10, frozenset())
-    assert rereads.read(busy=True) is None
-    assert rereads.held() == 10
-    piece = rereads.read()
+    queue = ward.queue()
+    queue.add_key_change(ward.notice("encounter", 1), 10, frozenset())
+    assert queue.read(busy=True) is None
+    assert queue.held_offset() == 10
+    piece = queue.read()
     assert piece is not None
     assert {one.row["encounter_id"] for one in piece.observations} == {1}
 
@@ -221,24 +224,24 @@ def test_a_small_notice_reads_few_rows_of_a_large_table(flavour_database: Addres
         cursor.execute("ANALYZE TABLE obs")
     ward = Ward(flavour_database)
     for table in ("encounter", "encounter_provider", "visit", "orders"):
-        rereads = ward.rereads()
-        rereads.notice(
+        queue = ward.queue()
+        queue.add_key_change(
             ward.notice(table.removesuffix("_provider").removesuffix("s"), 1, table=table),
             10,
             frozenset(),
         )
         before = ward.rows_read()
-        read(rereads)
+        read(queue)
         assert ward.rows_read() - before < 2_000, table
     ward.lookups.close()
 
 
 def test_work_of_many_keys_holds_its_offset(ward: Ward) -> None:
     """A progress that carried them all would outgrow what it is stored in."""
-    rereads = ward.rereads()
-    rereads.notice(ward.notice("location", *range(1, STORED + 2)), 10, frozenset())
-    assert rereads.read() is not None
-    assert rereads.held() == 10
-    assert rereads.left() == []
-    assert len(read(rereads)) > MANY
-    assert rereads.held() is None
+    queue = ward.queue()
+    queue.add_key_change(ward.notice("location", *range(1, STORED_KEYS + 2)), 10, frozenset())
+    assert queue.read() is not None
+    assert queue.held_offset() == 10
+    assert queue.as_json() == []
+    assert len(read(queue)) > MANY
+    assert queue.held_offset() is None

@@ -20,7 +20,7 @@ HOSPITAL = Hospital(
 
 
 @pytest.fixture
-def rereads() -> ReenrichmentQueue:
+def queue() -> ReenrichmentQueue:
     lookups = Lookups("kigali", HOSPITAL, Source("kigali", MYSQL), entries=100, ttl_s=1)
     return ReenrichmentQueue(lookups, LoadBudget())
 
@@ -33,37 +33,39 @@ def a_notice(table: str, *keys: dict[str, Any], pos: int = 100) -> KeyChangeEven
     return KeyChangeEvent(v=ENVELOPE, op="u", source=source, ts_ms=1, keys=keys)
 
 
-def test_notices_of_the_same_row_are_read_once(rereads: ReenrichmentQueue) -> None:
+def test_notices_of_the_same_row_are_read_once(queue: ReenrichmentQueue) -> None:
     for offset in (30, 10, 20):
-        rereads.notice(
+        queue.add_key_change(
             a_notice("encounter", {"encounter_id": 5, "patient_id": 1}), offset, frozenset()
         )
-        rereads.notice(
+        queue.add_key_change(
             a_notice("encounter_provider", {"encounter_provider_id": 9, "encounter_id": 5}),
             offset,
             frozenset(),
         )
-    assert rereads.pending() == 1
-    assert rereads.held() == 10
+    assert queue.pending() == 1
+    assert queue.held_offset() == 10
 
 
-def test_persons_wait_once_and_hold_the_lowest_offset(rereads: ReenrichmentQueue) -> None:
+def test_persons_wait_once_and_hold_the_lowest_offset(queue: ReenrichmentQueue) -> None:
     for table, key in PERSON_KEYS.items():
-        rereads.notice(a_notice(table, {key: 7}), 40, frozenset())
-    rereads.whole([7, 8], None, None)
-    assert rereads.pending() == 2
-    assert rereads.held() == 40
+        queue.add_key_change(a_notice(table, {key: 7}), 40, frozenset())
+    queue.add_persons([7, 8], None, None)
+    assert queue.pending() == 2
+    assert queue.held_offset() == 40
 
 
-def test_what_only_the_destination_asks_for_holds_nothing(rereads: ReenrichmentQueue) -> None:
-    rereads.whole([7], None, None)
-    assert (rereads.pending(), rereads.held()) == (1, None)
+def test_what_only_the_destination_asks_for_holds_nothing(queue: ReenrichmentQueue) -> None:
+    queue.add_persons([7], None, None)
+    assert (queue.pending(), queue.held_offset()) == (1, None)
 
 
-def test_a_notice_that_concerns_no_obs_asks_for_nothing(rereads: ReenrichmentQueue) -> None:
-    rereads.notice(a_notice("global_property"), 1, frozenset())
-    rereads.notice(a_notice("provider", {"provider_id": None, "person_id": None}), 1, frozenset())
-    assert (rereads.pending(), rereads.held(), rereads.due()) == (0, None, False)
+def test_a_notice_that_concerns_no_obs_asks_for_nothing(queue: ReenrichmentQueue) -> None:
+    queue.add_key_change(a_notice("global_property"), 1, frozenset())
+    queue.add_key_change(
+        a_notice("provider", {"provider_id": None, "person_id": None}), 1, frozenset()
+    )
+    assert (queue.pending(), queue.held_offset(), queue.due()) == (0, None, False)
 
 
 def test_every_table_of_notices_is_thought_of() -> None:

@@ -1,0 +1,208 @@
+"""What waits to be enriched again, in three queues: few obs, many obs, and whole persons.
+
+Most key changes concern few obs, such as those of one encounter. A name can concern a hundred
+thousand. The two are kept apart, because they are carried over a crash in different ways:
+
+- Few obs wait a moment for more of their kind. They hold the offset of their key change: the worker
+  commits no later one until they are read, so after a crash the key change comes again.
+- Many obs hold no offset, since the group's offset would stand still for hours. They are stored with
+  the destination's progress instead, and go on where they were.
+
+This module only keeps books. `consumers.reenrich` reads.
+"""
+
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from openmrs.affected import NAMES, QUERY
+from openmrs.read import SourcePosition
+from passport.version import Position
+
+SLICE = 500  # obs that are read and written at once, between live batches
+LOWEST_ID = -(2**63)
+
+
+@dataclass(slots=True)
+class Request:
+    """The obs that key changes concern, not looked for yet.
+
+    `keys` says how to find them: ids by query of `openmrs.affected`. `offset` is that of the first
+    key change; None if the request is stored with the progress, and so holds no offset. `position`
+    is the newest key change's. All obs up to `done` are read already. The stored enrichment of the
+    obs in `written` surely contains these key changes.
+    """
+
+    keys: dict[str, set[int]] = field(default_factory=dict)
+    offset: int | None = None
+    position: SourcePosition | None = None
+    done: int = LOWEST_ID
+    written: frozenset[int] = frozenset()
+
+    def add(
+        self, queries: Iterable[str], key: int, offset: int, position: SourcePosition | None
+    ) -> None:
+        """Take one key of a key change."""
+        if self.keys:
+            position = later(self.position, position)
+        self.position = position
+        self.offset = lowest((self.offset, offset))
+        for query in queries:
+            self.keys.setdefault(query, set()).add(key)
+
+    @property
+    def key_count(self) -> int:
+        return sum(len(keys) for keys in self.keys.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is stored with the progress; `from_json` is the inverse.
+
+        What is stored outlives a release, so a query is stored by its name.
+        """
+        keys = {NAMES[query]: sorted(ids) for query, ids in self.keys.items()}
+        position: list[Any] | None = None
+        if self.position is not None:
+            position = [*self.position.position, self.position.gtid, self.position.server]
+        return {"keys": keys, "done": self.done, "at": position}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Request":
+        keys = {QUERY[name]: set(ids) for name, ids in stored["keys"].items()}
+        position: SourcePosition | None = None
+        if stored["at"]:
+            file, pos, gtid, server = stored["at"]
+            position = SourcePosition(Position(file, pos), gtid, server)
+        return cls(keys, position=position, done=stored["done"])
+
+
+class FewObs:
+    """The obs of small requests. They wait a moment for more, since a round trip costs more than
+    the rows that it brings.
+    """
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+        self.position: SourcePosition | None = None
+        self.offset: int | None = None  # the lowest that these obs hold; None if there are none
+        self._wait_until = 0.0
+
+    def add(self, ids: Collection[int], request: Request, wait_until: float) -> None:
+        """Take the obs of a request. They are read by the time `wait_until`, or earlier."""
+        if self.ids:
+            self.position = later(self.position, request.position)
+            self.offset = lowest((self.offset, request.offset))
+            self._wait_until = min(self._wait_until, wait_until)
+        else:
+            self.position = request.position
+            self.offset = request.offset
+            self._wait_until = wait_until
+        self.ids.update(ids)
+
+    def due(self, now: float, *, busy: bool) -> bool:
+        """Return whether to read now. While records wait (`busy`), a few obs wait for more."""
+        if not self.ids:
+            return False
+        return not busy or now >= self._wait_until or len(self.ids) >= SLICE
+
+    def next_ids(self) -> list[int]:
+        return sorted(self.ids)[:SLICE]
+
+    def read_no_earlier_than(self, position: SourcePosition | None) -> None:
+        self.position = later(self.position, position)
+
+    def finish(self, ids: Iterable[int]) -> None:
+        """Forget obs that are read and written. The last ones release the offset."""
+        self.ids.difference_update(ids)
+        if not self.ids:
+            self.offset = None
+
+
+class ManyObs:
+    """The obs of one large request: read a slice at a time, from the lowest id on."""
+
+    def __init__(self, request: Request, ids: Iterable[int]) -> None:
+        self.request = request
+        request.written = frozenset()  # is not needed any more, and may be large
+        # An array takes 8 bytes for an id. Ids leave at its end, so the lowest stands there.
+        self.ids = array("q", sorted(ids, reverse=True))
+
+    def next_ids(self) -> Sequence[int]:
+        return self.ids[-SLICE:]
+
+    def read_no_earlier_than(self, position: SourcePosition | None) -> None:
+        self.request.position = later(self.request.position, position)
+
+    def finish(self, ids: Sequence[int]) -> None:
+        """Forget the obs that `next_ids` gave: they are read and written."""
+        self.request.done = max(ids)
+        del self.ids[-len(ids) :]
+
+
+@dataclass(frozen=True, slots=True)
+class WholePerson:
+    """Why a person waits.
+
+    `offset` is that of the key change which asks for it; None if the destination asks, which will
+    ask again should this be lost. `with_holders`: whoever shares a national id with this person is
+    read too. A key change says so, because what it changed may have been loaded with the index of
+    ids already, so that no difference is seen there.
+    """
+
+    offset: int | None
+    position: SourcePosition | None
+    with_holders: bool
+
+
+class WholePersons:
+    """The persons that are to be read whole, each once, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, WholePerson] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(
+        self,
+        person_id: int,
+        offset: int | None,
+        position: SourcePosition | None,
+        *,
+        with_holders: bool,
+    ) -> None:
+        before = self._waiting.get(person_id)
+        if before is not None:
+            offset = lowest((before.offset, offset))
+            position = later(before.position, position)
+            with_holders = with_holders or before.with_holders
+        self._waiting[person_id] = WholePerson(offset, position, with_holders)
+
+    def first(self, count: int) -> dict[int, WholePerson]:
+        return {person_id: self._waiting[person_id] for person_id in list(self._waiting)[:count]}
+
+    def offset(self) -> int | None:
+        """Return the lowest offset that a person holds; None if none does."""
+        return lowest(person.offset for person in self._waiting.values())
+
+    def finish(self, person_ids: Iterable[int]) -> None:
+        for person_id in person_ids:
+            self._waiting.pop(person_id, None)
+
+
+def lowest(offsets: Iterable[int | None]) -> int | None:
+    return min((offset for offset in offsets if offset is not None), default=None)
+
+
+def later(first: SourcePosition | None, second: SourcePosition | None) -> SourcePosition | None:
+    """Return the later of two positions.
+
+    Positions of two servers can't be compared. Then it is the second, which came later.
+    """
+    if first is None:
+        return second
+    if second is None:
+        return first
+    if first.server == second.server and first.position.order > second.position.order:
+        return first
+    return second
