@@ -1,4 +1,4 @@
-"""``python -m passport`` is the console script."""
+"""``python -m cli`` does what the console script ``passport`` does."""
 
 from cli import main
 

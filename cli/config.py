@@ -7,7 +7,7 @@ import yaml
 
 from cli.context import CommandContext
 from cli.options import JsonOption
-from passport.configuration import shown
+from passport.configuration import without_secrets
 from passport.settings import Settings
 
 commands = typer.Typer(no_args_is_help=True, help="The settings.")
@@ -17,7 +17,7 @@ commands = typer.Typer(no_args_is_help=True, help="The settings.")
 def show(ctx: typer.Context, as_json: JsonOption = False) -> None:
     """All settings as they hold, secrets as stars."""
     context: CommandContext = ctx.obj
-    tree = shown(context.settings)
+    tree = without_secrets(context.settings)
     if as_json:
         context.print_json(tree)
     else:

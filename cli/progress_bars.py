@@ -1,4 +1,4 @@
-"""How far a snapshot is, as a bar on the terminal: nothing where nobody watches."""
+"""Bars on the terminal for snapshots and backfills. Where nobody watches there is none."""
 
 import sys
 import threading
@@ -30,7 +30,7 @@ COLUMNS = (
 
 @contextmanager
 def rows_bar(what: str, *, visible: bool = True) -> Iterator[Callable[[int, float], None]]:
-    """Gives what is to be told: rows so far, and the share of all, 0 to 1."""
+    """Show a bar. Yield the function that moves it: rows so far, and their share of all, 0 to 1."""
     console = Console(stderr=True)
     with Progress(
         *COLUMNS, console=console, transient=True, disable=not console.is_terminal
@@ -41,7 +41,10 @@ def rows_bar(what: str, *, visible: bool = True) -> Iterator[Callable[[int, floa
 
 @contextmanager
 def snapshot_bar(hospital: str) -> Iterator[None]:
-    """While the reader of this process takes a snapshot: the bar shows what its metrics say."""
+    """Show a bar while the reader of this process takes a snapshot.
+
+    The bar reads the process's own metrics, so that the reader knows nothing of terminals.
+    """
     if not sys.stderr.isatty():
         yield
         return

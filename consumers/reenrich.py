@@ -132,7 +132,7 @@ class ReenrichmentQueue:
         self._many: list[ManyObs] = []
         self._persons = WholePersons()
         self._last_turn = MANY
-        self._rows = metrics.REREADS.labels(lookups.hospital_id)
+        self._rows = metrics.REENRICHED.labels(lookups.hospital_id)
 
     def add_key_change(
         self, event: KeyChangeEvent, offset: int, written: frozenset[int] = frozenset()

@@ -1,45 +1,60 @@
-"""/livez (the process), /readyz (what it needs and whether it gets on, 503 with names) and
-/metrics.
+"""What a role says about itself over HTTP: /livez, /readyz and /metrics.
+
+/livez answers as long as the process does. /readyz answers 503 with names and reasons while
+something that the role needs doesn't get on.
+
+What fails is kept once a process, in this module, as Prometheus' client keeps its metrics. A process
+is one role, and failures are reported by threads that share nothing else: an object passed to each
+of them would only be a longer way to the same place.
 """
 
 import json
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from passport.settings import Health
 
-_failing: dict[str, tuple[str, float]] = {}
+
+class _Failure(NamedTuple):
+    reason: str
+    since_s: float  # Unix time
+
+
+_failing: dict[str, _Failure] = {}
 _lock = threading.Lock()
 
 
-def failing(what: str, cause: str) -> None:
-    """Says that `what` (a hospital, a partition, a destination) doesn't get on; `working` takes it
-    back.
+def failing(what: str, reason: str) -> None:
+    """Report that `what` (a hospital, a partition, a destination) doesn't get on.
+
+    The first reason stays until `working` takes it back: later ones are often its consequences.
     """
     with _lock:
-        _failing.setdefault(what, (cause, time.time()))
+        _failing.setdefault(what, _Failure(reason, time.time()))
 
 
 def working(what: str) -> None:
+    """Report that `what` gets on (again)."""
     with _lock:
         _failing.pop(what, None)
 
 
 def failures() -> dict[str, str]:
-    """What doesn't get on now, and why."""
+    """Return what doesn't get on now, and why, as in "MySQL doesn't answer, for 12 s"."""
+    now = time.time()
     with _lock:
         return {
-            what: f"{cause}, for {time.time() - since:.0f} s"
-            for what, (cause, since) in _failing.items()
+            what: f"{failure.reason}, for {now - failure.since_s:.0f} s"
+            for what, failure in _failing.items()
         }
 
 
 def serve(settings: Health) -> None:
-    """Starts the endpoint in a daemon thread when a port is set."""
+    """Answer requests in a thread of their own, if a port is set."""
     if settings.port:
         server = ThreadingHTTPServer((settings.host, settings.port), _Handler)
         threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
@@ -47,26 +62,24 @@ def serve(settings: Health) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        answers: dict[str, Callable[[], tuple[int, str, bytes]]] = {
-            "/livez": lambda: (200, "text/plain", b"ok\n"),
-            "/readyz": _ready,
-            "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest()),
-        }
-        answer = answers.get(self.path.partition("?")[0])
-        status, kind, body = (
-            answer() if answer else (404, "text/plain", b"/livez /readyz /metrics\n")
-        )
+        path = self.path.partition("?")[0]
+        if path == "/livez":
+            self._answer(200, "text/plain", b"ok\n")
+        elif path == "/readyz":
+            failed = failures()
+            body = json.dumps({"ready": not failed, "failing": failed}).encode() + b"\n"
+            self._answer(503 if failed else 200, "application/json", body)
+        elif path == "/metrics":
+            self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
+        else:
+            self._answer(404, "text/plain", b"/livez /readyz /metrics\n")
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Requests are not logged."""
-
-
-def _ready() -> tuple[int, str, bytes]:
-    failed = failures()
-    body = json.dumps({"ready": not failed, "failing": failed}).encode() + b"\n"
-    return (503 if failed else 200), "application/json", body
+        """Log nothing: a probe asks every few seconds."""

@@ -1,5 +1,7 @@
-"""Logs: JSON lines on stderr unless a person watches, with an allow-list of keys so that no
-patient's value gets in.
+"""Logs: JSON lines on stderr unless a person watches, and no patient's value in them.
+
+Values are kept out by a list of keys that a line may carry, and by withholding what the clients of
+Kafka, MySQL and MongoDB say, because their messages quote what they send.
 """
 
 import logging
@@ -11,53 +13,55 @@ from structlog.typing import EventDict, Processor
 
 from passport.settings import Logs
 
-# Everything that a log line may carry. A key that is not here is dropped: values of patients have
-# no way in.
+# A key that is not here is dropped.
 # fmt: off
 KEYS = frozenset({
-    "event", "level", "timestamp", "logger", "hospital", "partition", "topic", "offset", "destination", "role",
-    "table", "kind", "op", "reason", "cause", "file", "pos", "gtid", "epoch", "version", "run", "rows", "records",
-    "persons", "chunk", "first", "to", "keys", "count", "state", "position", "duration_s", "after_s", "lag_s",
-    "server", "number", "missing", "extra", "different", "repaired", "command", "hint", "port", "signal", "attempt",
-    "hidden", "error", "path", "status",
+    "event", "level", "timestamp", "logger", "hospital", "partition", "topic", "offset",
+    "destination", "role", "table", "kind", "op", "reason", "file", "pos", "gtid", "epoch",
+    "version", "run", "rows", "records", "persons", "chunk", "first", "to", "keys", "count",
+    "state", "position", "duration_s", "after_s", "lag_s", "server", "number", "missing", "extra",
+    "different", "repaired", "command", "hint", "port", "signal", "attempt", "hidden", "error",
+    "path", "status",
 })
 # fmt: on
-# Clients that would write what they send: their own words stay below WARNING whatever our level is.
-QUIET_S = 10.0
+
+# Clients that would log what they send. Whatever our level is, theirs is ERROR or, at DEBUG, WARNING.
 LOUD = ("kafka", "pymongo", "pymysqlreplication", "asyncio", "urllib3")
+# While a server is away a client says the same every moment. Once in so many seconds is enough.
+QUIET_S = 10.0
 
 
 def configure(settings: Logs) -> None:
-    """One line an event on stderr."""
-    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    """Write one line an event to stderr from now on, in this whole process."""
+    as_json = settings.format == "json"
+    if settings.format == "auto":
+        as_json = not sys.stderr.isatty()
+    renderer: Processor = structlog.dev.ConsoleRenderer()
+    if as_json:
+        renderer = structlog.processors.JSONRenderer()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _allowed,
+        _drop_other_keys,
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
-    )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level)),
         logger_factory=structlog.PrintLoggerFactory(_Stderr()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
-    _clients(settings.level, shared, renderer)
-    sys.unraisablehook = _tidying
+    _configure_clients(settings.level, shared, renderer)
+    sys.unraisablehook = _log_unraisable
 
 
-def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
-    """The clients' own records: their logger, level and place, never their message, which may quote
-    values.
-    """
+def _configure_clients(level: str, shared: list[Processor], renderer: Processor) -> None:
+    """Log the clients' own records: logger, level and place, never their message."""
     handler = logging.StreamHandler(_Stderr())
-    handler.addFilter(_Seldom())
+    handler.addFilter(_OnceInAWhile())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_place, *shared],
+            foreign_pre_chain=[_withhold_message, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -69,8 +73,9 @@ def _clients(level: str, shared: list[Processor], renderer: Processor) -> None:
 
 
 class _Stderr:
-    """Whatever is stderr when a line is written: while a progress bar is shown, rich puts lines
-    above it.
+    """Whatever `sys.stderr` is when a line is written.
+
+    While a progress bar is shown it is another object, which puts lines above the bar.
     """
 
     def write(self, text: str) -> int:
@@ -80,10 +85,8 @@ class _Stderr:
         sys.stderr.flush()
 
 
-class _Seldom(logging.Filter):
-    """Lets a client's message from one place through once in QUIET_S: they repeat themselves while
-    a server is away.
-    """
+class _OnceInAWhile(logging.Filter):
+    """Lets the messages from one place of a client's code through once in QUIET_S."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,14 +100,13 @@ class _Seldom(logging.Filter):
         return True
 
 
-def _tidying(args: Any) -> None:
-    """An error where nobody can catch it, in a destructor: its type, never its text."""
-    structlog.get_logger().warning(
-        "error while tidying up", error=getattr(args.exc_type, "__name__", "")
-    )
+def _log_unraisable(args: Any) -> None:
+    """Log an error in a destructor, where nobody can catch it: its type, never its text."""
+    error_type = args.exc_type.__name__ if args.exc_type else ""
+    structlog.get_logger().warning("error while tidying up", error=error_type)
 
 
-def _place(_: Any, __: str, event: EventDict) -> EventDict:
+def _withhold_message(_: Any, __: str, event: EventDict) -> EventDict:
     record: logging.LogRecord = event["_record"]
     return {
         "_record": record,
@@ -116,9 +118,10 @@ def _place(_: Any, __: str, event: EventDict) -> EventDict:
     }
 
 
-def _allowed(_: Any, __: str, event: EventDict) -> EventDict:
-    """Drops what is not in KEYS, and says how many were hidden."""
-    kept = {key: value for key, value in event.items() if key in KEYS or key.startswith("_")}
-    if hidden := len(event) - len(kept):
-        kept["hidden"] = hidden
-    return kept
+def _drop_other_keys(_: Any, __: str, event: EventDict) -> EventDict:
+    """Drop what is not in KEYS, and say how many keys were hidden."""
+    allowed = {key: value for key, value in event.items() if key in KEYS or key.startswith("_")}
+    hidden = len(event) - len(allowed)
+    if hidden:
+        allowed["hidden"] = hidden
+    return allowed

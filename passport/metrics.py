@@ -1,6 +1,8 @@
 """Every metric, in Prometheus' own client: base units, few labels, never anything of a patient."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 
 EVENTS = Counter("passport_cdc_events_total", "Changes published", ["hospital", "table", "op"])
 SKIPPED = Counter(
@@ -47,12 +49,16 @@ PAUSED = Gauge(
 LOOKUPS = Counter(
     "passport_lookup_total", "Lookups by kind and result (hit, miss)", ["kind", "result"]
 )
-REREADS = Counter("passport_reread_rows_total", "Obs rows read again after a notice", ["hospital"])
+REENRICHED = Counter(
+    "passport_reenriched_rows_total",
+    "Obs rows read again because something that they refer to changed",
+    ["hospital"],
+)
 WRITE_SECONDS = Histogram("passport_sink_write_seconds", "One batch written", ["sink"])
 DEAD_LETTERS = Counter("passport_dead_letters_total", "Records parked", ["destination", "reason"])
 UNMATCHED = Gauge(
     "passport_people_unmatched",
-    "People not matched, by state; every consumer tells it",
+    "People not matched, by state; every consumer reports it",
     ["hospital", "state"],
 )
 REPAIRED = Counter(
@@ -64,3 +70,23 @@ POLLED_INSTEAD = Gauge(
     ["hospital"],
 )
 BUILD = Gauge("passport_build_info", "1, labelled with the version that runs", ["version"])
+
+
+class _FormerNames:
+    """Shows a renamed metric under its former name too, for one release."""
+
+    def __init__(self, former_names: dict[str, Counter]) -> None:
+        self._former_names = former_names
+
+    def collect(self) -> Iterator[Metric]:
+        for former_name, metric in self._former_names.items():
+            for family in metric.collect():
+                help_text = f"The former name of {family.name}_total"
+                former = Metric(former_name, help_text, family.type)
+                for sample in family.samples:
+                    name = sample.name.replace(family.name, former_name)
+                    former.samples.append(sample._replace(name=name))
+                yield former
+
+
+REGISTRY.register(_FormerNames({"passport_reread_rows": REENRICHED}))

@@ -1,4 +1,7 @@
-"""Every setting, its type, bounds and default; passport.configuration reads them."""
+"""Every setting with its type, bounds and default. passport/configuration.py reads them.
+
+What a setting is for is written beside it in config/default.yaml and config/local.example.yaml.
+"""
 
 import re
 from typing import Any, Literal
@@ -8,14 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from passport.errors import unknown_hospital
 
+BCRYPT_HASH = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+
 
 class Model(BaseModel):
+    """A part of the settings: it never changes, and a name that is no setting is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Tls(Model):
-    """`preferred`: encrypted when the server offers it, unverified; `verify_identity`: what a
-    network needs.
+    """How a connection to MySQL is encrypted.
+
+    `preferred` encrypts when the server offers it, and verifies nothing. A network needs
+    `verify_identity`.
     """
 
     mode: Literal["disabled", "preferred", "verify_ca", "verify_identity"] = "preferred"
@@ -25,6 +34,8 @@ class Tls(Model):
 
 
 class MySQL(Model):
+    """A hospital's server, and the account that reads it."""
+
     host: str
     port: int = Field(3306, ge=1, le=65535)
     user: str
@@ -36,7 +47,7 @@ class MySQL(Model):
 
 
 class LoadBudget(Model):
-    """What snapshots, re-reads, polling and comparing together may ask of the hospital's server."""
+    """What snapshots, re-enrichment, polling and comparing together may ask of a hospital's server."""
 
     rows_per_s: int = Field(20_000, ge=1)
     queries_per_s: int = Field(100, ge=1)
@@ -44,12 +55,16 @@ class LoadBudget(Model):
 
 
 class PlaceholderHospital(Model):
+    """The Passport's hospital that is made for a hospital which the Passport doesn't have yet."""
+
     address: str = "Not given"
     contact: str = "Not given"
     licence: str | None = None
 
 
 class Hospital(Model):
+    """One hospital. Its partition is its own for ever: the order of its changes depends on it."""
+
     name: str
     partition: int = Field(ge=0)
     timezone: str
@@ -59,7 +74,7 @@ class Hospital(Model):
     provider_roles: tuple[str, ...] = ()
     passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
     load_budget: LoadBudget = LoadBudget()
-    # Quiet hours on the hospital's own clock, as 22:00-05:00: comparing begins within them only.
+    # Quiet hours on the hospital's own clock, as 22:00-05:00. Comparing begins within them only.
     compare_hours: str | None = Field(
         None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
     )
@@ -78,6 +93,8 @@ class Hospital(Model):
 
 
 class Kafka(Model):
+    """The brokers, the three topics, and how a client signs in."""
+
     bootstrap: str
     topic: str = "openmrs.changes"
     positions_topic: str = "openmrs.positions"
@@ -93,18 +110,19 @@ class Kafka(Model):
 
     @property
     def silent_hint(self) -> str:
-        """For a broker that doesn't answer: its client hides a refused sign-in or certificate
-        behind a time-out.
+        """The hint for brokers that don't answer.
+
+        Kafka's client hides a refused sign-in or certificate behind a time-out, so that the hint
+        names those settings too.
         """
-        is_open = self.security_protocol == "PLAINTEXT"
-        secured = (
-            "" if is_open else "; are kafka.sasl_* right, and is kafka.ssl_cafile its authority"
-        )
-        return f"is it running and reachable from here{secured}? passport check"
+        hint = "is it running and reachable from here"
+        if self.security_protocol != "PLAINTEXT":
+            hint += "; are kafka.sasl_* right, and is kafka.ssl_cafile its authority"
+        return f"{hint}? passport check"
 
 
 class Destination(Model):
-    """`options` are checked by the destination's own Options."""
+    """A destination. Its `options` are checked by its module's own Options."""
 
     type: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -112,6 +130,8 @@ class Destination(Model):
 
 
 class Consumer(Model):
+    """How every consumer works."""
+
     batch_records: int = Field(2_000, ge=1)
     retry_max_s: float = Field(30, gt=0)
     cache_entries: int = Field(50_000, ge=100)
@@ -119,6 +139,8 @@ class Consumer(Model):
 
 
 class Cdc(Model):
+    """How every reader works."""
+
     heartbeat_s: float = Field(5, gt=0)
     checkpoint_s: float = Field(1, gt=0)
     reconnect_max_s: float = Field(30, gt=0)
@@ -127,26 +149,32 @@ class Cdc(Model):
 
 
 class Logs(Model):
+    """What is logged. `auto` writes JSON unless a person watches."""
+
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["auto", "json", "console"] = "auto"
 
 
 class Tracing(Model):
-    """One transaction in `every` is traced, 0: none; where to, OpenTelemetry's own variables say."""
+    """One transaction in `every` is traced; 0 traces none.
+
+    OpenTelemetry's own variables say where the traces go.
+    """
 
     every: int = Field(0, ge=0)
 
 
 class Health(Model):
-    """`port` 0: no endpoint. /livez, /readyz and /metrics."""
+    """The endpoint of /livez, /readyz and /metrics. With `port` 0 there is none."""
 
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)
 
 
 class Operators(Model):
-    """`password_hash` (bcrypt) null: there is no operators' page. `sample_s`: how often its numbers
-    are asked.
+    """The operators' page. Without `password_hash` (bcrypt) there is none.
+
+    Its numbers are read anew every `sample_s` seconds.
     """
 
     password_hash: SecretStr | None = None
@@ -155,16 +183,16 @@ class Operators(Model):
     @field_validator("password_hash")
     @classmethod
     def _bcrypt(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(
-            r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", value.get_secret_value()
-        ):
+        if value is not None and not BCRYPT_HASH.fullmatch(value.get_secret_value()):
             raise ValueError("not a bcrypt hash: `passport portal --hash-password` prints one")
         return value
 
 
 class Portal(Model):
-    """`uri` null: that of the destination; `jwt_secret`: the Passport's JWT_SECRET, which signs its
-    sessions.
+    """The server of the patient's and the operators' pages.
+
+    Without `uri` it reads with the destination's account. `jwt_secret` is the Passport's JWT_SECRET,
+    which signs its sessions.
     """
 
     host: str = "127.0.0.1"
@@ -179,6 +207,8 @@ class Portal(Model):
 
 
 class Settings(Model):
+    """All settings. It can't be made of settings that contradict each other."""
+
     hospitals: dict[str, Hospital]
     kafka: Kafka
     destinations: dict[str, Destination]
@@ -197,11 +227,11 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _own_partitions(self) -> "Settings":
-        seen: dict[int, str] = {}
+        owners: dict[int, str] = {}
         for name, hospital in self.hospitals.items():
-            if hospital.partition in seen:
-                raise ValueError(
-                    f"hospitals.{name}.partition: {hospital.partition} is already that of {seen[hospital.partition]}"
-                )
-            seen[hospital.partition] = name
+            number = hospital.partition
+            if number in owners:
+                owner = owners[number]
+                raise ValueError(f"hospitals.{name}.partition: {number} is already that of {owner}")
+            owners[number] = name
         return self

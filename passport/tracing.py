@@ -1,8 +1,11 @@
 """Traces of transactions, from the commit to the destination: off unless `tracing.every` is set.
 
-OpenTelemetry is imported when it is on, and finds its collector in OTEL_* variables. Attributes
-never hold anything of a patient; those of messaging and Kafka are named as in the semantic
-conventions 1.45, which still change.
+OpenTelemetry is imported only when tracing is on; it finds its collector in OTEL_* variables.
+Attributes never hold anything of a patient. Those of messaging and Kafka are named as in the
+semantic conventions 1.45, which still change.
+
+The tracer is kept once a process, in this module, as OpenTelemetry itself keeps its provider. When
+tracing is off, the cost of a step is one look at it: nothing is passed along with every batch.
 """
 
 import os
@@ -14,27 +17,32 @@ from typing import Any
 from passport.errors import Fatal
 from passport.settings import Tracing
 
-TRACEPARENT = "traceparent"  # W3C, as a header of a record
+TRACEPARENT = "traceparent"  # the header of a Kafka record, as W3C defines it
 
-SYSTEM, OPERATION = "messaging.system.name", "messaging.operation.type"
-TOPIC, PARTITION, OFFSET = (
-    "messaging.destination.name",
-    "messaging.destination.partition.id",
-    "kafka.offset",
-)
-COUNT, ERROR = "messaging.batch.message_count", "error.type"
-HOSPITAL, DESTINATION = "passport.hospital", "passport.destination"
+# Names of attributes.
+SYSTEM = "messaging.system.name"
+OPERATION = "messaging.operation.type"
+TOPIC = "messaging.destination.name"
+PARTITION = "messaging.destination.partition.id"
+OFFSET = "kafka.offset"
+COUNT = "messaging.batch.message_count"
+ERROR = "error.type"
+HOSPITAL = "passport.hospital"
+DESTINATION = "passport.destination"
 
 Attributes = Mapping[str, str | int]
-_MS = 1_000_000  # ns
+_MS = 1_000_000  # nanoseconds
 
-_tracer: Any = None  # None: off
-every = 0  # one transaction in so many begins a trace
+_tracer: Any = None  # None: tracing is off
+every = 0  # one transaction in so many is traced
 
 
 def start(settings: Tracing) -> None:
-    """For the whole process. Fatal when it is asked for, and its packages are not there."""
-    global _tracer, every
+    """Trace in this process from now on, if the settings say so.
+
+    Raises Fatal when tracing is asked for and its packages are not installed.
+    """
+    global _tracer, every  # noqa: PLW0603  # the docstring of the module says why
     if not settings.every:
         return
     try:
@@ -42,16 +50,19 @@ def start(settings: Tracing) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        hint = "pip install 'openmrs-passport[otel]', or tracing.every: 0"
-        raise Fatal("tracing.every is set, and OpenTelemetry is not installed", hint=hint) from None
+        raise Fatal(
+            "tracing.every is set, and OpenTelemetry is not installed",
+            hint="pip install 'openmrs-passport[otel]', or tracing.every: 0",
+        ) from None
     os.environ.setdefault("OTEL_SERVICE_NAME", "openmrs-passport")
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    _tracer, every = provider.get_tracer("openmrs-passport"), settings.every
+    _tracer = provider.get_tracer("openmrs-passport")
+    every = settings.every
 
 
 class Trace:
-    """Of one transaction at the reader: from its commit until Kafka has its last record."""
+    """The trace of one transaction at the reader: from its commit until Kafka has its last record."""
 
     def __init__(self, topic: str, ts_ms: int, attributes: Attributes) -> None:
         from opentelemetry.trace import SpanKind, set_span_in_context
@@ -59,30 +70,38 @@ class Trace:
         self._root = _tracer.start_span(
             "transaction", attributes=attributes, start_time=ts_ms * _MS
         )
-        parent, known = set_span_in_context(self._root), {**kafka("send", topic), **attributes}
         self._send = _tracer.start_span(
-            f"send {topic}", parent, kind=SpanKind.PRODUCER, attributes=known
+            f"send {topic}",
+            set_span_in_context(self._root),
+            kind=SpanKind.PRODUCER,
+            attributes={**kafka("send", topic), **attributes},
         )
 
     @property
     def header(self) -> tuple[str, bytes] | None:
-        """Names the span that the consumers go on from; None when the sampler does not want it."""
+        """The record header that the consumers' spans go on from.
+
+        It is None when the sampler doesn't want this trace.
+        """
         at = self._send.get_span_context()
+        if not at.trace_flags.sampled:
+            return None
         value = f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags:02x}"
-        return (TRACEPARENT, value.encode()) if at.trace_flags.sampled else None
+        return TRACEPARENT, value.encode()
 
     def end(self, count: int, offset: int | None) -> None:
-        """`offset`: of the last of `count` records; None: Kafka did not take it."""
+        """End the trace of `count` records. `offset` is the last one's, None if Kafka refused it."""
         self._send.set_attribute(COUNT, count)
-        self._send.set_attribute(
-            *((ERROR, "not_acknowledged") if offset is None else (OFFSET, offset))
-        )
+        if offset is None:
+            self._send.set_attribute(ERROR, "not_acknowledged")
+        else:
+            self._send.set_attribute(OFFSET, offset)
         self._send.end()
         self._root.end()
 
 
 def kafka(operation: str, topic: str) -> dict[str, str | int]:
-    """What a span says of an operation on a topic."""
+    """Return the attributes of a span about an operation on a topic."""
     return {SYSTEM: "kafka", OPERATION: operation, TOPIC: topic}
 
 
@@ -90,40 +109,45 @@ def kafka(operation: str, topic: str) -> dict[str, str | int]:
 def step(
     name: str, items: Iterable[Any], attributes: Attributes, *, waited: bool = False
 ) -> Iterator[None]:
-    """A span in each trace of `items` (consumers.partition.Item), of what is done within; `waited`:
-    since published.
+    """Add a span about what is done within to the trace of each of `items`.
+
+    `items` are those of consumers/partition.py. With `waited` a span begins when its record was
+    published, and not now.
     """
-    found = _traced(items) if _tracer is not None else {}
-    began, failed = time.time_ns(), {}
+    first_items = _first_items(items) if _tracer is not None else {}
+    began_ns = time.time_ns()
+    failure: dict[str, str | int] = {}
     try:
         yield
     except Exception as error:
-        failed = {ERROR: type(error).__name__}
+        failure = {ERROR: type(error).__name__}
         raise
     finally:
-        for parent, item in found.items():
-            since = item.event.ts_ms * _MS if waited and item.event else began
-            known = {
+        for traceparent, item in first_items.items():
+            start_ns = began_ns
+            if waited and item.event:
+                start_ns = item.event.ts_ms * _MS
+            own_attributes = {
                 **attributes,
                 PARTITION: str(item.record.partition),
                 OFFSET: item.record.offset,
-                **failed,
+                **failure,
             }
-            _end_one(name, parent, waited, attributes=known, start_time=since)
+            _add_span(name, traceparent, waited, attributes=own_attributes, start_time=start_ns)
 
 
-def _traced(items: Iterable[Any]) -> dict[bytes, Any]:
-    """The first item of each trace, by traceparent."""
-    found: dict[bytes, Any] = {}
+def _first_items(items: Iterable[Any]) -> dict[bytes, Any]:
+    """Return the first item of each trace, by its traceparent."""
+    first_items: dict[bytes, Any] = {}
     for item in items:
         for name, value in item.record.headers:
             if name == TRACEPARENT:
-                found.setdefault(value, item)
-    return found
+                first_items.setdefault(value, item)
+    return first_items
 
 
-def _end_one(name: str, traceparent: bytes, waited: bool, **span: Any) -> None:
-    """A span that ends now; none where the header is not one."""
+def _add_span(name: str, traceparent: bytes, waited: bool, **span: Any) -> None:
+    """Add a span that ends now. A header that is no traceparent adds none."""
     from opentelemetry.trace import SpanKind, get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

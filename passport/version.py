@@ -12,10 +12,9 @@ LOWEST = f"{0:010d}-{0:010d}-{0:016d}-{0:08d}"
 
 
 class Position(NamedTuple):
-    """A place in one server's binlog: file name as the server says it, byte offset (may pass 4
-    GiB).
+    """A place in one server's binlog: the file's name as the server says it, and a byte offset.
 
-    Positions are ordered by `order`, never by file name alone, and only within one epoch.
+    The offset may pass 4 GiB. Positions are ordered by `order`, never by file name alone, and only within one epoch.
     """
 
     file: str
@@ -23,7 +22,7 @@ class Position(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Number of the file: ``binlog.000012`` -> 12."""
+        """The number of the file: ``binlog.000012`` -> 12."""
         return file_number(self.file)
 
     @property
@@ -44,27 +43,30 @@ class Version(NamedTuple):
 
 
 def file_number(name: str) -> int:
-    """``mysql-bin.000012`` -> 12. ValueError if the name has no numeric suffix."""
+    """Return the number in a file's name: ``mysql-bin.000012`` -> 12.
+
+    Raises ValueError if the name has no numeric suffix.
+    """
     return int(name.rpartition(".")[2])
 
 
 def prefix(epoch: int, file_number_: int, pos: int) -> str:
-    """The first three parts with the trailing dash: append ``f"{row:08d}"``."""
+    """Return the first three parts with the trailing dash: append ``f"{row:08d}"``."""
     return f"{epoch:010d}-{file_number_:010d}-{pos:016d}-"
 
 
 def row_version(epoch: int, at: Position, row: int) -> str:
-    """Version of row number `row` (from 1) of the outer event that ends at `at`."""
+    """Return the version of row number `row` (from 1) of the outer event that ends at `at`."""
     return f"{prefix(epoch, at.number, at.pos)}{row:08d}"
 
 
 def read_version(epoch: int, at: Position) -> str:
-    """Version of what a SELECT saw at `at`."""
+    """Return the version of what a SELECT saw at `at`."""
     return row_version(epoch, at, 0)
 
 
 def parse(text: str) -> Version:
-    """Inverse of ``str(Version(...))``; ValueError when the text is not a version."""
+    """Return the parts of a version. Raises ValueError when the text is not one."""
     parts = text.split("-")
     if [len(part) for part in parts] != [10, 10, 16, 8]:
         raise ValueError("not a version")
@@ -72,5 +74,8 @@ def parse(text: str) -> Version:
 
 
 def next_epoch(previous: int, birth_s: float) -> int:
-    """An epoch higher than every one before, also when the positions topic was lost."""
+    """Return an epoch that is higher than every one before, also when the positions topic was lost.
+
+    `birth_s` is the Unix time at which it begins: that grows when nothing else is known any more.
+    """
     return max(previous + 1, int(birth_s))

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from cli.context import CommandContext
 from passport import configuration
-from passport.configuration import load, shown
+from passport.configuration import load, without_secrets
 from passport.errors import BadSettings
 from passport.settings import Destination, Hospital, Settings
 
@@ -121,7 +121,7 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
         destinations__passport__options__uri="mongodb://user:canary-uri@host/",
     )
     settings, _ = load(file, environ={})
-    assert "canary" not in str(shown(settings))
+    assert "canary" not in str(without_secrets(settings))
     assert "canary" not in repr(settings.hospitals)
 
 
