@@ -54,7 +54,7 @@ def persons(hospital_id: str, settings: Settings, person_ids: Sequence[int]) -> 
     """
     with _joined(hospital_id, settings) as (_, saved, publisher, envelopes):
         keys = [{"person_id": one} for one in person_ids]
-        for value in envelopes.notices("person", "r", keys, saved.position, ts_ms=0):
+        for value in envelopes.key_changes("person", "r", keys, saved.position, ts_ms=0):
             publisher.send("notice", value)
 
 

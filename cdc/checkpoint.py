@@ -1,5 +1,6 @@
-"""Which position may be saved: the end of a transaction with everything before it acknowledged.
-Pure.
+"""Which position may be saved: the end of a transaction, once everything before it is acknowledged.
+
+This module is pure.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ from passport.version import Position
 
 
 class Mark(NamedTuple):
-    """End of a transaction: where, and with which columns the stream goes on."""
+    """The end of a transaction: where the stream can go on, and with which columns."""
 
     at: Position
     gtid_set: str
@@ -21,7 +22,10 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Checkpoint:
-    """`acknowledged`: the last mark whose records, and all before them, are acknowledged."""
+    """The marks that wait for Kafka.
+
+    `acknowledged` is the last mark whose records, and all before them, are acknowledged.
+    """
 
     acknowledged: Mark
     _open: deque[tuple[int, Mark]]
@@ -31,18 +35,19 @@ class Checkpoint:
         return cls(mark, deque())
 
     def commit(self, sent: int, mark: Mark) -> None:
-        """A transaction ended at `mark` when `sent` records had been sent in all."""
+        """Note that a transaction ended at `mark`, when `sent` records had been sent in all."""
+        # Transactions without a record need no mark each: the last of them stands for all.
         if self._open and self._open[-1][0] == sent:
             self._open.pop()
         self._open.append((sent, mark))
 
     def acked(self, number: int) -> Mark:
-        """The records up to `number` are acknowledged: how far that is."""
+        """Return how far it is safe to go on, when the records up to `number` are acknowledged."""
         while self._open and self._open[0][0] <= number:
             self.acknowledged = self._open.popleft()[1]
         return self.acknowledged
 
     @property
     def settled(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no mark waits."""
         return not self._open

@@ -1,4 +1,4 @@
-"""What is published, as bytes: pure, one object an epoch."""
+"""What a reader publishes, as bytes: the events of one hospital in one epoch."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,10 +24,10 @@ from passport.version import Position, prefix
 
 
 class Envelopes:
-    """Of one hospital's epoch; `server`: identity of the server whose positions these are.
+    """Makes the events of a hospital's epoch.
 
-    `polled`: there is no binlog; the files of the positions count the runs, and no event tells its
-    place.
+    `server` is the identity of the server whose positions these are. With `polled` there is no
+    binlog: the file of a position only counts the polling runs, and no event names it.
     """
 
     def __init__(
@@ -38,52 +38,63 @@ class Envelopes:
         self._hospital_id = hospital_id
         self._hospital = hospital
         self._polled = polled
-        self._stream = self._envelope("binlog")
-        self._read = self._envelope("poll" if polled else "snapshot")
+        self._origin_of_changes: Origin = "poll" if polled else "binlog"
+        self._origin_of_reads: Origin = "poll" if polled else "snapshot"
+        self._changed_row = self._row_envelope(self._origin_of_changes)
+        self._read_row = self._row_envelope(self._origin_of_reads)
+
+        # The binlog event, and the file, of the last row that `row` was called with.
         self._at: Position | None = None
-        self._file = self._begin = ""
+        self._file = ""
+        self._file_prefix = ""
 
     def row(self, row: RowChange, *, transaction: str, last: bool) -> bytes:
-        """A changed row."""
-        at, stream = row.at, self._stream
-        if self._at is not at:  # else it is of the same binlog event as the one before
+        """Return the event of a changed row; `last` says that it is the last of its transaction."""
+        at = row.at
+        envelope = self._changed_row
+        # This is called for each row. What the rows of one binlog event share is made once: they
+        # have the same Position object.
+        if self._at is not at:
             self._at = at
             if self._file != at.file:
-                self._file, self._begin = at.file, f"{self.epoch:010d}-{at.number:010d}-"
-            version = (
-                f"{self._begin}{at.pos:016d}-"  # as `prefix`, of which the file's part is kept
-            )
-            stream.at(
+                self._file = at.file
+                self._file_prefix = f"{self.epoch:010d}-{at.number:010d}-"
+            envelope.at(
                 file=at.file,
                 pos=at.pos,
                 gtid=row.gtid,
                 ts_ms=row.ts * 1000,
-                prefix=version,
+                # The same as `prefix` gives, of which the file's part is kept.
+                prefix=f"{self._file_prefix}{at.pos:016d}-",
                 transaction=transaction,
             )
-        return stream(row.op, row.before, row.after, row.ordinal, last, now_ms())
+        return envelope(row.op, row.before, row.after, row.ordinal, last, now_ms())
 
     def read(self, rows: Iterable[Row], at: Position, ts_ms: int) -> Iterator[bytes]:
-        """Rows that a SELECT saw at `at`."""
-        version = prefix(self.epoch, at.number, at.pos)
-        where = f"{at.file}:{at.pos}"
-        self._read.at(
-            file=self._told(at), pos=at.pos, gtid="", ts_ms=ts_ms, prefix=version, transaction=where
+        """Yield the events of rows that a SELECT saw at `at`, when the source's clock was `ts_ms`."""
+        envelope = self._read_row
+        envelope.at(
+            file=self._file_of(at),
+            pos=at.pos,
+            gtid="",
+            ts_ms=ts_ms,
+            prefix=prefix(self.epoch, at.number, at.pos),
+            transaction=f"{at.file}:{at.pos}",
         )
         for row in rows:
-            yield self._read("r", None, row_text(row.keys(), row.values()), 0, True, now_ms())
+            yield envelope("r", None, row_text(row.keys(), row.values()), 0, True, now_ms())
 
     def chunk(
         self, first: int | None, to: int | None, keys: Sequence[int], at: Position, ts_ms: int
     ) -> bytes:
-        """These keys, and no others, were in (first, to] at `at`."""
-        source = self._source("obs", at, 0, "", ts_ms, "snapshot")
+        """Return the event that says: these keys, and no others, were in (first, to] at `at`."""
+        source = self._source("obs", at, 0, "", ts_ms, self._origin_of_reads)
         chunk = ChunkEvent(
             v=ENVELOPE, first=first, to=to, keys=tuple(keys), source=source, ts_ms=now_ms()
         )
         return encode_event(chunk)
 
-    def notice(
+    def key_change(
         self,
         table: str,
         op: Op,
@@ -94,22 +105,25 @@ class Envelopes:
         gtid: str,
         ts_ms: int,
     ) -> bytes:
-        """A row changed in `table`; no keys: all of the table may have."""
-        source = self._source(table, at, ordinal, gtid, ts_ms, "binlog")
+        """Return the event of a changed row in `table`. No keys: any row of it may have changed."""
+        source = self._source(table, at, ordinal, gtid, ts_ms, self._origin_of_changes)
         change = KeyChangeEvent(v=ENVELOPE, op=op, keys=tuple(keys), source=source, ts_ms=now_ms())
         return encode_event(change)
 
-    def notices(
+    def key_changes(
         self, table: str, op: Op, keys: Sequence[Any], at: Position, ts_ms: int
     ) -> Iterator[bytes]:
-        """Of many rows at once."""
+        """Yield the events of many changed rows of `table`, each with as many keys as it may have."""
         for start in range(0, len(keys), KEYS_PER_EVENT):
-            some = keys[start : start + KEYS_PER_EVENT]
-            yield self.notice(table, op, some, at=at, ordinal=0, gtid="", ts_ms=ts_ms)
+            keys_of_event = keys[start : start + KEYS_PER_EVENT]
+            yield self.key_change(table, op, keys_of_event, at=at, ordinal=0, gtid="", ts_ms=ts_ms)
 
     def heartbeat(self, at: Position, gtid: str, ts_ms: int) -> bytes:
-        """All up to `at` is published; the source's clock was `ts_ms` when that was all there was."""
-        source = self._source("", at, 0, gtid, ts_ms, "binlog")
+        """Return the event that says: everything up to `at` is published.
+
+        `ts_ms` was the source's clock when that was all there was.
+        """
+        source = self._source("", at, 0, gtid, ts_ms, self._origin_of_changes)
         return encode_event(HeartbeatEvent(v=ENVELOPE, source=source, ts_ms=now_ms()))
 
     def _source(
@@ -120,20 +134,20 @@ class Envelopes:
             timezone=self._hospital.timezone,
             db=self._hospital.mysql.database,
             table=table,
-            file=self._told(at),
+            file=self._file_of(at),
             pos=at.pos,
             row=ordinal,
             gtid=gtid,
             server=self.server,
             ts_ms=ts_ms,
             version=f"{prefix(self.epoch, at.number, at.pos)}{ordinal:08d}",
-            origin="poll" if self._polled else origin,
+            origin=origin,
         )
 
-    def _told(self, at: Position) -> str:
+    def _file_of(self, at: Position) -> str:
         return "" if self._polled else at.file
 
-    def _envelope(self, origin: Origin) -> RowEnvelope:
+    def _row_envelope(self, origin: Origin) -> RowEnvelope:
         return RowEnvelope(
             hospital=self._hospital_id,
             timezone=self._hospital.timezone,
@@ -145,4 +159,5 @@ class Envelopes:
 
 
 def now_ms() -> int:
+    """Return this machine's clock in Unix milliseconds."""
     return time.time_ns() // 1_000_000

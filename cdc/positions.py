@@ -1,5 +1,7 @@
-"""Where a hospital's reader is, kept in Kafka: one compacted topic of one partition, a record a
-save.
+"""Where each hospital's reader is, kept in Kafka: a compacted topic of one partition, a record a save.
+
+Which record holds is decided by what it says, not by when it was written. So a reader that stood
+still, and writes late, can move nobody back.
 """
 
 import json
@@ -17,18 +19,23 @@ from passport.kafka import translate_errors
 from passport.settings import Kafka, Settings
 from passport.version import Position, parse
 
-BY_GTID = 0  # a byte offset where no binlog has one: `gtid_set` alone says where to go on
-# records that are looked through for the newest epoch: a dead reader's last ones may be among them
-LAST = 1_000
-SAVE_S = 10.0  # how long one save may wait for its acknowledgement
+# A byte offset that no binlog has: `gtid_set` alone says where to go on.
+BY_GTID = 0
+# How many of a partition's last records are searched for the newest epoch. Those of a reader that
+# died, and were late, may be among them.
+LAST_RECORDS = 1_000
+# How long one save may wait for its acknowledgement.
+SAVE_S = 10.0
 
 Columns = Mapping[str, list[ColumnInfo]]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`number` counts the snapshots of an epoch; every obs_id up to `next_key` is done (None: none
-    yet).
+    """How far a snapshot is.
+
+    `number` counts the snapshots of an epoch. Every obs_id up to `next_key` is done; None if none
+    is, or if all are.
     """
 
     number: int = 1
@@ -37,20 +44,25 @@ class Snapshot:
 
     @property
     def rank(self) -> tuple[int, bool, int]:
-        return self.number, self.state == "done", -1 if self.next_key is None else self.next_key
+        """The higher rank is further."""
+        next_key = -1 if self.next_key is None else self.next_key
+        return self.number, self.state == "done", next_key
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """All that a reader needs to go on.
+    """Everything that a reader needs to go on.
 
-    `server`: identity (openmrs.connection.identity), `format_ts`: Unix seconds at which the server
-    made the binlog file of `position`; `position`: end of a transaction, everything before it
-    acknowledged; `columns`: every column of the watched tables as they are at `position`, in the
-    table's order. `run` and `state` are the polling job's. After a failover `position` is the
-    server's oldest file at BY_GTID, until a transaction's end is known there. `topic_end`: the
-    offset behind the last record that the topic had acknowledged: a topic that ends before it has
-    lost some.
+    - `server`: the server's identity, see `openmrs.connection.identity`.
+    - `format_ts`: when the server made the binlog file of `position`, in Unix seconds.
+    - `position`: the end of a transaction, with everything before it acknowledged. After a failover
+      it is the server's oldest file at BY_GTID, until a transaction's end is known there.
+    - `gtid_set`: what was executed up to there, as the server writes it; "" without GTIDs.
+    - `columns`: every column of the watched tables as they are at `position`, in the table's order.
+    - `run` and `state`: what the polling job keeps.
+    - `ts_ms`: the hospital's clock at the position.
+    - `topic_end`: the offset behind the last record that the topic had acknowledged. A topic that
+      ends before it has lost some.
     """
 
     hospital: str
@@ -70,19 +82,17 @@ class Saved:
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """The higher one holds."""
-        return (
-            self.epoch,
-            self.position.order,
-            self.run,
-            self.snapshot.rank if self.snapshot else (0, False, -1),
-        )
+        """The position with the highest rank holds."""
+        snapshot = self.snapshot or Snapshot(number=0)
+        return self.epoch, self.position.order, self.run, snapshot.rank
 
     @property
     def by_gtid(self) -> bool:
+        """Whether the reader goes on by `gtid_set`, and not at `position`."""
         return self.position.pos == BY_GTID
 
     def encode(self) -> bytes:
+        """Return the record's value; `parse` is the inverse."""
         body = asdict(replace(self, columns={}))
         body["position"] = list(self.position)
         body["columns"] = {
@@ -92,16 +102,18 @@ class Saved:
 
     @classmethod
     def parse(cls, value: bytes) -> "Saved":
-        """ValueError when it is none. What a later release added is left out: going back to this
-        one stays possible.
+        """Return the position of a record. Raises ValueError if it is none.
+
+        A field that a later release added is left out, so that going back to this release stays
+        possible.
         """
         try:
-            body = {
-                key: one for key, one in json.loads(value).items() if key in (*cls.__slots__, "v")
-            }
-            if body.pop("v") != 1:
+            wire = json.loads(value)
+            if wire["v"] != 1:
                 raise ValueError("a position of another version")
-            body["position"] = Position(body["position"][0], int(body["position"][1]))
+            body = {name: wire[name] for name in wire if name in cls.__slots__}
+            position = body["position"]
+            body["position"] = Position(position[0], int(position[1]))
             body["columns"] = {
                 table: [ColumnInfo(*column) for column in rows]
                 for table, rows in body["columns"].items()
@@ -113,21 +125,31 @@ class Saved:
 
 
 def highest(records: Iterable[Saved]) -> Saved | None:
-    """The furthest of all records, which is not always the last one written; of equals the last."""
+    """Return the record that holds: the furthest one, and of equals the last one written.
+
+    The furthest is not always the last one written. None if there is none.
+    """
     return max(reversed([*records]), key=lambda saved: saved.rank, default=None)
 
 
 def highest_epoch(records: Iterable[bytes]) -> int:
-    """Of records of the topic of changes; 0 without."""
-    epochs = [0]
+    """Return the highest epoch in these records of the topic of changes; 0 if there is none.
+
+    A record that can't be read is passed over. Its consumer tells of it.
+    """
+    highest_epoch = 0
     for value in records:
         with suppress(Reject, ValueError):
-            epochs.append(parse(parse_event(value).source.version).epoch)
-    return max(epochs)
+            event = parse_event(value)
+            highest_epoch = max(highest_epoch, parse(event.source.version).epoch)
+    return highest_epoch
 
 
 class Positions:
-    """The topic `kafka.positions_topic`. Connects when first used; not thread-safe."""
+    """The topic `kafka.positions_topic`. Connects when it is first used. Not thread-safe.
+
+    Each method raises NotReady and Fatal.
+    """
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
@@ -135,47 +157,52 @@ class Positions:
 
     @staticmethod
     def ensure(settings: Settings) -> None:
-        """Make the topics and partitions that are missing."""
+        """Make the topics and partitions that are missing, also those of the changes."""
         topics.ensure(settings.kafka, settings.hospitals.values())
 
     def load(self, hospital: str) -> Saved | None:
-        """The highest (epoch, position) ever saved for the hospital. NotReady, Fatal."""
-        return highest(self._all(hospital.encode()))
+        """Return the furthest position that was ever saved for the hospital; None without one."""
+        return highest(self._read(hospital.encode()))
 
     def all(self) -> dict[str, Saved]:
-        """The highest of each hospital. NotReady, Fatal."""
-        found: dict[str, Saved] = {}
-        for saved in self._all():
-            found[saved.hospital] = max(
-                found.get(saved.hospital, saved), saved, key=lambda one: one.rank
-            )
-        return found
+        """Return the furthest position of each hospital, by its id."""
+        furthest: dict[str, Saved] = {}
+        for saved in self._read():
+            before = furthest.get(saved.hospital)
+            if before is None or saved.rank > before.rank:
+                furthest[saved.hospital] = saved
+        return furthest
 
     def published_epoch(self, partition: int) -> int:
-        """The highest epoch among the last records of a partition of the topic of changes; 0
-        without. NotReady, Fatal.
+        """Return the highest epoch in the last records of a partition of changes; 0 without any.
 
-        For a hospital of which no position is left: its next epoch must be higher, whatever this
-        machine's clock says.
+        It is for a hospital that has no saved position left. Its next epoch must be higher, whatever
+        this machine's clock says.
         """
-        return highest_epoch(newest_values(self._kafka, self._kafka.topic, partition, LAST))
+        values = newest_values(self._kafka, self._kafka.topic, partition, LAST_RECORDS)
+        return highest_epoch(values)
 
     def check_partition(self, hospital: str, partition: int) -> None:
-        """Fatal if the partition is another hospital's, or the hospital was in another one."""
-        for saved in self._all():
+        """Raise Fatal if the partition is another hospital's, or the hospital was in another one.
+
+        Destinations know a hospital by its partition. Its records would be taken for another's.
+        """
+        for saved in self._read():
             if saved.hospital == hospital and saved.partition != partition:
                 raise Fatal(
-                    f"hospital {hospital}: it is in partition {saved.partition}, the settings say {partition}",
+                    f"hospital {hospital}: it is in partition {saved.partition}, the settings say"
+                    f" {partition}",
                     hint=f"set hospitals.{hospital}.partition to {saved.partition}",
                 )
             if saved.hospital != hospital and saved.partition == partition:
                 raise Fatal(
-                    f"hospital {hospital}: partition {partition} is that of {saved.hospital}, and is never reused",
+                    f"hospital {hospital}: partition {partition} is that of {saved.hospital}, and is"
+                    " never reused",
                     hint=f"set hospitals.{hospital}.partition to a number that no hospital ever had",
                 )
 
     def save(self, saved: Saved) -> None:
-        """Returns when Kafka has it. NotReady, Fatal."""
+        """Save the position. Returns when Kafka has acknowledged it."""
         with translate_errors(self._kafka):
             if self._producer is None:
                 self._producer = open_producer(self._kafka)
@@ -191,14 +218,14 @@ class Positions:
             close_producer(self._producer)
             self._producer = None
 
-    def _all(self, key: bytes | None = None) -> list[Saved]:
+    def _read(self, key: bytes | None = None) -> list[Saved]:
+        """Return the saved positions of one hospital, or of all, oldest first."""
+        values = read_values(self._kafka, self._kafka.positions_topic, key)
         try:
-            return [
-                Saved.parse(value)
-                for value in read_values(self._kafka, self._kafka.positions_topic, key)
-            ]
+            return [Saved.parse(value) for value in values]
         except ValueError as error:
             raise Fatal(
-                f"topic {self._kafka.positions_topic} holds a record that is not a position ({error})",
+                f"topic {self._kafka.positions_topic} holds a record that is not a position"
+                f" ({error})",
                 hint="does another program, or a newer version of this one, write to it?",
             ) from None

@@ -1,5 +1,6 @@
-"""The positions as a file, a line a hospital, and back. The higher position holds: an old file can
-move nobody back.
+"""The saved positions as a file, a line a hospital, and back.
+
+The furthest position holds, so that restoring an old file can move nobody back.
 """
 
 from contextlib import closing
@@ -11,34 +12,41 @@ from passport.settings import Settings
 
 
 def save(settings: Settings, file: Path) -> list[str]:
-    """Writes where each hospital's reader is. Returns their ids. NotReady, Fatal."""
+    """Write where each hospital's reader is. Return the hospitals' ids, sorted.
+
+    Raises NotReady, and Fatal if the file can't be written.
+    """
     with closing(Positions(settings.kafka)) as positions:
-        found = positions.all()
+        saved = positions.all()
+    hospital_ids = sorted(saved)
+    lines = [saved[hospital_id].encode() + b"\n" for hospital_id in hospital_ids]
     try:
-        file.write_bytes(b"".join(found[name].encode() + b"\n" for name in sorted(found)))
+        file.write_bytes(b"".join(lines))
     except OSError as error:
         raise Fatal(
             f"{file} can't be written ({without_text(error)})",
             hint="passport positions backup FILE",
         ) from None
-    return sorted(found)
+    return hospital_ids
 
 
 def restore(settings: Settings, file: Path) -> dict[str, bool]:
-    """Saves each line's position, where it is further than what is there. By hospital: whether it
-    was.
+    """Save each line's position that is further than the one in Kafka.
+
+    Return by hospital id whether it was. Raises NotReady, and Fatal if the file is no backup.
     """
     Positions.ensure(settings)
+    restored: dict[str, bool] = {}
     with closing(Positions(settings.kafka)) as positions:
-        there = positions.all()
-        further = {one.hospital: one for one in _read(file)}
-        taken = {
-            name: name not in there or one.rank > there[name].rank for name, one in further.items()
-        }
-        for name, one in further.items():
-            if taken[name]:
-                positions.save(one)
-    return taken
+        current = positions.all()
+        backup = {saved.hospital: saved for saved in _read(file)}
+        for hospital_id, saved in backup.items():
+            before = current.get(hospital_id)
+            is_further = before is None or saved.rank > before.rank
+            if is_further:
+                positions.save(saved)
+            restored[hospital_id] = is_further
+    return restored
 
 
 def _read(file: Path) -> list[Saved]:

@@ -1,5 +1,6 @@
-"""A hospital's changes into its own partition, in order: idempotent, asynchronous, acknowledged by
-all replicas.
+"""Sends a hospital's changes to its partition of the topic, in order.
+
+The producer is idempotent and asynchronous: a record counts once all replicas have acknowledged it.
 """
 
 import time
@@ -8,23 +9,26 @@ from collections.abc import Callable
 from typing import Any
 
 from cdc.kafka import KafkaError, close_producer, open_producer
-from passport.errors import Gap, NotReady
+from passport.errors import KAFKA, Gap, NotReady
 from passport.event import KINDS
 from passport.kafka import translate_error
 from passport.settings import Kafka
 
-PENDING = 20_000  # records, and
-PENDING_BYTES = 32 * 1024 * 1024  # that wait for an acknowledgement before `send` blocks
-STALL_S = 8.0  # blocked so long: Kafka is away; what waits is dropped and published again later
+# So many records, or bytes of them, may wait for their acknowledgement before `send` blocks.
+PENDING = 20_000
+PENDING_BYTES = 32 * 1024 * 1024
+# If `send` is blocked for so long, Kafka is away. What waits is dropped, and published again later.
+STALL_S = 8.0
 
 _HEADERS = {kind: [("ce_type", kind.encode())] for kind in KINDS}
 
 
 class Publisher:
-    """One hospital's partition. Records are numbered from 1; a failure of one ends this object
-    (make a new one).
+    """The producer of one hospital's partition.
 
-    `end`: the offset behind the last record that was ever acknowledged, as far as it is known.
+    Records are numbered from 1; `sent` is the number of the last one. When a record fails, the
+    publisher is of no use any more: make a new one. `end` is the offset behind the last record that
+    was ever acknowledged, as far as it is known.
     """
 
     def __init__(self, kafka: Kafka, hospital: str, partition: int, end: int = 0) -> None:
@@ -39,16 +43,17 @@ class Publisher:
         self.end = end
         self._producer = open_producer(
             kafka,
-            # a lone row waits it out; under load batches fill while others are in flight
+            # A lone row waits it out. Under load, batches fill while others are in flight.
             linger_ms=1,
             batch_size=256 * 1024,
-            # longer than any wait here: a record that fails alone would break the order
+            # Longer than any wait here: a record that fails alone would break the order.
             delivery_timeout_ms=600_000,
         )
 
     def send(self, kind: str, value: bytes) -> int:
-        """Number of the record. Blocks while too much waits for its acknowledgement. NotReady,
-        Fatal.
+        """Send a record and return its number.
+
+        Blocks while too much waits for its acknowledgement. Raises NotReady, Gap and Fatal.
         """
         if len(self._waiting) >= PENDING or self._bytes >= PENDING_BYTES:
             self._make_room()
@@ -68,26 +73,32 @@ class Publisher:
         return self.sent
 
     def set_trace_header(self, header: tuple[str, bytes] | None) -> None:
-        """What is sent from now on has this header, too; None: no longer."""
-        self._headers = (
-            {kind: [*own, header] for kind, own in _HEADERS.items()} if header else _HEADERS
-        )
+        """Send this header with each record from now on; with None no longer."""
+        self._headers = _HEADERS
+        if header is not None:
+            self._headers = {kind: [*headers, header] for kind, headers in _HEADERS.items()}
 
-    def when_acked(self, tell: Callable[[int | None], object]) -> None:
-        """`tell` the offset of the last record sent once Kafka has it, None if it never has; in the
+    def when_acked(self, callback: Callable[[int | None], object]) -> None:
+        """Call `callback` once Kafka has acknowledged everything sent so far.
+
+        It gets the offset of the last record; None if Kafka did not take it. It is called in the
         client's thread.
         """
         if not self._waiting:
-            tell(self.end - 1)
+            callback(self.end - 1)
             return
         future, _ = self._waiting[-1]
-        future.add_callback(lambda landed: tell(landed.offset)).add_errback(lambda _: tell(None))
+        future.add_callback(lambda metadata: callback(metadata.offset))
+        future.add_errback(lambda _: callback(None))
 
     def acked(self) -> int:
-        """Number of the last record up to which all are acknowledged. NotReady or Fatal if one
-        failed, Gap if what was acknowledged before is gone.
+        """Return the number of the last record up to which all are acknowledged.
+
+        Raises NotReady or Fatal if a record failed, Gap if the topic has lost what it had
+        acknowledged before.
         """
-        waiting, future = self._waiting, None
+        waiting = self._waiting
+        future = None
         while waiting and waiting[0][0].is_done:
             future, size = waiting.popleft()
             if future.failed():
@@ -95,39 +106,47 @@ class Publisher:
             self._bytes -= size
             self._acked += 1
         if future is not None:
-            self._landed(future.value.offset)
+            self._take_offset(future.value.offset)
         return self._acked
 
     def flush(self, timeout_s: float = STALL_S) -> None:
-        """Wait until everything sent is acknowledged. NotReady when it takes longer."""
+        """Wait until everything sent is acknowledged. Raises NotReady if it takes longer, and what
+        `acked` raises.
+        """
         deadline = time.monotonic() + timeout_s
         while self.acked() < self.sent:
             self._wait(deadline)
 
     def close(self) -> None:
-        """Drops what isn't acknowledged."""
+        """Close the producer. Records that aren't acknowledged are dropped."""
         close_producer(self._producer)
 
-    def _landed(self, offset: int) -> None:
-        if 0 <= offset < self.end:  # -1: the broker has it from before, and doesn't say where
+    def _take_offset(self, offset: int) -> None:
+        """Check that the newest record is behind all that were ever acknowledged."""
+        # The offset is -1 if the broker has the record from a try before, and doesn't know where.
+        if 0 <= offset < self.end:
             raise Gap(
-                f"topic {self._kafka.topic} took a record at {offset}, and had acknowledged others up to {self.end}:"
-                " its end was lost, or it was deleted and made anew",
+                f"topic {self._kafka.topic} took a record at {offset}, and had acknowledged others"
+                f" up to {self.end}: its end was lost, or it was deleted and made anew",
                 hint="nothing to do: a new epoch and a snapshot follow by themselves",
+                origin=KAFKA,
             )
         self.end = max(self.end, offset + 1)
 
     def _make_room(self) -> None:
+        """Wait until half of what may wait is acknowledged: a pause a batch, not a pause a record."""
         deadline = time.monotonic() + STALL_S
-        while self.acked() < self.sent and (
-            len(self._waiting) > PENDING // 2 or self._bytes > PENDING_BYTES // 2
-        ):
+        while self.acked() < self.sent:
+            if len(self._waiting) <= PENDING // 2 and self._bytes <= PENDING_BYTES // 2:
+                return
             self._wait(deadline)
 
     def _wait(self, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise NotReady(
-                f"Kafka at {self._kafka.bootstrap} does not acknowledge {len(self._waiting)} records",
+                f"Kafka at {self._kafka.bootstrap} does not acknowledge {len(self._waiting)}"
+                " records",
                 hint="is the broker up, and are enough replicas in sync? passport check",
+                origin=KAFKA,
             )
         time.sleep(0.002)

@@ -1,5 +1,7 @@
-"""How long a server keeps its binlog, and how long it is until it purges the file where a reader
-would go on.
+"""How long a server keeps its binlog, and how long the saved position is still in it.
+
+A reader whose position is purged needs a new epoch and a snapshot. The headroom is the time until
+that can happen at the earliest, and an alarm comes while there is time to act.
 """
 
 import math
@@ -14,6 +16,7 @@ from passport import health, metrics
 from passport.version import Position
 
 LOOK_S = 60.0
+# RDS keeps its binlog by a setting of its own, in a table that only RDS has.
 RDS = "SELECT value FROM mysql.rds_configuration WHERE name = 'binlog retention hours'"
 RDS_READABLE = (
     "SELECT 1 FROM information_schema.tables"
@@ -24,76 +27,97 @@ log = structlog.get_logger()
 
 
 def kept_s(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = ()) -> float:
-    """Seconds that a file is kept after its last write, inf for ever. RDS without a number purges
-    at once: 0.
+    """Return the seconds that a binlog file is kept after its last write; inf if for ever.
+
+    `variables` are the server's, by their names in lower case. `rds_hours` is the row in which RDS
+    has its own setting. RDS without a number there purges at once: 0.
     """
+    # On RDS the server's own variables have no effect.
     for (hours,) in rds_hours:
         return float(hours or 0) * 3600
     seconds = float(variables.get("binlog_expire_logs_seconds") or 0)
     days = float(variables.get("expire_logs_days") or 0)
     if variables.get("binlog_expire_logs_auto_purge", "ON") == "OFF":
         return math.inf
+    # Each of them is 0 if the other is set; both are 0 if nothing is ever purged.
     return seconds or days * 86_400 or math.inf
 
 
 def left_s(kept: float, files: Iterable[str], at: Position, age_s: float) -> float:
-    """Seconds until the file of `at` is purged, at least: it was last written `age_s` ago or later.
+    """Return the seconds until the file of `at` is purged, at least; 0 if it is gone.
 
-    `files`, oldest first; the newest is still written.
+    `kept` is what `kept_s` returns. `files` are the server's, oldest first. `age_s` is how long ago
+    the server wrote what is at `at`: the file was last written then, or later.
     """
-    names = [*files]
+    names = list(files)
     if at.file not in names:
         return 0.0
-    return kept if at.file == names[-1] else max(0.0, kept - max(0.0, age_s))
+    if at.file == names[-1]:
+        return kept  # it is still written
+    # The two clocks may differ: an age below zero would promise more than is kept.
+    return max(0.0, kept - max(0.0, age_s))
 
 
 def headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, float]:
-    """(`left_s`, `kept_s`) as the server is now; `ts_ms`: its time at the position. Retry, Fatal."""
+    """Ask the server for `left_s` of the position, and for `kept_s`. Return both.
+
+    `ts_ms` is the server's clock at the position, in Unix ms. Raises Retry and Fatal.
+    """
     with source.read_at(ANY_POSITION) as reading:
 
         def rows(sql: str) -> list[tuple[Any, ...]]:
             return [tuple(row.values()) for row in reading.rows(sql)]
 
-        variables = {
-            name.lower(): value for name, value in rows("SHOW GLOBAL VARIABLES LIKE '%expire%'")
-        }
+        variables = {}
+        for name, value in rows("SHOW GLOBAL VARIABLES LIKE '%expire%'"):
+            variables[name.lower()] = value
         kept = kept_s(variables, rds_hours(rows))
-        age_s = float(rows("SELECT UNIX_TIMESTAMP(NOW(3))")[0][0]) - ts_ms / 1000
-        return left_s(kept, [row[0] for row in rows("SHOW BINARY LOGS")], at, age_s), kept
+        now_s = float(rows("SELECT UNIX_TIMESTAMP(NOW(3))")[0][0])
+        files = [row[0] for row in rows("SHOW BINARY LOGS")]
+        return left_s(kept, files, at, age_s=now_s - ts_ms / 1000), kept
 
 
 def rds_hours(rows: Callable[[str], Sequence[tuple[Any, ...]]]) -> Sequence[tuple[Any, ...]]:
-    """No row where it isn't an RDS server, or may not be read."""
+    """Return the row in which RDS has its setting; none on other servers, or if it can't be read.
+
+    `rows` runs a SELECT and returns its rows.
+    """
     return rows(RDS) if rows(RDS_READABLE) else ()
 
 
 class Headroom:
-    """Of one hospital: the metric, and one alarm while it is below `alarm_s` or half of what the
-    server keeps.
+    """One hospital's headroom: the metric, and an alarm while it is low.
+
+    It is low below `alarm_s`, and below half of what the server keeps if that is less: a server that
+    keeps little is no alarm in itself.
     """
 
     def __init__(self, hospital: str, alarm_s: float) -> None:
         self._hospital = hospital
         self._alarm_s = alarm_s
-        self._looked = -LOOK_S
-        self._what = f"hospital {hospital}: binlog headroom"
-        self._low = self._what in health.failures()
+        self._looked_at = -LOOK_S
+        self._part = f"hospital {hospital}: binlog headroom"
+        # The session before may have raised the alarm. It is not raised again.
+        self._is_low = self._part in health.failures()
 
     def look(self, source: Source, at: Position, ts_ms: int) -> None:
-        """Call often: asks the server once in LOOK_S. Retry, Fatal."""
-        if time.monotonic() - self._looked >= LOOK_S:
-            self._looked = time.monotonic()
-            self.tell(*headroom(source, at, ts_ms))
+        """Ask the server for the headroom, once in LOOK_S. Call it often. Raises Retry and Fatal."""
+        if time.monotonic() - self._looked_at >= LOOK_S:
+            self._looked_at = time.monotonic()
+            left, kept = headroom(source, at, ts_ms)
+            self.report(left, kept)
 
-    def tell(self, left: float, kept: float) -> None:
-        """Alarms once when it falls, and takes that back when it is well again."""
+    def report(self, left: float, kept: float) -> None:
+        """Set the metric. Raise the alarm once when it gets low; end it when it is well again."""
         metrics.HEADROOM.labels(self._hospital).set(left)
-        low = left <= 0 or left < min(self._alarm_s, kept / 2)
-        if low and not self._low:
-            cause = f"the saved position may be purged in {left / 3600:.1f} hours, which would cost a snapshot"
-            log.error("binlog headroom is low", hospital=self._hospital, reason=cause)
-            health.failing(self._what, f"{cause}: passport check --hospital {self._hospital}")
-        elif self._low and not low:
+        is_low = left <= 0 or left < min(self._alarm_s, kept / 2)
+        if is_low and not self._is_low:
+            hours = left / 3600
+            reason = f"the saved position may be purged in {hours:.1f} hours, which would cost a snapshot"
+            hint = f"passport check --hospital {self._hospital}"
+            log.error("binlog headroom is low", hospital=self._hospital, reason=reason, hint=hint)
+            health.failing(self._part, f"{reason}: {hint}")
+        elif self._is_low and not is_low:
             log.info("binlog headroom is well again", hospital=self._hospital)
-            health.working(self._what)
-        self._low = low
+            health.working(self._part)
+        self._is_low = is_low

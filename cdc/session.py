@@ -196,7 +196,7 @@ class Session:
         for table in tables:
             if table not in FACT_TABLES:
                 # A key change without keys: any row of the table may have changed.
-                value = self._envelopes.notice(
+                value = self._envelopes.key_change(
                     table,
                     "u",
                     (),

@@ -4,94 +4,102 @@ from collections.abc import Iterable
 from typing import Any
 
 from cdc.kafka import TOPIC_EXISTS
-from passport.errors import Fatal
+from passport.errors import KAFKA, Fatal
 from passport.kafka import MAX_BYTES, admin_client
 from passport.settings import Hospital, Kafka
 
 
 def ensure(kafka: Kafka, hospitals: Iterable[Hospital]) -> None:
-    """Make what is missing. NotReady, Fatal. Never takes anything away."""
+    """Make the topics and partitions that are missing. Nothing is ever taken away.
+
+    Raises NotReady and Fatal.
+    """
     partitions = max((hospital.partition for hospital in hospitals), default=0) + 1
     with admin_client(kafka) as admin:
-        there = counts(admin)
-        wanted = {
-            name: topic for name, topic in _wanted(kafka, partitions).items() if name not in there
-        }
-        if wanted:
-            _create(admin, wanted)
-        if there.get(kafka.topic, partitions) < partitions:
+        counts = partition_counts(admin)
+        topics = _topics(kafka, partitions)
+        missing = {name: topics[name] for name in topics if name not in counts}
+        if missing:
+            _create(admin, missing)
+        if counts.get(kafka.topic, partitions) < partitions:
             _grow(admin, kafka.topic, partitions)
-        admin.wait_for_topics([kafka.topic, kafka.positions_topic, kafka.dead_letters_topic])
-        if there.get(kafka.positions_topic, 1) != 1:
+        admin.wait_for_topics([*topics])
+
+        # The positions of all hospitals are read in one go, in the order in which they were saved.
+        positions_partitions = counts.get(kafka.positions_topic, 1)
+        if positions_partitions != 1:
             raise Fatal(
-                f"topic {kafka.positions_topic} has {there[kafka.positions_topic]} partitions and must have one",
+                f"topic {kafka.positions_topic} has {positions_partitions} partitions and must"
+                " have one",
                 hint="set kafka.positions_topic to another name; its content comes back by itself",
+                origin=KAFKA,
             )
 
 
-def counts(admin: Any) -> dict[str, int]:
-    """Number of partitions of each topic."""
+def partition_counts(admin: Any) -> dict[str, int]:
+    """Return the number of partitions of each topic, by name."""
     return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
 
 
-def copies(admin: Any) -> dict[str, int]:
-    """How many brokers hold each topic; of partitions that differ, the fewest."""
-    found = {topic["name"]: topic["partitions"] for topic in admin.describe_topics()}
-    return {
-        name: min((len(one["replica_nodes"]) for one in some), default=0)
-        for name, some in found.items()
-    }
+def replica_counts(admin: Any) -> dict[str, int]:
+    """Return how many brokers hold each topic, by name. If its partitions differ: the fewest."""
+    counts = {}
+    for topic in admin.describe_topics():
+        replicas = [len(partition["replica_nodes"]) for partition in topic["partitions"]]
+        counts[topic["name"]] = min(replicas, default=0)
+    return counts
 
 
-def _wanted(kafka: Kafka, partitions: int) -> dict[str, dict[str, Any]]:
-    replicated = {"replication_factor": kafka.replication_factor}
-    durable = {"min.insync.replicas": "2"} if kafka.replication_factor > 2 else {}
-    keep = {
+def _topics(kafka: Kafka, partitions: int) -> dict[str, dict[str, Any]]:
+    """Return the three topics as the admin client wants them; `partitions` are those of changes."""
+    durable = {"max.message.bytes": str(MAX_BYTES)}
+    if kafka.replication_factor > 2:
+        # One broker may be away, and what is acknowledged is still on two.
+        durable["min.insync.replicas"] = "2"
+    retained = {
+        **durable,
         "cleanup.policy": "delete",
         "retention.ms": str(kafka.retention_ms),
         "retention.bytes": "-1",
     }
-    large = {"max.message.bytes": str(MAX_BYTES)}
+    compacted = {**durable, "cleanup.policy": "compact"}
+
+    def topic(count: int, configs: dict[str, str]) -> dict[str, Any]:
+        return {
+            "num_partitions": count,
+            "replication_factor": kafka.replication_factor,
+            "configs": configs,
+        }
+
     return {
-        kafka.topic: {
-            **replicated,
-            "num_partitions": partitions,
-            "configs": {**durable, **keep, **large},
-        },
-        kafka.dead_letters_topic: {
-            **replicated,
-            "num_partitions": 1,
-            "configs": {**durable, **keep, **large},
-        },
-        kafka.positions_topic: {
-            **replicated,
-            "num_partitions": 1,
-            "configs": {
-                **durable,
-                "cleanup.policy": "compact",
-                "max.message.bytes": str(MAX_BYTES),
-            },
-        },
+        kafka.topic: topic(partitions, retained),
+        kafka.dead_letters_topic: topic(1, retained),
+        kafka.positions_topic: topic(1, compacted),
     }
 
 
 def _create(admin: Any, topics: dict[str, dict[str, Any]]) -> None:
-    # Several readers start at once: whoever comes second finds it made.
+    # Several readers start at once: whoever comes second finds a topic made.
     for name, topic in topics.items():
         result = admin.create_topics({name: topic}, raise_errors=False)
         for created in result["topics"]:
-            if created["error_code"] not in (0, TOPIC_EXISTS):
+            code = created["error_code"]
+            if code not in (0, TOPIC_EXISTS):
                 raise Fatal(
-                    f"Kafka does not make topic {name} (error {created['error_code']})",
-                    hint="check kafka.replication_factor against the number of brokers, or make the topic by hand",
+                    f"Kafka does not make topic {name} (error {code})",
+                    hint="check kafka.replication_factor against the number of brokers, or make"
+                    " the topic by hand",
+                    origin=KAFKA,
                 )
 
 
 def _grow(admin: Any, topic: str, partitions: int) -> None:
     result = admin.create_partitions({topic: partitions}, raise_errors=False)
-    errors = [found.error_code for found in result.results if found.error_code]
-    if errors and counts(admin).get(topic, 0) < partitions:
+    codes = [answer.error_code for answer in result.results if answer.error_code]
+    # Another reader may have grown it in the same moment: then it is an error, and all is well.
+    if codes and partition_counts(admin).get(topic, 0) < partitions:
         raise Fatal(
-            f"topic {topic} does not grow to {partitions} partitions (error {errors[0]})",
+            f"topic {topic} does not grow to {partitions} partitions (error {codes[0]})",
             hint=f"kafka-topics.sh --alter --topic {topic} --partitions {partitions}",
+            origin=KAFKA,
         )

@@ -169,7 +169,7 @@ class Transaction:
 
     def _publish_key_change(self, change: KeyChange) -> None:
         op: Op = change.op  # type: ignore[assignment]
-        value = self._envelopes.notice(
+        value = self._envelopes.key_change(
             change.table,
             op,
             change.keys,

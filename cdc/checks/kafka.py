@@ -17,9 +17,9 @@ RETENTION_MS = 7 * 24 * 3600 * 1000
 def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> Iterator[Check]:
     """NotReady or Fatal when Kafka can't be used at all."""
     with admin_client(kafka) as admin:
-        there = topics.counts(admin)
+        there = topics.partition_counts(admin)
         nodes = len(admin.describe_cluster()["brokers"])
-        copies = topics.copies(admin)
+        copies = topics.replica_counts(admin)
         configs = topic_configs(
             admin, [name for name in (kafka.topic, kafka.positions_topic) if name in there]
         )

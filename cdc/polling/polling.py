@@ -198,7 +198,7 @@ class Polling:
         if not change.table.is_fact:
             keys = _keys(reading, change, self._known.tables[change.table.name].top)
             pace.spend(len(keys) * FETCHED)
-            for value in envelopes.notices(change.table.name, "u", keys, at, ts_ms):
+            for value in envelopes.key_changes(change.table.name, "u", keys, at, ts_ms):
                 self._publisher.send("notice", value)
                 metrics.EVENTS.labels(self._id, change.table.name, "u").inc()
             return

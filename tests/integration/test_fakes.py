@@ -140,7 +140,7 @@ class Real:
                 self.server.execute(f"KILL {number}")
 
     def topic(self) -> list[bytes]:
-        return [event.encode() for event in stream.records(self.settings)]
+        return [encode_event(event) for event in stream.records(self.settings)]
 
 
 def _sql(change: Change) -> str:

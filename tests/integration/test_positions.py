@@ -34,7 +34,7 @@ def settings_for(bootstrap: str, **changes: Any) -> Settings:
 
 def partitions(settings: Settings) -> dict[str, int]:
     admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap)
-    found = topics.counts(admin)
+    found = topics.partition_counts(admin)
     admin.close()
     return found
 

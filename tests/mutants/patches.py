@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         "a topic that lost what it acknowledged is a gap",
         "cdc/publisher.py",
-        function="Publisher._landed",
+        function="Publisher._take_offset",
         old="0 <= offset < self.end",
         new="not offset > -2",
         test=(

@@ -262,7 +262,7 @@ def test_rows_of_a_run_are_events_like_all_others() -> None:
 
 def test_many_keys_make_several_notices() -> None:
     keys = [{"visit_id": key} for key in range(KEYS_PER_EVENT + 1)]
-    notices = [parse_event(value) for value in polled().notices("visit", "u", keys, AT, 1)]
+    notices = [parse_event(value) for value in polled().key_changes("visit", "u", keys, AT, 1)]
     assert [len(notice.keys) for notice in notices] == [KEYS_PER_EVENT, 1]
     assert {notice.source.origin for notice in notices} == {"poll"}
 

@@ -60,26 +60,26 @@ def headroom() -> Iterator[Headroom]:
 
 def test_the_alarm_comes_once_and_goes(headroom: Headroom) -> None:
     with capture_logs() as logs:
-        headroom.tell(200_000, 259_200)
+        headroom.report(200_000, 259_200)
         assert not logs
         for left in (80_000, 60_000, 0):
-            headroom.tell(left, 259_200)
+            headroom.report(left, 259_200)
         (alarm,) = logs
         assert (alarm["log_level"], alarm["hospital"]) == ("error", "kigali")
         assert "22.2 hours" in alarm["reason"]
         assert "passport check --hospital kigali" in health.failures()[WHAT]
-        Headroom("kigali", 86_400).tell(1_000, 259_200)  # the next connection's
+        Headroom("kigali", 86_400).report(1_000, 259_200)  # the next connection's
         assert len(logs) == 1
-        headroom.tell(259_200, 259_200)
+        headroom.report(259_200, 259_200)
         assert WHAT not in health.failures()
 
 
 def test_a_server_that_keeps_little_is_no_alarm_in_itself(headroom: Headroom) -> None:
-    headroom.tell(3_600, 3_600)
+    headroom.report(3_600, 3_600)
     assert WHAT not in health.failures()
-    headroom.tell(1_700, 3_600)
+    headroom.report(1_700, 3_600)
     assert WHAT in health.failures()
-    headroom.tell(math.inf, math.inf)
+    headroom.report(math.inf, math.inf)
     assert WHAT not in health.failures()
-    headroom.tell(0, 0)
+    headroom.report(0, 0)
     assert WHAT in health.failures()
