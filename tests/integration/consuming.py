@@ -16,7 +16,7 @@ import msgspec
 from cdc import reader
 from cdc.checks.grants import grants
 from consumers import worker
-from consumers.lookups import Lookups
+from consumers.lookups import Lookups, RowToEnrich
 from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import MariaDB, MySQL
 from openmrs.read import Source
@@ -177,7 +177,7 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
     with source.read_at() as reading:
         rows = reading.obs("1 = 1")
         found = lookups.observations_in(
-            reading, [(row, lookups.newest, False, "stream") for row in rows]
+            reading, [RowToEnrich(row, lookups.newest, False, "stream") for row in rows]
         )
     source.close()
     whole = [json.loads(json.dumps(msgspec.to_builtins(one))) for one in found]

@@ -14,7 +14,7 @@ import pytest
 
 from cdc.polling import polling, scan
 from cdc.positions import Positions
-from consumers.lookups import Lookups
+from consumers.lookups import Lookups, RowToEnrich
 from dev import hospital as generator
 from dev.stack import MariaDB, MySQL
 from openmrs.read import Source
@@ -173,7 +173,7 @@ def test_row_03_two_hours_east_or_five_west_all_is_there_and_instants_are_right(
     lookups = Lookups(HOSPITAL, settings.hospitals[HOSPITAL], source, entries=1_000, ttl_s=60)
     with source.read_at() as reading:
         rows = reading.obs("obs_id = %s", [max(new)])
-        (found,) = lookups.observations_in(reading, [(rows[0], "", False, "stream")])
+        (found,) = lookups.observations_in(reading, [RowToEnrich(rows[0], "", False, "stream")])
     source.close()
     assert found.at == datetime(2026, 1, 15, 12, tzinfo=ZoneInfo(zone))
 
