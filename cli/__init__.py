@@ -1,7 +1,8 @@
 """The command line: verbs that start the roles, look at their work and repair it.
 
-Each verb is one file, named as it is typed, which imports its own stage when it runs: ``passport
-config show`` starts without Kafka's and MongoDB's clients. Reads take ``--json``; logs go to stderr.
+Each verb is one file, named as it is typed. It imports its own stage when it runs, so that
+``passport config show`` starts without Kafka's and MongoDB's clients. Reads take ``--json``; logs go
+to stderr.
 Exit codes: 0 ok, 1 failed, 2 usage or settings, 3 a server isn't there.
 """
 

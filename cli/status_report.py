@@ -76,9 +76,9 @@ def _ask_server(
 class PassportStatus:
     """The status of a destination of type mongo, from its database. It only reads; `close` it.
 
-    Numbers that have to be counted are counted again after `counted_every_s`, because the operators'
-    page asks far more often than they are worth. `uri` replaces that of the destination's options,
-    for an account that may only read. Raises Fatal and NotReady.
+    Numbers that have to be counted are counted again after `counted_every_s`, because the
+    operators' page asks far more often than they are worth. `uri` replaces that of the
+    destination's options, for an account that may only read. Raises Fatal and NotReady.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def verify(
 
 
 def _remember(settings: Settings, destination: str, report: Any) -> None:
-    """Store when it was, and whether the ends were equal: `status` and the operators' page show it."""
+    """Store the time and whether the ends were equal, for `status` and the operators' page."""
     from destinations import mongo
     from destinations.mongo import progress
 

@@ -1,8 +1,8 @@
 """The errors that this project raises on purpose, named by what to do about them.
 
-Each error says three things. `reason` is one line: what is wrong, and with which hospital, server or
-setting. `hint` is the next command to type or setting to change. `origin` is the party whose failure
-it is: a hospital, a destination or Kafka. None of them quotes a patient's value.
+Each error says three things. `reason` is one line: what is wrong, and with which hospital, server
+or setting. `hint` is the next command to type or setting to change. `origin` is the party whose
+failure it is: a hospital, a destination or Kafka. None of them quotes a patient's value.
 """
 
 from collections.abc import Iterable
@@ -65,9 +65,10 @@ class Retry(PassportError):  # noqa: N818  # named by its remedy
 
 
 class Reject(PassportError):  # noqa: N818
-    """This one record can't be carried. Park it with `reason`, which is one of few words, and go on.
+    """This one record can't be carried: park it, and go on with the next.
 
-    `detail` says more, such as the name of a column. It never says a value.
+    `reason` is one of few words, because a metric is labelled with it. `detail` says more, such as
+    the name of a column. It never says a value.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -97,9 +98,10 @@ class BadSettings(Fatal):
 
 
 class Gap(Fatal):
-    """The binlog no longer has what was asked for: it was purged or reset, or the server is another.
+    """The binlog no longer has what was asked for.
 
-    Only a new epoch helps. The reader begins one by itself.
+    It was purged or reset, or the server is another one. Only a new epoch helps. The reader begins
+    one by itself.
     """
 
 

@@ -3,9 +3,9 @@
 /livez answers as long as the process does. /readyz answers 503 with names and reasons while
 something that the role needs doesn't get on.
 
-What fails is kept once a process, in this module, as Prometheus' client keeps its metrics. A process
-is one role, and failures are reported by threads that share nothing else: an object passed to each
-of them would only be a longer way to the same place.
+What fails is kept once a process, in this module, as Prometheus' client keeps its metrics. A
+process is one role, and failures are reported by threads that share nothing else: an object passed
+to each of them would only be a longer way to the same place.
 """
 
 import json

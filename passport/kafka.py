@@ -191,7 +191,8 @@ def translate_error(error: BaseException, kafka: Kafka) -> PassportError:
     if isinstance(error, _REFUSED):
         return Fatal(
             f"Kafka at {kafka.bootstrap} refuses this client ({without_text(error)})",
-            hint="check kafka.security_protocol, .sasl_* and the topic's ACLs, then: passport check",
+            hint="check kafka.security_protocol, .sasl_* and the topic's ACLs,"
+            " then: passport check",
             origin=KAFKA,
         )
     if isinstance(error, _TOO_LARGE):

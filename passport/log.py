@@ -25,7 +25,7 @@ KEYS = frozenset({
 })
 # fmt: on
 
-# Clients that would log what they send. Whatever our level is, theirs is ERROR or, at DEBUG, WARNING.
+# Clients that would log what they send. Theirs is level ERROR, or WARNING while ours is DEBUG.
 LOUD = ("kafka", "pymongo", "pymysqlreplication", "asyncio", "urllib3")
 # While a server is away a client says the same every moment. Once in so many seconds is enough.
 QUIET_S = 10.0

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 
+# The readers, cdc/.
 EVENTS = Counter("passport_cdc_events_total", "Changes published", ["hospital", "table", "op"])
 SKIPPED = Counter(
     "passport_cdc_events_skipped_total",
@@ -29,10 +30,12 @@ SNAPSHOT_DONE = Gauge(
 )
 SNAPSHOT_RUNNING = Gauge("passport_cdc_snapshot_running", "1 while a snapshot runs", ["hospital"])
 
+# The consumers, consumers/, and the destinations.
 APPLY_SECONDS = Histogram(
     "passport_apply_seconds",
     "Commit at the hospital until stored in the destination",
     ["hospital", "destination"],
+    # from a lone change, which takes a few ms, to a hospital that was away for an hour
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600),
 )
 RECORDS = Counter(
@@ -61,6 +64,7 @@ UNMATCHED = Gauge(
     "People not matched, by state; every consumer reports it",
     ["hospital", "state"],
 )
+# Comparing and polling, reconcile/ and cdc/polling/.
 REPAIRED = Counter(
     "passport_reconcile_repaired_total", "Differences found and published again", ["hospital"]
 )
@@ -69,6 +73,7 @@ POLLED_INSTEAD = Gauge(
     "1 while a silent stream's hospital is polled",
     ["hospital"],
 )
+# Every role.
 BUILD = Gauge("passport_build_info", "1, labelled with the version that runs", ["version"])
 
 

@@ -47,7 +47,7 @@ class MySQL(Model):
 
 
 class LoadBudget(Model):
-    """What snapshots, re-enrichment, polling and comparing together may ask of a hospital's server."""
+    """What snapshots, re-enrichment, polling and comparing together may ask of a server."""
 
     rows_per_s: int = Field(20_000, ge=1)
     queries_per_s: int = Field(100, ge=1)
@@ -191,8 +191,8 @@ class Operators(Model):
 class Portal(Model):
     """The server of the patient's and the operators' pages.
 
-    Without `uri` it reads with the destination's account. `jwt_secret` is the Passport's JWT_SECRET,
-    which signs its sessions.
+    Without `uri` it reads with the destination's account. `jwt_secret` is the Passport's
+    JWT_SECRET, which signs its sessions.
     """
 
     host: str = "127.0.0.1"

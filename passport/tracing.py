@@ -62,7 +62,7 @@ def start(settings: Tracing) -> None:
 
 
 class Trace:
-    """The trace of one transaction at the reader: from its commit until Kafka has its last record."""
+    """One transaction's trace at the reader: from its commit until Kafka has its last record."""
 
     def __init__(self, topic: str, ts_ms: int, attributes: Attributes) -> None:
         from opentelemetry.trace import SpanKind, set_span_in_context
@@ -90,7 +90,10 @@ class Trace:
         return TRACEPARENT, value.encode()
 
     def end(self, count: int, offset: int | None) -> None:
-        """End the trace of `count` records. `offset` is the last one's, None if Kafka refused it."""
+        """End the trace of `count` records.
+
+        `offset` is that of the last record. It is None if Kafka did not take it.
+        """
         self._send.set_attribute(COUNT, count)
         if offset is None:
             self._send.set_attribute(ERROR, "not_acknowledged")

@@ -14,7 +14,8 @@ LOWEST = f"{0:010d}-{0:010d}-{0:016d}-{0:08d}"
 class Position(NamedTuple):
     """A place in one server's binlog: the file's name as the server says it, and a byte offset.
 
-    The offset may pass 4 GiB. Positions are ordered by `order`, never by file name alone, and only within one epoch.
+    The offset may pass 4 GiB. Positions are ordered by `order`, never by file name alone, and only
+    within one epoch.
     """
 
     file: str
