@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cdc.binlog.changes import RowChange
+from openmrs.tables import OBS
 from openmrs.values import row_text
 from passport.event import (
     ENVELOPE,
@@ -85,10 +86,18 @@ class Envelopes:
             yield envelope("r", None, row_text(row.keys(), row.values()), 0, True, now_ms())
 
     def chunk(
-        self, first: int | None, to: int | None, keys: Sequence[int], at: Position, ts_ms: int
+        self,
+        table: str,
+        first: int | None,
+        to: int | None,
+        keys: Sequence[int],
+        at: Position,
+        ts_ms: int,
     ) -> bytes:
-        """Return the event that says: these keys, and no others, were in (first, to] at `at`."""
-        source = self._source("obs", at, 0, "", ts_ms, self._origin_of_reads)
+        """Return the event that says: these keys of the table, and no others, were in (first, to] at
+        `at`.
+        """
+        source = self._source(table, at, 0, "", ts_ms, self._origin_of_reads)
         chunk = ChunkEvent(
             v=ENVELOPE, first=first, to=to, keys=tuple(keys), source=source, ts_ms=now_ms()
         )
@@ -152,7 +161,7 @@ class Envelopes:
             hospital=self._hospital_id,
             timezone=self._hospital.timezone,
             db=self._hospital.mysql.database,
-            table="obs",
+            table=OBS.name,
             server=self.server,
             origin=origin,
         )

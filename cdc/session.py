@@ -36,7 +36,7 @@ from cdc.transaction import Transaction, TransactionTraces
 from openmrs.connection import flavour
 from openmrs.key_ranges import rows_with_keys
 from openmrs.read import Source, SourcePosition
-from openmrs.tables import FACT_TABLES, KEY_COLUMNS, ROW_COLUMNS, WATCHED
+from openmrs.tables import FACT_TABLES, KEY_COLUMNS, OBS, ROW_COLUMNS, WATCHED
 from passport import health, metrics, tracing
 from passport.errors import Fatal, Gap, Origin, Retry
 from passport.settings import Settings
@@ -212,7 +212,7 @@ class Session:
         for first in range(0, len(keys), REREAD_ROWS):
             wanted_keys = sorted({*keys[first : first + REREAD_ROWS]})
             with read_in_stream(self._source, self._at) as (read, at, ts_ms):
-                rows = rows_with_keys(read, wanted_keys)
+                rows = rows_with_keys(read, OBS, wanted_keys)
             for value in self._envelopes.read(rows, at, ts_ms):
                 self._publisher.send("row", value)
 
@@ -220,7 +220,7 @@ class Session:
             # but its key is known.
             missing_keys = {*wanted_keys} - {row["obs_id"] for row in rows}
             for key in missing_keys:
-                value = self._envelopes.chunk(key - 1, key, (), at, ts_ms)
+                value = self._envelopes.chunk(OBS.name, key - 1, key, (), at, ts_ms)
                 self._publisher.send("chunk", value)
 
     # --- the snapshot beside the stream

@@ -19,6 +19,7 @@ from cdc.publisher import Publisher
 from openmrs.key_ranges import RowsOfRange, key_ends, next_rows
 from openmrs.load_budget import Pace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source, SourcePosition
+from openmrs.tables import OBS
 from passport import metrics
 from passport.errors import Gap
 from passport.settings import LoadBudget
@@ -153,7 +154,7 @@ class SnapshotJob:
             self._ends = self._first_and_last_key()
 
         with read_in_stream(self._source, at_least) as (read, at, ts_ms):
-            rows_of_range = next_rows(read, self.cursor.next_key, self._chunk_rows)
+            rows_of_range = next_rows(read, OBS, self.cursor.next_key, self._chunk_rows)
         rows = rows_of_range.rows
         for value in self._envelopes.read(rows, at, ts_ms):
             self._publisher.send("row", value)
@@ -170,7 +171,7 @@ class SnapshotJob:
     def _first_and_last_key(self) -> tuple[int, int]:
         """Return the keys between which `share` is measured."""
         with self._source.read_at(ANY_POSITION) as read:
-            first, last = key_ends(read) or (0, 0)
+            first, last = key_ends(read, OBS) or (0, 0)
         if self._to is not None:
             last = self._to
             if self.cursor.next_key is not None:
@@ -185,7 +186,7 @@ class SnapshotJob:
         first, to, _ = chunk.range
         if not self._is_chunk_event_sent:
             # Only now, so that no consumer takes a row for gone that is still on its way.
-            value = self._envelopes.chunk(first, to, chunk.keys, chunk.at, chunk.ts_ms)
+            value = self._envelopes.chunk(OBS.name, first, to, chunk.keys, chunk.at, chunk.ts_ms)
             self._last_record = self._publisher.send("chunk", value)
             self._is_chunk_event_sent = True
             return

@@ -10,6 +10,7 @@ from collections import Counter
 from cdc.binlog.stream import IncompleteRow, KeyChange, RowChange
 from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
+from openmrs.tables import OBS
 from passport import metrics
 from passport.errors import Fatal
 from passport.event import Op
@@ -161,7 +162,7 @@ class Transaction:
                 hint=error.hint,
                 origin=error.origin,
             ) from None
-        self._counts["obs", row.op] += 1
+        self._counts[OBS.name, row.op] += 1
         if self._held_key_changes:
             for change in self._held_key_changes:
                 self._publish_key_change(change)

@@ -10,6 +10,7 @@ from consumers.dead_letters import Letters
 from consumers.lookups import RowToEnrich
 from consumers.partition import Item, Partition
 from openmrs.read import SourcePosition
+from openmrs.tables import OBS
 from passport import metrics, tracing
 from passport.event import (
     ENVELOPE,
@@ -135,7 +136,7 @@ class Applier:
 
     def _retain(self, partition: Partition, event: ChunkEvent) -> None:
         self._note(partition, event)
-        scope = KeyRange(partition.hospital_id, event.first, event.to)
+        scope = KeyRange(partition.hospital_id, event.first, event.to, event.source.table)
         self._count(partition, self._sink.retain(scope, event.keys, event.source.version))
         partition.lookups.clear()
         partition.in_snapshot = partition.in_snapshot and event.to is not None
@@ -183,7 +184,7 @@ class Applier:
             hospital=partition.hospital_id,
             timezone=hospital.timezone,
             db=hospital.mysql.database,
-            table="obs",
+            table=OBS.name,
             file="",
             pos=0,
             row=0,

@@ -14,7 +14,9 @@ from consumers.enrich.obs import check
 from consumers.lookups import Lookups, RowToEnrich
 from consumers.reenrich import ReenrichmentQueue
 from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
+from openmrs.key_ranges import rows_with_keys
 from openmrs.read import Source
+from openmrs.tables import OBS
 from passport import metrics, tracing
 from passport.errors import Fatal, Reject
 from passport.event import (
@@ -249,7 +251,9 @@ def _apply(settings: Settings, event: Event, sink: Sink) -> Outcome:
         raise Reject("unknown_hospital")
     if isinstance(event, ChunkEvent):
         return sink.retain(
-            KeyRange(hospital_id, event.first, event.to), event.keys, event.source.version
+            KeyRange(hospital_id, event.first, event.to, event.source.table),
+            event.keys,
+            event.source.version,
         )
     if isinstance(event, RowEvent):
         return _apply_row(settings, event, sink)
@@ -292,7 +296,7 @@ def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
     """The row as it is now at the hospital, or its end."""
     with closing(_lookups(settings, event, sink)) as lookups:
         with lookups.source.read_at() as reading:
-            found: list[Row] = reading.obs("obs_id = %s", [event.row["obs_id"]])
+            found: list[Row] = rows_with_keys(reading, OBS, [event.row["obs_id"]])
             row = found[0] if found else event.row
             check(row)
             to_enrich = RowToEnrich(row, lookups.version(reading), not found, "reread")

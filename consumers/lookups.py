@@ -15,6 +15,7 @@ from openmrs import lookup_queries
 from openmrs.identity import Identities
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
 from openmrs.read import ConsistentRead, Source, SourcePosition
+from openmrs.tables import OBS
 from passport.event import KeyChangeEvent, Row
 from passport.facts import Concept, Observation, ObservationOrigin, Person, Place
 from passport.settings import Hospital
@@ -280,24 +281,23 @@ class Lookups:
         known.persons = self._people({to_enrich.row["person_id"] for to_enrich in rows}, read)
         live = [to_enrich.row for to_enrich in rows if not to_enrich.deleted]
 
-        concept_ids = _ids(live, "concept_id") | _ids(live, "value_coded")
-        known.concepts = self._concepts.get(concept_ids, read)
-        known.coded_names = self._coded_names.get(_ids(live, "value_coded_name_id"), read)
-        known.drugs = self._drugs.get(_ids(live, "value_drug"), read)
-        known.encounters = self._encounters.get(_ids(live, "encounter_id"), read)
+        known.concepts = self._concepts.get(_ids(live, "concept"), read)
+        known.coded_names = self._coded_names.get(_ids(live, "concept_name"), read)
+        known.drugs = self._drugs.get(_ids(live, "drug"), read)
+        known.encounters = self._encounters.get(_ids(live, "encounter"), read)
         encounters = known.encounters.values()
 
-        location_ids = _ids(live, "location_id")
+        location_ids = _ids(live, "location")
         location_ids.update(encounter.location_id for encounter in encounters)
         location_ids.update(encounter.visit_location_id for encounter in encounters)
         known.places = self._places.get(location_ids, read)
 
-        known.orderers = self._orderers.get(_ids(live, "order_id"), read)
+        known.orderers = self._orderers.get(_ids(live, "orders"), read)
         provider_ids = set(known.orderers.values())
         for encounter in encounters:
             provider_ids.update(encounter.providers)
         known.providers = self._providers.get(provider_ids, read)
-        known.users = self._users.get(_ids(live, "creator"), read)
+        known.users = self._users.get(_ids(live, "users"), read)
         staff_ids = {provider.person_id for provider in known.providers.values()}
         staff_ids.update(user.person_id for user in known.users.values())
         known.staff = self._staff.get(staff_ids, read)
@@ -326,8 +326,10 @@ class Lookups:
         return lookup_queries.encounters(reading, ids, hospital.provider_roles, hospital.timezone)
 
 
-def _ids(rows: Iterable[Row], column: str) -> set[int | None]:
-    return {row[column] for row in rows}
+def _ids(rows: Iterable[Row], reference: str) -> set[int | None]:
+    """Return the ids of the rows in the table `reference` that these rows of obs refer to."""
+    columns = OBS.columns_to(reference)
+    return {row[column] for row in rows for column in columns}
 
 
 def _order(reading: ConsistentRead) -> Order | None:

@@ -37,6 +37,7 @@ from consumers.waiting import (
 from openmrs.affected import PERSON_KEYS, QUERIES
 from openmrs.load_budget import Pace
 from openmrs.read import ConsistentRead, SourcePosition
+from openmrs.tables import OBS
 from passport import metrics
 from passport.errors import Reject
 from passport.event import KeyChangeEvent, Row
@@ -365,7 +366,7 @@ class ReenrichmentQueue:
         """Read the obs whose `column` is one of the slice's ids into the slice; return their rows."""
         marks = ",".join(["%s"] * len(piece.ids))
         self._pace.begin()
-        rows = reading.obs(f"{column} IN ({marks}) ORDER BY obs_id", list(piece.ids))
+        rows = reading.facts(OBS, f"{column} IN ({marks}) ORDER BY obs_id", list(piece.ids))
         self._pace.count(len(rows), queries=0)  # the rows are what it costs the server
         self._rows.inc(len(rows))
         to_enrich: list[RowToEnrich] = []

@@ -127,10 +127,6 @@ class ConsistentRead:
             rows.append(row)
         return rows
 
-    def obs(self, where: str, args: Sequence[Any] = ()) -> list[Row]:
-        """Return rows of obs, as `facts` does."""
-        return self.facts(FACT_TABLES["obs"], where, args)
-
 
 class Source:
     """One hospital's database. It connects when it is first used, and again after a failure.

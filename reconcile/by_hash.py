@@ -112,7 +112,7 @@ class ByHash:
         """Return the hospital's rows by person."""
         rows: dict[int, list[Row]] = defaultdict(list)
         if person_ids:
-            for row in rows_of_persons(read, person_ids):
+            for row in rows_of_persons(read, OBS, person_ids):
                 rows[row["person_id"]].append(row)
             self._pace.spend(sum(map(len, rows.values())) * FETCHED)
         return rows

@@ -15,6 +15,7 @@ from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.projection.obs import projected
 from openmrs.key_ranges import rows_of_persons
 from openmrs.read import ConsistentRead
+from openmrs.tables import OBS
 from passport.errors import Reject
 from passport.facts import Person
 
@@ -81,7 +82,7 @@ def expected_of(
 
     expected = Expected(persons, patients)
     rows: list[RowToEnrich] = []
-    for row in rows_of_persons(read, sorted(patients)):
+    for row in rows_of_persons(read, OBS, sorted(patients)):
         try:
             check(row)
         except Reject:

@@ -9,6 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 
 from openmrs.read import Source
+from openmrs.tables import OBS
 from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
 from tests.servers import Address
@@ -107,7 +108,7 @@ def obs(database: Address) -> dict[int, Row]:
     """The table itself, by key."""
     reader = Source("kigali", database.settings())
     with reader.read_at() as reading:
-        rows = {row["obs_id"]: row for row in reading.obs("1 = 1")}
+        rows = {row["obs_id"]: row for row in reading.facts(OBS, "1 = 1")}
     reader.close()
     return rows
 

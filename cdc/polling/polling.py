@@ -202,15 +202,16 @@ class Polling:
                 self._publisher.send("notice", value)
                 metrics.EVENTS.labels(self._id, change.table.name, "u").inc()
             return
-        rows = rows_between(reading, change.after, change.to).rows
+        rows = rows_between(reading, FACT_TABLES[change.table.name], change.after, change.to).rows
         pace.spend(len(rows) * FETCHED)
         for value in envelopes.read(rows, at, ts_ms):
             self._publisher.send("row", value)
-        metrics.EVENTS.labels(self._id, "obs", "r").inc(len(rows))
+        metrics.EVENTS.labels(self._id, change.table.name, "r").inc(len(rows))
         if change.whole:
             self._publisher.flush()
+            present_keys = [row[change.table.key] for row in rows]
             value = envelopes.chunk(
-                change.after, change.to, [row["obs_id"] for row in rows], at, ts_ms
+                change.table.name, change.after, change.to, present_keys, at, ts_ms
             )
             self._publisher.send("chunk", value)
 

@@ -20,6 +20,7 @@ from consumers.lookups import Lookups, RowToEnrich
 from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import MariaDB, MySQL
 from openmrs.read import Source
+from openmrs.tables import OBS
 from passport.settings import Settings
 from tests.beside import beside
 from tests.servers import fresh_name
@@ -175,7 +176,7 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
     source = Source(name, chosen.mysql)
     lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
     with source.read_at() as reading:
-        rows = reading.obs("1 = 1")
+        rows = reading.facts(OBS, "1 = 1")
         found = lookups.observations_in(
             reading, [RowToEnrich(row, lookups.newest, False, "stream") for row in rows]
         )

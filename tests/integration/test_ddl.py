@@ -329,15 +329,15 @@ def test_altered_since_its_columns_were_read(site: Site) -> None:
     for statement in ("ALTER TABLE obs DROP COLUMN interpretation", "RENAME TABLE obs TO spare"):
         site.run(statement)
         with pytest.raises(Retry, match="altered"), source.read_at(ANY_POSITION) as reading:
-            reading.obs("1 = 1")
+            reading.facts(OBS, "1 = 1")
         if "RENAME" in statement:
             with pytest.raises(NotReady, match="obs is not there"):
                 source.columns(OBS)
             site.run("RENAME TABLE spare TO obs")
         with source.read_at(ANY_POSITION) as reading:
-            assert {row["obs_id"]: row for row in reading.obs("1 = 1")} == held(site.address)
+            assert {row["obs_id"]: row for row in reading.facts(OBS, "1 = 1")} == held(site.address)
     with source.read_at(ANY_POSITION) as reading:
         site.run("ALTER TABLE obs MODIFY comments TEXT, ADD COLUMN value_boolean TINYINT FIRST")
         with pytest.raises(Retry, match="altered"):
-            reading.obs("1 = 1")
+            reading.facts(OBS, "1 = 1")
     source.close()

@@ -25,7 +25,7 @@ from cdc.positions import Saved, Snapshot
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
 from openmrs.read import Source, SourcePosition
-from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
+from openmrs.tables import KEY_COLUMNS, OBS, ROW_COLUMNS
 from passport.errors import PassportError
 from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
 from passport.settings import Settings
@@ -323,7 +323,7 @@ def reads(told: Told) -> None:
         SourcePosition(told.ends[-1], told.gtid, "another"),
     ):
         with reader.read_at(asked) as reading:
-            rows = reading.obs("obs_id > %s ORDER BY obs_id LIMIT %s", (0, 10))
+            rows = reading.facts(OBS, "obs_id > %s ORDER BY obs_id LIMIT %s", (0, 10))
             told.say("read", (rows, reading.position and told.name(reading.position)))
     reader.close()
 

@@ -9,6 +9,7 @@ from consumers.lookups import Lookups, RowToEnrich
 from dev.hospital import NATIONAL_ID_TYPE, OPENMRS_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
 from openmrs.read import Source, SourcePosition
+from openmrs.tables import OBS
 from passport.errors import Fatal
 from passport.event import ENVELOPE, EventSource, KeyChangeEvent
 from passport.settings import Hospital
@@ -53,7 +54,7 @@ def rows(lookups: Lookups, where: str = "1 = 1") -> list[RowToEnrich]:
     with lookups.source.read_at() as reading:
         return [
             RowToEnrich(row, lookups.newest, False, "stream")
-            for row in reading.obs(f"{where} ORDER BY obs_id")
+            for row in reading.facts(OBS, f"{where} ORDER BY obs_id")
         ]
 
 

@@ -50,7 +50,7 @@ class Polled:
     def truth(self) -> dict[int, Row]:
         source = Source(HOSPITAL, self.address.settings())
         with source.read_at() as reading:
-            rows = {row["obs_id"]: row for row in reading.obs("obs_id > %s", (0,))}
+            rows = {row["obs_id"]: row for row in reading.facts(OBS, "obs_id > %s", (0,))}
         source.close()
         return rows
 
@@ -172,7 +172,7 @@ def test_row_03_two_hours_east_or_five_west_all_is_there_and_instants_are_right(
     source = Source(HOSPITAL, mysql_database.settings())
     lookups = Lookups(HOSPITAL, settings.hospitals[HOSPITAL], source, entries=1_000, ttl_s=60)
     with source.read_at() as reading:
-        rows = reading.obs("obs_id = %s", [max(new)])
+        rows = reading.facts(OBS, "obs_id = %s", [max(new)])
         (found,) = lookups.observations_in(reading, [RowToEnrich(rows[0], "", False, "stream")])
     source.close()
     assert found.at == datetime(2026, 1, 15, 12, tzinfo=ZoneInfo(zone))

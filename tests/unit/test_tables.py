@@ -1,0 +1,45 @@
+"""The registry of tables, and what is derived from it."""
+
+import pytest
+
+from cdc.checks.grants import table_grants
+from openmrs.tables import FACT_TABLES, KEY_COLUMNS, REFERENCE_TABLES, WATCHED, FactTable
+from passport import event
+from passport.settings import Hospital, MySQL
+
+HOSPITAL = Hospital(
+    name="Kigali",
+    partition=0,
+    timezone="Africa/Kigali",
+    national_id_type="t",
+    mysql=MySQL(host="localhost", user="passport"),
+)
+
+
+@pytest.mark.parametrize("table", FACT_TABLES.values(), ids=FACT_TABLES)
+def test_a_fact_table_names_columns_that_it_carries(table: FactTable) -> None:
+    assert table.columns[0] == table.key
+    assert len(set(table.columns)) == len(table.columns)
+    assert {table.person, *table.stamps, *table.refers, *table.optional} <= {*table.columns}
+    assert set(table.refers.values()) <= REFERENCE_TABLES.keys()
+
+
+def test_a_reference_table_is_walked_by_a_key_that_it_has() -> None:
+    for table in REFERENCE_TABLES.values():
+        assert table.walked_by in {*table.keys, ""}
+        assert not table.person or table.person in table.keys
+        assert not table.has_secrets or {*table.keys} <= {*table.columns}
+
+
+def test_the_keys_of_rows_on_the_wire_are_those_of_the_registry() -> None:
+    assert {table.name: table.key for table in FACT_TABLES.values()} == event.KEY_COLUMNS
+
+
+def test_each_watched_table_is_granted_and_secrets_are_not() -> None:
+    statements = table_grants(HOSPITAL, "'passport'@'%'")
+    assert statements.keys() == {*WATCHED} == {*FACT_TABLES, *KEY_COLUMNS}
+    assert statements["obs"] == "GRANT SELECT ON `openmrs`.`obs` TO 'passport'@'%';"
+    assert statements["users"] == (
+        "GRANT SELECT (user_id, person_id, uuid, retired), REFERENCES"
+        " ON `openmrs`.`users` TO 'passport'@'%';"
+    )
