@@ -9,17 +9,18 @@ from bson import ObjectId
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from portal.passport_db import Document, Patient, Place, RecordType, Wanted
-from portal.signed_in import TheCaller, ThePortal, TheWords
+from portal.dependencies import TheCaller, ThePortal, TheWords
+from portal.page_text import Words, utc
+from portal.patients import Document, Patient, Patients, RecordFilter, RecordType, TimelinePlace
 from portal.view import author, sentence
-from portal.words import Words, utc
 
 router = APIRouter()
-CURSOR = "^[0-9a-f]{24}(-([0-9a-f]{2})*)?$"  # a record's _id and, if it has one, its date's UTF-8
+# A cursor is a record's _id and, if it has a date, a "-" and the date as hex of its UTF-8.
+CURSOR = "^[0-9a-f]{24}(-([0-9a-f]{2})*)?$"
 
 
 def _as_written(text: str) -> str:
-    """Pydantic alone takes Unix seconds for a day, too."""
+    # Pydantic alone would take Unix seconds for a day, too.
     if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
         raise ValueError("a day is written as 2025-11-06")
     return text
@@ -29,7 +30,7 @@ Day = Annotated[date, BeforeValidator(_as_written)]
 
 
 class Find(BaseModel):
-    """Which records."""
+    """The query parameters: which records are asked for."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -92,41 +93,50 @@ def me(
     request: Request,
     find: Annotated[Find, Query()],
     caller: TheCaller,
-    here: ThePortal,
+    portal: ThePortal,
     words: TheWords,
 ) -> Response:
     """Your own profile and records. There is no parameter that names a patient: the session does."""
-    wanted = Wanted(find.type, find.since, find.until)
-    found, following = page(here.db.records, caller.patient.id, wanted, find.cursor, find.limit)
+    patient = caller.patient
+    wanted = RecordFilter(find.type, find.since, find.until)
+    records, following = page(portal.patients, patient.id, wanted, find.cursor, find.limit)
+    hospitals = []
+    for hospital in portal.patients.as_of(patient.id):
+        # To the minute: otherwise no answer would be the same as the one before, see `_tagged`.
+        to_the_minute = hospital.at and hospital.at.replace(second=0, microsecond=0)
+        hospitals.append(HospitalAsOf(name=hospital.name, asOf=to_the_minute))
     answer = Me(
-        patient=_profile(caller.patient),
-        hospitals=[
-            HospitalAsOf(name=one.name, asOf=one.at and one.at.replace(second=0, microsecond=0))
-            for one in here.db.as_of(caller.patient.id)
-        ],
-        records=[_record(one, words) for one in found],
+        patient=_profile(patient),
+        hospitals=hospitals,
+        records=[_record(record, words) for record in records],
         next=following,
     )
     return _tagged(answer.model_dump_json().encode(), request.headers.get("if-none-match", ""))
 
 
 def page(
-    records: Any, patient_id: str, wanted: Wanted, cursor: str | None, limit: int
+    patients: Patients, patient_id: str, wanted: RecordFilter, cursor: str | None, limit: int
 ) -> tuple[list[Document], str | None]:
-    """`limit` records and the cursor of those that follow."""
-    found = records(patient_id, wanted, place(cursor) if cursor else None, limit + 1)
-    return found[:limit], cursor_after(found[limit - 1]) if len(found) > limit else None
+    """Return `limit` records, and the cursor of those that follow. None: there are none."""
+    after = place(cursor) if cursor else None
+    # One more than asked for shows whether there is a next page.
+    records = patients.records(patient_id, wanted, after, limit + 1)
+    if len(records) <= limit:
+        return records, None
+    return records[:limit], cursor_after(records[limit - 1])
 
 
 def cursor_after(record: Document) -> str:
+    """Return the cursor of the records that follow this one."""
     day = record["data"].get("date")
     return str(record["_id"]) + ("" if day is None else f"-{day.encode().hex()}")
 
 
-def place(cursor: str) -> Place:
-    """Whatever CURSOR allows is one."""
-    key, dated, day = cursor.partition("-")
-    return bytes.fromhex(day).decode(errors="replace") if dated else None, ObjectId(key)
+def place(cursor: str) -> TimelinePlace:
+    """Return the place in the timeline that a cursor says. Every text that CURSOR allows is one."""
+    key, dash, day = cursor.partition("-")
+    written = bytes.fromhex(day).decode(errors="replace") if dash else None
+    return written, ObjectId(key)
 
 
 def _profile(patient: Patient) -> Profile:
@@ -143,7 +153,8 @@ def _profile(patient: Patient) -> Profile:
 
 
 def _record(record: Document, words: Words) -> Record:
-    origin, data = record.get("openmrsData") or {}, record["data"]
+    origin = record.get("openmrsData") or {}
+    data = record["data"]
     who = author(record, words)
     return Record(
         id=str(record["_id"]),
@@ -159,14 +170,15 @@ def _record(record: Document, words: Words) -> Record:
     )
 
 
-def _tagged(body: bytes, known: str) -> Response:
-    """304 where the caller has this very answer."""
+def _tagged(body: bytes, if_none_match: str) -> Response:
+    """Return the answer, or 304 if the caller has this very answer already."""
     tag = f'"{blake2b(body, digest_size=16).hexdigest()}"'
     headers = {
         "ETag": tag,
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization, Cookie, Accept-Language",
     }
-    if known.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
+    known = [etag.strip().removeprefix("W/") for etag in if_none_match.split(",")]
+    if if_none_match.strip() == "*" or tag in known:
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)

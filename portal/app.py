@@ -17,12 +17,12 @@ from passport import __version__
 from passport.settings import Hospital
 from passport.settings import Portal as Settings
 from portal import api, operators, pages
-from portal.board import Board, Collect
+from portal.dependencies import Portal, SignedOut, words_of
 from portal.guard import Guard
-from portal.live import Live
-from portal.passport_db import PassportDb
+from portal.live import LiveUpdates
+from portal.patients import Patients
 from portal.sessions import Sessions
-from portal.signed_in import Portal, SignedOut, words
+from portal.status_history import Collect, StatusHistory
 
 
 def create(
@@ -31,20 +31,23 @@ def create(
     database: Database[dict[str, Any]],
     collect: Collect,
 ) -> FastAPI:
-    """`collect` gives the operators' numbers. Fatal when no secret is set."""
-    db = PassportDb(database, hospitals)
+    """Make the application. `collect` returns the operators' numbers.
+
+    Raises Fatal if no secret is set to sign sessions with.
+    """
+    patients = Patients(database, hospitals)
     sessions = Sessions(settings)
-    here = Portal(settings, db, sessions, Live(db, settings.max_streams))
-    board = Board(collect, settings.operators.sample_s)
+    portal = Portal(settings, patients, sessions, LiveUpdates(patients, settings.max_streams))
+    history = StatusHistory(collect, settings.operators.sample_s)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        here.live.start()
+        portal.live.start()
         if sessions.operators:
-            board.start()
+            history.start()
         yield
-        here.live.stop()
-        board.stop()
+        portal.live.stop()
+        history.stop()
 
     app = FastAPI(
         title="Patient Passport",
@@ -54,54 +57,62 @@ def create(
         redoc_url=None,
         lifespan=running,
     )
-    app.state.portal, app.state.board = here, board
+    app.state.portal = portal
+    app.state.status_history = history
     for routes in (api.router, pages.router, operators.router):
         app.include_router(routes)
     app.mount("/static", StaticFiles(directory=str(files("portal") / "static")), name="static")
-    for kind, answer in _ANSWERS.items():
-        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(SignedOut, _to_sign_in)
+    app.add_exception_handler(RequestValidationError, _not_understood)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(PyMongoError, _database_away)
     app.add_middleware(Guard, https=settings.https)
     return app
 
 
-def _signed_out(_: Request, error: Exception) -> Response:
-    return RedirectResponse(error.path if isinstance(error, SignedOut) else "/sign-in", 303)
+def _to_sign_in(_: Request, error: Exception) -> Response:
+    path = error.path if isinstance(error, SignedOut) else "/sign-in"
+    return RedirectResponse(path, 303)
 
 
-def _misread(request: Request, error: Exception) -> Response:
-    """Where and why, never what was sent."""
-    found = error.errors() if isinstance(error, RequestValidationError) else []
-    detail = [{"loc": one["loc"], "msg": one["msg"], "type": one["type"]} for one in found]
-    return _page(request, 422) or JSONResponse({"detail": detail}, 422)
+def _not_understood(request: Request, error: Exception) -> Response:
+    """Say where the request is wrong and why, never what was sent: it may name a patient."""
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    detail = [
+        {"loc": problem["loc"], "msg": problem["msg"], "type": problem["type"]}
+        for problem in problems
+    ]
+    return _error_page(request, 422) or JSONResponse({"detail": detail}, 422)
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status, detail, headers = 500, "", None
-    if isinstance(error, HTTPException):
-        status, detail, headers = error.status_code, error.detail, error.headers
-    return _page(request, status) or JSONResponse({"detail": detail}, status, headers)
-
-
-def _away(request: Request, _: Exception) -> Response:
-    headers = {"Retry-After": "5"}
-    return _page(request, 503, headers) or JSONResponse({"detail": "try again soon"}, 503, headers)
-
-
-def _page(request: Request, status: int, headers: dict[str, str] | None = None) -> Response | None:
-    """For a browser that shows a page; None for a program."""
-    if "text/html" not in request.headers.get("accept", "") or request.url.path.startswith("/api/"):
-        return None
-    said = words(request)
-    text = said(f"error_{status}" if status in (404, 503) else "error_other")
-    values = {"words": said, "text": text}
-    return pages.templates.TemplateResponse(
-        request, "error.html", values, status_code=status, headers=headers
+    if not isinstance(error, HTTPException):
+        return _error_page(request, 500) or JSONResponse({"detail": ""}, 500)
+    return _error_page(request, error.status_code) or JSONResponse(
+        {"detail": error.detail}, error.status_code, error.headers
     )
 
 
-_ANSWERS: dict[type[Exception], Any] = {
-    SignedOut: _signed_out,
-    RequestValidationError: _misread,
-    HTTPException: _refused,
-    PyMongoError: _away,
-}
+def _database_away(request: Request, _: Exception) -> Response:
+    headers = {"Retry-After": "5"}
+    return _error_page(request, 503, headers) or JSONResponse(
+        {"detail": "try again soon"}, 503, headers
+    )
+
+
+def _error_page(
+    request: Request, status: int, headers: dict[str, str] | None = None
+) -> Response | None:
+    """Return a page for a browser, or None for a program, which gets JSON."""
+    is_browser = "text/html" in request.headers.get("accept", "")
+    if not is_browser or request.url.path.startswith("/api/"):
+        return None
+    words = words_of(request)
+    text = words(f"error_{status}" if status in (404, 503) else "error_other")
+    return pages.templates.TemplateResponse(
+        request,
+        "error.html",
+        {"words": words, "text": text},
+        status_code=status,
+        headers=headers,
+    )

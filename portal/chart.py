@@ -1,15 +1,16 @@
-"""Repeated numbers as the points of a small line. Pure."""
+"""A small line chart of numbers, as points of an SVG. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+# In pixels; the line stays EDGE away from the border, so that its stroke is whole.
 WIDTH, HEIGHT, EDGE = 320, 72, 6
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """`points` lie in WIDTH x HEIGHT; the texts say what is at the line's ends."""
+    """A line within WIDTH x HEIGHT. The texts say what is at its ends, and `label` says it all."""
 
     points: list[tuple[float, float]]
     first: str
@@ -20,7 +21,7 @@ class Chart:
 
     @property
     def line(self) -> str:
-        """For an SVG polyline."""
+        """The points as an SVG polyline takes them."""
         return " ".join(f"{x},{y}" for x, y in self.points)
 
 
@@ -33,7 +34,7 @@ def drawn(
     high: str,
     label: str,
 ) -> Chart:
-    """Of (wall time, number), oldest first: across by time, up by value."""
+    """Return the chart of pairs (wall time, number), oldest first: across by time, up by number."""
     times = [(at - values[0][0]).total_seconds() for at, _ in values]
     xs = _spread(times, WIDTH, from_left=True)
     ys = _spread([value for _, value in values], HEIGHT, from_left=False)
@@ -41,14 +42,21 @@ def drawn(
 
 
 def line(values: Sequence[float]) -> str:
-    """An SVG polyline of numbers at even distances, from zero up."""
+    """Return numbers as an SVG polyline: at even distances, from zero up."""
+    # Zero and, if all numbers are 0, a 1 belong to the scale, but not to the line.
     xs = _spread([float(index) for index in range(len(values))], WIDTH, from_left=True)
     ys = _spread([0.0, *values, max(values) or 1.0], HEIGHT, from_left=False)[1:-1]
     return " ".join(f"{x},{y}" for x, y in zip(xs, ys, strict=True))
 
 
 def _spread(numbers: Sequence[float], size: int, *, from_left: bool) -> list[float]:
-    low, high = min(numbers), max(numbers)
-    room = size - 2 * EDGE
-    shares = [(one - low) / (high - low) if high > low else 0.5 for one in numbers]
-    return [round(EDGE + room * (share if from_left else 1 - share), 1) for share in shares]
+    """Return where numbers lie on a side of `size` pixels. An SVG's y grows downwards."""
+    low = min(numbers)
+    high = max(numbers)
+    places = []
+    for number in numbers:
+        share = (number - low) / (high - low) if high > low else 0.5
+        if not from_left:
+            share = 1 - share
+        places.append(round(EDGE + (size - 2 * EDGE) * share, 1))
+    return places

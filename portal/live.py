@@ -1,7 +1,7 @@
 """One change stream of `medicalrecords`, fanned out to everybody whose page is open.
 
-What goes out says that something has changed, never what: the page reads it again, with its own
-session. An event's id is the tag of the patient's records (PassportDb.tag), so that a page that was
+What goes out says that something has changed, never what. The page then reads its records again,
+with its own session. An event's id is the tag of the patient's records (`Patients.tag`), so that a page that was
 away is told by comparing two tags.
 """
 
@@ -17,7 +17,7 @@ from bson import ObjectId
 from pymongo.errors import OperationFailure, PyMongoError
 
 from passport.errors import without_text
-from portal.passport_db import Document, PassportDb
+from portal.patients import Document, Patients
 
 log = structlog.get_logger()
 
@@ -36,15 +36,15 @@ BEAT_S = 15.0
 
 
 @dataclass(eq=False)
-class Stream:
-    """One open page. `changed` holds the newest tag that it has not been told."""
+class OpenPage:
+    """A page that somebody has open. `changed` holds the newest tag that it has not been told."""
 
     patient: str
     loop: asyncio.AbstractEventLoop
     changed: "asyncio.Queue[str | None]" = field(default_factory=lambda: asyncio.Queue(1))
 
     def tell(self, tag: str | None) -> None:
-        """From any thread; None ends it."""
+        """Tell the page a tag, from any thread. None ends its events."""
         with suppress(RuntimeError):  # the loop is closed: so is the page
             self.loop.call_soon_threadsafe(self._put, tag)
 
@@ -56,84 +56,94 @@ class Stream:
 
 @dataclass
 class _Watched:
+    """A patient with open pages: the tag and the ids of their records, as last read."""
+
     tag: str
     ids: set[ObjectId]
-    streams: set[Stream] = field(default_factory=set)
+    pages: set[OpenPage] = field(default_factory=set)
 
 
-class Live:
-    """`up`: the change stream is open. All state is guarded by one lock, held over the reads that
-    it must agree with.
+class LiveUpdates:
+    """Tells open pages that their patient's records have changed. `up` is set while it can.
 
-    One thread follows the changes and notes whose records they concern, another one reads these
-    patients' tags: what comes in a burst is read once.
+    One thread follows the change stream and notes whose records a change concerns. Another one
+    reads these patients' tags. So a burst of changes is read once. All state is guarded by one
+    lock, which is held over the reads that the state must agree with.
     """
 
-    def __init__(self, db: PassportDb, limit: int) -> None:
-        self._db, self._limit = db, limit
-        self._watched: dict[str, _Watched] = {}
-        self._owners: dict[ObjectId, str] = {}
-        self._dirty: set[str] = set()
+    def __init__(self, patients: Patients, limit: int) -> None:
+        self._patients = patients
+        self._limit = limit
+        self._watched: dict[str, _Watched] = {}  # by patient
+        self._owners: dict[ObjectId, str] = {}  # patient by record
+        self._changed: set[str] = set()  # patients whose tag is to be read
         self._lock = threading.Lock()
-        self._due, self._stop, self.up = threading.Event(), threading.Event(), threading.Event()
-        self._token: Any = None
+        self._due = threading.Event()
+        self._stop = threading.Event()
+        self.up = threading.Event()
+        self._resume_token: Any = None
 
     def start(self) -> None:
         for work in (self._follow, self._tell):
-            threading.Thread(target=self._again, args=(work,), name="changes", daemon=True).start()
+            threading.Thread(target=self._repeat, args=(work,), name="changes", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends every open stream."""
+        """End the events of every open page."""
         self._stop.set()
         self._due.set()
         with self._lock:
-            streams = [stream for watched in self._watched.values() for stream in watched.streams]
-        for stream in streams:
-            stream.tell(None)
+            pages = [page for watched in self._watched.values() for page in watched.pages]
+        for page in pages:
+            page.tell(None)
 
     @property
     def count(self) -> int:
-        return sum(len(watched.streams) for watched in self._watched.values())
+        """How many pages are open."""
+        return sum(len(watched.pages) for watched in self._watched.values())
 
-    def join(self, patient: str, seen: str, loop: asyncio.AbstractEventLoop) -> Stream | None:
-        """A page whose records had the tag `seen`; None when there are too many, or changes can't
-        be seen now.
+    def join(self, patient: str, seen: str, loop: asyncio.AbstractEventLoop) -> OpenPage | None:
+        """Open a page that shows records with the tag `seen`.
+
+        Return None if there are too many pages, or if changes can't be followed now.
         """
-        stream = Stream(patient, loop)
+        page = OpenPage(patient, loop)
         with self._lock:
             if self._stop.is_set() or not self.up.is_set() or self.count >= self._limit:
                 return None
             if patient not in self._watched:
                 self._read(patient)
             watched = self._watched[patient]
-            watched.streams.add(stream)
+            watched.pages.add(page)
         if watched.tag != seen:
-            stream.tell(watched.tag)
-        return stream
+            page.tell(watched.tag)
+        return page
 
-    def leave(self, stream: Stream) -> None:
+    def leave(self, page: OpenPage) -> None:
         with self._lock:
-            watched = self._watched[stream.patient]
-            watched.streams.discard(stream)
-            if not watched.streams:
-                del self._watched[stream.patient]
-                self._disown(stream.patient, watched.ids)
+            watched = self._watched[page.patient]
+            watched.pages.discard(page)
+            if not watched.pages:
+                del self._watched[page.patient]
+                self._disown(page.patient, watched.ids)
 
     def _read(self, patient: str) -> bool:
-        """Reads a patient's tag; whether it is another one."""
-        tag, ids = self._db.contents(patient)
-        known = self._watched.setdefault(patient, _Watched("", set()))
-        self._disown(patient, known.ids - ids)
+        """Read a patient's tag and ids anew. Return whether the tag is another one."""
+        tag, ids = self._patients.contents(patient)
+        watched = self._watched.setdefault(patient, _Watched("", set()))
+        self._disown(patient, watched.ids - ids)
         self._owners |= dict.fromkeys(ids, patient)
-        changed, known.tag, known.ids = known.tag != tag, tag, ids
-        return changed
+        is_another = watched.tag != tag
+        watched.tag = tag
+        watched.ids = ids
+        return is_another
 
     def _disown(self, patient: str, ids: Iterable[ObjectId]) -> None:
         for key in ids:
-            if self._owners.get(key) == patient:  # else it has moved to somebody who watches, too
+            # Otherwise the record has moved to another patient, who has a page open too.
+            if self._owners.get(key) == patient:
                 del self._owners[key]
 
-    def _again(self, work: Callable[[], None]) -> None:
+    def _repeat(self, work: Callable[[], None]) -> None:
         while not self._stop.is_set():
             try:
                 work()
@@ -143,64 +153,66 @@ class Live:
                 self._stop.wait(1)
 
     def _follow(self) -> None:
-        """From the last change seen on; where MongoDB has forgotten that one, everybody is looked
-        at.
-        """
+        """Follow the changes from the last one that was seen."""
         try:
-            changes = self._db.database.medicalrecords.watch(
-                _PIPELINE, resume_after=self._token, max_await_time_ms=500
+            changes = self._patients.database.medicalrecords.watch(
+                _PIPELINE, resume_after=self._resume_token, max_await_time_ms=500
             )
             with changes:
-                if self._token is None:
+                # Without a last change, anything may have changed: everybody is looked at.
+                if self._resume_token is None:
                     self._note(None)
                 self.up.set()
                 while not self._stop.is_set():
                     if (change := changes.try_next()) is not None:
                         self._note(change)
-                    self._token = changes.resume_token
+                    self._resume_token = changes.resume_token
         except OperationFailure:
-            self._token = None
+            # MongoDB may have forgotten the change that the token is about.
+            self._resume_token = None
             raise
         finally:
             self.up.clear()
 
     def _note(self, change: Document | None) -> None:
-        """Whom a change concerns; None: perhaps everybody."""
+        """Note whom a change concerns. None: perhaps everybody."""
         with self._lock:
-            concerned = set(self._watched) if change is None else _whose(change, self._owners)
-            self._dirty |= concerned & self._watched.keys()
+            if change is None:
+                self._changed |= self._watched.keys()
+            else:
+                self._changed |= _whose(change, self._owners) & self._watched.keys()
         self._due.set()
 
     def _tell(self) -> None:
         self._due.wait()
         self._due.clear()
-        for patient in list(self._dirty):
+        for patient in list(self._changed):
             with self._lock:
                 if patient in self._watched and self._read(patient):
                     watched = self._watched[patient]
-                    for stream in watched.streams:
-                        stream.tell(watched.tag)
-                self._dirty.discard(patient)
+                    for page in watched.pages:
+                        page.tell(watched.tag)
+                self._changed.discard(patient)
 
 
 def _whose(change: Document, owners: Mapping[ObjectId, str]) -> set[str]:
-    """Whose record the change concerns: whose it was, and whose it is now."""
-    full = change.get("fullDocument") or {}
+    """Return the patients that a change concerns: whose the record was, and whose it is now."""
+    inserted = change.get("fullDocument") or {}
     updated = (change.get("updateDescription") or {}).get("updatedFields") or {}
-    found = (
+    patients = {
         owners.get(change["documentKey"]["_id"]),
-        full.get("patientId"),
+        inserted.get("patientId"),
         updated.get("patientId"),
-    )
-    return {one for one in found if one}
+    }
+    return {patient for patient in patients if patient}
 
 
-async def events(stream: Stream, ends: float) -> AsyncIterator[bytes]:
-    """Server-sent events until the session `ends` (of the loop's clock) or the portal stops."""
+async def events(page: OpenPage, ends: float) -> AsyncIterator[bytes]:
+    """Yield server-sent events until the session `ends`, on the loop's clock, or the portal stops."""
     yield b"retry: 2000\n\n"
-    while (left := ends - stream.loop.time()) > 0:
+    while (left := ends - page.loop.time()) > 0:
         try:
-            tag = await asyncio.wait_for(stream.changed.get(), min(BEAT_S, left))
+            tag = await asyncio.wait_for(page.changed.get(), min(BEAT_S, left))
         except TimeoutError:
             yield b": still here\n\n"
             continue

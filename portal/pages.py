@@ -1,5 +1,6 @@
-"""The patient's pages. They work without JavaScript; with it they renew themselves
-(static/page.js).
+"""The patient's pages.
+
+They work without JavaScript. With it they renew themselves, see static/page.js.
 """
 
 import asyncio
@@ -16,12 +17,22 @@ from starlette.types import Receive, Scope, Send
 
 from portal import live
 from portal.api import CURSOR, page
-from portal.passport_db import Patient, RecordType, Wanted
+from portal.dependencies import (
+    Portal,
+    Reader,
+    TheCaller,
+    ThePortal,
+    TheWords,
+    count_as_right,
+    loop_time,
+    seconds_to_wait,
+)
+from portal.page_text import Words
+from portal.patients import Patient, RecordFilter, RecordType
 from portal.sessions import fits
-from portal.signed_in import Portal, Reader, TheCaller, ThePortal, TheWords, let_in, loop_time, wait
 from portal.view import by_day, by_visit, item, series
-from portal.words import Words
 
+# How many records one page shows.
 PAGE, TESTS, VISITS = 50, 1_000, 150
 TABS = ("timeline", "conditions", "medicines", "tests", "visits")
 
@@ -40,80 +51,85 @@ class SignIn(BaseModel):
 @router.get("/")
 def timeline(
     request: Request,
-    here: ThePortal,
+    portal: ThePortal,
     words: TheWords,
     patient: Reader,
     cursor: Cursor = None,
     since: str = "",
     until: str = "",
 ) -> Response:
-    wanted = Wanted(since=_day(since), until=_day(until))
-    values = _values(here, words, patient, "timeline")
-    found, following = page(here.db.records, patient.id, wanted, cursor, PAGE)
-    chosen = {"since": wanted.since, "until": wanted.until}
+    wanted = RecordFilter(since=_day(since), until=_day(until))
+    values = _values(portal, words, patient, "timeline")
+    records, following = page(portal.patients, patient.id, wanted, cursor, PAGE)
     values |= {
-        "days": by_day(item(one, words) for one in found),
+        "days": by_day(item(record, words) for record in records),
         "next": following,
         "cursor": cursor,
-        **chosen,
+        "since": wanted.since,
+        "until": wanted.until,
     }
     return templates.TemplateResponse(request, "timeline.html", values)
 
 
-def _listed(type_: RecordType, tab: str) -> Any:
-    def listed(
-        request: Request, here: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
-    ) -> Response:
-        values = _values(here, words, patient, tab)
-        found, following = page(here.db.records, patient.id, Wanted(type_), cursor, PAGE)
-        values |= {
-            "items": [item(one, words) for one in found],
-            "next": following,
-            "cursor": cursor,
-        }
-        return templates.TemplateResponse(request, "records.html", values)
-
-    return listed
+@router.get("/conditions")
+def conditions(
+    request: Request, portal: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
+) -> Response:
+    values = _values(portal, words, patient, "conditions")
+    values |= _records_of_type("condition", portal, words, patient, cursor)
+    return templates.TemplateResponse(request, "records.html", values)
 
 
-router.get("/conditions")(_listed("condition", "conditions"))
-router.get("/medicines")(_listed("medication", "medicines"))
+@router.get("/medicines")
+def medicines(
+    request: Request, portal: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
+) -> Response:
+    values = _values(portal, words, patient, "medicines")
+    values |= _records_of_type("medication", portal, words, patient, cursor)
+    return templates.TemplateResponse(request, "records.html", values)
+
+
+def _records_of_type(
+    type_: RecordType, portal: Portal, words: Words, patient: Patient, cursor: str | None
+) -> dict[str, Any]:
+    records, following = page(portal.patients, patient.id, RecordFilter(type_), cursor, PAGE)
+    items = [item(record, words) for record in records]
+    return {"items": items, "next": following, "cursor": cursor}
 
 
 @router.get("/tests")
-def tests(request: Request, here: ThePortal, words: TheWords, patient: Reader) -> Response:
-    values = _values(here, words, patient, "tests")
-    found = here.db.records(patient.id, Wanted("test"), None, TESTS)
+def tests(request: Request, portal: ThePortal, words: TheWords, patient: Reader) -> Response:
+    values = _values(portal, words, patient, "tests")
+    records = portal.patients.records(patient.id, RecordFilter("test"), None, TESTS)
     values |= {
-        "tests": series([item(one, words) for one in found], words),
-        "full": len(found) == TESTS,
+        "tests": series([item(record, words) for record in records], words),
+        "full": len(records) == TESTS,
     }
     return templates.TemplateResponse(request, "tests.html", values)
 
 
 @router.get("/visits")
 def visits(
-    request: Request, here: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
+    request: Request, portal: ThePortal, words: TheWords, patient: Reader, cursor: Cursor = None
 ) -> Response:
-    values = _values(here, words, patient, "visits")
-    found, following = page(here.db.records, patient.id, Wanted(), cursor, VISITS)
+    values = _values(portal, words, patient, "visits")
+    records, following = page(portal.patients, patient.id, RecordFilter(), cursor, VISITS)
     values |= {
-        "visits": by_visit([item(one, words) for one in found]),
+        "visits": by_visit([item(record, words) for record in records]),
         "next": following,
         "cursor": cursor,
     }
     return templates.TemplateResponse(request, "visits.html", values)
 
 
-def _values(here: Portal, words: Words, patient: Patient, tab: str) -> dict[str, Any]:
-    """What every page of a patient shows. The tag is read before the records: what comes in between
-    is told of.
-    """
-    tag = here.db.tag(patient.id)
-    hospitals = [
-        (one, words.moment(one.at, one.timezone) if one.at else "")
-        for one in here.db.as_of(patient.id)
-    ]
+def _values(portal: Portal, words: Words, patient: Patient, tab: str) -> dict[str, Any]:
+    """Return what every page of a patient shows."""
+    # Before the records are read: so the page is told of what comes in between.
+    tag = portal.patients.tag(patient.id)
+    hospitals = []
+    for hospital in portal.patients.as_of(patient.id):
+        at = words.moment(hospital.at, hospital.timezone) if hospital.at else ""
+        hospitals.append((hospital, at))
     return {
         "words": words,
         "patient": patient,
@@ -131,83 +147,81 @@ def _day(text: str) -> date | None:
         raise HTTPException(400, "a day is written as 2025-11-06") from None
 
 
-class Events(StreamingResponse):
-    """A stream that is left however it ends."""
+class EventStream(StreamingResponse):
+    """The events of one open page. However it ends, the page is no longer told of changes."""
 
-    def __init__(self, here: Portal, stream: live.Stream, ends: float) -> None:
+    def __init__(self, portal: Portal, open_page: live.OpenPage, ends: float) -> None:
         super().__init__(
-            live.events(stream, ends),
+            live.events(open_page, ends),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
-        self._leave = here.live.leave
-        self._stream = stream
+        self._leave = portal.live.leave
+        self._page = open_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._stream.loop.run_in_executor(None, self._leave, self._stream)
+            # In a thread: `leave` waits for a lock that is held while MongoDB answers.
+            self._page.loop.run_in_executor(None, self._leave, self._page)
 
 
 @router.get("/events")
 async def events(
-    here: ThePortal,
+    portal: ThePortal,
     caller: TheCaller,
     seen: Annotated[str, Query(max_length=40)] = "",
     last_event_id: Annotated[str, Header(max_length=40)] = "",
 ) -> Response:
-    """Says that records have changed, at once and after the page was away; never what they are."""
+    """Tell a page that records have changed, at once and after it was away, never what they are."""
     loop = asyncio.get_running_loop()
-    stream = await loop.run_in_executor(
-        None, here.live.join, caller.patient.id, last_event_id or seen, loop
+    open_page = await loop.run_in_executor(
+        None, portal.live.join, caller.patient.id, last_event_id or seen, loop
     )
-    if stream is None:
+    if open_page is None:
         raise HTTPException(503, "come again", {"Retry-After": "5"})
-    return Events(here, stream, loop_time(caller.ends, loop.time()))
+    return EventStream(portal, open_page, loop_time(caller.ends, loop.time()))
 
 
 @router.get("/sign-in")
-def sign_in_form(request: Request, here: ThePortal, words: TheWords) -> Response:
+def sign_in_form(request: Request, portal: ThePortal, words: TheWords) -> Response:
     return _form(request, words, "")
 
 
 @router.post("/sign-in")
 def sign_in(
-    request: Request, here: ThePortal, words: TheWords, form: Annotated[SignIn, Form()]
+    request: Request, portal: ThePortal, words: TheWords, form: Annotated[SignIn, Form()]
 ) -> Response:
     account = form.identifier.strip().lower()
-    if seconds := wait(here, request, account):
-        return _form(
-            request,
-            words,
-            words("wait", seconds=int(seconds) + 1),
-            429,
-            {"Retry-After": str(int(seconds) + 1)},
-        )
-    user = here.db.account(account)
-    right = fits(form.password, user["password"] if user else None)
-    if not right or user is None or here.db.patient(str(user["_id"])) is None:
+    if wait_s := seconds_to_wait(portal, request, account):
+        seconds = int(wait_s) + 1
+        problem = words("wait", seconds=seconds)
+        return _form(request, words, problem, 429, {"Retry-After": str(seconds)})
+    user = portal.patients.account(account)
+    # Also without a user, so that the time that it takes doesn't tell who has an account.
+    is_right = fits(form.password, user["password"] if user else None)
+    if not is_right or user is None or portal.patients.patient(str(user["_id"])) is None:
         return _form(request, words, words("wrong"), 401)
-    let_in(here, request, account)
+    count_as_right(portal, request, account)
     answer = RedirectResponse("/", 303)
-    keep(answer, here, here.cookies[0], here.sessions.token(str(user["_id"])))
+    keep(answer, portal, portal.cookies[0], portal.sessions.token(str(user["_id"])))
     return answer
 
 
 @router.post("/sign-out")
-def sign_out(here: ThePortal) -> Response:
+def sign_out(portal: ThePortal) -> Response:
     answer = RedirectResponse("/sign-in", 303)
-    for name in here.cookies:
-        answer.delete_cookie(name, secure=here.settings.https, httponly=True, samesite="lax")
+    for name in portal.cookies:
+        answer.delete_cookie(name, secure=portal.settings.https, httponly=True, samesite="lax")
     return answer
 
 
-def keep(answer: Response, here: Portal, name: str, token: str) -> None:
-    """Puts a session into its cookie."""
-    lasting = int(here.sessions.lasting.total_seconds())
+def keep(answer: Response, portal: Portal, name: str, token: str) -> None:
+    """Put a session's token into its cookie."""
+    lasting = int(portal.sessions.lasting.total_seconds())
     answer.set_cookie(
-        name, token, lasting, secure=here.settings.https, httponly=True, samesite="lax"
+        name, token, lasting, secure=portal.settings.https, httponly=True, samesite="lax"
     )
 
 

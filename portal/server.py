@@ -1,4 +1,4 @@
-"""The portal's process: one uvicorn worker."""
+"""The portal's process: one uvicorn worker. Start more processes behind the proxy for more pages."""
 
 import contextlib
 import gc
@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 from passport.errors import Fatal, without_text
 from passport.settings import Hospital, Portal
 from portal.app import create
-from portal.board import Collect
+from portal.status_history import Collect
 
 log = structlog.get_logger()
 
@@ -29,17 +29,19 @@ def run(
     collect: Collect,
     stop: threading.Event,
 ) -> None:
-    """Serves until `stop`. Fatal when a setting can't be used or the port is taken."""
-    with connected(uri) as client, listening(settings.host, settings.port) as at:
+    """Serve until `stop`. Raises Fatal if a setting can't be used or the port is taken."""
+    with connected(uri) as client, listening(settings.host, settings.port) as listener:
         app = create(settings, hospitals, client[database], collect)
-        gc.freeze()  # what was loaded stays: looking through it would hold up requests for 60 ms
-        log.info("portal listens", server=settings.host, port=at.getsockname()[1])
-        serve(app, settings, at, stop)
+        # What was loaded stays for good. To look through it for garbage would take 60 ms each time.
+        gc.freeze()
+        log.info("portal listens", server=settings.host, port=listener.getsockname()[1])
+        serve(app, settings, listener, stop)
 
 
 def connected(uri: str) -> MongoClient[dict[str, Any]]:
-    """A client that waits shortly: a page would rather say that it is away. Fatal when the address
-    is none.
+    """Return a client that waits only shortly: a page would rather say that MongoDB is away.
+
+    Raises Fatal if `uri` is no address.
     """
     try:
         return MongoClient(
@@ -57,21 +59,21 @@ def connected(uri: str) -> MongoClient[dict[str, Any]]:
 
 
 def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises Fatal if the port is taken."""
     try:
-        at = socket.create_server((host, port), backlog=2_048)
-        at.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )  # asyncio leaves it: an answer's body waits 40 ms
-        return at
+        listener = socket.create_server((host, port), backlog=2_048)
+        # asyncio doesn't set it here, and an answer's body would wait 40 ms for its headers' ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
-        hint = "set portal.port to a free one, or end what listens there"
         raise Fatal(
-            f"the portal can't listen on {host}:{port} ({without_text(error)})", hint=hint
+            f"the portal can't listen on {host}:{port} ({without_text(error)})",
+            hint="set portal.port to a free one, or end what listens there",
         ) from None
 
 
-def serve(app: FastAPI, settings: Portal, at: socket.socket, stop: threading.Event) -> None:
-    """Until `stop`; open streams are ended first."""
+def serve(app: FastAPI, settings: Portal, listener: socket.socket, stop: threading.Event) -> None:
+    """Serve until `stop`. Then the events of open pages end first: uvicorn would wait for them."""
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -90,13 +92,13 @@ def serve(app: FastAPI, settings: Portal, at: socket.socket, stop: threading.Eve
 
     threading.Thread(target=end, name="stop", daemon=True).start()
     try:
-        server.run(sockets=[at])
+        server.run(sockets=[listener])
     finally:
         stop.set()
 
 
 class _Server(uvicorn.Server):
-    """Signals are the command's business."""
+    """uvicorn's server without its handlers of signals: the command has its own."""
 
     def capture_signals(self) -> "contextlib.AbstractContextManager[None]":  # type: ignore[override]
         return contextlib.nullcontext()

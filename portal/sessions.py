@@ -15,20 +15,27 @@ from passport.errors import Fatal
 from passport.settings import Portal
 
 OPERATOR = "operator"
-_NOBODY = bcrypt.hashpw(
-    b"nobody has this one", bcrypt.gensalt(12)
-)  # checked where there is no user: the same time
-_FORGOTTEN_S = 900.0
-_AT_ONCE = threading.Semaphore(2)  # a check takes a quarter of a second of one core
+FORGOTTEN_S = 900.0
+# Compared with where there is no user: it takes the same time, so that nobody learns who has one.
+_NOBODYS_HASH = bcrypt.hashpw(b"nobody has this one", bcrypt.gensalt(12))
+# A comparison takes a quarter of a second of one core: not more than two at once.
+_COMPARISONS = threading.Semaphore(2)
 
 
 class Sessions:
-    """Tokens of patients (the Passport's own, HS256) and of operators, which another key signs."""
+    """Makes and checks the tokens of patients and of operators.
+
+    A patient's token is the Passport's own, HS256 with its secret. An operator's is signed with
+    another key. Raises Fatal if no secret is set.
+    """
 
     def __init__(self, settings: Portal) -> None:
         if settings.jwt_secret is None:
-            hint = "set PASSPORT_PORTAL__JWT_SECRET to the Passport's JWT_SECRET (32 characters or more)"
-            raise Fatal("portal.jwt_secret is not set: nobody could sign in", hint=hint)
+            raise Fatal(
+                "portal.jwt_secret is not set: nobody could sign in",
+                hint="set PASSPORT_PORTAL__JWT_SECRET to the Passport's JWT_SECRET "
+                "(32 characters or more)",
+            )
         self._key = settings.jwt_secret.get_secret_value().encode()
         self._hash = settings.operators.password_hash
         self.lasting = timedelta(hours=settings.session_hours)
@@ -37,7 +44,7 @@ class Sessions:
         return self._signed({"userId": user_id}, self._key)
 
     def user_id(self, token: str) -> tuple[str, float] | None:
-        """(hex of users._id, Unix time of its end), or None when the token is not to be believed."""
+        """Return (hex of users._id, Unix time of the session's end), or None for a false token."""
         claims = _claims(token, self._key)
         user_id = claims and claims.get("userId")
         if not claims or not isinstance(user_id, str) or not _is_hex(user_id):
@@ -46,7 +53,7 @@ class Sessions:
 
     @property
     def operators(self) -> bool:
-        """Whether there is an operators' page."""
+        """Whether there is an operators' page: a password for it is set."""
         return self._hash is not None
 
     def operator_token(self) -> str:
@@ -60,7 +67,7 @@ class Sessions:
         return self._hash is not None and fits(password, self._hash.get_secret_value())
 
     def _operator_key(self) -> bytes:
-        """Another password ends the sessions of the one before."""
+        # The password's hash is part of the key, so that another password ends all sessions.
         secret = self._hash.get_secret_value() if self._hash else ""
         return hmac.new(self._key, f"operators {secret}".encode(), sha256).digest()
 
@@ -81,40 +88,42 @@ def _is_hex(text: str) -> bool:
 
 
 def hashed(password: str) -> str:
-    """For `portal.operators.password_hash`."""
+    """Return the bcrypt hash of a password, for `portal.operators.password_hash`."""
     return bcrypt.hashpw(password.encode()[:72], bcrypt.gensalt(12)).decode()
 
 
 def fits(password: str, hashed: str | None) -> bool:
-    """Whether a bcrypt hash is that of `password`; takes as long without a hash."""
-    given, known = password.encode()[:72], hashed.encode() if hashed else _NOBODY
-    with _AT_ONCE:
+    """Return whether a bcrypt hash is that of `password`. Without a hash it takes as long."""
+    compared = hashed.encode() if hashed else _NOBODYS_HASH
+    with _COMPARISONS:
         try:
-            return bcrypt.checkpw(given, known) and hashed is not None
+            # bcrypt looks at 72 bytes; the client raises on more.
+            return bcrypt.checkpw(password.encode()[:72], compared) and hashed is not None
         except ValueError:
             return False
 
 
 class Throttle:
-    """After `free` wrong passwords each next one has to wait twice as long, up to `longest_s`. In
-    memory, bounded.
+    """After `free` wrong passwords each next one has to wait twice as long, up to `longest_s`.
 
-    A quarter of an hour without an attempt forgets them.
+    A quarter of an hour without an attempt forgets them. Of at most `size` keys the attempts are
+    kept, in memory.
     """
 
     def __init__(self, free: int = 5, longest_s: float = 60, size: int = 20_000) -> None:
-        self._free, self._longest, self._size = free, longest_s, size
-        self._wrong: OrderedDict[str, tuple[int, float]] = (
-            OrderedDict()
-        )  # key -> (attempts, time of the last)
+        self._free = free
+        self._longest = longest_s
+        self._size = size
+        # By key: how many attempts, and when the last one was. The oldest key comes first.
+        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def attempt(self, key: str) -> float:
-        """0: go on, and it counts as wrong until `right`; else the seconds to wait."""
+        """Return the seconds to wait. With 0, go on: the attempt counts as wrong until `right`."""
         now = time.monotonic()
         with self._lock:
             count, last = self._wrong.get(key, (0, now))
-            if now - last > _FORGOTTEN_S:
+            if now - last > FORGOTTEN_S:
                 count = 0
             pause = min(self._longest, 2.0 ** (count - self._free)) if count >= self._free else 0.0
             if now < last + pause:
@@ -126,7 +135,7 @@ class Throttle:
         return 0
 
     def right(self, key: str) -> None:
-        """The last attempt was none of the wrong ones."""
+        """Take back that the last attempt counted as wrong."""
         with self._lock:
             count, last = self._wrong.get(key, (1, 0.0))
             self._wrong[key] = max(0, count - 1), last

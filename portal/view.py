@@ -7,11 +7,12 @@ from itertools import groupby
 from typing import Any
 
 from portal.chart import Chart, drawn
-from portal.words import Words, number, parsed
+from portal.page_text import Words, number, parsed
 
 Document = dict[str, Any]
-POINTS = 24  # of a chart, the newest
+POINTS = 24  # how many of the newest numbers a chart shows
 
+# The fields of `data` that say what a record is. The first one that is there is its title.
 _TITLES = {
     "condition": ("diagnosis", "details", "name"),
     "medication": ("medicationName", "details", "name"),
@@ -19,6 +20,7 @@ _TITLES = {
     "visit": ("reason", "details", "name"),
     "image": ("imageType", "description", "name"),
 }
+# The fields of `data` that are shown below the title.
 _DETAILS = {
     "condition": ("status", "description", "treatment"),
     "medication": ("dosage", "frequency", "description", "startDate", "endDate"),
@@ -27,6 +29,7 @@ _DETAILS = {
     "image": ("description",),
 }
 _DATES = frozenset({"startDate", "endDate"})
+# What HL7's interpretation of a result says to a patient: a key of page_text.yaml, after flag_.
 _FLAGS = {
     "CRITICALLY_HIGH": "much_higher",
     "CRITICALLY_LOW": "much_lower",
@@ -34,13 +37,18 @@ _FLAGS = {
     "LOW": "lower",
     "NORMAL": "usual",
 }
+# What the Passport's own testStatus says.
 _STATUS_FLAGS = {"Normal": "usual", "Abnormal": "unusual", "Critical": "serious"}
-_CALM, _SERIOUS = {"usual"}, {"much_higher", "much_lower", "serious"}
+_CALM = {"usual"}
+_SERIOUS = {"much_higher", "much_lower", "serious"}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """`details`: (label, text) pairs; `level` of the flag: calm, watch or serious."""
+    """A record as a page shows it.
+
+    `details` are pairs (label, text). `level` is how loud the flag is: calm, watch or serious.
+    """
 
     id: str
     type: str
@@ -61,9 +69,12 @@ class Item:
 
 
 def item(record: Document, words: Words) -> Item:
-    """Of a `medicalrecords` document with its `author`."""
-    data, origin, type_ = record["data"], record.get("openmrsData") or {}, record["type"]
-    title, flag = _title(data, type_, words), _flag(data, origin)
+    """Return a `medicalrecords` document, which has its `author`, as a page shows it."""
+    data = record["data"]
+    origin = record.get("openmrsData") or {}
+    type_ = record["type"]
+    title = _title(data, type_, words)
+    flag = _flag(data, origin)
     places = [place for place in (origin.get("locationName"), hospital(data, words)) if place]
     written = data.get("date")
     return Item(
@@ -73,7 +84,7 @@ def item(record: Document, words: Words) -> Item:
         title=title,
         value=_value(data, type_, words),
         flag=words(f"flag_{flag}") if flag else "",
-        level="calm" if flag in _CALM else "serious" if flag in _SERIOUS else "watch",
+        level=_level(flag),
         details=_details(data, type_, title, words),
         notes=str(data.get("notes") or ""),
         who=author(record, words),
@@ -86,12 +97,21 @@ def item(record: Document, words: Words) -> Item:
     )
 
 
+def _level(flag: str | None) -> str:
+    if flag in _CALM:
+        return "calm"
+    return "serious" if flag in _SERIOUS else "watch"
+
+
 def sentence(record: Document, who: str, words: Words) -> str:
-    """All of it in one."""
-    data, type_ = record["data"], record["type"]
-    title, value = _title(data, type_, words), _value(data, type_, words)
-    said = f"{title}: {value}" if value else title
-    return words(f"sentence_{type_}", title=said, who=who, hospital=hospital(data, words))
+    """Return all that a record says as one sentence."""
+    data = record["data"]
+    type_ = record["type"]
+    title = _title(data, type_, words)
+    value = _value(data, type_, words)
+    if value:
+        title = f"{title}: {value}"
+    return words(f"sentence_{type_}", title=title, who=who, hospital=hospital(data, words))
 
 
 def author(record: Document, words: Words) -> str:
@@ -105,62 +125,61 @@ def hospital(data: Document, words: Words) -> str:
 def _title(data: Document, type_: str, words: Words) -> str:
     if type_ == "visit" and data.get("name") and _is_day(data):
         return str(data["name"])
-    return words.text(
-        next((str(data[key]) for key in _TITLES[type_] if data.get(key)), words(f"type_{type_}"))
-    )
+    for key in _TITLES[type_]:
+        if data.get(key):
+            return words.text(str(data[key]))
+    return words.text(words(f"type_{type_}"))
 
 
 def _value(data: Document, type_: str, words: Words) -> str:
     if type_ == "visit" and _is_day(data):
         return words.text(str(data["reason"]))
-    return (
-        words.quantity(str(data.get("result") or data.get("details") or ""))
-        if type_ == "test"
-        else ""
-    )
+    if type_ != "test":
+        return ""
+    return words.quantity(str(data.get("result") or data.get("details") or ""))
 
 
 def _is_day(visit: Document) -> bool:
-    """Such as that of the next visit: its name says which."""
+    """Return whether a visit's reason is a day, such as that of the next visit. Its name says which."""
     return parsed(str(visit.get("reason") or "")) is not None
 
 
 def _flag(data: Document, origin: Document) -> str | None:
-    """What the laboratory said of a result."""
+    """Return what the laboratory said of a result."""
     if interpretation := origin.get("interpretation"):
         return _FLAGS.get(interpretation, "unusual")
     return _STATUS_FLAGS.get(str(data.get("testStatus")))
 
 
 def _details(data: Document, type_: str, title: str, words: Words) -> list[tuple[str, str]]:
-    found = []
+    details = []
     for key in _DETAILS[type_]:
         text = str(data.get(key) or "")
         if text and text != title:
-            found.append(
-                (words(f"label_{type_}_{key}"), words.day(text) if key in _DATES else text)
-            )
+            shown = words.day(text) if key in _DATES else text
+            details.append((words(f"label_{type_}_{key}"), shown))
     if type_ == "test" and data.get("status") in ("PRELIMINARY", "AMENDED"):
-        found.append((words("label_test_status"), words(f"test_{data['status'].lower()}")))
-    return found
+        status = words(f"test_{data['status'].lower()}")
+        details.append((words("label_test_status"), status))
+    return details
 
 
 def by_day(items: Iterable[Item]) -> list[tuple[str, list[Item]]]:
-    """(day, its items), as they come."""
-    return [(day, list(found)) for day, found in groupby(items, key=lambda one: one.day)]
+    """Return pairs (day, its items), in the order of the items."""
+    return [(day, list(of_day)) for day, of_day in groupby(items, key=lambda item: item.day)]
 
 
 def by_visit(items: Sequence[Item]) -> list[list[Item]]:
-    """What was written down in one encounter, together; newest first."""
+    """Return what was written down in each encounter, in the order of the items."""
     visits: dict[str, list[Item]] = {}
-    for one in items:
-        visits.setdefault(one.encounter, []).append(one)
+    for shown in items:
+        visits.setdefault(shown.encounter, []).append(shown)
     return list(visits.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """All results of one test, newest first. `chart` None when there are not two numbers to draw."""
+    """All results of one test, newest first. `chart` is None without two numbers to draw."""
 
     name: str
     latest: Item
@@ -169,24 +188,27 @@ class Series:
 
 
 def series(items: Iterable[Item], words: Words) -> list[Series]:
-    """By name; the test with the newest result first."""
+    """Return the results of each test. `items` come newest first, and so do the tests."""
     tests: dict[str, list[Item]] = {}
-    for one in items:
-        tests.setdefault(one.title, []).append(one)
-    return [Series(name, found[0], found, _chart(found, words)) for name, found in tests.items()]
+    for shown in items:
+        tests.setdefault(shown.title, []).append(shown)
+    return [
+        Series(name, results[0], results, _chart(results, words)) for name, results in tests.items()
+    ]
 
 
 def _chart(items: Sequence[Item], words: Words) -> Chart | None:
-    """Of the newest numbers that are in the units of the latest one."""
+    """Return a chart of the newest numbers, as far as they have the units of the latest one."""
     units = items[0].result.partition(" ")[2]
-    points = list(_points(items, units))[:POINTS][::-1]
+    points = list(_points(items, units))[:POINTS]
+    points.reverse()
     if len(points) < 2:
         return None
-    first, last = words.day(points[0][0].isoformat()), words.day(points[-1][0].isoformat())
-    low, high = (
-        words.quantity(f"{edge:g} {units}")
-        for edge in (min(p[1] for p in points), max(p[1] for p in points))
-    )
+    first = words.day(points[0][0].isoformat())
+    last = words.day(points[-1][0].isoformat())
+    numbers = [value for _, value in points]
+    low = words.quantity(f"{min(numbers):g} {units}")
+    high = words.quantity(f"{max(numbers):g} {units}")
     label = words(
         "chart_label",
         test=items[0].title,
@@ -200,8 +222,10 @@ def _chart(items: Sequence[Item], words: Words) -> Chart | None:
 
 
 def _points(items: Iterable[Item], units: str) -> Iterator[tuple[datetime, float]]:
-    for one in items:
-        text, _, own = one.result.partition(" ")
-        value, at = number(text), parsed(one.written)
-        if value is not None and own == units and at is not None:
+    """Yield (wall time, number) of each result in these units."""
+    for shown in items:
+        text, _, its_units = shown.result.partition(" ")
+        value = number(text)
+        at = parsed(shown.written)
+        if value is not None and its_units == units and at is not None:
             yield at, value

@@ -58,7 +58,7 @@ def site(mongo_url: str) -> Iterator[Site]:
 
 
 def tag(site: Site, who: str = ANNA) -> str:
-    found: str = site.app.state.portal.db.tag(ps.patient_id(who))
+    found: str = site.app.state.portal.patients.tag(ps.patient_id(who))
     return found
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from portal import chart
-from portal.board import Sample, rates
+from portal.page_text import LANGUAGES, Words, catalogue, chosen
 from portal.sessions import Throttle, fits
+from portal.status_history import Sample, rates
 from portal.view import by_visit, item, sentence, series
-from portal.words import LANGUAGES, Words, catalogue, chosen
 
 ROOT = Path(__file__).parents[2] / "portal"
 EN, FR = Words("en"), Words("fr")

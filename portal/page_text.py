@@ -1,4 +1,4 @@
-"""What the pages say, in the reader's language: words.yaml, dates and numbers."""
+"""What the pages say in the reader's language: the texts of page_text.yaml, dates and numbers."""
 
 import re
 from collections.abc import Mapping
@@ -24,20 +24,23 @@ _UNITS = {
 
 @cache
 def catalogue() -> Mapping[str, Mapping[str, str]]:
-    """key -> language -> text."""
-    text = (files("portal") / "words.yaml").read_text(encoding="utf-8")
+    """Return page_text.yaml: its texts by key and then by language."""
+    text = (files("portal") / "page_text.yaml").read_text(encoding="utf-8")
     loaded: dict[str, dict[str, str]] = yaml.safe_load(text)
     return loaded
 
 
 def chosen(accept_language: str) -> str:
-    """The language of LANGUAGES that a browser likes best; English when it likes none."""
+    """Return which of LANGUAGES a browser likes best. English if it likes none of them.
+
+    `accept_language` is that header, such as ``fr-RW,fr;q=0.9,en;q=0.5``.
+    """
     liked: dict[str, float] = {}
     for part in accept_language.split(",")[:20]:
         name, _, weight = part.strip().lower().partition(";q=")
         language = name.partition("-")[0]
         liked[language] = max(liked.get(language, 0), _weight(weight))
-    best = max(LANGUAGES, key=lambda one: liked.get(one, 0))
+    best = max(LANGUAGES, key=lambda language: liked.get(language, 0))
     return best if liked.get(best, 0) > 0 else "en"
 
 
@@ -50,7 +53,7 @@ def _weight(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """One language's words: ``words("sign_in")``."""
+    """The page text in one language: ``words("sign_in")``."""
 
     language: str
 
@@ -58,7 +61,7 @@ class Words:
         return catalogue()[key][self.language].format(**values)
 
     def day(self, written: str | None) -> str:
-        """``6 November 2025`` of a wall time; a text that is no date as it is."""
+        """Return a wall time's day as ``6 November 2025``. A text that is no date stays as it is."""
         at = parsed(written)
         if at is None:
             return written or self("no_date")
@@ -66,42 +69,40 @@ class Words:
         return f"{first} {self('months').split()[at.month - 1]} {at.year}"
 
     def time(self, written: str | None) -> str:
-        """``10:30``; nothing when only the day is known."""
+        """Return a wall time's time as ``10:30``, or nothing when only the day is known."""
         at = parsed(written)
-        return (
-            f"{at:%H:%M}"
-            if at and len(written or "") > 10 and (at.hour, at.minute) != (0, 0)
-            else ""
-        )
+        if at is None or len(written or "") <= len("2025-11-06"):
+            return ""
+        # Many hospitals write midnight where they know the day alone.
+        is_midnight = (at.hour, at.minute) == (0, 0)
+        return "" if is_midnight else f"{at:%H:%M}"
 
     def moment(self, at: datetime, timezone: str) -> str:
-        """An instant in a hospital's zone: ``today, 14:05``."""
+        """Return an instant in a hospital's zone, as ``today, 14:05``."""
         zone = ZoneInfo(timezone)
-        here, today = at.astimezone(zone), datetime.now(zone).date()
-        day = self("today") if here.date() == today else self.day(here.date().isoformat())
-        return f"{day}, {here:%H:%M}"
+        local = at.astimezone(zone)
+        is_today = local.date() == datetime.now(zone).date()
+        day = self("today") if is_today else self.day(local.date().isoformat())
+        return f"{day}, {local:%H:%M}"
 
     def text(self, text: str) -> str:
-        """As it is, but a date (some answers are) as people write it."""
+        """Return a text as it is, but a date, which some answers are, as people write it."""
         if not _DATE.match(text):
             return text
         return ", ".join(part for part in (self.day(text), self.time(text)) if part)
 
     def quantity(self, text: str) -> str:
-        """A result with its units as people read them."""
+        """Return a result with its units as people read them."""
         if _DATE.match(text):
             return self.text(text)
         value, _, units = text.partition(" ")
-        shown = (
-            value.replace(".", ",")
-            if self.language == "fr" and number(value) is not None
-            else value
-        )
-        return f"{shown} {_UNITS.get(units, units)}".strip()
+        if self.language == "fr" and number(value) is not None:
+            value = value.replace(".", ",")
+        return f"{value} {_UNITS.get(units, units)}".strip()
 
 
 def parsed(written: str | None) -> datetime | None:
-    """A wall time as hospitals and the Passport write them; without a zone."""
+    """Return a wall time as hospitals and the Passport write it, without a zone. None: it is none."""
     try:
         return datetime.fromisoformat(written or "").replace(tzinfo=None)
     except ValueError:
@@ -109,13 +110,14 @@ def parsed(written: str | None) -> datetime | None:
 
 
 def number(text: str) -> float | None:
+    """Return the number that a text is, or None. Infinity and what is huge are no results."""
     try:
-        found = float(text)
+        value = float(text)
     except ValueError:
         return None
-    return found if abs(found) < 1e12 else None
+    return value if abs(value) < 1e12 else None
 
 
 def utc(at: datetime) -> datetime:
-    """As MongoDB gives instants, with their zone."""
+    """Return an instant of MongoDB with its zone, which a client may have left out."""
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The operators' numbers: asked for again and again, the last hour kept for the charts."""
+"""The operators' numbers: asked for again and again, and kept for an hour for the charts."""
 
 import threading
 import time
@@ -22,20 +22,27 @@ KEPT_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one hospital had reached at `at` (Unix seconds)."""
+    """What one hospital had reached at `at`, in Unix seconds.
+
+    `applied` is the offset up to which records are applied. `lag` is how many records wait.
+    """
 
     at: float
     applied: int
     lag: int
 
 
-class Board:
-    """`collect` gives what `passport status --json` prints. `rows`: the last ones; `problem`: why
-    none are newer.
+class StatusHistory:
+    """Calls `collect` in a thread of its own, every `every_s` seconds.
+
+    `collect` returns what `passport status --json` prints: one row for each hospital. `rows` are
+    the last ones, and `at` is the Unix time of them. `problem` says why there are none that are
+    newer; it is empty if there are.
     """
 
     def __init__(self, collect: Collect, every_s: float) -> None:
-        self._collect, self._every_s = collect, every_s
+        self._collect = collect
+        self._every_s = every_s
         kept = max(2, int(KEPT_S / every_s))
         self._samples: dict[str, deque[Sample]] = defaultdict(lambda: deque(maxlen=kept))
         self._stop = threading.Event()
@@ -44,7 +51,7 @@ class Board:
         self.problem = ""
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="board", daemon=True).start()
+        threading.Thread(target=self._run, name="status history", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -59,27 +66,29 @@ class Board:
             self._stop.wait(self._every_s)
 
     def look(self) -> None:
-        """Once. PassportError."""
-        rows, now = self._collect(), time.time()
+        """Ask for the numbers once. Raises PassportError when they can't be had."""
+        rows = self._collect()
+        now = time.time()
         for row in rows:
-            self._samples[row["hospital"]].append(
-                Sample(now, row["applied_offset"] or 0, row["lag_records"])
-            )
-        self.rows, self.at, self.problem = rows, now, ""
+            sample = Sample(now, row["applied_offset"] or 0, row["lag_records"])
+            self._samples[row["hospital"]].append(sample)
+        self.rows = rows
+        self.at = now
+        self.problem = ""
 
     def charts(self, hospital: str) -> dict[str, Any]:
-        """`lag` and `rate` (records a second) as polylines, with their newest and highest numbers."""
+        """Return `lag` and `rate` (records a second) as lines, with their newest and highest numbers."""
         samples = list(self._samples[hospital])
-        lags = [float(one.lag) for one in samples]
+        lags = [float(sample.lag) for sample in samples]
         return {"lag": _drawn(lags), "rate": _drawn(rates(samples))}
 
 
 def rates(samples: Sequence[Sample]) -> list[float]:
-    """Records applied a second between each two samples."""
-    pairs = pairwise(samples)
+    """Return how many records were applied a second, between each two samples."""
+    # An offset may go back, after a restore: that is no negative rate.
     return [
         max(0.0, (after.applied - before.applied) / (after.at - before.at))
-        for before, after in pairs
+        for before, after in pairwise(samples)
     ]
 
 
