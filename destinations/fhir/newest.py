@@ -1,7 +1,7 @@
-"""Which resources a batch changes, given what a destination holds of its rows. Pure.
+"""Which resources a batch changes, given what a destination has of its rows. Pure.
 
-A row has one resource that is live, or none; under any other type that it once had it is entered in
-error. The highest version of all of them is the row's.
+A row has one resource that is live, or none. Under any other type that it once had, its resource is
+entered in error. The highest version of all of them is the row's.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -38,10 +38,12 @@ CONDITIONS = (
 MEDICATIONS = ("CIEL:1282", "CIEL:1193")
 
 
-class Kept(Model):
-    """What both FHIR destinations may be told. `people`: ``matched`` keeps rows of people whose
-    national id is sure; `prefix`: before a hospital's id in ids and systems, where several write to
-    one place.
+class FhirOptions(Model):
+    """What the settings may say of both FHIR destinations.
+
+    `people`: ``matched`` keeps only rows of people whose national id is sure. `prefix` stands before
+    a hospital's id in ids and systems, where several write to one place. `conditions` and
+    `medications` are the codes of questions that ask for one.
     """
 
     people: Literal["matched", "all"] = "matched"
@@ -65,8 +67,10 @@ class Kept(Model):
 
 @dataclass
 class Changes:
-    """`resources` to write, with their obs keys; `outcome`: as if they were; person_ids
-    `ambiguous`, or `settled`.
+    """What a batch changes.
+
+    `resources` are to be written, each with the key of its row. `outcome` is what it will be if all
+    are. `ambiguous` and `settled` are the person_ids of people who are ambiguous now, or are not.
     """
 
     resources: list[tuple[str, Resource]] = field(default_factory=list)
@@ -75,112 +79,150 @@ class Changes:
     settled: set[int] = field(default_factory=set)
 
 
-def changes(batch: Iterable[Observation], rows: HeldRows, kept: Kept) -> Changes:
-    """What one hospital's batch changes; a row may occur several times."""
+def changes(batch: Iterable[Observation], rows: HeldRows, options: FhirOptions) -> Changes:
+    """Return what one hospital's batch changes. `rows` is what the destination has, by obs_id.
+
+    A row may occur several times in the batch.
+    """
     made = Changes()
     newest: dict[int, Observation] = {}
-    for one in batch:
-        before = newest.get(one.obs_id)
+    for observation in batch:
+        before = newest.get(observation.obs_id)
         made.outcome.stale += before is not None
-        if before is None or before.version <= one.version:
-            newest[one.obs_id] = one
-    for one in newest.values():
-        (made.ambiguous if one.person.state == "ambiguous" else made.settled).add(
-            one.person.person_id
-        )
-        _change(made, one, rows.get(one.obs_id, ()), kept)
+        if before is None or before.version <= observation.version:
+            newest[observation.obs_id] = observation
+    for observation in newest.values():
+        _note_state(made, observation.person)
+        _change(made, observation, rows.get(observation.obs_id, ()), options)
     made.settled -= made.ambiguous
     return made
 
 
 def gone(
-    scope: Scope, keys: Collection[int], version: str, rows: Iterable[Held], kept: Kept
+    scope: Scope, keys: Collection[int], version: str, rows: Iterable[Held], options: FhirOptions
 ) -> Changes:
-    """What `retain` changes. A row that left a person may be somebody else's by now: then it keeps
-    its version.
-    """
+    """Return what `retain` changes. `rows` may be more than those of the scope."""
     made = Changes()
-    for one in rows:
-        if one.live and one.version <= version and one.obs_id not in keys and within(scope, one):
-            marked = one if isinstance(scope, Person) else one._replace(version=version)
-            made.resources.append(
-                (f"{scope.hospital}/{one.obs_id}", withdrawn(kept.prefix + scope.hospital, marked))
-            )
-            made.outcome.stored += 1
+    for row in rows:
+        is_gone = row.live and row.version <= version and row.obs_id not in keys
+        if not is_gone or not within(scope, row):
+            continue
+        # A row that left a person may be somebody else's by now: it keeps its version, so that the
+        # event which says so is not older.
+        marked = row._replace(version=version) if isinstance(scope, KeyRange) else row
+        key = f"{scope.hospital}/{row.obs_id}"
+        made.resources.append((key, withdrawn(options.prefix + scope.hospital, marked)))
+        made.outcome.stored += 1
     if isinstance(scope, Person):
-        (made.ambiguous if scope.state == "ambiguous" else made.settled).add(scope.person_id)
+        _note_state(made, scope)
     return made
 
 
-def within(scope: Scope, one: Held) -> bool:
+def within(scope: Scope, row: Held) -> bool:
+    """Return whether a row belongs to a scope."""
     if isinstance(scope, KeyRange):
-        return (scope.first is None or scope.first < one.obs_id) and (
-            scope.to is None or one.obs_id <= scope.to
-        )
-    return one.person_id == scope.person_id
+        is_after_first = scope.first is None or scope.first < row.obs_id
+        return is_after_first and (scope.to is None or row.obs_id <= scope.to)
+    return row.person_id == scope.person_id
 
 
-def _change(made: Changes, one: Observation, rows: Sequence[Held], kept: Kept) -> None:
-    if rows and max(row.version for row in rows) > one.version:
+def _note_state(made: Changes, person: Person) -> None:
+    if person.state == "ambiguous":
+        made.ambiguous.add(person.person_id)
+    else:
+        made.settled.add(person.person_id)
+
+
+def _change(
+    made: Changes, observation: Observation, rows: Sequence[Held], options: FhirOptions
+) -> None:
+    """Add to `made` what one observation changes. `rows` is what the destination has of its row."""
+    if rows and max(row.version for row in rows) > observation.version:
         made.outcome.stale += 1
-        made.outcome.overtaken.append(one.key)
-    elif one.live and kept.keeps(one.person):
-        shown = resource(one, kept.naming)
-        made.resources.append((one.key, shown))
-        made.resources += _others(one, rows, kept, but=shown["resourceType"])
+        made.outcome.overtaken.append(observation.key)
+    elif observation.live and options.keeps(observation.person):
+        shown = resource(observation, options.naming)
+        made.resources.append((observation.key, shown))
+        made.resources += _others(observation, rows, options, but=shown["resourceType"])
         made.outcome.stored += 1
-    elif one.live and not rows:
+    elif observation.live and not rows:
         made.outcome.unmatched += 1
     else:
         # A row that is gone leaves its mark though nothing was there: an older version of it may
         # still come.
-        mark = (one.key, withdrawn(kept.prefix + one.hospital, _mark(one, rows, kept)))
-        made.resources += _others(one, rows, kept) or [mark]
-        made.outcome.stored += not one.live
-        made.outcome.unmatched += one.live
+        others = _others(observation, rows, options)
+        if not others:
+            mark = _mark(observation, rows, options)
+            shown = withdrawn(options.prefix + observation.hospital, mark)
+            others = [(observation.key, shown)]
+        made.resources += others
+        made.outcome.stored += not observation.live
+        made.outcome.unmatched += observation.live
 
 
 def _others(
-    one: Observation, rows: Sequence[Held], kept: Kept, but: str = ""
+    observation: Observation, rows: Sequence[Held], options: FhirOptions, but: str = ""
 ) -> list[tuple[str, Resource]]:
-    """What else is live of this row, as entered in error by its version."""
-    other = (row._replace(version=one.version) for row in rows if row.live and row.type != but)
-    return [(one.key, withdrawn(kept.prefix + one.hospital, row)) for row in other]
+    """Return what else is live of this row, under other types than `but`, as entered in error."""
+    others = []
+    for row in rows:
+        if row.live and row.type != but:
+            gone_now = row._replace(version=observation.version)
+            shown = withdrawn(options.prefix + observation.hospital, gone_now)
+            others.append((observation.key, shown))
+    return others
 
 
-def _mark(one: Observation, rows: Sequence[Held], kept: Kept) -> Held:
-    """Where a row that is gone is marked, when nothing of it is live."""
-    known = rows[0].type if rows else type_of(one, kept.naming)
-    return Held(known, one.obs_id, one.uuid, one.person.person_id, one.version, live=False)
+def _mark(observation: Observation, rows: Sequence[Held], options: FhirOptions) -> Held:
+    """Return where a row that is gone is marked, when nothing of it is live."""
+    type_ = rows[0].type if rows else type_of(observation, options.naming)
+    return Held(
+        type_,
+        observation.obs_id,
+        observation.uuid,
+        observation.person.person_id,
+        observation.version,
+        live=False,
+    )
 
 
-def rows_of(found: Iterable[Resource]) -> dict[int, list[Held]]:
-    """By obs_id, what resources on a server say of their rows; others than this project's are
-    passed over.
+def rows_of(resources: Iterable[Resource]) -> dict[int, list[Held]]:
+    """Return what resources on a server say of their rows, by obs_id.
+
+    Resources of other types than this project makes are passed over.
     """
     rows: dict[int, list[Held]] = {}
-    for one in found:
-        if one.get("resourceType") in TYPES:
-            row = held(one)
+    for found in resources:
+        if found.get("resourceType") in TYPES:
+            row = held(found)
             rows.setdefault(row.obs_id, []).append(row)
     return rows
 
 
-def told(progress: Progress) -> dict[str, Any]:
-    """What is kept of it beside its hospital."""
-    return {name: getattr(progress, name) for name in ("offset", "version", "at_ms", "rereads")}
+def progress_content(progress: Progress) -> dict[str, Any]:
+    """Return what is stored of a progress beside its hospital."""
+    return {
+        "offset": progress.offset,
+        "version": progress.version,
+        "at_ms": progress.at_ms,
+        "rereads": progress.rereads,
+    }
 
 
 def by_hospital(observations: Iterable[Observation]) -> dict[str, list[Observation]]:
-    found: dict[str, list[Observation]] = {}
-    for one in observations:
-        found.setdefault(one.hospital, []).append(one)
-    return found
+    """Return the observations of each hospital, in their order."""
+    batches: dict[str, list[Observation]] = {}
+    for observation in observations:
+        batches.setdefault(observation.hospital, []).append(observation)
+    return batches
 
 
 def require_ids(settings: Settings) -> None:
-    """Fatal when a hospital's id can't be part of a FHIR id."""
+    """Raise Fatal if a hospital's id can't be part of a FHIR id."""
     for hospital in settings.hospitals:
         if not ID_CHARACTERS.fullmatch(hospital):
-            hint = "a FHIR id takes 40 of A-Z a-z 0-9 - . for it; give the hospital such an id before its first event"
-            raise Fatal(f"hospital {hospital!r} can't be part of a FHIR id", hint=hint)
+            raise Fatal(
+                f"hospital {hospital!r} can't be part of a FHIR id",
+                hint="a FHIR id takes 40 of A-Z a-z 0-9 - . for it; "
+                "give the hospital such an id before its first event",
+            )

@@ -1,15 +1,15 @@
 """A FHIR R4 server, written by transactions: the newest state of every row, under one id for good.
 
-Every transaction also moves the hospital's journal, a Basic resource, from the version that was
-read before the rows were (``ifMatch``): a writer that was frozen meanwhile, or a second one, is
-refused as a whole, whether it would have replaced a resource or made one. The journal has the
-progress, who is ambiguous, and the highest obs_id.
+Each hospital has a journal on the server, a Basic resource. It holds the progress, who is ambiguous,
+and the highest obs_id. Every transaction also moves the journal, with ``ifMatch``, from the version
+that was read before the rows were. So a writer that was frozen meanwhile, or a second one, is
+refused as a whole, whether it would have replaced a resource or made one.
 """
 
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -18,15 +18,15 @@ from pydantic import Field, SecretStr, field_validator
 from destinations.fhir.client import Client, Refused, authorization, require_r4
 from destinations.fhir.newest import (
     Changes,
-    Kept,
+    FhirOptions,
     by_hospital,
     changes,
     gone,
+    progress_content,
     require_ids,
     rows_of,
-    told,
 )
-from destinations.fhir.resources import BUCKET, TYPES, Held, Resource, identity, system
+from destinations.fhir.resources import BUCKET, TYPES, Resource, identity, system
 from passport.errors import Fatal, Retry
 from passport.facts import Observation
 from passport.settings import Destination, Settings
@@ -34,18 +34,20 @@ from passport.sink import KeyRange, Outcome, Progress, Scope
 
 ORDER = "newest-wins"
 JOURNAL = "urn:openmrs-passport:journal"
-ASKED = 50  # ids or tags in one search
+PER_SEARCH = 50  # ids or tags in one search, and searches in one batch
 ATTEMPTS = 5
-_WITHDRAWN = {
+# The search parameter that leaves out what is entered in error, by type.
+WITHOUT_STATUS = {
     "Observation": "status:not",
     "Condition": "verification-status:not",
     "MedicationStatement": "status:not",
 }
 
 
-class Options(Kept):
-    """`url`: the base, under which the server has /metadata; `rows`: at most so many in one
-    transaction.
+class Options(FhirOptions):
+    """`url` is the base, under which the server has /metadata.
+
+    `rows` is the largest number of rows that one transaction writes.
     """
 
     url: str
@@ -60,28 +62,28 @@ class Options(Kept):
     @classmethod
     def _base(cls, value: str) -> str:
         parts = urlsplit(value)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.username
-            or parts.query
-        ):
+        is_a_base = parts.scheme in ("http", "https") and parts.hostname and not parts.query
+        # Credentials in an address would be shown with it. `user` and `password` are hidden.
+        if not is_a_base or parts.username:
             raise ValueError(
-                "not the base of a FHIR server, such as https://fhir.example.org/fhir, without credentials"
+                "not the base of a FHIR server, such as https://fhir.example.org/fhir, "
+                "without credentials"
             )
         return value
 
     @property
     def authorization(self) -> str | None:
-        token, password = (
-            one.get_secret_value() if one else None for one in (self.token, self.password)
-        )
+        """The value of the header Authorization, or None for a server that asks for none."""
+        token = self.token.get_secret_value() if self.token else None
+        password = self.password.get_secret_value() if self.password else None
         return authorization(token, self.user, password)
 
 
-def connect(options: Options, settings: Settings, _: Destination) -> "FhirServer":
-    """A sink that is ready to write. Retry (server away), Fatal (no FHIR R4 there, refused,
-    unusable hospital id).
+def connect(options: Options, settings: Settings, _destination: Destination) -> "FhirServer":
+    """Open the destination.
+
+    Raises Retry if the server is away. Raises Fatal if it is no FHIR R4 server or refuses us, or if
+    a hospital's id can't be part of a FHIR id.
     """
     require_ids(settings)
     client = Client(options.url, options.authorization, options.ca, options.timeout_s)
@@ -95,16 +97,23 @@ def connect(options: Options, settings: Settings, _: Destination) -> "FhirServer
 
 @dataclass(frozen=True)
 class Journal:
-    """A hospital's Basic resource as of `etag`."""
+    """A hospital's journal as it was in the version `etag`.
+
+    `progress` is what `record` stored. `ambiguous` has person_ids. `highest_obs_id` bounds an open
+    range: the server can't be asked for it.
+    """
 
     etag: str
     progress: dict[str, Any] | None = None
-    unsure: frozenset[int] = frozenset()
-    top: int = 0
+    ambiguous: frozenset[int] = frozenset()
+    highest_obs_id: int = 0
 
-    def after(self, made: Changes, batch: Iterable[int]) -> "Journal":
+    def after(self, made: Changes, obs_ids: Iterable[int]) -> "Journal":
+        """Return the journal as it must be once `made`, which is about `obs_ids`, is written."""
         return replace(
-            self, unsure=(self.unsure | made.ambiguous) - made.settled, top=max([self.top, *batch])
+            self,
+            ambiguous=(self.ambiguous | made.ambiguous) - made.settled,
+            highest_obs_id=max([self.highest_obs_id, *obs_ids]),
         )
 
 
@@ -113,57 +122,64 @@ class Overtaken(Exception):  # noqa: N818  # named by what happened
 
 
 class FhirServer:
-    """See passport.sink.Sink."""
+    """The newest state of every row on a FHIR server, see `passport.sink.Sink`."""
 
     def __init__(self, client: Client, options: Options) -> None:
-        self._client, self._options = client, options
-        self._journals: dict[str, Journal] = {}
+        self._client = client
+        self._options = options
+        self._journals: dict[str, Journal] = {}  # by hospital, as last read or written
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
         outcome = Outcome()
         for hospital, batch in by_hospital(observations).items():
             for part in _slices(batch, self._options.rows):
-                outcome += self._apply(hospital, _Rows(self, hospital, part))
+                outcome += self._write(hospital, part)
         return outcome
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
-        return self._apply(scope.hospital, _Scope(self, scope, frozenset(keys), version))
+        obs_ids = frozenset(keys)
+        for _ in range(ATTEMPTS):
+            # The journal first: a transaction that moves it then knows that the rows are current.
+            journal = self._journal(scope.hospital)
+            rows = rows_of(self._resources_of_scope(scope))
+            held = [row for rows_of_one_obs in rows.values() for row in rows_of_one_obs]
+            made = gone(scope, obs_ids, version, held, self._options)
+            if self._store(scope.hospital, journal, journal.after(made, ()), made):
+                return made.outcome
+        raise _always_overtaken(scope.hospital)
 
     def ambiguous(self, hospital: str) -> Sequence[int]:
-        return sorted(self._journal(hospital).unsure)
+        return sorted(self._journal(hospital).ambiguous)
 
     def progress(self, hospital: str) -> Progress | None:
-        found = self._read_journal(hospital)
-        return (
-            None
-            if found is None or found.progress is None
-            else Progress(hospital, **found.progress)
-        )
+        journal = self._read_journal(hospital)
+        if journal is None or journal.progress is None:
+            return None
+        return Progress(hospital, **journal.progress)
 
     def record(self, progress: Progress) -> None:
+        content = progress_content(progress)
         for _ in range(ATTEMPTS):
             journal = self._journal(progress.hospital)
             try:
-                self._send(progress.hospital, replace(journal, progress=told(progress)), [])
+                self._send(progress.hospital, replace(journal, progress=content), [])
                 return
             except Overtaken:
                 continue
-        raise Retry(f"others write for {progress.hospital} on the FHIR server all the time")
+        raise _always_overtaken(progress.hospital)
 
     def counts(self, hospital: str) -> Mapping[str, int]:
-        ours = {
-            "identifier": f"{system(self._options.prefix + hospital, 'obs')}|",
-            "_summary": "count",
-        }
-        searches = [
-            f"{type_}?{urlencode(ours | {_WITHDRAWN[type_]: 'entered-in-error'})}"
-            for type_ in TYPES
-        ]
-        return {
-            "stored": sum(found.get("total", 0) for found in self._search(searches)),
-            "matched": 0,
-            "unmatched": 0,
-        }
+        """Return the number of resources that are not entered in error. It knows no people."""
+        searches = []
+        for type_ in TYPES:
+            query = {
+                "identifier": f"{system(self._options.prefix + hospital, 'obs')}|",
+                "_summary": "count",
+                WITHOUT_STATUS[type_]: "entered-in-error",
+            }
+            searches.append(f"{type_}?{urlencode(query)}")
+        stored = sum(page.get("total", 0) for page in self._search(searches))
+        return {"stored": stored, "matched": 0, "unmatched": 0}
 
     def ready(self) -> None:
         require_r4(self._client)
@@ -171,78 +187,74 @@ class FhirServer:
     def close(self) -> None:
         self._client.close()
 
-    def held(self, hospital: str, obs_ids: Sequence[int]) -> list[Resource]:
-        """The resources of rows."""
-        ids = [identity(self._options.prefix + hospital, obs_id) for obs_id in obs_ids]
-        return self._found([{"_id": ",".join(part)} for part in _slices(ids, ASKED)])
+    # Rows: read what the server has, decide, write. Again if somebody else wrote meanwhile.
 
-    def of_scope(self, scope: Scope) -> list[Resource]:
-        """The resources of rows in a scope, and of some more."""
-        if isinstance(scope, KeyRange):
-            top = self._journal(scope.hospital).top
-            last = top if scope.to is None else min(scope.to, top)
-            first = 0 if scope.first is None else scope.first + 1
-            kind, codes = (
-                "bucket",
-                list(map(str, range(max(0, first) // BUCKET, last // BUCKET + 1))),
-            )
-        else:
-            kind, codes = "person-id", [str(scope.person_id)]
-        tags = [f"{system(self._options.prefix + scope.hospital, kind)}|{code}" for code in codes]
-        return self._found([{"_tag": ",".join(part)} for part in _slices(tags, ASKED)])
-
-    def _apply(self, hospital: str, asked: "_Rows | _Scope") -> Outcome:
-        """Reads, decides and writes; again when somebody else wrote meanwhile."""
+    def _write(self, hospital: str, batch: Sequence[Observation]) -> Outcome:
+        obs_ids = sorted({observation.obs_id for observation in batch})
         for _ in range(ATTEMPTS):
+            # The journal first: a transaction that moves it then knows that the rows are current.
             journal = self._journal(hospital)
-            made = asked.changes(self._options)
-            after = journal.after(made, asked.obs_ids)
-            try:
-                if made.resources or after.unsure != journal.unsure:
-                    refused = self._send(hospital, after, _together(made.resources))
-                    made.outcome.rejected += [(key, "refused") for key in refused]
-                    made.outcome.stored -= len(refused)
+            rows = rows_of(self._resources_of_rows(hospital, obs_ids))
+            made = changes(batch, rows, self._options)
+            if self._store(hospital, journal, journal.after(made, obs_ids), made):
                 return made.outcome
-            except Overtaken:
-                continue
-        raise Retry(f"others write for {hospital} on the FHIR server all the time")
+        raise _always_overtaken(hospital)
+
+    def _store(self, hospital: str, before: Journal, after: Journal, made: Changes) -> bool:
+        """Write what was decided, and count in its outcome what the server refuses.
+
+        Return False if somebody else has written since the journal `before` was read.
+        """
+        if not made.resources and after.ambiguous == before.ambiguous:
+            return True
+        try:
+            refused = self._send(hospital, after, _by_row(made.resources))
+        except Overtaken:
+            return False
+        made.outcome.rejected += [(key, "refused") for key in refused]
+        made.outcome.stored -= len(refused)
+        return True
 
     def _send(
         self, hospital: str, journal: Journal, rows: Sequence[tuple[str, list[Resource]]]
     ) -> list[str]:
-        """One transaction; in halves if it is refused. The keys of rows that the server won't take.
-        Overtaken.
+        """Write rows, each with all its resources, and the journal. Return the keys of refused rows.
+
+        A server refuses a transaction as a whole. Halving finds the rows that it won't take. Raises
+        Overtaken, and Fatal if it refuses the journal alone.
         """
+        resources = [resource for _, of_row in rows for resource in of_row]
         try:
-            self._transact(hospital, journal, [one for _, resources in rows for one in resources])
+            self._transact(hospital, journal, resources)
             return []
         except Refused as error:
-            if error.conflict and self._moved(hospital):
+            if error.conflict and self._journal_has_moved(hospital):
                 raise Overtaken from None
             if not rows:
-                hint = "may this account write Basic resources under ids of its own choice?"
                 raise Fatal(
-                    f"the FHIR server refuses the journal of {hospital} ({error})", hint=hint
+                    f"the FHIR server refuses the journal of {hospital} ({error})",
+                    hint="may this account write Basic resources under ids of its own choice?",
                 ) from None
         if len(rows) == 1:
-            return [rows[0][0]]
+            [(key, _)] = rows
+            return [key]
         half = len(rows) // 2
-        return self._send(hospital, journal, rows[:half]) + self._send(
-            hospital, journal, rows[half:]
-        )
+        refused = self._send(hospital, journal, rows[:half])
+        refused += self._send(hospital, journal, rows[half:])
+        return refused
 
     def _transact(self, hospital: str, journal: Journal, resources: Sequence[Resource]) -> None:
-        """`journal`: its new content; it moves from the version that is known here, if that is
-        still there.
+        """Write `resources` and the journal's new content in one transaction.
+
+        The journal moves from the version that is known here, if the server still has that one.
         """
+        # Without an answer it isn't known which version the server has: the journal is read anew.
         known = self._journals.pop(hospital, None)
         if known is None:
             raise Overtaken
+        entries = [_put(self._as_basic(hospital, journal), known.etag)]
+        entries += [_put(resource) for resource in resources]
         try:
-            entries = [
-                _put(_as_basic(self._journal_id(hospital), journal), known.etag),
-                *map(_put, resources),
-            ]
             answers = self._client.bundle("transaction", entries)
         except Refused:
             self._journals[hospital] = known
@@ -250,28 +262,20 @@ class FhirServer:
         if answers and (etag := answers[0].get("response", {}).get("etag")):
             self._journals[hospital] = replace(journal, etag=_etag(etag))
 
-    def _moved(self, hospital: str) -> bool:
-        found = self._read_journal(hospital)
-        moved = found is None or found.etag != self._journals[hospital].etag
-        if moved:
-            del self._journals[hospital]
-        return moved
+    # The journal.
 
     def _journal(self, hospital: str) -> Journal:
-        """As last read or written; made when there is none, so that the first write has one to
-        move.
-        """
-        found = self._journals.get(hospital) or self._read_journal(hospital)
-        while found is None:
-            self._client.bundle(
-                "transaction", [_put(_as_basic(self._journal_id(hospital), Journal("")))]
-            )
-            found = self._read_journal(hospital)
-        self._journals[hospital] = found
-        return found
+        """Return the journal as last read or written. Make it if there is none yet."""
+        journal = self._journals.get(hospital) or self._read_journal(hospital)
+        while journal is None:
+            basic = self._as_basic(hospital, Journal(""))
+            self._client.bundle("transaction", [_put(basic)])
+            journal = self._read_journal(hospital)
+        self._journals[hospital] = journal
+        return journal
 
     def _read_journal(self, hospital: str) -> Journal | None:
-        """As it stands on the server."""
+        """Return the journal as it is on the server."""
         answer = self._client.get(f"Basic/{self._journal_id(hospital)}")
         if answer.status in (404, 410):
             return None
@@ -279,104 +283,116 @@ class FhirServer:
             raise Retry(
                 f"the FHIR server doesn't show the journal of {hospital} (HTTP {answer.status})"
             )
-        said = next(one["valueString"] for one in answer.body["extension"] if one["url"] == JOURNAL)
-        content = json.loads(said)
-        etag = _etag(answer.body["meta"]["versionId"])
-        return Journal(etag, content["progress"], frozenset(content["unsure"]), content["top"])
+        [text] = [
+            extension["valueString"]
+            for extension in answer.body["extension"]
+            if extension["url"] == JOURNAL
+        ]
+        content = json.loads(text)
+        return Journal(
+            _etag(answer.body["meta"]["versionId"]),
+            content["progress"],
+            frozenset(content["unsure"]),
+            content["top"],
+        )
+
+    def _journal_has_moved(self, hospital: str) -> bool:
+        journal = self._read_journal(hospital)
+        has_moved = journal is None or journal.etag != self._journals[hospital].etag
+        if has_moved:
+            del self._journals[hospital]
+        return has_moved
 
     def _journal_id(self, hospital: str) -> str:
         return f"openmrs-passport.{self._options.prefix}{hospital}"
 
-    def _found(self, conditions: Sequence[dict[str, str]]) -> list[Resource]:
-        searches = [
-            f"{type_}?{urlencode({**one, '_count': '1000'})}"
-            for one in conditions
-            for type_ in TYPES
-        ]
-        return [one for page in self._search(searches) for one in self._client.pages(page)]
+    def _as_basic(self, hospital: str, journal: Journal) -> Resource:
+        content = {
+            "progress": journal.progress,
+            "unsure": sorted(journal.ambiguous),
+            "top": journal.highest_obs_id,
+            # A server may take a resource that says the same for no change, and keep its version.
+            "turn": uuid.uuid4().hex,
+        }
+        return {
+            "resourceType": "Basic",
+            "id": self._journal_id(hospital),
+            "code": {"text": "openmrs-passport: how far this server is"},
+            "extension": [{"url": JOURNAL, "valueString": json.dumps(content)}],
+        }
+
+    # What the server has.
+
+    def _resources_of_rows(self, hospital: str, obs_ids: Sequence[int]) -> list[Resource]:
+        ids = [identity(self._options.prefix + hospital, obs_id) for obs_id in obs_ids]
+        return self._find([{"_id": ",".join(part)} for part in _slices(ids, PER_SEARCH)])
+
+    def _resources_of_scope(self, scope: Scope) -> list[Resource]:
+        """Return the resources of all rows in a scope, and of some more: a tag is for many rows."""
+        if isinstance(scope, KeyRange):
+            highest = self._journal(scope.hospital).highest_obs_id
+            last = highest if scope.to is None else min(scope.to, highest)
+            first = 0 if scope.first is None else max(0, scope.first + 1)
+            tag = "bucket"
+            codes = [str(bucket) for bucket in range(first // BUCKET, last // BUCKET + 1)]
+        else:
+            tag = "person-id"
+            codes = [str(scope.person_id)]
+        url = system(self._options.prefix + scope.hospital, tag)
+        tags = [f"{url}|{code}" for code in codes]
+        return self._find([{"_tag": ",".join(part)} for part in _slices(tags, PER_SEARCH)])
+
+    def _find(self, conditions: Sequence[dict[str, str]]) -> list[Resource]:
+        searches = []
+        for condition in conditions:
+            query = urlencode({**condition, "_count": "1000"})
+            searches += [f"{type_}?{query}" for type_ in TYPES]
+        resources: list[Resource] = []
+        for first_page in self._search(searches):
+            resources += self._client.pages(first_page)
+        return resources
 
     def _search(self, searches: Sequence[str]) -> list[Resource]:
-        """The first page of each."""
+        """Return the first page of each search. Raises Retry if one is left unanswered."""
         pages: list[Resource] = []
-        for part in _slices(searches, ASKED):
+        for part in _slices(searches, PER_SEARCH):
+            entries = [{"request": {"method": "GET", "url": search}} for search in part]
             try:
-                answers = self._client.bundle(
-                    "batch", [{"request": {"method": "GET", "url": one}} for one in part]
-                )
+                answers = self._client.bundle("batch", entries)
             except Refused as error:
                 raise Retry(f"the FHIR server refuses to search ({error})") from None
-            if len(answers) != len(part) or any("resource" not in one for one in answers):
+            if len(answers) != len(part) or any("resource" not in answer for answer in answers):
                 raise Retry("the FHIR server left a search unanswered")
-            if any(one["resource"].get("resourceType") != "Bundle" for one in answers):
+            found = [answer["resource"] for answer in answers]
+            # A search that failed is answered with an OperationOutcome.
+            if any(resource.get("resourceType") != "Bundle" for resource in found):
                 raise Retry("the FHIR server couldn't search")
-            pages += [one["resource"] for one in answers]
+            pages += found
         return pages
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What `write` asks."""
-
-    server: FhirServer
-    hospital: str
-    batch: Sequence[Observation]
-
-    @property
-    def obs_ids(self) -> list[int]:
-        return sorted({one.obs_id for one in self.batch})
-
-    def changes(self, kept: Kept) -> Changes:
-        return changes(self.batch, rows_of(self.server.held(self.hospital, self.obs_ids)), kept)
+def _always_overtaken(hospital: str) -> Retry:
+    return Retry(f"others write for {hospital} on the FHIR server all the time")
 
 
-@dataclass(frozen=True)
-class _Scope:
-    """What `retain` asks."""
-
-    server: FhirServer
-    scope: Scope
-    keys: frozenset[int]
-    version: str
-    obs_ids: Sequence[int] = field(default=())
-
-    def changes(self, kept: Kept) -> Changes:
-        found = rows_of(self.server.of_scope(self.scope)).values()
-        rows: list[Held] = [one for row in found for one in row]
-        return gone(self.scope, self.keys, self.version, rows, kept)
+def _put(resource: Resource, etag: str = "") -> Resource:
+    """Return the entry of a transaction that writes a resource: with `etag`, only over that version."""
+    request = {"method": "PUT", "url": f"{resource['resourceType']}/{resource['id']}"}
+    if etag:
+        request["ifMatch"] = etag
+    return {"resource": resource, "request": request}
 
 
-def _put(one: Resource, etag: str = "") -> Resource:
-    request = {"method": "PUT", "url": f"{one['resourceType']}/{one['id']}"}
-    return {"resource": one, "request": request | ({"ifMatch": etag} if etag else {})}
+def _etag(text: str) -> str:
+    """Return an ETag as ``W/"3"``. In a bundle HAPI leaves the quotes out."""
+    return 'W/"' + text.removeprefix("W/").strip('"') + '"'
 
 
-def _as_basic(id_: str, journal: Journal) -> Resource:
-    """`turn`: a server may take a resource that says the same for no change, and would leave its
-    version.
-    """
-    content = {
-        "progress": journal.progress,
-        "unsure": sorted(journal.unsure),
-        "top": journal.top,
-        "turn": uuid.uuid4().hex,
-    }
-    return {
-        "resourceType": "Basic",
-        "id": id_,
-        "code": {"text": "openmrs-passport: how far this server is"},
-        "extension": [{"url": JOURNAL, "valueString": json.dumps(content)}],
-    }
-
-
-def _etag(said: str) -> str:
-    """``W/"3"``, of what a server says in a bundle: HAPI leaves the quotes out."""
-    return 'W/"' + said.removeprefix("W/").strip('"') + '"'
-
-
-def _together(resources: Iterable[tuple[str, Resource]]) -> list[tuple[str, list[Resource]]]:
+def _by_row(resources: Iterable[tuple[str, Resource]]) -> list[tuple[str, list[Resource]]]:
+    """Return the resources of each row together: a transaction takes all of a row's, or none."""
     rows: dict[str, list[Resource]] = {}
-    for key, one in resources:
-        rows.setdefault(key, []).append(one)
+    for key, resource in resources:
+        rows.setdefault(key, []).append(resource)
     return list(rows.items())
 
 

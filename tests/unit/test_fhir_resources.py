@@ -11,7 +11,7 @@ from fhir.resources.R4B.medicationstatement import MedicationStatement
 from fhir.resources.R4B.observation import Observation as FhirObservation
 from msgspec import structs
 
-from destinations.fhir.newest import Kept, changes, gone
+from destinations.fhir.newest import FhirOptions, changes, gone
 from destinations.fhir.resources import Held, Resource, held, resource, withdrawn
 from passport.facts import Concept, Observation, Value
 from tests.observations import (
@@ -41,7 +41,7 @@ MODELS = {
 PENICILLIN = concept(30, "Penicillin", "CIEL:81724", cls="Drug")
 YES = concept(31, "Oui", "CIEL:1065")
 AT = datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
-KEPT = Kept()
+KEPT = FhirOptions()
 
 
 def valid(made: Resource) -> Resource:
@@ -199,7 +199,7 @@ def test_a_resource_says_which_row_it_is() -> None:
 
 
 def written(
-    batch: list[Observation], rows: list[Held], kept: Kept = KEPT
+    batch: list[Observation], rows: list[Held], kept: FhirOptions = KEPT
 ) -> list[tuple[str, bool]]:
     """(type, whether live) of what a batch of obs 5 writes."""
     found = [held(valid(one)) for _, one in changes(batch, {5: rows}, kept).resources]
@@ -231,7 +231,7 @@ def test_only_people_whose_id_is_sure_unless_all_are_wanted() -> None:
     before = [Held("Observation", 5, "obs-5", 2, version(10), live=True)]
     assert written([unsure], []) == []
     assert written([unsure], before) == [("Observation", False)]
-    assert written([unsure], [], Kept(people="all")) == [("Observation", True)]
+    assert written([unsure], [], FhirOptions(people="all")) == [("Observation", True)]
     assert changes([unsure], {}, KEPT).ambiguous == {2}
 
 
