@@ -1,5 +1,6 @@
-"""Talks to a FHIR server: one kept connection, JSON, errors reduced to their remedy. Answers may
-quote patients.
+"""Talks to a FHIR server: one kept connection, JSON, and errors that say what repairs them.
+
+No error quotes an answer: a server's answers may quote patients.
 """
 
 import base64
@@ -14,6 +15,7 @@ from destinations.fhir.resources import Resource
 from passport.errors import Fatal, NotReady, Retry, without_text
 
 MIME = "application/fhir+json"
+# Status codes, by what they say of the server.
 _DENIED = (401, 403)
 _NOT_THERE = (301, 302, 303, 307, 308, 404, 405, 410)
 _AWAY = (408, 425, 429)
@@ -21,7 +23,7 @@ _AWAY = (408, 425, 429)
 
 @dataclass(frozen=True)
 class Answer:
-    """`body`: of a JSON answer, else empty."""
+    """A server's answer. `body` is empty unless it is a JSON object."""
 
     status: int
     body: Resource
@@ -32,8 +34,9 @@ class Answer:
 
 
 class Refused(Exception):  # noqa: N818  # named by what happened
-    """The server won't take what was sent (4xx). `conflict`: because something else is there by
-    now.
+    """The server won't take what was sent (4xx).
+
+    `conflict` says that it was because something else is there by now.
     """
 
     def __init__(self, status: int) -> None:
@@ -42,8 +45,10 @@ class Refused(Exception):  # noqa: N818  # named by what happened
 
 
 class Client:
-    """`url`: the server's base, as ``https://fhir.example.org/fhir``. Not for several threads at
-    once.
+    """A FHIR server. Not for several threads at once.
+
+    `url` is its base, as ``https://fhir.example.org/fhir``. `authorization` is the value of that
+    header, and `ca` a file of certificates that are trusted. Raises Fatal if `ca` can't be read.
     """
 
     def __init__(
@@ -58,48 +63,52 @@ class Client:
         self._connection = self._connected()
 
     def get(self, path: str) -> Answer:
-        """`path` below the base. Retry when the server is away, Fatal when it doesn't let us in;
-        else any answer.
+        """Return the answer for a path below the base, whatever its status.
+
+        Raises Retry if the server is away, Fatal if it doesn't let us in.
         """
         return self._ask("GET", f"{self._base.path.rstrip('/')}/{path}", None)
 
     def bundle(self, kind: str, entries: Sequence[Resource]) -> list[Resource]:
-        """What a ``batch`` or a ``transaction`` is answered, by entry. Retry, Fatal; Refused, and
-        nothing was done.
+        """Send a ``batch`` or a ``transaction``. Return its answer's entries, in the same order.
+
+        Raises Retry, Fatal, and Refused: then nothing was done.
         """
-        body = {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
-        answer = self._ask(
-            "POST", self._base.path or "/", json.dumps(body, ensure_ascii=False).encode()
-        )
+        bundle = {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
+        body = json.dumps(bundle, ensure_ascii=False).encode()
+        answer = self._ask("POST", self._base.path or "/", body)
         if answer.status in _NOT_THERE:
-            hint = "options.url is the server's base, which takes batches and transactions by POST"
             raise Fatal(
-                f"the FHIR server takes no {kind} at options.url (HTTP {answer.status})", hint=hint
+                f"the FHIR server takes no {kind} at options.url (HTTP {answer.status})",
+                hint="options.url is the server's base, "
+                "which takes batches and transactions by POST",
             )
         if not answer.ok:
             raise Refused(answer.status)
-        answered: list[Resource] = answer.body.get("entry", [])
-        return answered
+        answers: list[Resource] = answer.body.get("entry", [])
+        return answers
 
     def pages(self, first: Resource) -> Iterator[Resource]:
-        """The resources of a search whose first page this is, and of the pages after it. Retry,
-        Fatal.
+        """Yield the resources of a search whose first page this is, and of the pages after it.
+
+        Raises Retry and Fatal.
         """
         page: Resource | None = first
         while page is not None:
-            yield from (entry["resource"] for entry in page.get("entry", ()) if "resource" in entry)
-            following = next(
-                (link["url"] for link in page.get("link", ()) if link["relation"] == "next"), None
-            )
-            page = self._following(following) if following else None
+            for entry in page.get("entry", ()):
+                if "resource" in entry:
+                    yield entry["resource"]
+            next_url = None
+            for link in page.get("link", ()):
+                if link["relation"] == "next":
+                    next_url = link["url"]
+            page = self._page(next_url) if next_url else None
 
     def close(self) -> None:
         self._connection.close()
 
-    def _following(self, url: str) -> Resource:
-        """The server may know itself by another name than we do: its path and query are what
-        counts.
-        """
+    def _page(self, url: str) -> Resource:
+        # The server may know itself by another name than we do. Its path and query are what counts.
         parts = urlsplit(url)
         answer = self._ask("GET", f"{parts.path or '/'}?{parts.query}", None)
         if not answer.ok:
@@ -114,53 +123,61 @@ class Client:
         except (OSError, HTTPException, ssl.SSLError) as error:
             self._connection.close()
             self._connection = self._connected()
-            if isinstance(error, ssl.SSLCertVerificationError):
-                hint = "options.ca names the file of the authority that signed its certificate"
-                raise Fatal("the FHIR server's certificate isn't trusted", hint=hint) from None
-            hint = "is it running and reachable? `passport check` tries it"
-            raise NotReady(
-                f"the FHIR server doesn't answer ({without_text(error)})", hint=hint
-            ) from None
-        return self._judged(response, content)
+            raise translate_error(error) from None
+        return self._answer(response, content)
 
-    def _judged(self, response: HTTPResponse, content: bytes) -> Answer:
+    def _answer(self, response: HTTPResponse, content: bytes) -> Answer:
         status = response.status
         if status >= 500 or status in _AWAY:
+            # Retry-After may also be a date: then the default holds.
             after = response.getheader("Retry-After") or ""
-            raise Retry(
-                f"the FHIR server can't now (HTTP {status})",
-                after=float(after) if after.isdigit() else 2.0,
-            )
+            after_s = float(after) if after.isdigit() else 2.0
+            raise Retry(f"the FHIR server can't now (HTTP {status})", after=after_s)
         if status in _DENIED:
-            hint = "set options.token, or options.user and options.password; it must read and write what it holds"
-            raise Fatal(f"the FHIR server refused us (HTTP {status})", hint=hint)
+            raise Fatal(
+                f"the FHIR server refused us (HTTP {status})",
+                hint="set options.token, or options.user and options.password; "
+                "it must read and write what it holds",
+            )
         return Answer(status, _body(content))
 
     def _connected(self) -> HTTPConnection:
-        host, port = self._base.hostname or "", self._base.port
+        host = self._base.hostname or ""
+        port = self._base.port
         if self._tls is not None:
             return HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
         return HTTPConnection(host, port, timeout=self._timeout_s)
 
 
+def translate_error(error: Exception) -> Fatal | NotReady:
+    """Return our error for one of the connection's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Fatal(
+            "the FHIR server's certificate isn't trusted",
+            hint="options.ca names the file of the authority that signed its certificate",
+        )
+    return NotReady(
+        f"the FHIR server doesn't answer ({without_text(error)})",
+        hint="is it running and reachable? `passport check` tries it",
+    )
+
+
 def require_r4(client: Client) -> None:
-    """Fatal when no FHIR R4 server answers at the base; Retry when it is away."""
+    """Raise Fatal if no FHIR R4 server answers at the base, Retry if it is away."""
     answer = client.get("metadata?_summary=true")
-    version = answer.body.get("fhirVersion", "")
     if not answer.ok and answer.status not in _NOT_THERE:
         raise Retry(f"the FHIR server can't say what it is (HTTP {answer.status})")
-    if answer.body.get("resourceType") != "CapabilityStatement" or not str(version).startswith(
-        "4."
-    ):
-        hint = "options.url is the server's base, under which it has /metadata"
+    version = str(answer.body.get("fhirVersion", ""))
+    is_fhir = answer.body.get("resourceType") == "CapabilityStatement"
+    if not is_fhir or not version.startswith("4."):
         raise Fatal(
             f"no FHIR R4 server at options.url (HTTP {answer.status}, FHIR {version or 'unknown'})",
-            hint=hint,
+            hint="options.url is the server's base, under which it has /metadata",
         )
 
 
 def authorization(token: str | None, user: str | None, password: str | None) -> str | None:
-    """The header's value; a token comes first."""
+    """Return the value of the header Authorization. A token comes before a user and password."""
     if token:
         return f"Bearer {token}"
     if user is None:
@@ -179,7 +196,7 @@ def _tls(ca: str | None) -> ssl.SSLContext:
 
 def _body(content: bytes) -> Resource:
     try:
-        found = json.loads(content)
+        body = json.loads(content)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return body if isinstance(body, dict) else {}

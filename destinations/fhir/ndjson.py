@@ -74,7 +74,7 @@ class Files:
             self._folder.mkdir(parents=True, exist_ok=True)
             _require_index(self._folder)
             path = self._folder / "index.sqlite"
-            # The worker's thread isn't always the one that opened the destination.
+            # A destination may be opened in one thread and used in another one.
             self._index = sqlite3.connect(
                 path, isolation_level=None, timeout=30, check_same_thread=False
             )

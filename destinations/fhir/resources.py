@@ -7,7 +7,7 @@ question must be known to ask for that.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
@@ -68,8 +68,10 @@ _DIAGNOSES = frozenset({"Diagnosis", "Symptom", "Symptom/Finding"})
 
 @dataclass(frozen=True)
 class Naming:
-    """`prefix`: before a hospital's id; `national_id`: its system; what `conditions`, `medications`
-    are asked by.
+    """How a destination names things, and what it takes for a condition or a medication.
+
+    `prefix` stands before a hospital's id. `national_id` is the system of national ids. `conditions`
+    and `medications` are the codes of the questions that ask for one.
     """
 
     prefix: str
@@ -79,7 +81,7 @@ class Naming:
 
 
 class Held(NamedTuple):
-    """What a destination has of a row under one type; not `live`: it is marked as entered in error."""
+    """What a destination has of a row under one type. If not `live`, it is entered in error."""
 
     type: Type
     obs_id: int
@@ -89,18 +91,31 @@ class Held(NamedTuple):
     live: bool
 
 
-def resource(one: Observation, naming: Naming) -> Resource:
-    """The resource of a live observation."""
-    one = structs.replace(one, hospital=naming.prefix + one.hospital)
-    type_ = type_of(one, naming)
-    person_id = one.person.person_id
-    made = _frame(type_, one.hospital, one.obs_id, one.uuid, person_id, one.version)
-    return _filled(made | _MAKE[type_](one, naming))
+def resource(observation: Observation, naming: Naming) -> Resource:
+    """Return the resource of a live observation."""
+    observation = structs.replace(observation, hospital=naming.prefix + observation.hospital)
+    type_ = type_of(observation, naming)
+    frame = _frame(
+        type_,
+        observation.hospital,
+        observation.obs_id,
+        observation.uuid,
+        observation.person.person_id,
+        observation.version,
+    )
+    if type_ == "Condition":
+        content = _condition(observation, naming)
+    elif type_ == "MedicationStatement":
+        content = _medication(observation, naming)
+    else:
+        content = _observation(observation, naming)
+    return _filled(frame | content)
 
 
 def withdrawn(hospital: str, held: Held) -> Resource:
-    """The same resource as entered in error, of a `hospital` with its prefix: who and what it was
-    about is gone.
+    """Return a resource as entered in error: who and what it was about is gone.
+
+    `hospital` is its id with the prefix.
     """
     made = _frame(held.type, hospital, held.obs_id, held.uuid, held.person_id, held.version)
     nothing = {"extension": [{"url": _ABSENT, "valueCode": "masked"}]}
@@ -119,33 +134,42 @@ def withdrawn(hospital: str, held: Held) -> Resource:
 
 
 def held(found: Resource) -> Held:
-    """What a resource that this project made says of its row. KeyError, StopIteration, ValueError
-    for any other.
+    """Return what a resource that this project made says of its row.
+
+    Raises KeyError, StopIteration or ValueError for a resource of anybody else.
     """
-    row = next(one for one in found["extension"] if one["url"] == ROW)
-    said = {one["url"]: one for one in row["extension"]}
-    codes = [one["code"] for one in found.get("verificationStatus", {}).get("coding", ())]
-    error = "entered-in-error" in (found.get("status"), *codes)
-    uuid, obs_id = found["identifier"][0]["value"], int(found["id"].rpartition("-")[2])
-    person_id, version = said["person"]["valueInteger"], said["version"]["valueString"]
-    return Held(found["resourceType"], obs_id, uuid, person_id, version, not error)
+    row = next(extension for extension in found["extension"] if extension["url"] == ROW)
+    content = {extension["url"]: extension for extension in row["extension"]}
+    # A Condition is entered in error by its verification status, the others by their status.
+    verification = found.get("verificationStatus", {}).get("coding", ())
+    statuses = [found.get("status"), *(coding["code"] for coding in verification)]
+    return Held(
+        type=found["resourceType"],
+        obs_id=int(found["id"].rpartition("-")[2]),
+        uuid=found["identifier"][0]["value"],
+        person_id=content["person"]["valueInteger"],
+        version=content["version"]["valueString"],
+        live="entered-in-error" not in statuses,
+    )
 
 
 def identity(hospital: str, obs_id: int) -> str:
-    """The id of a row's resource, under whatever type."""
+    """Return the id of a row's resource, which is the same under every type."""
     return f"{hospital}-{obs_id}"
 
 
 def system(hospital: str, what: str) -> str:
-    """``urn:openmrs:kigali:obs``."""
+    """Return a hospital's own system of identifiers, as ``urn:openmrs:kigali:obs``."""
     return f"urn:openmrs:{quote(hospital, safe='')}:{what}"
 
 
-def type_of(one: Observation, naming: Naming) -> Type:
-    """By the question and the class of its answer; what isn't sure stays an Observation."""
-    if _asks(one.concept, naming.medications, "Drug") and _is_drug(one.value):
+def type_of(observation: Observation, naming: Naming) -> Type:
+    """Decide by the question and the class of its answer. What isn't sure is an Observation."""
+    if _asks(observation.concept, naming.medications, "Drug") and _is_drug(observation.value):
         return "MedicationStatement"
-    if _asks(one.concept, naming.conditions, "Diagnosis") and _is_diagnosis(one, naming):
+    if _asks(observation.concept, naming.conditions, "Diagnosis") and _is_diagnosis(
+        observation, naming
+    ):
         return "Condition"
     return "Observation"
 
@@ -162,10 +186,13 @@ def _is_drug(value: Value) -> bool:
     )
 
 
-def _is_diagnosis(one: Observation, naming: Naming) -> bool:
-    value = one.value
-    if value.kind == "text":  # a diagnosis in words: only where the question asks for just that
-        return one.concept is not None and not naming.conditions.isdisjoint(_codes(one.concept))
+def _is_diagnosis(observation: Observation, naming: Naming) -> bool:
+    value = observation.value
+    # A diagnosis in words counts only where the question asks for just that.
+    if value.kind == "text":
+        return observation.concept is not None and not naming.conditions.isdisjoint(
+            _codes(observation.concept)
+        )
     return (
         value.kind == "coded"
         and value.concept is not None
@@ -174,7 +201,7 @@ def _is_diagnosis(one: Observation, naming: Naming) -> bool:
 
 
 def _codes(concept: Concept) -> Iterator[str]:
-    """Its mappings, and the CIEL code in a uuid of that dictionary."""
+    """Yield a concept's mappings, and the CIEL code that a uuid of that dictionary has."""
     yield from concept.mappings
     if len(concept.uuid) == 36 and (found := re.fullmatch(r"(\d+)A+", concept.uuid)):
         yield f"CIEL:{found[1]}"
@@ -201,68 +228,63 @@ def _frame(
     }
 
 
-def _observation(one: Observation, naming: Naming) -> Resource:
-    row = one.row
+def _observation(observation: Observation, naming: Naming) -> Resource:
+    row = observation.row
     meaning = _INTERPRETATIONS.get(row.get("interpretation") or "")
     return {
         "status": _STATUSES.get(row.get("status") or "", "final"),
-        "code": _concept(one.hospital, one.concept, f"Concept {row.get('concept_id')}"),
-        "subject": _subject(one, naming),
-        "encounter": _encounter(one),
-        "effectiveDateTime": _when(one),
-        "issued": _instant(one.created),
-        "performer": [author] if (author := _author(one)) else None,
-        **_value(one),
+        "code": _concept(
+            observation.hospital, observation.concept, f"Concept {row.get('concept_id')}"
+        ),
+        "subject": _subject(observation, naming),
+        "encounter": _encounter(observation),
+        "effectiveDateTime": _when(observation),
+        "issued": _instant(observation.created),
+        "performer": [author] if (author := _author(observation)) else None,
+        **_value(observation),
         "interpretation": [_code(_MEANINGS, meaning)] if meaning else None,
-        "note": _note(one),
+        "note": _note(observation),
     }
 
 
-def _condition(one: Observation, naming: Naming) -> Resource:
+def _condition(observation: Observation, naming: Naming) -> Resource:
     return {
-        "category": [_code(_CATEGORY, "encounter-diagnosis")] if one.encounter else None,
-        "code": _answer(one),
-        "subject": _subject(one, naming),
-        "encounter": _encounter(one),
-        "recordedDate": _when(one),
-        "asserter": _author(one),
-        "note": _note(one),
+        "category": [_code(_CATEGORY, "encounter-diagnosis")] if observation.encounter else None,
+        "code": _answer(observation),
+        "subject": _subject(observation, naming),
+        "encounter": _encounter(observation),
+        "recordedDate": _when(observation),
+        "asserter": _author(observation),
+        "note": _note(observation),
     }
 
 
-def _medication(one: Observation, naming: Naming) -> Resource:
+def _medication(observation: Observation, naming: Naming) -> Resource:
     return {
         "status": "unknown",  # whether it is still taken, OpenMRS doesn't say in an obs
-        "medicationCodeableConcept": _answer(one),
-        "subject": _subject(one, naming),
-        "context": _encounter(one),
-        "dateAsserted": _when(one),
-        "informationSource": _author(one),
-        "note": _note(one),
+        "medicationCodeableConcept": _answer(observation),
+        "subject": _subject(observation, naming),
+        "context": _encounter(observation),
+        "dateAsserted": _when(observation),
+        "informationSource": _author(observation),
+        "note": _note(observation),
     }
 
 
-_MAKE: Mapping[Type, Callable[[Observation, Naming], Resource]] = {
-    "Observation": _observation,
-    "Condition": _condition,
-    "MedicationStatement": _medication,
-}
-
-
-def _value(one: Observation) -> Resource:
-    """``value[x]``, or why there is none; a header of a group has neither."""
-    value = one.value
+def _value(observation: Observation) -> Resource:
+    """Return ``value[x]``, or why there is none. The header of a group has neither."""
+    value = observation.value
     if value.kind == "none" or not value.text.strip():
         return {}
     match value.kind:
         case "numeric":
-            return _quantity(one)
+            return _quantity(observation)
         case "coded" | "drug":
-            return {"valueCodeableConcept": _answer(one)}
+            return {"valueCodeableConcept": _answer(observation)}
         case "boolean":
             stated = _truth(value)
             return (
-                {"valueCodeableConcept": _answer(one)}
+                {"valueCodeableConcept": _answer(observation)}
                 if stated is None
                 else {"valueBoolean": stated}
             )
@@ -277,16 +299,18 @@ def _value(one: Observation) -> Resource:
     return {"valueString": value.text}
 
 
-def _quantity(one: Observation) -> Resource:
-    number, modifier = one.value.number, one.value.modifier
-    units = one.concept.units if one.concept else None
-    known = (
+def _quantity(observation: Observation) -> Resource:
+    number, modifier = observation.value.number, observation.value.modifier
+    units = observation.concept.units if observation.concept else None
+    # FHIR has no infinite quantity, and no other comparators.
+    is_a_quantity = (
         number is not None and math.isfinite(number) and modifier in (None, "<", "<=", ">=", ">")
     )
-    if number is None or not known:
-        return {"valueString": f"{one.value.text} {units or ''}".strip()}
-    written = int(number) if number.is_integer() and abs(number) < 1e15 else number
-    return {"valueQuantity": _filled({"value": written, "comparator": modifier, "unit": units})}
+    if number is None or not is_a_quantity:
+        return {"valueString": f"{observation.value.text} {units or ''}".strip()}
+    # JSON would say 72.0 of what was written as 72.
+    value = int(number) if number.is_integer() and abs(number) < 1e15 else number
+    return {"valueQuantity": _filled({"value": value, "comparator": modifier, "unit": units})}
 
 
 def _truth(value: Value) -> bool | None:
@@ -295,77 +319,76 @@ def _truth(value: Value) -> bool | None:
     return next((_TRUTH[code] for code in _codes(value.concept) if code in _TRUTH), None)
 
 
-def _answer(one: Observation) -> Resource:
-    made = _concept(one.hospital, one.value.concept, one.value.text)
-    return made | {"text": one.value.text}
+def _answer(observation: Observation) -> Resource:
+    made = _concept(observation.hospital, observation.value.concept, observation.value.text)
+    return made | {"text": observation.value.text}
 
 
 def _concept(hospital: str, concept: Concept | None, text: str) -> Resource:
-    """Codings: the hospital's own, then its mappings in sources whose FHIR system is known."""
+    """Return the hospital's own coding, then those mappings whose source has a known system."""
     if concept is None:
         return {"text": text}
     own = {"system": system(hospital, "concept"), "code": concept.uuid, "display": concept.name}
-    codings = [own, *map(_coding, _known(concept))]
-    return {
-        "coding": [one for n, one in enumerate(codings) if one not in codings[:n]],
-        "text": concept.name or text,
-    }
-
-
-def _known(concept: Concept) -> Iterator[tuple[str, str]]:
-    for code in _codes(concept):
-        source, _, rest = code.partition(":")
-        if (url := CODE_SYSTEMS.get(source.casefold())) and re.fullmatch(r"\S+( \S+)*", rest):
-            yield url, rest
-
-
-def _coding(known: tuple[str, str]) -> Resource:
-    return {"system": known[0], "code": known[1]}
+    codings = [own]
+    for mapping in _codes(concept):
+        source, _, code = mapping.partition(":")
+        url = CODE_SYSTEMS.get(source.casefold())
+        # FHIR's type `code`: no space at an end, and one at a time.
+        if url is None or not re.fullmatch(r"\S+( \S+)*", code):
+            continue
+        coding = {"system": url, "code": code}
+        if coding not in codings:
+            codings.append(coding)
+    return {"coding": codings, "text": concept.name or text}
 
 
 def _code(url: str, code: str) -> Resource:
     return {"coding": [{"system": url, "code": code}]}
 
 
-def _subject(one: Observation, naming: Naming) -> Resource:
-    """By identifier, for the patients themselves are not ours: the national id, else the hospital's
-    own uuid.
+def _subject(observation: Observation, naming: Naming) -> Resource:
+    """Name the patient by identifier: the national id, else the hospital's own uuid.
+
+    The patients themselves are not ours to write.
     """
-    person = one.person
+    person = observation.person
     if person.state == "ok" and person.national_id:
         return {
             "type": "Patient",
             "identifier": {"system": naming.national_id, "value": person.national_id},
         }
-    own = {"system": system(one.hospital, "person"), "value": person.uuid or str(person.person_id)}
+    own = {
+        "system": system(observation.hospital, "person"),
+        "value": person.uuid or str(person.person_id),
+    }
     return {"type": "Patient", "identifier": own}
 
 
-def _encounter(one: Observation) -> Resource | None:
-    if one.encounter is None:
+def _encounter(observation: Observation) -> Resource | None:
+    if observation.encounter is None:
         return None
-    own = {"system": system(one.hospital, "encounter"), "value": one.encounter.uuid}
-    return _filled({"type": "Encounter", "identifier": own, "display": one.encounter.type})
+    own = {"system": system(observation.hospital, "encounter"), "value": observation.encounter.uuid}
+    return _filled({"type": "Encounter", "identifier": own, "display": observation.encounter.type})
 
 
-def _author(one: Observation) -> Resource | None:
-    return {"display": one.author.name} if one.author.source != "none" and one.author.name else None
+def _author(observation: Observation) -> Resource | None:
+    if observation.author.source == "none" or not observation.author.name:
+        return None
+    return {"display": observation.author.name}
 
 
-def _note(one: Observation) -> list[Resource] | None:
-    words = (one.row.get("comments") or "").strip()
-    return [{"text": words}] if words else None
+def _note(observation: Observation) -> list[Resource] | None:
+    text = (observation.row.get("comments") or "").strip()
+    return [{"text": text}] if text else None
 
 
-def _when(one: Observation) -> str | None:
-    """The instant; the day alone of a time that there is not; nothing when there is no such day
-    either.
-    """
-    return _instant(one.at) or _day(str(one.row["obs_datetime"]))
+def _when(observation: Observation) -> str | None:
+    """Return the instant of an obs, or the day alone if its time doesn't exist, or None."""
+    return _instant(observation.at) or _day(str(observation.row["obs_datetime"]))
 
 
 def _day(written: str) -> str | None:
-    """OpenMRS' old imports have days like 0000-00-00, which FHIR does not take."""
+    """Return the day of a wall time. Old imports have days like 0000-00-00, which FHIR doesn't take."""
     try:
         return date.fromisoformat(written[:10]).isoformat()
     except ValueError:
