@@ -1,15 +1,16 @@
-"""UTF-8 whose faults are replaced: MariaDB keeps lone surrogates, and a strict client would fail on
-a row with one.
+"""UTF-8 in which invalid bytes are replaced, as an encoding that PyMySQL can use.
+
+MariaDB keeps lone surrogates, which are not UTF-8. A strict client fails on a row with one, and a
+hospital must not stop for a single text. The binlog's rows are decoded in the same way.
 """
 
 import codecs
 
-LENIENT = (
-    "utf8_replace"  # for `encoding` of a PyMySQL connection; the binlog's rows are decoded alike
-)
+LENIENT = "utf8_replace"
+"""The name of the encoding, for `encoding` of a PyMySQL connection."""
 
 
-def _codec(name: str) -> codecs.CodecInfo | None:
+def _search(name: str) -> codecs.CodecInfo | None:
     if name != LENIENT:
         return None
     return codecs.CodecInfo(
@@ -17,4 +18,4 @@ def _codec(name: str) -> codecs.CodecInfo | None:
     )
 
 
-codecs.register(_codec)
+codecs.register(_search)

@@ -1,6 +1,4 @@
-"""What the binlog says, decoded: rows, notices, transaction ends, and what a reader must know
-besides.
-"""
+"""What the binlog says, decoded: changed rows, key changes, commits, and what is around them."""
 
 from typing import NamedTuple
 
@@ -8,13 +6,15 @@ from passport.errors import Retry
 from passport.version import Position
 
 Key = dict[str, int | None]
+"""The key columns of one row image, by name."""
 
 
 class RowChange(NamedTuple):
-    """A row of the wanted table: `op` c, u or d; JSON texts, None where there is no image.
+    """A row of the table whose rows are carried was inserted (c), updated (u) or deleted (d).
 
-    `at`: END of the outer event; `ordinal`: from 1 in it; `ts`: seconds; `gtid`: of its
-    transaction, "" without.
+    `before` and `after` are JSON texts, None where the event has no such image. `at` is the end of
+    the binlog event, `ordinal` the row's number in it, from 1. `ts` is the event's time in seconds,
+    `gtid` that of the transaction, "" if it has none.
     """
 
     op: str
@@ -27,8 +27,11 @@ class RowChange(NamedTuple):
 
 
 class KeyChange(NamedTuple):
-    """A row of a watched key table changed: its key columns before and after, no doubles. A column
-    that the image of the row does not carry (binlog_row_image=MINIMAL) is left out."""
+    """A row of a table that is watched by its keys changed.
+
+    `keys` are the key columns before and after, without doubles. A column that the row image does
+    not carry (binlog_row_image=MINIMAL) is left out. The other fields are those of `RowChange`.
+    """
 
     table: str
     op: str
@@ -40,8 +43,10 @@ class KeyChange(NamedTuple):
 
 
 class IncompleteRow(NamedTuple):
-    """A row of the wanted table whose images lack wanted columns (binlog_row_image is not FULL):
-    read it again.
+    """A row changed whose images lack carried columns (binlog_row_image is not FULL).
+
+    Only its key is known, so the row must be read from its table. The fields are those of
+    `KeyChange`.
     """
 
     op: str
@@ -53,7 +58,10 @@ class IncompleteRow(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """A transaction ended: safe to resume at `at`. `gtid_set`: all that was executed up to here."""
+    """A transaction ended, and it is safe to resume at `at`.
+
+    `gtid_set` is all that the server had executed by then.
+    """
 
     at: Position
     gtid: str
@@ -62,10 +70,10 @@ class Commit(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """What rows do not show: `kind` ddl, truncate, statement_dml, or rollback (rows since the last
-    commit are void).
+    """A statement may have changed rows that no row event shows.
 
-    `table` "*": every watched one.
+    `kind` is ddl, truncate, statement_dml (a change that was logged as its SQL), xa, or rollback:
+    the rows since the last commit are void. `table` is "*" if it may concern every watched table.
     """
 
     kind: str
@@ -75,14 +83,15 @@ class Statement(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """The server has nothing new; no transaction is open, so it is safe to resume at `at`."""
+    """The server has nothing new and no transaction is open, so it is safe to resume at `at`."""
 
     at: Position
 
 
 class NextFile(NamedTuple):
-    """The next file begins at `at`; `clean`: the one before ended by STOP or ROTATE, else the
-    server crashed.
+    """The next binlog file begins at `at`.
+
+    `clean` is whether the file before ended with a STOP or ROTATE event. Else the server crashed.
     """
 
     at: Position
@@ -93,11 +102,14 @@ BinlogItem = RowChange | KeyChange | IncompleteRow | Commit | Statement | Idle |
 
 
 def keys_of(before: Key | None, after: Key | None) -> tuple[Key, ...]:
-    """Both, without doubles."""
+    """Return the keys before and after a change, without doubles."""
     if before == after:
         after = None
     return tuple(key for key in (before, after) if key)
 
 
 class DamagedEvent(Retry):
-    """An event is not what the server wrote; when it is the same one again, its file is damaged."""
+    """An event is not what the server wrote.
+
+    It may have been damaged on its way. If the same event comes damaged again, its file is.
+    """

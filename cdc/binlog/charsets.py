@@ -1,7 +1,7 @@
 """Character sets of text columns: the server's name -> a function from bytes to text.
 
-Only those that Python decodes exactly as the servers do; a column of another one is refused, not
-guessed.
+Here are only those that Python decodes exactly as the servers do. A column with another one is
+refused: a guess would be a wrong text in a patient's record.
 """
 
 import codecs
@@ -10,7 +10,7 @@ from functools import partial
 
 Decode = Callable[[bytes], str]
 
-# The servers' latin1 is cp1252 whose five holes are control characters.
+# The servers' latin1 is cp1252, but its five unused bytes are control characters.
 _HOLES = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 _LATIN1 = "".join(chr(b) if b in _HOLES else bytes([b]).decode("cp1252") for b in range(256))
 
@@ -20,8 +20,7 @@ def _latin1(raw: bytes) -> str:
 
 
 def _codec(codec: str) -> Decode:
-    # A server keeps text valid; should it not have, the replacement character is what its own
-    # clients see too.
+    # A server keeps text valid. If it didn't, its own clients see the replacement character too.
     return partial(str, encoding=codec, errors="replace")
 
 

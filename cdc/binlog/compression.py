@@ -1,4 +1,4 @@
-"""Compressed events and columns: MariaDB's *_COMPRESSED (zlib), MySQL's TRANSACTION_PAYLOAD (zstd)."""
+"""Compressed events and columns: MariaDB's with zlib, MySQL's TRANSACTION_PAYLOAD with zstd."""
 
 import io
 import zlib
@@ -8,66 +8,73 @@ from typing import BinaryIO, cast
 import zstandard
 
 from cdc.binlog.byte_reader import ByteReader
+from cdc.binlog.event_types import HEADER_SIZE
 
+# The fields in front of a TRANSACTION_PAYLOAD's data, and its algorithms.
 _END, _COMPRESSION, _SIZE = 0, 2, 3
 _ZSTD, _NONE = 0, 255
-_LARGE = 1 << 20
+
+_LARGE = 1 << 20  # bytes; a larger transaction is decompressed as it is read
 _ZSTANDARD = zstandard.ZstdDecompressor()
 
 
-def inflated(data: bytes) -> bytes:
-    """MariaDB: a byte of flags and the width of the length, the length (high bytes first), zlib or
-    bare deflate.
+def inflate(data: bytes) -> bytes:
+    """Decompress what MariaDB compressed.
+
+    The data is a byte of flags with the width of the length, the length (high bytes first), and
+    zlib or bare deflate. Raises ValueError or zlib.error if it isn't.
     """
     flags = data[0]
     if flags & 0xF0 != 0x80:
         raise ValueError("compression algorithm")
-    width, window = flags & 7, -15 if flags & 8 else 15
+    width = flags & 7
+    window_bits = -15 if flags & 8 else 15  # negative: deflate without zlib's header
     size = int.from_bytes(data[1 : 1 + width], "big")
-    out = zlib.decompress(data[1 + width :], window, size)
-    if len(out) != size:
+    inflated = zlib.decompress(data[1 + width :], window_bits, size)
+    if len(inflated) != size:
         raise ValueError("compressed size")
-    return out
+    return inflated
 
 
 def column_value(data: bytes) -> bytes:
-    """MariaDB: the value of a COMPRESSED column; one that does not shrink is kept as it is, behind
-    a zero byte.
+    """Return the value of one of MariaDB's COMPRESSED columns.
+
+    A value that would not shrink is stored as it is, behind a zero byte.
     """
-    return inflated(data) if data[:1] > b"\0" else data[1:]
+    return inflate(data) if data[:1] > b"\0" else data[1:]
 
 
 def inner_events(body: bytes) -> Iterator[bytes]:
-    """MySQL: the events of one transaction, without checksums; a large one is decompressed as it is
-    read.
-    """
-    reader, compression, size = ByteReader(body), _ZSTD, _LARGE
+    """Yield the events of a TRANSACTION_PAYLOAD event of MySQL. They have no checksums."""
+    reader = ByteReader(body)
+    compression = _ZSTD
+    size = _LARGE
     while (field := reader.packed()) != _END:
         value = ByteReader(reader.take(reader.packed()))
         if field == _COMPRESSION:
             compression = value.packed()
         elif field == _SIZE:
             size = value.packed()
-    data = reader.rest()
-    if compression == _ZSTD and size < _LARGE:
-        compression, data = _NONE, _ZSTANDARD.decompress(data, max_output_size=size)
-    return _split(_opened(compression, data))
+    return _split(_open(compression, size, reader.rest()))
 
 
-def _opened(compression: int, data: bytes) -> BinaryIO:
+def _open(compression: int, size: int, data: bytes) -> BinaryIO:
+    """Return a stream of the data, decompressed."""
     if compression == _NONE:
         return io.BytesIO(data)
     if compression != _ZSTD:
         raise ValueError("compression algorithm")
-    return cast(
-        "BinaryIO", zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
-    )
+    if size < _LARGE:
+        return io.BytesIO(_ZSTANDARD.decompress(data, max_output_size=size))
+    # Rows can be far larger than their compressed form: memory must not grow with them.
+    reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    return cast("BinaryIO", reader)
 
 
 def _split(stream: BinaryIO) -> Iterator[bytes]:
-    while header := stream.read(19):
+    while header := stream.read(HEADER_SIZE):
         size = int.from_bytes(header[9:13], "little")
-        event = header + stream.read(size - 19)
+        event = header + stream.read(size - HEADER_SIZE)
         if len(event) != size:
             raise ValueError("a transaction ends in an event")
         yield event

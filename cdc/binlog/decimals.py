@@ -2,11 +2,13 @@
 
 
 class DecimalColumn:
-    """DECIMAL(precision, scale): nine digits in four bytes, fewer at both ends; the sign is the
-    first bit, inverted.
+    """A DECIMAL(precision, scale).
+
+    Nine digits take four bytes. What is left at the far end of the whole part and of the fraction
+    takes fewer. The first bit is the sign, inverted; a negative number has all its bits inverted.
     """
 
-    _BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
+    _BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)  # by number of digits
 
     def __init__(self, precision: int, scale: int) -> None:
         self._scale = scale
@@ -17,7 +19,7 @@ class DecimalColumn:
         self.size = sum(size for _, size in self._groups)
 
     def text(self, raw: bytes) -> str:
-        """``-0.50``: digits as declared, at least one before the point."""
+        """Return ``-0.50``: the declared digits behind the point, at least one before it."""
         negative = not raw[0] & 0x80
         bits = int.from_bytes(raw, "big") ^ 1 << 8 * self.size - 1
         if negative:

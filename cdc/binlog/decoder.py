@@ -1,4 +1,4 @@
-"""Binlog events -> rows, notices and transaction ends. Pure: bytes in, items out, in commit order.
+"""Binlog events -> changed rows, key changes and commits. Pure: bytes in, items out, in commit order.
 
 Nothing is held back: the rows of a transaction come before it is known to end, and `Commit` says
 where it did.
@@ -25,44 +25,59 @@ from cdc.binlog.changes import (
     Statement,
     keys_of,
 )
-from cdc.binlog.compression import inflated, inner_events
+from cdc.binlog.compression import inflate, inner_events
 from cdc.binlog.event_types import BINLOG, HEADER_SIZE
 from cdc.binlog.field_types import Flavour
 from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
-from cdc.binlog.statements import Prepared, Statements, starts_transaction
+from cdc.binlog.statements import PreparedTransactions, Statements, starts_transaction
 from cdc.binlog.tagged_gtid import tagged_gtid
 from cdc.binlog.watched import WatchedTable, WatchedTables
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal
 from passport.version import Position
 
-AT_ONCE = 1_000  # items a list, about
+AT_ONCE = 1_000  # about so many items come in one list
 
 _HEADER = struct.Struct("<IB4xIIH").unpack_from  # seconds, type, size, end position, flags
 _MARIADB_GTID = struct.Struct("<5xI10xQIB").unpack_from  # server id, number, domain, flags
 _INTACT = 0x2144DF1C  # the CRC-32 of anything that has its own CRC-32 behind it
-_ARTIFICIAL, _IGNORABLE, _IN_USE = 0x20, 0x80, 0x01
-_ROWS_V1 = HEADER_SIZE + 8
+
+# Flags of an event's header. An artificial event was made for this connection and is in no file.
+_ARTIFICIAL = 0x20
+_IGNORABLE = 0x80
+_IN_USE = 0x01  # of FORMAT_DESCRIPTION: the file is being written
+
+# Flags of MariaDB's GTID event.
+_STANDALONE = 1
+_PREPARED_XA = 64
+
+_ROWS_V1 = HEADER_SIZE + 8  # where the body of a ROWS event of version 1 begins
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
 _GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
-_DUMMY = b"\xff\xff\xff\0\0\0"
-# As `Position(...)`, `RowChange(...)`, `Commit(...)`, which are made for every transaction, without a
-# call in Python.
+_DUMMY_TABLE_ID = b"\xff\xff\xff\0\0\0"
+
+# These make what `Position(...)`, `RowChange(...)` and `Commit(...)` make, without a call of a
+# Python function. They are made for every row or transaction.
 _position: Callable[[tuple[Any, ...]], Position] = partial(tuple.__new__, Position)
 _row: Callable[[tuple[Any, ...]], RowChange] = partial(tuple.__new__, RowChange)
 _committed: Callable[[tuple[Any, ...]], Commit] = partial(tuple.__new__, Commit)
 
 
 class EventDecoder:
-    """Decodes one connection's events.
+    """Decodes the events of one connection.
 
-    `rows`: the wanted table and its columns (the first is its key); `notices`: key tables and their
-    key columns; `listed`: column lists by table; `charsets`: by collation id; `gtid_set`: executed
-    before the first event; `skip`: the server sends the file of `start` from its beginning, what
-    ends at or before `start` is passed over; `fold`: it does not tell names of tables apart by
-    case. Where it stands: `file`, `pos`; `format_ts`, `began_ts`: time of this and of the first
-    file's FORMAT_DESCRIPTION.
+    `row_columns` is the table whose rows are carried and its columns, the first of which is its
+    key. `key_columns` are the tables that are watched by their keys. `columns` are the column lists
+    by table, `charsets` the character sets by collation id, `gtid_set` is what was executed before
+    the first event.
+
+    If `skip` is set, the server sends the file of `start` from its beginning, and what ends at or
+    before `start` is passed over. If `ignore_case` is set, names of tables differ by more than
+    their case.
+
+    `file` and `pos` are where it stands. `format_ts` and `began_ts` are the time of this and of the
+    first file's FORMAT_DESCRIPTION event.
     """
 
     def __init__(
@@ -89,29 +104,43 @@ class EventDecoder:
         )
         self._statements = Statements(database, {*row_columns, *key_columns})
         self._skip_to = start.pos if start and skip else 0
+        # By table id: the TABLE_MAP event's body, and the table if it is watched.
         self._maps: dict[bytes, tuple[bytes, WatchedTable | None]] = {}
         self._checksums = False
-        self._xids = Prepared()
-        self._clean = self._moved = False
+        self._xids = PreparedTransactions()
+        self._clean = False  # the file has its end
+        self._moved = False  # this is not the file that the stream began in
         self._ts = self._ordinal = 0
         self._gtid = ""
         self._uuid = (b"", "")  # of the server whose transaction was read last
+        # A group is what one GTID is for: a transaction, or a statement that stands alone. `_open`
+        # is a transaction that needs a commit.
         self._in_group = self._open = self._xa = self._rows_in_group = False
         self._handlers = self._handler_table()
 
+    # --- which method reads which event
+
     def _handler_table(self) -> dict[int, Callable[[bytes], Iterable[BinlogItem]]]:
+        """Return the method that reads the events of each type, by the number of the type.
+
+        It is a dictionary since every event is looked up in it. FORMAT_DESCRIPTION, ROTATE and what
+        most transactions consist of (MariaDB's GTID, TABLE_MAP that is known, XID) are read by
+        `read` itself.
+        """
         handlers: dict[int, Callable[[bytes], Iterable[BinlogItem]]] = dict.fromkeys(
             kinds.WITHOUT_MEANING, lambda _: ()
         )
-        firsts = (
-            (1, BINLOG.WRITE_ROWS_EVENT_V1),
-            (2, BINLOG.WRITE_ROWS_EVENT_V2),
-            (1, 166),
-            (2, 169),
+        rows_events = (
+            (1, BINLOG.WRITE_ROWS_EVENT_V1, False),
+            (2, BINLOG.WRITE_ROWS_EVENT_V2, False),
+            (1, kinds.COMPRESSED_ROWS_V1, True),
+            (2, kinds.COMPRESSED_ROWS_V2, True),
         )
-        for version, first in firsts:
+        for version, inserts, compressed in rows_events:
+            # The numbers of updates and deletes follow that of inserts.
             for offset, op in enumerate("cud"):
-                handlers[first + offset] = self._rows_handler(op, version, compressed=first > 100)
+                handler = self._rows_handler(op, version, compressed=compressed)
+                handlers[inserts + offset] = handler
         return handlers | {
             BINLOG.QUERY_EVENT: self._query,
             BINLOG.EXECUTE_LOAD_QUERY_EVENT: lambda event: self._query(event, 45),
@@ -125,7 +154,7 @@ class EventDecoder:
             BINLOG.GTID_LOG_EVENT: self._mysql_gtid,
             BINLOG.ANONYMOUS_GTID_LOG_EVENT: lambda _: self._begin(""),
             BINLOG.PREVIOUS_GTIDS_LOG_EVENT: self._previous_gtids,
-            # of unwatched tables: rows of watched ones have stopped the stream
+            # This can only be of unwatched tables: rows of watched ones have stopped the stream.
             BINLOG.XA_PREPARE_EVENT: self._xid,
             BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
             kinds.PAYLOAD: self._payload,
@@ -137,11 +166,12 @@ class EventDecoder:
     # --- events
 
     def read(self, events: Iterable[bytes]) -> Iterator[list[BinlogItem]]:  # noqa: C901
-        """The items of `events`, `AT_ONCE` a list and those of one event. DamagedEvent, or Fatal when
-        one is not understood.
+        """Yield the items of `events` in lists, of about `AT_ONCE` items each.
 
-        Of commits with nothing between them only the last is given; a `Statement` is the last of
-        its list. One long function: each event goes through it, four a transaction, and a call
+        Of commits with nothing between them only the last is given. A `Statement` is the last item
+        of its list. Raises DamagedEvent, or Fatal if an event is not understood.
+
+        This is one long function: each event goes through it, four in a transaction, and a call
         costs as much as a checksum.
         """
         handlers, about_files, heartbeats, maps = (
@@ -184,8 +214,8 @@ class EventDecoder:
                     server, seq, domain, more = _MARIADB_GTID(event)
                     self._gtid = f"{domain}-{server}-{seq}"
                     self._in_group = True
-                    self._open = not more & 1  # a standalone statement ends its group itself
-                    self._xa = bool(more & 64)
+                    self._open = not more & _STANDALONE  # such a statement ends its group itself
+                    self._xa = bool(more & _PREPARED_XA)
                     continue
                 if kind == _XID:
                     if items and type(items[-1]) is Commit:
@@ -235,7 +265,8 @@ class EventDecoder:
             or event[HEADER_SIZE + 56] != HEADER_SIZE
         ):  # of version 4, whose headers have 19 bytes
             raise DamagedEvent(
-                f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, though it says so"
+                f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, "
+                "though it says so"
             )
         self._checksums = event[-5] == 1
         cleared = bytearray(event)
@@ -249,28 +280,38 @@ class EventDecoder:
         return ()
 
     def _next_file(self, event: bytes) -> Iterable[BinlogItem]:
+        """Read a ROTATE event that was made for this connection: what follows is of another file."""
         if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
-        name, before = event[HEADER_SIZE + 8 :].decode(), self.file
-        self.file, self.pos = name, int.from_bytes(event[HEADER_SIZE : HEADER_SIZE + 8], "little")
-        if before in ("", name):
+        previous_file = self.file
+        self.file = event[HEADER_SIZE + 8 :].decode()
+        self.pos = int.from_bytes(event[HEADER_SIZE : HEADER_SIZE + 8], "little")
+        if previous_file in ("", self.file):
             return ()
         self._maps.clear()  # a restarted server numbers its tables anew
-        clean, self._clean, self._moved, self._skip_to = self._clean, False, True, 0
-        lost = (self._statement("rollback", "*"),) if self._rows_in_group else ()
+        next_file = NextFile(Position(self.file, self.pos), self._clean)
+        self._clean = False
+        self._moved = True
+        self._skip_to = 0
+        # No transaction goes on in the next file: one that is open was lost in a crash.
+        rows_are_void = self._rows_in_group
         self._end_group()
-        return (*lost, NextFile(Position(self.file, self.pos), clean))
+        if rows_are_void:
+            return (self._statement("rollback", "*"), next_file)
+        return (next_file,)
 
     def _ended(self, _: bytes) -> Iterable[BinlogItem]:
         self._clean = True
         return ()
 
     def _heartbeat(self, event: bytes) -> Iterable[BinlogItem]:
-        ahead = (
-            _HEADER(event)[3] - self.pos
-        ) & 0xFFFFFFFF  # past what was left out: the GTID set has it
-        self.pos += 0 if self._in_group or ahead >> 31 else ahead
-        return () if self._in_group else (Idle(Position(self.file, self.pos)),)
+        """Go on to where the server is. It left out transactions that the GTID set has already."""
+        if self._in_group:
+            return ()
+        ahead = (_HEADER(event)[3] - self.pos) & 0xFFFFFFFF  # a header has 32 bits of the position
+        if not ahead >> 31:  # else the server is behind
+            self.pos += ahead
+        return (Idle(Position(self.file, self.pos)),)
 
     def _incident(self, _: bytes) -> Iterable[BinlogItem]:
         raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
@@ -296,18 +337,21 @@ class EventDecoder:
         return ()
 
     def _previous_gtids(self, event: bytes) -> Iterable[BinlogItem]:
-        return self._known(MysqlGtidSet.unpack(event[HEADER_SIZE:]))
+        return self._executed_before_file(MysqlGtidSet.unpack(event[HEADER_SIZE:]))
 
-    def _known(self, executed: MariadbGtidSet | MysqlGtidSet) -> Iterable[BinlogItem]:
-        """A file begins with all that was executed before it; where we began inside one, that is
-        less than we know.
+    def _executed_before_file(
+        self, executed: MariadbGtidSet | MysqlGtidSet
+    ) -> Iterable[BinlogItem]:
+        """Take the GTID set that a file begins with: all that was executed before it.
+
+        In the file in which this stream began, that is less than the stream's own set.
         """
         if self._moved or not str(self._executed):
             self._executed = executed
         return ()
 
     def _gtid_list(self, event: bytes) -> Iterable[BinlogItem]:
-        return self._known(MariadbGtidSet.unpack(event[HEADER_SIZE:]))
+        return self._executed_before_file(MariadbGtidSet.unpack(event[HEADER_SIZE:]))
 
     def _xid(self, _: bytes) -> Iterable[BinlogItem]:
         return (self._commit(),)
@@ -325,39 +369,40 @@ class EventDecoder:
     # --- statements
 
     def _query(self, event: bytes, fixed: int = 32) -> Iterable[BinlogItem]:
-        """`fixed`: size of header and fixed part; what follows them are status variables, database
-        and text.
+        """Read a statement. Its text stands behind `fixed` bytes, the status variables and the
+        name of the database.
         """
         start = fixed + int.from_bytes(event[30:32], "little")
         end = start + event[27]
-        return self._classified(event[start:end], event[end + 1 :])
+        return self._read_statement(event[start:end], event[end + 1 :])
 
     def _compressed_query(self, event: bytes) -> Iterable[BinlogItem]:
         text_at = 33 + int.from_bytes(event[30:32], "little") + event[27]
-        return self._query(event[:text_at] + self._inflated(event[text_at:]))
+        return self._query(event[:text_at] + self._inflate(event[text_at:]))
 
-    def _inflated(self, data: bytes) -> bytes:
+    def _inflate(self, data: bytes) -> bytes:
         try:
-            return inflated(data)
+            return inflate(data)
         except UNREADABLE as error:
             raise self._fatal(
                 "a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF"
             ) from error
 
-    def _classified(self, database: bytes, text: bytes) -> Iterable[BinlogItem]:
+    def _read_statement(self, database: bytes, text: bytes) -> Iterable[BinlogItem]:
         if text == b"BEGIN":
             self._in_group = self._open = True
             return ()
-        found = self._statements.classify(database, text)
-        items: list[BinlogItem] = [self._statement(found.kind, table) for table in found.tables]
-        if found.kind in ("rollback", "rollback_to") and self._rows_in_group:
+        statement = self._statements.classify(database, text)
+        kind = statement.kind
+        items: list[BinlogItem] = [self._statement(kind, table) for table in statement.tables]
+        if kind in ("rollback", "rollback_to") and self._rows_in_group:
             items.append(self._statement("rollback", "*"))
-        if found.kind in ("xa", "xa_done") and self._xids.made_visible(text):
+        if kind in ("xa", "xa_done") and self._xids.made_visible(text):
             items.append(self._statement("xa", "*"))
-        if found.kind in ("begin", "xa") or starts_transaction(text):
+        if kind in ("begin", "xa") or starts_transaction(text):
             self._in_group = self._open = True
-            self._xa = self._xa or found.kind == "xa"
-        elif not self._open or found.kind in ("commit", "rollback", "xa_done"):
+            self._xa = self._xa or kind == "xa"
+        elif not self._open or kind in ("commit", "rollback", "xa_done"):
             items.append(self._commit())
         return tuple(items)
 
@@ -378,8 +423,9 @@ class EventDecoder:
     def set_columns(
         self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
     ) -> None:
-        """New column lists, after a DDL statement, true from `as_of` on: rows up to there must name
-        their columns.
+        """Take new column lists, after a DDL statement. They are true from `as_of` on.
+
+        Rows up to there must name their columns.
         """
         self._watched.set_columns(columns, as_of)
         self._maps.clear()
@@ -390,38 +436,39 @@ class EventDecoder:
         maps = self._maps
 
         def handle(event: bytes) -> Iterable[BinlogItem]:
-            watch = maps.get(event[19:25], _NO_MAP)[1]
-            if watch is None:
+            watched = maps.get(event[19:25], _NO_MAP)[1]
+            if watched is None:
                 return () if event[19:25] in maps else self._unmapped(event)
             at = _ROWS_V1 if version == 1 else _ROWS_V1 + event[27] + (event[28] << 8)
             if compressed:
                 event = self._decompressed_rows(op, event, at)
-            return self._changes(watch, op, event, at)
+            return self._changes(watched, op, event, at)
 
         return handle
 
     def _unmapped(self, event: bytes) -> Iterable[BinlogItem]:
-        if event[19:25] == _DUMMY:  # ends a statement that changed nothing
+        if event[19:25] == _DUMMY_TABLE_ID:  # ends a statement that changed nothing
             return ()
         raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
 
     def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
         bitmaps = 2 if op == "u" else 1
         data_at = at + 1 + bitmaps * ((event[at] + 7) // 8)
-        return event[:data_at] + self._inflated(event[data_at:])
+        return event[:data_at] + self._inflate(event[data_at:])
 
-    def _changes(self, watch: WatchedTable, op: str, event: bytes, at: int) -> list[BinlogItem]:
+    def _changes(self, watched: WatchedTable, op: str, event: bytes, at: int) -> list[BinlogItem]:
         if self._xa:
             raise self._fatal(
-                f"{watch.table} was changed by an XA transaction, whose rows are logged before it commits",
+                f"{watched.table} was changed by an XA transaction, "
+                "whose rows are logged before it commits",
                 f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
             )
         self._rows_in_group = True
         try:
-            pairs, is_partial = watch.decoder.rows(op, event, at)
+            pairs, is_incomplete = watched.decoder.rows(op, event, at)
         except UNREADABLE as error:
             raise self._fatal(
-                f"rows of {watch.table} are not understood", "report the table's definition"
+                f"rows of {watched.table} are not understood", "report the table's definition"
             ) from error
         place, ts, gtid, number = (
             _position((self.file, self.pos)),
@@ -430,15 +477,19 @@ class EventDecoder:
             self._ordinal,
         )
         items: list[BinlogItem] = []
-        if watch.is_row and not is_partial:
+        if watched.is_row and not is_incomplete:
             for before, after in pairs:
                 number += 1
                 items.append(_row((op, before, after, place, number, ts, gtid)))
-        else:
-            kind = IncompleteRow if is_partial else partial(KeyChange, watch.table)
-            for pair in pairs:
+        elif is_incomplete:
+            for before, after in pairs:
                 number += 1
-                items.append(kind(op, keys_of(*pair), place, number, ts, gtid))
+                items.append(IncompleteRow(op, keys_of(before, after), place, number, ts, gtid))
+        else:
+            for before, after in pairs:
+                number += 1
+                keys = keys_of(before, after)
+                items.append(KeyChange(watched.table, op, keys, place, number, ts, gtid))
         self._ordinal += len(items)
         return items
 
@@ -450,7 +501,7 @@ class EventDecoder:
         )
 
     def _payload(self, event: bytes) -> Iterator[BinlogItem]:
-        """A compressed transaction: one outer event, whose rows are numbered through."""
+        """Read a compressed transaction: one outer event, whose rows are numbered through."""
         try:
             for inner in inner_events(event[HEADER_SIZE:]):
                 self._ts, kind, _, _, flags = _HEADER(inner)

@@ -1,21 +1,30 @@
-"""Numbers of binlog events that matter beyond the ones that pymysqlreplication names."""
+"""The numbers of binlog events. Most have their names from pymysqlreplication's constants."""
 
 from pymysqlreplication.constants import BINLOG as BINLOG
 
 HEADER_SIZE = 19
+"""Bytes of the header that each event begins with, in the only version that servers still write."""
 
 NAMES = {
     number: name
     for name, number in vars(BINLOG).items()
     if "_EVENT" in name and name[:6] != "INTVAR"
 }
-FORMAT, ROTATE = BINLOG.FORMAT_DESCRIPTION_EVENT, BINLOG.ROTATE_EVENT
-# What the library does not know: MySQL's newer events, MariaDB's compressed ones (rows: 166 to
-# 171).
-PAYLOAD, HEARTBEAT_V2, TAGGED_GTID, COMPRESSED_QUERY = 40, 41, 42, 165
+FORMAT = BINLOG.FORMAT_DESCRIPTION_EVENT
+ROTATE = BINLOG.ROTATE_EVENT
+
+# The library doesn't know MySQL's newer events, nor MariaDB's compressed ones.
+PAYLOAD = 40
+HEARTBEAT_V2 = 41
+TAGGED_GTID = 42
+COMPRESSED_QUERY = 165
+COMPRESSED_ROWS_V1 = 166  # inserts; 167 is for updates, 168 for deletes
+COMPRESSED_ROWS_V2 = 169  # as above, up to 171
+
 ABOUT_FILES = frozenset({FORMAT, ROTATE})
 HEARTBEATS = frozenset({BINLOG.HEARTBEAT_LOG_EVENT, HEARTBEAT_V2})
+
 # INTVAR, APPEND_BLOCK, DELETE_FILE, RAND, USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY,
-# TRANSACTION_CONTEXT,
-# VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: no rows, no transaction's end.
+# TRANSACTION_CONTEXT, VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: they carry
+# no rows, and end no transaction.
 WITHOUT_MEANING = (5, 9, 11, 13, 14, 17, 28, 29, 36, 37, 160, 161, 164)

@@ -1,15 +1,16 @@
-"""Sets of GTIDs: what a server has executed, as it writes and packs them."""
+"""GTID sets: what a server has executed, in the forms in which it writes and packs them."""
 
 import re
 import struct
 from collections.abc import Iterator
 from uuid import UUID
 
-Source = tuple[str, str]  # (uuid of a server, tag or "")
+Source = tuple[str, str]
+"""The uuid of a server, and a tag or ""."""
 
 
 class MariadbGtidSet:
-    """``domain-server-seq[,...]``: the last transaction of each domain."""
+    """The last transaction of each domain: ``domain-server-seq[,...]``."""
 
     def __init__(self, text: str = "") -> None:
         self._last: dict[str, str] = {}
@@ -17,16 +18,16 @@ class MariadbGtidSet:
             self.advance("-".join(str(int(part)) for part in gtid.split("-")))
 
     def advance(self, gtid: str) -> str:
-        """`gtid` was read; it is the last of its domain. The state after it."""
+        """Take `gtid`, which was read, as the last of its domain. Return the set with it."""
         self._last[gtid[: gtid.index("-")]] = gtid
-        return gtid if len(self._last) == 1 else str(self)  # once a transaction, so worth a line
+        return gtid if len(self._last) == 1 else str(self)  # this runs once a transaction
 
     def __str__(self) -> str:
         return ",".join(self._last[domain] for domain in sorted(self._last, key=int))
 
     @classmethod
     def unpack(cls, data: bytes) -> "MariadbGtidSet":
-        """The body of a GTID_LIST event."""
+        """Return the set in the body of a GTID_LIST event."""
         state = cls()
         for domain, server, seq in struct.iter_unpack(
             "<IIQ", data[4 : 4 + (len(data) - 4) // 16 * 16]
@@ -36,26 +37,30 @@ class MariadbGtidSet:
 
 
 def contains(state: str, gtid_set: str) -> bool:
-    """Whether a MariaDB whose @@gtid_binlog_state is `state` (the last GTID of each domain and
-    server) wrote them.
+    """Return whether a MariaDB has written all of `gtid_set`.
+
+    `state` is its @@gtid_binlog_state: the last GTID of each domain and server.
     """
     last: dict[tuple[str, str], int] = {}
     for gtid in filter(None, state.replace(" ", "").split(",")):
         domain, server, seq = gtid.split("-")
         last[domain, server] = int(seq)
-    asked = [gtid.split("-") for gtid in filter(None, gtid_set.replace(" ", "").split(","))]
-    return all(last.get((domain, server), -1) >= int(seq) for domain, server, seq in asked)
+    for gtid in filter(None, gtid_set.replace(" ", "").split(",")):
+        domain, server, seq = gtid.split("-")
+        if last.get((domain, server), -1) < int(seq):
+            return False
+    return True
 
 
 class MysqlGtidSet:
-    """``uuid[:tag]:first-last[:...][,...]``: every transaction, in intervals."""
+    """Every transaction, in intervals: ``uuid[:tag]:first-last[:...][,...]``."""
 
     def __init__(self, text: str = "") -> None:
         self._intervals: dict[Source, list[tuple[int, int]]] = {}
         self._latest: Source = ("", "")
-        self._frame: tuple[str, str] | None = (
-            None  # the text around the latest source's last number, until it changes
-        )
+        # The text around the last number of the source that was read last. It is kept, since a set
+        # is written once a transaction and mostly only that number changes.
+        self._frame: tuple[str, str] | None = None
         for part in filter(None, re.sub(r"\s", "", text).split(",")):
             uuid, *pieces = part.split(":")
             tag = ""
@@ -67,7 +72,7 @@ class MysqlGtidSet:
                 self.add((uuid.lower(), tag), int(first), int(last or first))
 
     def advance(self, gtid: str) -> str:
-        """``uuid:7`` or ``uuid:tag:7`` was read. The set with it."""
+        """Take ``uuid:7`` or ``uuid:tag:7``, which was read. Return the set with it."""
         head, _, number = gtid.rpartition(":")
         uuid, _, tag = head.partition(":")
         self.add((uuid, tag), int(number), int(number))
@@ -76,9 +81,8 @@ class MysqlGtidSet:
     def add(self, source: Source, first: int, last: int) -> None:
         """Add an interval, both ends included."""
         intervals = self._intervals.setdefault(source, [])
-        if (
-            intervals and source == self._latest and first == intervals[-1][1] + 1
-        ):  # nearly always the next one
+        # Nearly always it is the next number of the same server.
+        if intervals and source == self._latest and first == intervals[-1][1] + 1:
             if intervals[-1][0] == intervals[-1][1]:
                 self._frame = None
             intervals[-1] = (intervals[-1][0], last)
@@ -110,7 +114,10 @@ class MysqlGtidSet:
         return before, after
 
     def packed(self) -> bytes:
-        """As COM_BINLOG_DUMP_GTID takes it; with tags in the format of MySQL 8.3 and newer."""
+        """Return the set as COM_BINLOG_DUMP_GTID takes it.
+
+        A set with tags has the format of MySQL 8.3 and newer.
+        """
         tagged = any(tag for _, tag in self._intervals)
         count = len(self._intervals)
         out = [(1 << 56 | count << 8 | 1 if tagged else count).to_bytes(8, "little")]
@@ -124,7 +131,7 @@ class MysqlGtidSet:
 
     @classmethod
     def unpack(cls, data: bytes) -> "MysqlGtidSet":
-        """Inverse of `packed`: the body of a PREVIOUS_GTIDS event."""
+        """Return the set in the body of a PREVIOUS_GTIDS event, the inverse of `packed`."""
         self, at = cls(), 8
         tagged = data[7] == 1
         count = int.from_bytes(data[1:7] if tagged else data[:8], "little")

@@ -1,8 +1,9 @@
-"""MySQL's binary JSON, as a column of type JSON lies in a row image -> its text.
+"""MySQL's binary JSON, which is what a row image has of a JSON column, -> its text.
 
-Layout: a type byte, then the value. Objects and arrays: count, size in bytes, key entries (offset,
-length), value entries (type, offset or, when it fits, the value itself), then what the offsets
-point to, all from the value's start.
+A value is a type byte and what follows. An object or array begins with its count and its size in
+bytes. Then come the key entries (offset, length) and the value entries (type, and an offset or, if
+it is small enough, the value itself), then what the offsets point to. Offsets count from where the
+object or array begins.
 """
 
 import json
@@ -24,8 +25,9 @@ _DECIMALS, _DATES, _TIMES = (0, 246), (7, 10, 12), (11,)
 
 
 def json_text(raw: bytes) -> str:
-    """The document's text. ValueError when it is malformed. An empty value (old servers' NULL) is
-    ``null``.
+    """Return the document's text. Raises ValueError if it is malformed.
+
+    An empty value, which old servers write for NULL, is ``null``.
     """
     if not raw:
         return "null"
@@ -77,7 +79,7 @@ def _container(kind: int, raw: bytes, at: int) -> Any:
 
 
 def _length(raw: bytes, at: int) -> tuple[int, int]:
-    """Where the data begins, and its size: seven bits a byte, low ones first."""
+    """Return where the data begins, and its size: seven bits a byte, the low ones first."""
     size = shift = 0
     while True:
         byte = raw[at]
@@ -88,7 +90,7 @@ def _length(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def _opaque(kind: int, data: bytes) -> Any:
-    """What SQL types become inside JSON, as the server's own text has them."""
+    """Return the value of an SQL type inside JSON, as the server's own text has it."""
     if kind in _DECIMALS:
         return json.loads(DecimalColumn(data[0], data[1]).text(data[2:]))
     if kind in _DATES + _TIMES:

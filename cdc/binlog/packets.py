@@ -1,4 +1,4 @@
-"""Packets of a dump connection: bytes -> events, or the error that the server says. Pure."""
+"""Packets of a dump connection: bytes -> events, or the error that the server sent. Pure."""
 
 import struct
 
@@ -9,7 +9,11 @@ _LENGTH = struct.Struct("<I").unpack_from
 
 
 class Framing:
-    """Bytes as they come -> events. An event of 16 MiB or more comes in several packets."""
+    """Cuts bytes, as they come from the socket, into events.
+
+    A packet has three bytes of length, one of number, and a status byte in front of the event. An
+    event of 16 MiB or more comes in several packets.
+    """
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -18,7 +22,7 @@ class Framing:
         self._parts: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The events that `data` completes. Raises what the server's ERR or EOF packet says."""
+        """Return the events that `data` completes. Raises what the server's ERR or EOF packet says."""
         self._chunks.append(data)
         self._have += len(data)
         if self._have < self._need:
@@ -49,7 +53,7 @@ class Framing:
 
 
 def _payload(packet: bytes) -> bytes:
-    """The event of a packet, behind its OK byte."""
+    """Return the event of a packet, which stands behind its OK byte."""
     if packet[:1] == b"\0":
         return packet[1:]
     if packet[:1] == b"\xff":
@@ -57,13 +61,17 @@ def _payload(packet: bytes) -> bytes:
     raise Retry("binlog: the server ended the stream")
 
 
+# MariaDB's error; MySQL has the same in the text of 1236.
 _SAME_ID = 4052
 _DENIED = frozenset({1044, 1045, 1142, 1227, 1698, 3118})
 _GONE = frozenset({1236, 1373, 1789, 3546})
 
 
 def error_of(code: int, text: str) -> PassportError:
-    """What an ERR packet means: Retry, Gap or Fatal. `text` only chooses it and is not carried on."""
+    """Return what an ERR packet means: Retry, Gap or Fatal.
+
+    The server's text only helps to choose. It isn't part of the error, since it may hold values.
+    """
     if code == _SAME_ID or "same server_uuid/server_id" in text or "same server_id" in text:
         return Retry(f"binlog: error {code}: another replica reads with this server_id", after=10.0)
     if code in _DENIED:
@@ -71,12 +79,12 @@ def error_of(code: int, text: str) -> PassportError:
             f"binlog: error {code}: access denied",
             hint="passport grants --hospital HOSPITAL   # the SQL that the hospital's DBA runs",
         )
-    if (
-        code in _GONE
-        # "exceeded max_allowed_packet" is said of no event, but of other bytes read as the size of one
-    ):
+    if code in _GONE:
+        # "exceeded max_allowed_packet" is one of these: the server took other bytes for an event's
+        # size, because no event begins at this position.
         return Gap(
-            f"binlog: error {code}: the source no longer has this position or GTID set, or can't read what is there",
+            f"binlog: error {code}: the source no longer has this position or GTID set, "
+            "or can't read what is there",
             hint="nothing to do: a new epoch and a snapshot follow by themselves",
         )
     return Retry(f"binlog: error {code}")

@@ -1,8 +1,8 @@
 """ROWS events -> JSON text of the wanted columns. Pure: bytes in, texts out.
 
-Each shape of row (which columns the image carries, which are NULL) gets its own small function,
-generated and compiled when it is first seen: neighbouring fixed-size columns are unpacked at once,
-unwanted ones stepped over.
+Each shape of row (which columns the row image carries, and which of them are NULL) gets its own
+small function. It is generated and compiled when the shape is first seen: neighbouring fixed-size
+columns are unpacked at once, and unwanted ones are stepped over.
 """
 
 import struct
@@ -13,16 +13,17 @@ from typing import Any, Literal
 from cdc.binlog.field_types import DAYS, INTEGER_KEYS, TIMES, Column, Layout, layout
 from passport.errors import Fatal
 
-Decoder = Callable[
-    [bytes, int], tuple[Any, int]
-]  # (event, where the row's values begin) -> value, where they end
-Form = Literal["text", "keys"]  # JSON text, or a dictionary of integers
+Decoder = Callable[[bytes, int], tuple[Any, int]]
+"""Takes an event and where the row's values begin. Returns the row, and where its values end."""
 
-_SHAPES = 5_000  # so many NULL patterns of one table are kept compiled
+Form = Literal["text", "keys"]
+"""A row is JSON text, or a dictionary of the integers that are its keys."""
+
+_MAX_SHAPES = 5_000  # so many NULL patterns of one table are kept compiled
 
 
 class ImageDecoder:
-    """One set of columns that row images carry."""
+    """Decodes row images that carry one set of columns."""
 
     def __init__(self, columns: Sequence[Column], wanted: Sequence[str], form: Form) -> None:
         self._columns = columns
@@ -33,7 +34,7 @@ class ImageDecoder:
         self._decoders: dict[bytes, Decoder] = {}
 
     def row(self, event: bytes, at: int) -> tuple[Any, int]:
-        """The row whose NULL bitmap is at `at`, and where it ends."""
+        """Return the row whose NULL bitmap is at `at`, and where the row ends."""
         start = at + self.null_bytes
         nulls = event[at:start]
         decoder = self._decoders.get(nulls) or self._compile(nulls)
@@ -42,16 +43,18 @@ class ImageDecoder:
     def pairs(
         self, op: str, event: bytes, at: int, second: "ImageDecoder"
     ) -> list[tuple[Any, Any]]:
-        """The rows from `at` to the event's end, before and after; `second`: what updated rows are
-        after. ValueError if one is cut."""
+        """Return the rows from `at` to the event's end, before and after the change.
+
+        `second` decodes the images of updated rows after the change. Raises ValueError if a row is
+        cut.
+        """
         pairs: list[tuple[Any, Any]] = []
         decoders, end = self._decoders, len(event)
         while at < end:
             start = at + self.null_bytes
             nulls = event[at:start]
-            row, at = (decoders.get(nulls) or self._compile(nulls))(
-                event, start
-            )  # a call less a row than `row`
+            # This is `self.row`, without its call for every row.
+            row, at = (decoders.get(nulls) or self._compile(nulls))(event, start)
             if op == "c":
                 pairs.append((None, row))
             elif op == "d":
@@ -66,7 +69,7 @@ class ImageDecoder:
         return pairs
 
     def _compile(self, nulls: bytes) -> Decoder:
-        if len(self._decoders) >= _SHAPES:
+        if len(self._decoders) >= _MAX_SHAPES:
             self._decoders.clear()
         bits = int.from_bytes(nulls, "little")
         code = _Code(self._form)
@@ -77,7 +80,10 @@ class ImageDecoder:
 
 
 class _Code:
-    """Source of one decoder. It holds column names only as quoted literals, and no values at all."""
+    """The source of one decoder.
+
+    It holds column names only as quoted literals, and no values at all.
+    """
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -88,7 +94,7 @@ class _Code:
         self._values: dict[str, str] = {}
 
     def add(self, column: Column, *, is_null: bool, wanted: bool) -> None:
-        """The next column of the image."""
+        """Add the next column of the row image."""
         if is_null:
             self._values[column.name] = "null" if self._form == "text" else "None"
             return
@@ -126,10 +132,10 @@ class _Code:
         self._lines += ["q=p+n", f"{variable}=b[p:q]", "p=q"] if wanted else ["p+=n"]
 
     def _flush(self) -> None:
-        """Unpack what was gathered so far."""
+        """Add the line that unpacks the fixed-size columns gathered so far."""
         unpack = struct.Struct(self._format)
         if self._format == "<B" and self._names:
-            self._lines.append(f"{self._names[0]}=b[p]")  # as the struct says it, sooner
+            self._lines.append(f"{self._names[0]}=b[p]")  # the same as unpacking it, and faster
         elif self._names:
             name = f"U{len(self._scope)}"
             self._scope[name] = unpack.unpack_from
@@ -139,7 +145,7 @@ class _Code:
         self._format, self._names = "<", []
 
     def compiled(self, wanted: Sequence[str]) -> Decoder:
-        """The decoder; `wanted`: the order of the columns in its result."""
+        """Return the decoder. `wanted` is the order of the columns in its result."""
         self._flush()
         if self._form == "text":
             pieces = ",".join(f"{_literal(quoted(name))}:{self._values[name]}" for name in wanted)
@@ -153,7 +159,7 @@ class _Code:
 
 
 def _literal(text: str) -> str:
-    """`text` as the constant part of an f-string."""
+    """Return `text` as the constant part of an f-string."""
     return text.replace("\\", "\\\\").replace("'", "\\'").replace("{", "{{").replace("}", "}}")
 
 
@@ -165,11 +171,11 @@ def _undecodable(column: Column, why: str) -> Fatal:
 
 
 class RowsDecoder:
-    """Decodes the rows of one version of a table (one TABLE_MAP event).
+    """Decodes the rows of one version of a table, as one TABLE_MAP event describes it.
 
-    `form` "text": rows are JSON texts of the wanted columns that the table has. "keys":
-    dictionaries of integers. `key`: the column that identifies a row whose image is partial; ""
-    when such a row may be given incomplete.
+    With the `form` "text" rows are JSON texts of the wanted columns that the table has, with "keys"
+    dictionaries of integers. `key` is the column that identifies a row whose image is incomplete;
+    it is "" if such a row may be given as it is.
     """
 
     def __init__(
@@ -187,11 +193,11 @@ class RowsDecoder:
         self._parts: dict[tuple[bytes, Form], ImageDecoder] = {}
 
     def rows(self, op: str, event: bytes, at: int) -> tuple[list[tuple[Any, Any]], bool]:
-        """Before and after of the rows of a ROWS event, None where there is no image, and whether
-        they are partial: of such there are only the keys, as dictionaries. `at`: where the event's
-        column count is.
+        """Return the rows of a ROWS event before and after the change, and if they are incomplete.
 
-        ValueError when the event is not as its TABLE_MAP says.
+        A side without a row image is None. Incomplete rows are dictionaries of their keys alone.
+        The event's column count is at `at`. Raises ValueError if the event does not fit its
+        TABLE_MAP.
         """
         start = at + 1 + self._bitmap
         whole = event[at:start] == self._full

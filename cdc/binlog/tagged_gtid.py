@@ -8,11 +8,12 @@ _FLAGS, _UUID, _NUMBER, _TAG = range(4)
 
 
 def tagged_gtid(body: bytes) -> str:
-    """``uuid:tag:7``, or ``uuid:7`` when the tag is empty. ValueError when the fields are not as
-    expected.
+    """Return ``uuid:tag:7``, or ``uuid:7`` when the tag is empty.
+
+    Raises ValueError if the fields are not as expected.
     """
     reader = ByteReader(body)
-    for _ in range(3):  # format's version, size, last field that must be understood
+    for _ in range(3):  # the format's version, the size, the last field that must be understood
         _varlen(reader)
     fields: dict[int, str] = {}
     while _TAG not in fields:
@@ -32,7 +33,7 @@ def tagged_gtid(body: bytes) -> str:
 
 
 def _varlen(reader: ByteReader) -> int:
-    """As many 1 bits at the low end of the first byte as bytes follow."""
+    """Return a number. The first byte has as many 1 bits at its low end as bytes follow it."""
     first = reader.number(1)
     more = 0
     while more < 8 and first >> more & 1:

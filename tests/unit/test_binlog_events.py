@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.binlog.changes import Commit, Idle, NextFile, RowChange
-from cdc.binlog.compression import inflated
+from cdc.binlog.compression import inflate
 from cdc.binlog.decoder import EventDecoder
 from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from cdc.binlog.jsonb import json_text
 from cdc.binlog.packets import Framing
-from cdc.binlog.statements import Prepared, Statements
+from cdc.binlog.statements import PreparedTransactions, Statements
 from cdc.binlog.table_map import ColumnsChangedError
 from openmrs.values import ColumnInfo
 from passport.errors import Fatal, Gap, Retry
@@ -179,7 +179,7 @@ def test_rows_without_names_before_the_list_was_read_are_not_guessed() -> None:
 
 
 def test_an_xa_commit_whose_rows_were_not_seen_asks_for_a_snapshot() -> None:
-    prepared = Prepared()
+    prepared = PreparedTransactions()
     for text, visible in (
         (b"XA START X'61',X'',1", False),
         (b"XA END X'61',X'',1", False),
@@ -424,12 +424,12 @@ def test_statement(text: str, expected: tuple[str, tuple[str, ...]]) -> None:
 # --- compression, JSON
 
 
-def test_inflated() -> None:
+def test_inflate() -> None:
     data = b"text" * 100
-    assert inflated(b"\x82\1\x90" + zlib.compress(data)) == data
+    assert inflate(b"\x82\1\x90" + zlib.compress(data)) == data
     for bad in (b"\x92\1\x90" + zlib.compress(data), b"\x82\1\x91" + zlib.compress(data)):
         with pytest.raises(ValueError, match="compress"):
-            inflated(bad)
+            inflate(bad)
 
 
 def test_binary_json() -> None:
