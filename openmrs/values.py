@@ -104,7 +104,7 @@ def json_value(column: ColumnInfo, selected: str | bytes | None) -> Any:
 
 
 def row_text(names: Iterable[str], values: Iterable[Any]) -> str:
-    """Return the JSON text of a row of JSON values: the same bytes that the binlog decoder makes."""
+    """Return the JSON text of a row: the same bytes that the binlog decoder makes."""
     members = [
         f"{quoted(name)}:{value_text(value)}" for name, value in zip(names, values, strict=True)
     ]

@@ -1,7 +1,7 @@
-"""Binlog events -> changed rows, key changes and commits. Pure: bytes in, items out, in commit order.
+"""Binlog events -> changed rows, key changes and commits. Pure: bytes in, items out.
 
-Nothing is held back: the rows of a transaction come before it is known to end, and `Commit` says
-where it did.
+Items come in commit order. Nothing is held back: the rows of a transaction come before it is known
+to end, and `Commit` says where it did.
 """
 
 import struct
@@ -73,8 +73,8 @@ class EventDecoder:
     the first event.
 
     If `skip` is set, the server sends the file of `start` from its beginning, and what ends at or
-    before `start` is passed over. If `ignore_case` is set, names of tables differ by more than
-    their case.
+    before `start` is passed over. If `ignore_case` is set, the server does not tell names of tables
+    apart by case.
 
     `file` and `pos` are where it stands. `format_ts` and `began_ts` are the time of this and of the
     first file's FORMAT_DESCRIPTION event.
@@ -260,10 +260,9 @@ class EventDecoder:
     # --- files
 
     def _format(self, event: bytes, ts: int, log_pos: int) -> Iterable[BinlogItem]:
-        if (
-            event[HEADER_SIZE : HEADER_SIZE + 2] != b"\4\0"
-            or event[HEADER_SIZE + 56] != HEADER_SIZE
-        ):  # of version 4, whose headers have 19 bytes
+        version = event[HEADER_SIZE : HEADER_SIZE + 2]
+        header_size = event[HEADER_SIZE + 56 : HEADER_SIZE + 57]
+        if version != b"\4\0" or header_size != bytes([HEADER_SIZE]):
             raise DamagedEvent(
                 f"binlog: no FORMAT_DESCRIPTION event behind {self.file}:{self.pos}, "
                 "though it says so"
@@ -280,7 +279,7 @@ class EventDecoder:
         return ()
 
     def _next_file(self, event: bytes) -> Iterable[BinlogItem]:
-        """Read a ROTATE event that was made for this connection: what follows is of another file."""
+        """Read an artificial ROTATE event: what follows is of the file that it names."""
         if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
         previous_file = self.file

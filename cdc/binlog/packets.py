@@ -22,7 +22,7 @@ class Framing:
         self._parts: list[bytes] = []
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the events that `data` completes. Raises what the server's ERR or EOF packet says."""
+        """Return the events that `data` completes. Raises the error of an ERR or EOF packet."""
         self._chunks.append(data)
         self._have += len(data)
         if self._have < self._need:

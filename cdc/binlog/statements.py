@@ -31,7 +31,8 @@ _DML = frozenset({b"INSERT", b"UPDATE", b"DELETE", b"REPLACE", b"LOAD", b"WITH"}
 _CALLS = frozenset({b"SELECT", b"DO", b"CALL"})
 _DDL = frozenset({b"ALTER", b"RENAME", b"DROP", b"CREATE"})
 _DDL_OF = re.compile(
-    rb"(?:ALTER|RENAME|DROP|CREATE)\s+(?:OR\s+REPLACE\s+)?(?:ONLINE\s+|OFFLINE\s+|IGNORE\s+|UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)*"
+    rb"(?:ALTER|RENAME|DROP|CREATE)\s+(?:OR\s+REPLACE\s+)?"
+    rb"(?:ONLINE\s+|OFFLINE\s+|IGNORE\s+|UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)*"
     rb"(TABLES?|INDEX|DATABASE|SCHEMA)\b",
     re.IGNORECASE,
 )

@@ -1,5 +1,6 @@
-"""The binlog of one server: dump connection and stream. The one file of this stage that meets
-MySQL's protocol.
+"""The binlog of one server: the dump connection, and the stream of decoded changes.
+
+This is the one file of the stage that meets MySQL's protocol.
 """
 
 import struct
@@ -44,15 +45,19 @@ __all__ = [
 _COM_BINLOG_DUMP_GTID = 0x1E
 _BY_GTID = 0x04
 _CHUNK = 65_536  # bytes a recv: with what is made of them they stay in the cache of a core
-_FIRST, _PAST_32_BITS = 4, 1 << 32
+_FILE_START = 4  # a binlog file begins with four bytes that are no event
+_PAST_32_BITS = 1 << 32
 
 
 class BinlogStream:
-    """Decoded changes of one database, from a position or a GTID set on.
+    """The decoded changes of one database, from a position or a GTID set on.
 
-    `start`: a transaction's end; without it `gtid_set` (as the server writes it) says what is known
-    already. `columns`: column lists by table, from information_schema at that position. Connects at
-    once. After any error it is closed: make a new one from the last saved position.
+    `start` is the end of a transaction. Without it `gtid_set`, as the server writes it, is what has
+    been read already. `columns` are the column lists by table, from information_schema at that
+    position. `row_columns` is the table whose rows are carried and its columns, `key_columns` are
+    the tables that are watched by their keys.
+
+    It connects at once. After any error it is closed: make a new one from the last saved position.
     """
 
     def __init__(
@@ -70,14 +75,14 @@ class BinlogStream:
         heartbeat_s: float = 5,
         read_timeout_s: float = 20,
     ) -> None:
-        self._connection = _opened(connect)
+        self._connection = _open(connect)
         try:
             charsets = _charsets(self._connection, flavour)
             ((case,),) = _query(self._connection, "SELECT @@lower_case_table_names")
             _dump(self._connection, flavour, server_id, start, gtid_set, heartbeat_s)
         except (pymysql.Error, OSError) as error:
             self.close()
-            raise _named(error) from None
+            raise _server_error(error) from None
         self._decoder = EventDecoder(
             flavour=flavour,
             database=database,
@@ -90,34 +95,34 @@ class BinlogStream:
             skip=start is not None and start.pos >= _PAST_32_BITS,
             ignore_case=bool(case),
         )
-        self._wire = EventSocket(self._connection, read_timeout_s)
+        self._socket = EventSocket(self._connection, read_timeout_s)
         self._deadline = 0.0
         self._flow = self._items()
 
     @property
     def format_ts(self) -> int:
-        """Header timestamp of the current file's FORMAT_DESCRIPTION event, seconds; 0 before it
-        came.
+        """The time of the current file's FORMAT_DESCRIPTION event, in seconds; 0 before it came.
+
+        It tells a file from another one of the same name.
         """
         return self._decoder.format_ts
 
     @property
     def began_ts(self) -> int:
-        """`format_ts` of the file that this stream began in; 0 before it came."""
+        """The `format_ts` of the file that this stream began in; 0 before it came."""
         return self._decoder.began_ts
 
     @property
     def position(self) -> Position:
-        """End of the event read last."""
+        """The end of the event that was read last."""
         return Position(self._decoder.file, self._decoder.pos)
 
     def poll(self, timeout_s: float) -> list[BinlogItem]:
-        """What came, 1,000 items at most and those of one event; [] when nothing did within
-        `timeout_s`.
+        """Return what came, about 1,000 items; [] if nothing came within `timeout_s`.
 
         Of commits with nothing between them only the last is given. A `Statement` is the last item
-        of its list, so that `set_columns` comes before what follows it. Retry: the connection was lost;
-        Gap: the position is gone; Fatal.
+        of its list, so that `set_columns` can be called before what follows it is decoded. Raises
+        Retry if the connection was lost, Gap if the position is gone, or Fatal.
         """
         self._deadline = time.monotonic() + timeout_s
         try:
@@ -130,23 +135,24 @@ class BinlogStream:
         raise Retry("binlog: the stream is closed")
 
     def _items(self) -> Iterator[list[BinlogItem]]:
-        """Empty: nothing more has arrived for now."""
+        """Yield lists of items for ever. An empty one means that nothing more has arrived yet."""
         while True:
-            yield from self._decoder.read(
-                self._wire.events(max(0.0, self._deadline - time.monotonic()))
-            )
+            timeout_s = max(0.0, self._deadline - time.monotonic())
+            events = self._socket.events(timeout_s)
+            yield from self._decoder.read(events)
             yield []
 
     def set_columns(
         self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
     ) -> None:
-        """Column lists read after a DDL `Statement`, when the binlog ended at `as_of`."""
+        """Take column lists that were read after a DDL `Statement`, when the binlog ended at `as_of`."""
         self._decoder.set_columns(columns, as_of)
 
     def close(self) -> None:
-        """Ends the connection. Safe to call twice."""
+        """End the connection. It is safe to call this twice."""
         try:
-            self._connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001  # QUIT would wait for the dump
+            # The usual close sends QUIT, which would wait for the dump to end.
+            self._connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
         except OSError:
             return
 
@@ -154,28 +160,29 @@ class BinlogStream:
 # --- what goes to the server
 
 
-def _opened(connect: Callable[[], "pymysql.Connection[Any]"]) -> "pymysql.Connection[Any]":
+def _open(connect: Callable[[], "pymysql.Connection[Any]"]) -> "pymysql.Connection[Any]":
     try:
         return connect()
     except (pymysql.Error, OSError) as error:
-        raise _named(error) from None
+        raise _server_error(error) from None
 
 
 def _charsets(connection: "pymysql.Connection[Any]", flavour: Flavour) -> dict[int, str]:
-    """Character sets by collation id. MariaDB lists the ids of its newer collations in a second
-    table.
+    """Return the character sets by collation id.
+
+    MariaDB lists the ids of its newer collations in a second table.
     """
     sql = "SELECT id, character_set_name FROM information_schema."
-    found = _query(
+    rows = _query(
         connection, f"{sql}collations WHERE id IS NOT NULL AND character_set_name IS NOT NULL"
     )
     if flavour == "mariadb":
         try:
-            found += _query(connection, f"{sql}collation_character_set_applicability")
+            rows += _query(connection, f"{sql}collation_character_set_applicability")
         except pymysql.Error as error:
             if error.args[0] != 1054:  # before 10.10 that table has no ids
                 raise
-    return {int(number): str(charset) for number, charset in found}
+    return {int(number): str(charset) for number, charset in rows}
 
 
 def _query(connection: "pymysql.Connection[Any]", sql: str, *args: str) -> list[tuple[Any, ...]]:
@@ -192,36 +199,38 @@ def _dump(
     gtid_set: str | None,
     heartbeat_s: float,
 ) -> None:
-    """Ask for the events; from here on the server only sends."""
+    """Ask for the events. From here on the server only sends."""
     period = int(heartbeat_s * 1e9)  # nanoseconds
     # Capability 4: GTID events are understood. The other server just sees variables that it does
     # not use.
     sql = (
-        "SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32', @mariadb_slave_capability = 4,"
-        f" @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"
+        "SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32',"
+        f" @mariadb_slave_capability = 4, @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"
     )
     _query(connection, sql)
     if start is not None:
-        pos = (
-            start.pos if start.pos < _PAST_32_BITS else _FIRST
-        )  # the command has 32 bits: skipped up to it later
-        command, body = (
-            COM_BINLOG_DUMP,
-            struct.pack("<IHI", pos, 0, server_id) + start.file.encode(),
-        )
+        # The command has 32 bits for the position. Past them the file is read from its beginning,
+        # and the decoder skips what comes before `start`.
+        pos = start.pos if start.pos < _PAST_32_BITS else _FILE_START
+        command = COM_BINLOG_DUMP
+        body = struct.pack("<IHI", pos, 0, server_id) + start.file.encode()
     elif gtid_set is None:
         raise Fatal(
             "binlog: neither a position nor a GTID set to start at",
             hint="passport cdc run --hospital HOSPITAL --new-epoch",
         )
     elif flavour == "mariadb":
-        sql = "SET @slave_connect_state = %s, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0"
+        sql = (
+            "SET @slave_connect_state = %s, @slave_gtid_strict_mode = 1,"
+            " @slave_gtid_ignore_duplicates = 0"
+        )
         _query(connection, sql, gtid_set)
-        command, body = COM_BINLOG_DUMP, struct.pack("<IHI", _FIRST, 0, server_id)
+        command = COM_BINLOG_DUMP
+        body = struct.pack("<IHI", _FILE_START, 0, server_id)
     else:
         packed = MysqlGtidSet(gtid_set).packed()
         command = _COM_BINLOG_DUMP_GTID
-        body = struct.pack("<HIIQI", _BY_GTID, server_id, 0, _FIRST, len(packed)) + packed
+        body = struct.pack("<HIIQI", _BY_GTID, server_id, 0, _FILE_START, len(packed)) + packed
     connection._execute_command(command, body)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
@@ -231,7 +240,7 @@ def _dump(
 class EventSocket:
     """The socket of a dump connection: packets -> events.
 
-    PyMySQL reads a packet at a time, in two reads; this reads what is there and splits it.
+    PyMySQL reads one packet at a time, in two reads. This reads what is there, and splits it.
     """
 
     def __init__(self, connection: "pymysql.Connection[Any]", read_timeout_s: float) -> None:
@@ -241,8 +250,10 @@ class EventSocket:
         self._framing = Framing()
 
     def events(self, timeout_s: float) -> list[bytes]:
-        """Whole events that came within `timeout_s`, [] when none did. Retry when the server is
-        silent for too long.
+        """Return the whole events that came within `timeout_s`, [] if none did.
+
+        Raises Retry if the connection was lost, or if the server is silent for too long: it has
+        been told to send heartbeats.
         """
         wait = max(0.001, min(timeout_s, self._timeout_s))
         began = time.monotonic()
@@ -262,6 +273,6 @@ class EventSocket:
         return self._framing.feed(data)
 
 
-def _named(error: Exception) -> PassportError:
+def _server_error(error: Exception) -> PassportError:
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     return error_of(code, str(error.args[1]) if len(error.args) > 1 else "")

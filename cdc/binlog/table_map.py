@@ -31,7 +31,7 @@ _LABELLED = (FieldType.ENUM, FieldType.SET)
 
 
 class MappedTable(NamedTuple):
-    """The start of a TABLE_MAP event: the table, and where the description of its columns begins."""
+    """The start of a TABLE_MAP event: its table, and where the table's columns are described."""
 
     database: str
     table: str
