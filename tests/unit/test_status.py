@@ -1,10 +1,17 @@
 """What `status` and the operators' page call a problem, and what they say to type."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cli.hospital_status import problems
+from cdc.positions import Saved, Snapshot
+from cli.hospital_status import HospitalFacts, problems, state, status_row
+from passport.check import Check
+from passport.kafka import OffsetRange
+from passport.sink import Progress
+from passport.version import Position
 
 WELL: dict[str, Any] = {
     "hospital": "kigali",
@@ -48,3 +55,56 @@ def test_each_problem_comes_with_the_command_that_repairs_it(
     change: dict[str, Any], command: str
 ) -> None:
     assert [one["command"] for one in problems(WELL | change)] == [command]
+
+
+SAVED = Saved("kigali", 0, "server", 0, 7, Position("binlog.000012", 345))
+
+
+def test_a_row_says_what_was_read() -> None:
+    facts = HospitalFacts(
+        "kigali",
+        "binlog",
+        SAVED,
+        OffsetRange(100, 250),
+        Progress("kigali", 240, "", at_ms=50_000),
+        {"stored": 9, "matched": 2, "unmatched": 1},
+        behind=False,
+        headroom_s=math.inf,
+    )
+    row = status_row(facts, now_s=60)
+    assert row["position"] == "binlog.000012:345"
+    assert (row["state"], row["epoch"], row["headroom_s"]) == ("streaming", 7, "never purged")
+    assert (row["captured"], row["applied_offset"], row["lag_records"]) == (150, 240, 10)
+    assert (row["last_event_s"], row["stored"], row["problems"]) == (10.0, 9, [])
+
+
+def test_a_hospital_without_a_reader_has_nothing_but_its_problem() -> None:
+    facts = HospitalFacts("kigali", "binlog", None, OffsetRange(0, 0), None, {}, None, None)
+    row = status_row(facts, now_s=60)
+    assert (row["state"], row["position"], row["lag_records"]) == ("never started", None, 0)
+    assert [problem["what"] for problem in row["problems"]] == ["its reader has never run"]
+
+
+@pytest.mark.parametrize(
+    ("capture", "saved", "expected"),
+    [
+        ("binlog", None, "never started"),
+        ("polling", SAVED, "polling"),
+        ("binlog", replace(SAVED, capture="polling"), "polled instead of streaming"),
+        ("binlog", replace(SAVED, snapshot=Snapshot(state="running")), "snapshot"),
+        ("binlog", replace(SAVED, snapshot=Snapshot(state="done")), "streaming"),
+    ],
+)
+def test_states(capture: str, saved: Saved | None, expected: str) -> None:
+    assert state(capture, saved) == expected
+
+
+def test_check_json_has_the_former_name_of_hint_for_one_release() -> None:
+    check = Check("kafka", False, "away", "start it").as_json()
+    assert check == {
+        "name": "kafka",
+        "ok": False,
+        "detail": "away",
+        "hint": "start it",
+        "remedy": "start it",
+    }
