@@ -15,8 +15,9 @@ _NO_DIGIT = re.compile(r"[^0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class PersonFacts:
-    """Rows of person, patient and patient_identifier. `identifiers`: (digits, preferred) of those
-    not voided.
+    """What the rows of person, patient and patient_identifier say of one person.
+
+    `identifiers` are the pairs (digits, preferred) of the identifiers that are not voided.
     """
 
     uuid: str | None
@@ -29,13 +30,14 @@ UNKNOWN = PersonFacts(None, False, False, ())
 
 
 def digits(identifier: str) -> str:
-    """ASCII digits of an identifier as typed: ``1-1990 8`` -> ``119908``."""
+    """Return the ASCII digits of an identifier as typed: ``1-1990 8`` -> ``119908``."""
     return _NO_DIGIT.sub("", identifier)
 
 
 class Holders:
-    """Which live patients of the hospital hold which id, so that an id held twice is seen. Ids of
-    10-16 digits only.
+    """An index of the live patients by national id, so that an id that two of them hold is seen.
+
+    Only ids of 10 to 16 digits are kept.
     """
 
     def __init__(self) -> None:
@@ -46,12 +48,13 @@ class Holders:
         return len(self._ids)
 
     def of(self, national_id: str) -> tuple[int, ...]:
-        """The live patients who hold the id."""
+        """Return the live patients who hold the id."""
         return _many(self._patients.get(_packed(national_id), ()))
 
     def replace(self, patient_id: int, ids: Iterable[str]) -> set[int]:
-        """Sets all that a patient holds now. Returns the others who hold an id that this one gained
-        or lost.
+        """Set all ids that a patient holds now.
+
+        Return the other patients who hold an id that this one gained or lost.
         """
         new = tuple(sorted({_packed(one) for one in ids if _valid(one)}))
         old = self._ids.get(patient_id, ())
@@ -65,12 +68,13 @@ class Holders:
         return self._holding(changed) - {patient_id}
 
     def holders_of_same_ids(self, patient_id: int) -> set[int]:
-        """The others who hold an id of this patient."""
+        """Return the other patients who hold an id of this one."""
         return self._holding(self._ids.get(patient_id, ())) - {patient_id}
 
     def reload(self, held: Mapping[int, Iterable[str]]) -> set[int]:
-        """Sets all that everybody holds now. Returns who holds other ids than before, and who
-        shares or shared one.
+        """Set the ids that all patients hold now.
+
+        Return the patients who hold other ids than before, and those who share or shared one.
         """
         changed = self._ids.keys() - held.keys()
         others = {other for one in changed for other in self.replace(one, ())}
@@ -94,7 +98,10 @@ class Holders:
 
 
 def _packed(national_id: str) -> int:
-    """A number is a third of the memory of its text; the 1 in front keeps leading zeros."""
+    """Return an id as a number, which takes a third of the memory of its text.
+
+    The 1 in front keeps leading zeros.
+    """
     return int("1" + national_id)
 
 
@@ -107,7 +114,7 @@ def _valid(national_id: str) -> bool:
 
 
 def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[PersonState, str | None]:
-    """A person's state, and the national id in state ``ok``."""
+    """Return a person's state, and the national id if the state is ``ok``."""
     if not facts.patient:
         return "not_patient", None
     if facts.voided:
@@ -125,9 +132,10 @@ def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[Person
 
 
 class Identities:
-    """The hospital's identifiers of the configured type.
+    """The national ids of one hospital's patients.
 
-    `affected_patients`: persons whose state another one's change may have altered.
+    `affected_patients` collects the patients whose state may be another one since someone else's
+    ids have changed. Whoever reads them again takes them out.
     """
 
     def __init__(self, hospital_id: str, hospital: Hospital) -> None:
@@ -138,18 +146,22 @@ class Identities:
         self.affected_patients: set[int] = set()
 
     def clear(self) -> None:
-        """The next read loads all identifiers again; whoever's have changed meanwhile is affected_patients."""
+        """Let the next read load all identifiers again.
+
+        Patients whose identifiers have changed meanwhile become affected patients.
+        """
         self._type_id = None
 
     def holders_of_same_ids(self, person_ids: Iterable[int]) -> set[int]:
-        """Others who hold an id of one of these."""
+        """Return the others who hold a national id of one of these persons."""
         return {other for one in person_ids for other in self._holders.holders_of_same_ids(one)}
 
     def read(
         self, reading: ConsistentRead, person_ids: Sequence[int], version: str
     ) -> dict[int, Person]:
-        """The persons as they are now; every id is there. Fatal when the identifier type is not
-        known.
+        """Return the persons by id, as they are in this read; every id is there.
+
+        Raises Fatal if the hospital has no such identifier type as the settings name.
         """
         if self._type_id is None:
             self._load(reading)
@@ -176,8 +188,10 @@ class Identities:
             (type_id,),
         ):
             held.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
-        first, changed = not len(self._holders), self._holders.reload(held)
-        self.affected_patients |= set() if first else changed
+        is_first = not len(self._holders)
+        changed = self._holders.reload(held)
+        if not is_first:
+            self.affected_patients |= changed
         self._type_id = type_id
 
     def _find_type(self, reading: ConsistentRead) -> int:

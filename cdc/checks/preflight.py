@@ -1,7 +1,7 @@
 """Everything that reading one hospital rests on, looked at before it is relied on."""
 
 from cdc.checks import kafka as kafka_checks
-from cdc.checks import source as source_checks
+from cdc.checks import server as server_checks
 from cdc.checks.grants import grants
 from cdc.positions import Positions, Saved
 from passport.check import Check
@@ -24,7 +24,7 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> list[Check]:
         found.append(Check("kafka", False, error.reason, error.hint))
     except Retry as error:
         found.append(Check("kafka", False, error.reason, "try again"))
-    return [*source_checks.connected(hospital_id, hospital, saved), *found]
+    return [*server_checks.connected(hospital_id, hospital, saved), *found]
 
 
 def _saved(hospital_id: str, kafka: Kafka, found: list[Check]) -> Saved | None:

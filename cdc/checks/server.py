@@ -12,13 +12,12 @@ import pymysql
 from pymysql.constants import ER
 
 from cdc import resume, schema
-from cdc.checks import grants
-from cdc.checks import variables as server_settings
+from cdc.checks import grants, server_variables
 from cdc.column_lists import read_columns
 from cdc.lease import server_id
 from cdc.positions import Saved
 from cdc.retention import rds_hours
-from openmrs import connection as source
+from openmrs import connection as mysql
 from openmrs.tables import OBS, REFERENCE_TABLES, WATCHED
 from passport.check import Check
 from passport.errors import PassportError
@@ -26,14 +25,14 @@ from passport.settings import Hospital
 
 SKEW_S = 2.0
 # MariaDB shows both only with rights that reading does not need.
-REPLICAS: dict[source.Flavour, str] = {"mariadb": "SHOW SLAVE HOSTS", "mysql": "SHOW REPLICAS"}
-STATUS: dict[source.Flavour, str] = {"mariadb": "SHOW SLAVE STATUS", "mysql": "SHOW REPLICA STATUS"}
+REPLICAS: dict[mysql.Flavour, str] = {"mariadb": "SHOW SLAVE HOSTS", "mysql": "SHOW REPLICAS"}
+STATUS: dict[mysql.Flavour, str] = {"mariadb": "SHOW SLAVE STATUS", "mysql": "SHOW REPLICA STATUS"}
 
 Rows = tuple[tuple[Any, ...], ...]
 
 
-class SourceChecks:
-    """Of one hospital, over one read-only session."""
+class ServerChecks:
+    """The checks of one hospital's server and database, over one read-only session."""
 
     def __init__(
         self, hospital_id: str, hospital: Hospital, connection: "pymysql.Connection[Any]"
@@ -41,15 +40,15 @@ class SourceChecks:
         self._id = hospital_id
         self._hospital = hospital
         self._connection = connection
-        self._flavour = source.flavour(connection)
+        self._flavour = mysql.flavour(connection)
         self._variables = {
             name.lower(): value for name, value in self._rows("SHOW GLOBAL VARIABLES")
         }
         self._who = str(self._rows("SELECT CURRENT_USER()")[0][0])
 
     def all(self, saved: Saved | None) -> Iterator[Check]:
-        """`saved`: the position to go on from, None before the first start."""
-        yield from server_settings.checks(self._variables, rds_hours(self._rows))
+        """Yield all checks. `saved` is the position to go on from, None before the first start."""
+        yield from server_variables.checks(self._variables, rds_hours(self._rows))
         yield self._server_id()
         yield self._chain()
         yield self._zone()
@@ -78,9 +77,9 @@ class SourceChecks:
         return Check("server_id", False, f"the reader's is {ours}, which is {whose}", remedy)
 
     def _chain(self) -> Check:
-        """Of a replica's own binlog, what it replicates is part only if it is told so."""
+        """Check that a replica writes what it replicates into its own binlog, too."""
         logged = any(
-            server_settings.is_on(self._variables, name)
+            server_variables.is_on(self._variables, name)
             for name in ("log_replica_updates", "log_slave_updates")
         )
         replica = bool(self._rows_or_none(STATUS[self._flavour]))
@@ -91,7 +90,10 @@ class SourceChecks:
         return Check("log_slave_updates", False if replica else None, detail, remedy)
 
     def _zone(self) -> Check:
-        """OpenMRS mostly writes DATETIMEs in its server's zone; which one it is can't be seen."""
+        """Compare the hospital's time zone with the server's clock.
+
+        OpenMRS mostly writes DATETIMEs in its server's zone, which can't be seen in the database.
+        """
         (now,) = self._rows("SELECT UNIX_TIMESTAMP()")[0]
         self._rows("SET time_zone = @@global.time_zone")
         (theirs,) = self._rows("SELECT TIMESTAMPDIFF(MINUTE, UTC_TIMESTAMP(), NOW())")[0]
@@ -178,7 +180,7 @@ class SourceChecks:
         return Check("excess grants", None, f"more than is needed: {', '.join(found)}", remedy)
 
     def _privileges(self) -> set[str]:
-        """Names of the privileges, wherever they hold; columns in parentheses are left out."""
+        """Return the names of the privileges, wherever they hold, without their columns."""
         found: set[str] = set()
         for (statement,) in self._rows("SHOW GRANTS"):
             names = statement.removeprefix("GRANT ").partition(" ON ")[0]
@@ -272,17 +274,14 @@ class SourceChecks:
     # --- asking
 
     def _rows(self, sql: str) -> Rows:
-        with self._connection.cursor() as cursor:
-            cursor.execute(sql)
-            rows: Rows = tuple(cursor.fetchall())
-        return rows
+        return tuple(mysql.fetch_all(self._connection, sql))
 
     def _rows_or_none(self, sql: str) -> Rows:
-        """No rows when the table is not there or not readable: another check says so."""
+        """Return no rows if the table is not there or not readable: another check says so."""
         return () if self._error(sql) else self._rows(sql)
 
     def _error(self, sql: str) -> int:
-        """The server's error code, 0 when it runs."""
+        """Return the server's error number for a statement, 0 if it runs."""
         try:
             self._rows(sql)
         except (
@@ -298,9 +297,9 @@ class SourceChecks:
 
 
 def connected(hospital_id: str, hospital: Hospital, saved: Saved | None) -> Iterator[Check]:
-    """The connection, and what can be seen over it."""
+    """Yield the check of the connection, and the checks of what can be seen over it."""
     try:
-        connection = source.connect(hospital_id, hospital.mysql)
+        connection = mysql.connect(hospital_id, hospital.mysql)
     except PassportError as error:
         yield Check("connection", False, error.reason, error.hint)
         return
@@ -309,9 +308,9 @@ def connected(hospital_id: str, hospital: Hospital, saved: Saved | None) -> Iter
     yield _tls(hospital_id, hospital)
     with connection:
         try:
-            yield from SourceChecks(hospital_id, hospital, connection).all(saved)
+            yield from ServerChecks(hospital_id, hospital, connection).all(saved)
         except pymysql.err.MySQLError as error:
-            failed = source.translate_error(error, hospital_id, hospital.mysql)
+            failed = mysql.translate_error(error, hospital_id, hospital.mysql)
             yield Check(
                 "connection", False, str(failed).splitlines()[0], getattr(failed, "hint", "")
             )
