@@ -1,4 +1,4 @@
-"""What a reader meets of the world, in one place: the simulation of the tests puts its own there."""
+"""What a reader meets of the world, in one place. The tests' simulation puts its own there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from passport.settings import Kafka
 class Connections:
     """How each connection of a reader is opened.
 
-    `connect` opens a session of MySQL, to ask and to read. `stream` opens its binlog. `publisher` and
-    `positions` open the two topics of Kafka.
+    `connect` opens a session of MySQL, to ask and to read. `stream` opens its binlog. `publisher`
+    and `positions` open the two topics of Kafka.
     """
 
     connect: Callable[..., Any] = mysql.connect

@@ -72,7 +72,7 @@ class Envelopes:
         return envelope(row.op, row.before, row.after, row.ordinal, last, now_ms())
 
     def read(self, rows: Iterable[Row], at: Position, ts_ms: int) -> Iterator[bytes]:
-        """Yield the events of rows that a SELECT saw at `at`, when the source's clock was `ts_ms`."""
+        """Yield the events of rows that a SELECT saw at `at`, at `ts_ms` by the source's clock."""
         envelope = self._read_row
         envelope.at(
             file=self._file_of(at),
@@ -122,7 +122,7 @@ class Envelopes:
     def key_changes(
         self, table: str, op: Op, keys: Sequence[Any], at: Position, ts_ms: int
     ) -> Iterator[bytes]:
-        """Yield the events of many changed rows of `table`, each with as many keys as it may have."""
+        """Yield as few events as possible for many changed rows of `table`."""
         for start in range(0, len(keys), KEYS_PER_EVENT):
             keys_of_event = keys[start : start + KEYS_PER_EVENT]
             yield self.key_change(table, op, keys_of_event, at=at, ordinal=0, gtid="", ts_ms=ts_ms)

@@ -1,4 +1,4 @@
-"""Where each hospital's reader is, kept in Kafka: a compacted topic of one partition, a record a save.
+"""Where each hospital's reader is, kept in Kafka: a compacted topic, with a record a save.
 
 Which record holds is decided by what it says, not by when it was written. So a reader that stood
 still, and writes late, can move nobody back.
@@ -176,8 +176,8 @@ class Positions:
     def published_epoch(self, partition: int) -> int:
         """Return the highest epoch in the last records of a partition of changes; 0 without any.
 
-        It is for a hospital that has no saved position left. Its next epoch must be higher, whatever
-        this machine's clock says.
+        It is for a hospital that has no saved position left. Its next epoch must be higher,
+        whatever this machine's clock says.
         """
         values = newest_values(self._kafka, self._kafka.topic, partition, LAST_RECORDS)
         return highest_epoch(values)
@@ -196,9 +196,10 @@ class Positions:
                 )
             if saved.hospital != hospital and saved.partition == partition:
                 raise Fatal(
-                    f"hospital {hospital}: partition {partition} is that of {saved.hospital}, and is"
-                    " never reused",
-                    hint=f"set hospitals.{hospital}.partition to a number that no hospital ever had",
+                    f"hospital {hospital}: partition {partition} is that of {saved.hospital}, and"
+                    " is never reused",
+                    hint=f"set hospitals.{hospital}.partition to a number that no hospital ever"
+                    " had",
                 )
 
     def save(self, saved: Saved) -> None:

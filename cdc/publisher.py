@@ -134,7 +134,7 @@ class Publisher:
         self.end = max(self.end, offset + 1)
 
     def _make_room(self) -> None:
-        """Wait until half of what may wait is acknowledged: a pause a batch, not a pause a record."""
+        """Wait until half of what may wait is acknowledged: one pause for many records."""
         deadline = time.monotonic() + STALL_S
         while self.acked() < self.sent:
             if len(self._waiting) <= PENDING // 2 and self._bytes <= PENDING_BYTES // 2:

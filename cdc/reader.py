@@ -41,9 +41,9 @@ def run(
 ) -> None:
     """Publish the hospital's changes until `stop` is set.
 
-    With `until_caught_up` it also ends when all that the binlog holds is acknowledged by Kafka. With
-    `new_epoch` it begins at the binlog's end, with a snapshot, and not at the saved position: past
-    whatever stopped a reader there.
+    With `until_caught_up` it also ends when all that the binlog holds is acknowledged by Kafka.
+    With `new_epoch` it begins at the binlog's end, with a snapshot, and not at the saved position:
+    past whatever stopped a reader there.
 
     Raises Fatal when a person is needed. Raises NotReady only with `until_caught_up`, when a server
     could not be reached at all.

@@ -1,8 +1,8 @@
 """Where a reader starts: at the saved position, if the server still has it.
 
-If it has not, the reader begins a new epoch with a snapshot. On a replica that has executed all that
-was read it goes on by GTID, so that nothing is missing in between. On any other server it begins at
-the binlog's end, and the snapshot brings what is missing.
+If it has not, the reader begins a new epoch with a snapshot. On a replica that has executed all
+that was read it goes on by GTID, so that nothing is missing in between. On any other server it
+begins at the binlog's end, and the snapshot brings what is missing.
 """
 
 import time

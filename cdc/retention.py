@@ -16,7 +16,7 @@ from passport import health, metrics
 from passport.version import Position
 
 LOOK_S = 60.0
-# RDS keeps its binlog by a setting of its own, in a table that only RDS has.
+# RDS has a setting of its own, in a table that only RDS has.
 RDS = "SELECT value FROM mysql.rds_configuration WHERE name = 'binlog retention hours'"
 RDS_READABLE = (
     "SELECT 1 FROM information_schema.tables"
@@ -88,8 +88,8 @@ def rds_hours(rows: Callable[[str], Sequence[tuple[Any, ...]]]) -> Sequence[tupl
 class Headroom:
     """One hospital's headroom: the metric, and an alarm while it is low.
 
-    It is low below `alarm_s`, and below half of what the server keeps if that is less: a server that
-    keeps little is no alarm in itself.
+    It is low below `alarm_s`, and below half of what the server keeps if that is less: a server
+    that keeps little is no alarm in itself.
     """
 
     def __init__(self, hospital: str, alarm_s: float) -> None:
@@ -101,7 +101,7 @@ class Headroom:
         self._is_low = self._part in health.failures()
 
     def look(self, source: Source, at: Position, ts_ms: int) -> None:
-        """Ask the server for the headroom, once in LOOK_S. Call it often. Raises Retry and Fatal."""
+        """Ask the server for the headroom, once in LOOK_S. Call it often. Retry, Fatal."""
         if time.monotonic() - self._looked_at >= LOOK_S:
             self._looked_at = time.monotonic()
             left, kept = headroom(source, at, ts_ms)
@@ -113,7 +113,10 @@ class Headroom:
         is_low = left <= 0 or left < min(self._alarm_s, kept / 2)
         if is_low and not self._is_low:
             hours = left / 3600
-            reason = f"the saved position may be purged in {hours:.1f} hours, which would cost a snapshot"
+            reason = (
+                f"the saved position may be purged in {hours:.1f} hours,"
+                " which would cost a snapshot"
+            )
             hint = f"passport check --hospital {self._hospital}"
             log.error("binlog headroom is low", hospital=self._hospital, reason=reason, hint=hint)
             health.failing(self._part, f"{reason}: {hint}")

@@ -44,9 +44,9 @@ from passport.version import Position
 
 # The longest wait for the binlog. Acknowledgements and clocks are looked at in between.
 IDLE_S = 0.05
-# At the end of a session: how long an open transaction is read on, so that it need not come again ...
+# How long an open transaction is read on at the end, so that it need not be published again.
 FINISH_S = 1.0
-# ... and how long Kafka has to acknowledge what was sent.
+# How long Kafka has at the end to acknowledge what was sent.
 FLUSH_S = 7.0
 REREAD_ROWS = 1_000
 
@@ -131,26 +131,28 @@ class Session:
                 raise self._columns.remedy(error, self._read_to) from None
         self._verify_file()
 
+        lease = self._lease
+        transaction = self._transaction
         for item in items:
             # A reader that stood still may have lost the lease. It must not publish what its socket
             # held meanwhile, so the lease comes before each item, not before each batch.
-            self._lease.keep()
+            lease.keep()
             match item:  # the most frequent first
                 case RowChange():
-                    self._transaction.row(item)
+                    transaction.row(item)
                 case KeyChange():
-                    self._transaction.key_change(item)
+                    transaction.key_change(item)
                 case Commit():
                     self._commit(item)
                 case IncompleteRow():
-                    self._transaction.incomplete_row(item)
+                    transaction.incomplete_row(item)
                 case Idle():
                     self._idle(item)
                 case Statement():
                     self._statement(item)
                 case NextFile():
                     self._next_file(item)
-        self._transaction.count()
+        transaction.count()
         self._heartbeat.report_lag()
         return bool(items)
 
@@ -167,7 +169,7 @@ class Session:
         self._begin_snapshot_if_due()
 
     def _idle(self, idle: Idle) -> None:
-        """The server has nothing new: the position moves on without a commit, into the next file."""
+        """Move the position on, also into the next file, when the server has nothing new."""
         if self._transaction.is_open:
             return
         self._at = SourcePosition(idle.at, "", self._start.server)
@@ -294,7 +296,7 @@ class Session:
         return has_read_all and self._publisher.acked() == self._publisher.sent
 
     def _drain(self) -> None:
-        """End in order: what was sent is acknowledged or given up, what is acknowledged is saved."""
+        """End in order: wait until what was sent is acknowledged, and save what is."""
         deadline = time.monotonic() + FINISH_S
         while self._transaction.is_open and time.monotonic() < deadline:
             self._read(IDLE_S)

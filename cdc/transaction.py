@@ -1,8 +1,8 @@
 """The transaction that is being read: its rows are published as they come.
 
-One row is held back until the next one, so that the last row of a transaction can say that it is the
-last. A destination then knows when it has seen a transaction whole. Nothing else is kept in memory,
-however large a transaction is.
+One row is held back until the next one, so that the last row of a transaction can say that it is
+the last. A destination then knows when it has seen a transaction whole. Nothing else is kept in
+memory, however large a transaction is.
 """
 
 from collections import Counter

@@ -1,8 +1,10 @@
-"""The reader, two topics and a destination in one process, against a MySQL and a Kafka that are
-played.
+"""The reader and a destination in one process, against simulated servers of MySQL and Kafka.
 
-The only fakes of this project; tests/integration/test_fakes.py holds their answers to those of the
-real servers. Everything between them is the product's own code. One seed is one history: what
-happens between two calls that leave a process, where a reader dies, what Kafka loses, is drawn from
-it, so a failing seed can be run again: ``python -m tests.simulation 17``.
+These are the only fakes of this project. `tests/integration/test_fakes.py` asks them and the real
+servers the same questions and compares the answers. Everything between them is the product's own
+code.
+
+One seed is one history. What happens between two calls that leave a process, where a reader dies
+and what Kafka loses is drawn from the seed. So a failing seed can be run again:
+``python -m tests.simulation 17``.
 """

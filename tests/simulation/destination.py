@@ -1,5 +1,7 @@
-"""The smallest faithful destination: newest version wins per row, tombstones, chunks; dies at any
-write.
+"""The smallest faithful destination. It may die at any write.
+
+The newest version of a row wins. A deleted row leaves a tombstone. A chunk deletes the rows of its
+range that it doesn't list.
 """
 
 from passport.event import Event, parse_event
@@ -11,8 +13,9 @@ BATCH = 5
 
 
 class Destination:
-    """`rows`: version and value (None: a tombstone) of each; `committed`: the offset that a start
-    goes on from.
+    """`rows` are the version and value of each row, by key; the value None is a tombstone.
+
+    `committed` is the offset from which a start goes on.
     """
 
     def __init__(self, world: World, broker: Broker) -> None:
@@ -24,9 +27,7 @@ class Destination:
         )
 
     def work(self) -> None:
-        """A batch is written, row by row, and its offset committed; it may die in between and begin
-        again.
-        """
+        """Write a batch, row by row, and commit its offset. It may die in between."""
         for value in self._broker.log[self._next : self._next + BATCH]:
             if self._world.rng.random() < 0.02 and not self._world.quiet:
                 self._world.count("destination died")
@@ -42,14 +43,12 @@ class Destination:
             self.work()
 
     def go_back(self) -> None:
-        """Its offsets are older than what it holds."""
+        """Go back to an older offset, as if the offsets were restored from a backup."""
         self._next = self.committed = self._world.rng.randint(0, self.committed)
         self._world.count("read again")
 
     def cut(self, kept: int) -> None:
-        """Its offset is behind the topic's end, or forgotten with the topic: from the topic's
-        start.
-        """
+        """Begin at the topic's start, if the topic now ends before its offset, or was made anew."""
         if self._next > kept or not kept:
             self._next = self.committed = 0
 

@@ -1,5 +1,6 @@
-"""One seed's history: a clinic, a server, readers that die, and what must hold of the topic and the
-destination.
+"""One seed's history: a clinic, a server and readers that die.
+
+`History` also checks what must hold of the topic, of the saved positions and of the destination.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,7 +55,10 @@ COMMITS = 30
 
 @dataclass
 class History:
-    """What the checks know; `excused`: transactions that no epoch had to stream (numbers)."""
+    """A history, and what its checks know of it.
+
+    `excused` are the numbers of transactions that no epoch had to stream.
+    """
 
     seed: int
     flavour: str
@@ -97,8 +101,9 @@ class History:
     # --- what happens
 
     def run(self) -> dict[str, int]:
-        """The history, from its first commit until all is quiet, and the checks. What happened,
-        counted.
+        """Run the history from its first commit until all is quiet, and check it.
+
+        Return how often each kind of thing happened. Raises BrokenPromise.
         """
         with self._played():
             while self.number < self.commits:
@@ -110,7 +115,7 @@ class History:
         return self.world.happened
 
     def _draw(self) -> None:
-        """How wild it is, differs by seed."""
+        """Draw how wild this history is."""
         world, rng = self.world, self.world.rng
         world.crash_p = rng.choice((0, 0.002, 0.01))
         world.switch_p = rng.choice((0, 0.05, 0.3))
@@ -211,8 +216,10 @@ class History:
         self.server.show()
 
     def _slept(self, seconds: float) -> None:
-        """A server without GTIDs doesn't say when a commit can be seen: a second is waited, and
-        that must be enough.
+        """Show all commits to a reader that waited a second.
+
+        A server without GTIDs doesn't say when a commit can be seen. The product waits a second,
+        and that must be enough.
         """
         if seconds >= 1 and not self.gtids:
             self.server.show_all()
@@ -245,8 +252,9 @@ class History:
         self.upheaval = self.world.now
 
     def _restore(self) -> None:
-        """A backup from before the saved position. (One from between it and what was published: see
-        positions.md.)
+        """Restore a backup from before the saved position.
+
+        For one from between the saved position and what was published, see positions.md.
         """
         server, first = self.server, self.server.files[0].gtids_before
         saved = highest(map(Saved.parse, self.broker.saved))
@@ -287,9 +295,7 @@ class History:
         self.broker.refuses = 1
 
     def _topic_cut(self) -> None:
-        """Acknowledged records are gone, the newest or all: what they told, the next epoch's
-        snapshot must tell.
-        """
+        """Lose acknowledged records, the newest or all. The next snapshot must bring them."""
         kept = self.world.rng.choice((0, self.world.rng.randint(0, len(self.broker.log))))
         if kept < len(self.broker.log) and not self.rivals:
             self.world.count("topic cut off")
@@ -314,7 +320,7 @@ class History:
     # --- the end
 
     def _quiet(self) -> None:
-        """Who still runs is killed or ends; nothing else goes wrong from now on."""
+        """Kill or stop the readers that still run. From now on nothing else goes wrong."""
         world = self.world
         for reader in self.readers:
             if world.rng.random() < 0.5:
@@ -344,8 +350,10 @@ class History:
         self.files[file.ts] = file
 
     def _saved(self, saved: Saved) -> None:
-        """O6: a transaction's end, and what is before it has landed; a new epoch has a reason and
-        is the highest.
+        """Check each position that is saved.
+
+        It is a transaction's end, and everything before it is in the topic. A new epoch has a
+        reason, and is the highest.
         """
         if saved.epoch not in self.epochs:
             self._new_epoch(saved)
@@ -392,7 +400,7 @@ class History:
         self._excuse(saved)
 
     def _excuse(self, saved: Saved) -> None:
-        """What is before an epoch's start, need not be streamed in it."""
+        """Excuse what is before an epoch's start: it need not be streamed in it."""
         file: mysql.File | None = self.by_identity[saved.server].files[-1]
         while file is not None:
             at = saved.position.order
@@ -424,7 +432,7 @@ class History:
             walk = walk.previous
 
     def _landed(self) -> set[tuple[int, int]]:
-        """Transaction and row, of all rows of the binlog in the topic."""
+        """Return the transaction and ordinal of each row of the binlog that is in the topic."""
         return {(event.source.ts_ms // 1000, event.source.row) for event in self._rows()}
 
     def _rows(self) -> Iterator[Event]:
@@ -460,7 +468,7 @@ class History:
             raise BrokenPromise("replaying the topic changed the destination")
 
     def _in_order(self) -> None:
-        """First deliveries of each epoch."""
+        """Check that the first deliveries of each epoch are in order."""
         latest: dict[str, str] = {}
         seen = set(self._told)
         kept = {group.number for group in self.server.history}
@@ -474,7 +482,7 @@ class History:
 
     @contextmanager
     def _played(self) -> Iterator[None]:
-        """The modules' clock, chance and log are the world's."""
+        """Give the product's modules the world's clock and chance, and a log that nobody reads."""
         before: list[tuple[Any, str, Any]] = []
         for modules, name, value in ((CLOCKED, "time", self.world), (LOGGED, "log", Silent())):
             for module in modules:

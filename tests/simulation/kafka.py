@@ -1,5 +1,7 @@
-"""Two topics: records that are sent, that land, and that are acknowledged, each a moment of its own
-or never.
+"""A Kafka of two topics.
+
+A record is sent, lands in the topic, and is acknowledged. Each of the three has a moment of its
+own, and may never come.
 """
 
 from collections import deque
@@ -12,8 +14,9 @@ from tests.simulation.world import World
 
 
 class Broker:
-    """`log`: the hospital's partition; `saved`: the positions topic. `late`: what a dead client's
-    socket still held.
+    """`log` is the hospital's partition, and `saved` the positions topic.
+
+    `late` holds what was still in the sockets of clients that are dead. It may land later.
     """
 
     def __init__(self, world: World) -> None:
@@ -26,7 +29,7 @@ class Broker:
         self.refuses = 0
 
     def work(self) -> None:
-        """Some of what was sent lands, some of what landed is acknowledged."""
+        """Let some of what was sent land, and acknowledge some of what landed."""
         for publisher in self.publishers:
             publisher.move(self.world.rng.randint(0, 3), self.world.rng.randint(0, 3))
 
@@ -41,7 +44,7 @@ class Broker:
             self.late.pop(0)()
 
     def cut(self, kept: int) -> None:
-        """The records behind the first `kept` are lost, with the connections of who is dead."""
+        """Lose the records behind the first `kept`, and what dead clients still had on its way."""
         del self.log[kept:]
         self.late.clear()
 
@@ -51,7 +54,7 @@ class Broker:
 
 
 class Publisher:
-    """cdc.publisher.Publisher's stand-in."""
+    """Stands in for `cdc.publisher.Publisher`."""
 
     def __init__(self, broker: Broker, end: int) -> None:
         self._broker, self._world = broker, broker.world
@@ -102,7 +105,7 @@ class Publisher:
             self._acked += 1
 
     def _end(self) -> None:
-        """What is on its way lands now, later, or never; but always the first of it, in order."""
+        """End the connection. What is on its way lands now, later, or never: in order."""
         if not self._open:
             return
         self._open = False
@@ -117,7 +120,7 @@ class Publisher:
 
 
 class Positions:
-    """cdc.positions.Positions' stand-in; which record holds is the product's own `highest`."""
+    """Stands in for `cdc.positions.Positions`. The product's own `highest` says what holds."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker, self._world = broker, broker.world

@@ -1,8 +1,10 @@
-"""A server with one table and a binlog: commits that are in the binlog before they can be seen,
-files, GTIDs, faults.
+"""A MySQL or MariaDB server with one table and a binlog.
 
-It answers the statements that this project sends, by their text, and streams the items that
-BinlogStream gives.
+A commit is in the binlog before other sessions can see it. The binlog has files and GTIDs, and the
+server has faults: it crashes, loses commits, purges files, begins anew, fails over to a replica.
+
+The server answers the statements that this project sends, by their text, and streams the items that
+`BinlogStream` gives.
 """
 
 import re
@@ -32,8 +34,9 @@ Change = tuple[str, int, str | None, str | None]  # op, obs_id, value before and
 
 @dataclass(frozen=True)
 class Group:
-    """A transaction in the binlog. `number` is its own in the whole history of the world; it
-    travels as its time.
+    """A transaction in the binlog.
+
+    `number` is unique in the whole history of the world. It travels as the transaction's time.
     """
 
     number: int
@@ -47,7 +50,7 @@ class Group:
         return self.start + self.step * (len(self.changes) + 2)
 
     def at(self, ordinal: int) -> int:
-        """END of the event of its row number `ordinal`."""
+        """Return the END of the event of its row number `ordinal`."""
         return self.start + self.step * (ordinal + 1)
 
 
@@ -73,8 +76,8 @@ class File:
 
 
 class Server:
-    """`history`: every transaction since its binlog began; the last `hidden` of them can't be seen
-    yet.
+    """`history` is every transaction since the binlog began. The `hidden` ones, which are the last,
+    can't be seen by other sessions yet.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Server:
         self.births(file)
 
     def write(self, number: int, changes: tuple[Change, ...]) -> None:
-        """A commit: in the binlog now, seen later."""
+        """Commit: it is in the binlog now, and can be seen later."""
         self.sequence += 1
         gtid = (
             f"0-{self.number}-{self.sequence}"
@@ -136,7 +139,7 @@ class Server:
         _apply(self.written, placed)
 
     def show(self) -> None:
-        """The oldest hidden commit is seen from now on."""
+        """Let the oldest hidden commit be seen from now on."""
         if self.hidden:
             _apply(self.table, self.hidden.popleft())
 
@@ -150,9 +153,7 @@ class Server:
         self.open_file()
 
     def crash(self, *, lost: int = 0, down_s: float = 1) -> None:
-        """SIGKILL, or the machine's end: then the last `lost` commits that no disk has are gone as
-        well.
-        """
+        """Kill the server. If its machine goes down, the last `lost` commits are gone."""
         lost = min(lost, len(self.files[-1].groups))
         if lost:
             del self.files[-1].groups[-lost:], self.history[-lost:]
@@ -170,7 +171,7 @@ class Server:
             connection.end()
 
     def purge(self) -> None:
-        """All files that nobody reads, but the last."""
+        """Purge all files that nobody reads, except the last."""
         used = [
             stream.file.number for one in self.connections if (stream := one.stream) and stream.file
         ]
@@ -178,7 +179,7 @@ class Server:
         self.files = [file for file in self.files if file.number >= keep]
 
     def reset(self) -> None:
-        """RESET MASTER: numbers and GTIDs begin anew; who streams is told at the next write."""
+        """Run RESET MASTER: file numbers and GTIDs begin anew. A stream ends at the next write."""
         self.show_all()
         self.history, self.files, self.sequence = [], [], 0
         self.base = dict(self.table)
@@ -186,7 +187,7 @@ class Server:
         self.open_file()
 
     def restored(self, commits: int) -> "Server":
-        """The same server as it was after its first so many commits, started again."""
+        """Return the same server, restored to what it was after its first `commits` commits."""
         server = Server(self.world, self.flavour, self.number, gtids=self.gtids, step=self.step)
         server.births, server.base = self.births, dict(self.base)
         server.table, server.history = dict(self.base), self.history[:commits]
@@ -206,7 +207,7 @@ class Server:
         return server
 
     def replica(self, number: int, commits: int) -> "Server":
-        """A replica that applied the first so many commits, in files and at positions of its own."""
+        """Return a replica with the first `commits` commits, at positions of its own."""
         server = Server(self.world, self.flavour, number, gtids=self.gtids, step=self.step + 4)
         server.births, server.base = self.births, dict(self.base)
         server.table, server.written = dict(self.base), dict(self.base)
@@ -223,7 +224,7 @@ class Server:
 
     @property
     def seen(self) -> Position:
-        """Up to where the table can be seen."""
+        """Return the position up to which commits can be seen in the table."""
         groups = self.files[-1].groups
         groups = groups[: len(groups) - len(self.hidden)]
         return Position(self.files[-1].name, groups[-1].end if groups else HEADER)
@@ -232,7 +233,7 @@ class Server:
         return next((file for file in self.files if file.name == name), None)
 
     def executed(self, count: int) -> str:
-        """GTIDs of its first `count` commits, as it writes them."""
+        """Return the GTIDs of its first `count` commits, as it writes them."""
         known: Any = MariadbGtidSet() if self.flavour == "mariadb" else MysqlGtidSet()
         for group in self.history[:count]:
             if group.gtid:
@@ -240,7 +241,7 @@ class Server:
         return str(known)
 
     def state(self) -> str:
-        """MariaDB's last GTID of each domain and server."""
+        """Return MariaDB's last GTID of each domain and server."""
         last = {group.gtid.rpartition("-")[0]: group.gtid for group in self.history if group.gtid}
         return ",".join(last.values())
 
@@ -254,7 +255,7 @@ def _apply(table: dict[int, str], group: Group) -> None:
 
 
 class Connection:
-    """A session. Ends with its process or its server."""
+    """A session. It ends with its process or its server."""
 
     def __init__(self, world: World, server: Server) -> None:
         self.world, self.server = world, server
@@ -283,7 +284,7 @@ class Connection:
     _force_close = close
 
     def end(self) -> None:
-        """Also when the server ends it: what it held is free."""
+        """End the session, from either side. The locks that it held are free."""
         self.alive = False
         self.server.locks = {
             name: owner for name, owner in self.server.locks.items() if owner is not self
@@ -478,7 +479,7 @@ _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
 
 
 def members(gtid_set: str) -> set[str]:
-    """Each GTID of a MySQL set."""
+    """Return each GTID of a MySQL set."""
     found: set[str] = set()
     for part in filter(None, gtid_set.split(",")):
         uuid, *intervals = part.split(":")
@@ -489,7 +490,7 @@ def members(gtid_set: str) -> set[str]:
 
 
 def known(flavour: str, gtid_set: str, gtid: str) -> bool:
-    """Whether who has `gtid_set` asks for `gtid` no more."""
+    """Return whether a reader that has `gtid_set` already has `gtid`."""
     if flavour == "mysql":
         return gtid in members(gtid_set)
     domain, _, seq = gtid.split("-")
@@ -500,7 +501,7 @@ def known(flavour: str, gtid_set: str, gtid: str) -> bool:
 
 
 class Stream:
-    """BinlogStream's stand-in."""
+    """Stands in for `BinlogStream`."""
 
     def __init__(
         self,
@@ -609,7 +610,7 @@ class Stream:
         return item
 
     def _fill(self) -> None:
-        """Units of the next transaction that is asked for, or the step into the next file."""
+        """Take the next transaction that the reader lacks, or step into the next file."""
         file = self.file
         if file is None or self._server.began_anew != self._anew:
             return

@@ -17,7 +17,7 @@ class BrokenPromise(AssertionError):  # noqa: N818
 
 
 class Process:
-    """Something that runs by itself until it gives way; `skew_s`: how wrong its clock is."""
+    """Something that runs by itself until it gives way. `skew_s` is how wrong its clock is."""
 
     def __init__(self, world: "World", work: Callable[[], None], skew_s: float = 0) -> None:
         self.world = world
@@ -33,7 +33,7 @@ class Process:
         self._thread.start()
 
     def resume(self) -> None:
-        """Runs it until it gives way or ends."""
+        """Run it until it gives way or ends."""
         self._go.release()
         self._back.acquire()
 
@@ -42,14 +42,14 @@ class Process:
         self._go.acquire()
 
     def die(self) -> None:
-        """kill -9: its connections end, and nothing of it runs any more."""
+        """Die as by kill -9: its connections end, and none of its code runs any more."""
         self.dead = True
         for end in self.at_death:
             end()
         self.at_death.clear()
 
     def is_set(self) -> bool:
-        """It stands in for the event that asks a reader to stop."""
+        """Return whether it was asked to stop. It stands in for the reader's stop event."""
         return self.stopping
 
     def wait(self, timeout: float) -> bool:
@@ -69,8 +69,9 @@ class Process:
 
 
 class World:
-    """`between`: what may happen between two calls, by name, with its weight. `quiet`: nothing does
-    any more.
+    """`between` is what may happen between two calls, each with its weight.
+
+    Once the world is `quiet`, nothing of it happens any more.
     """
 
     def __init__(self, seed: int) -> None:
@@ -88,7 +89,7 @@ class World:
         self.switch_p = 0.0
 
     def call(self, what: str) -> None:
-        """Something leaves the process, or comes into it: the place where anything may happen."""
+        """Note that the process talks to the outside. Here anything may happen in between."""
         self.calls += 1
         self.now += 0.002
         if self.calls > MOST_CALLS:
@@ -121,7 +122,7 @@ class World:
         self.slept(seconds)
 
     def run(self, process: Process) -> None:
-        """One turn of a process."""
+        """Give a process one turn."""
         before, self.process = self.process, process
         process.resume()
         self.process = before
