@@ -17,12 +17,12 @@ def reconcile(
     """Poll a hospital without a binlog, or compare a streaming one with the destination and repair
     differences.
     """
-    from cdc.polling import polling
+    from cdc.polling import poll
     from reconcile import compare
 
     context: CommandContext = ctx.obj
     if context.hospital(hospital).capture == "polling":
-        polling.run(hospital, context.settings, once=once, stop=context.start_role())
+        poll.run(hospital, context.settings, once=once, stop=context.start_role())
     else:
         name, _ = context.destination(destination, "mongo")
         compare.run(hospital, context.settings, name, once=once, stop=context.start_role())

@@ -1,5 +1,6 @@
-"""What the last run knew of a table: a digest for each range of its key, small enough to be saved
-with the position.
+"""What the last run knew of a table: a digest for each range of its key.
+
+That is small enough to be saved with the position.
 """
 
 import struct
@@ -10,15 +11,15 @@ from typing import Any
 
 from openmrs.row_hash import Digest
 
+# Number, rows, xor. Of obs there are some thousand ranges: as JSON they would be too large.
 _RANGE = struct.Struct("<IIQ")
 
 
 @dataclass(slots=True)
 class Ranges:
-    """Range number r holds the keys from r * `width` up to, not with, (r + 1) * `width`. Empty
-    ranges have no digest.
+    """Range number r holds the keys from r * `width` up to, not with, (r + 1) * `width`.
 
-    `top`: the highest key seen, -1 for none.
+    Empty ranges have no digest. `top` is the highest key seen, -1 for none.
     """
 
     width: int
@@ -33,27 +34,31 @@ class Ranges:
         return key // self.width
 
     def before(self, number: int) -> int:
-        """The key just before range `number`."""
+        """Return the key just before range `number`."""
         return number * self.width - 1
 
     def between(self, after: int, to: int) -> Iterator[int]:
-        """Numbers of the known ranges that begin within (after, to]."""
+        """Yield the numbers of the known ranges that begin within (after, to]."""
         return (number for number in self.digests if after < number * self.width <= to)
 
     def put(self, number: int, digest: Digest) -> None:
+        """Remember a range's digest; forget the range if it is empty now."""
         if digest.rows:
             self.digests[number] = digest
         else:
             self.digests.pop(number, None)
 
     def limit(self, most: int) -> None:
-        """Doubles the width until there are at most so many ranges: digests add up, so nothing is
-        read for it.
+        """Double the width until there are at most `most` ranges.
+
+        Digests add up, so nothing is read for it.
         """
         while len(self.digests) > most:
-            old, self.digests, self.width = self.digests, {}, self.width * 2
-            for number, digest in old.items():
-                self.digests[number // 2] = self.digests.get(number // 2, Digest()) | digest
+            wider: dict[int, Digest] = {}
+            for number, digest in self.digests.items():
+                wider[number // 2] = wider.get(number // 2, Digest()) | digest
+            self.digests = wider
+            self.width *= 2
 
     def encode(self) -> dict[str, Any]:
         packed = b"".join(
@@ -63,10 +68,8 @@ class Ranges:
 
     @classmethod
     def decode(cls, saved: dict[str, Any]) -> "Ranges":
-        """Inverse of `encode`."""
-        unpacked = _RANGE.iter_unpack(b64decode(saved["digests"]))
-        return cls(
-            saved["width"],
-            saved["top"],
-            {number: Digest(rows, xor) for number, rows, xor in unpacked},
-        )
+        """Return what `encode` gave."""
+        digests = {}
+        for number, rows, xor in _RANGE.iter_unpack(b64decode(saved["digests"])):
+            digests[number] = Digest(rows, xor)
+        return cls(saved["width"], saved["top"], digests)

@@ -19,8 +19,7 @@ ONE_RANGE = "0"  # in place of a key: all rows of the table are in range 0
 class Table:
     """A table as polling looks at it.
 
-    The ranges of `key` are walked. A key change carries
-    `keys`. `hash` is the SQL aggregate that digests rows, and `where` an SQL condition for the rows
+    The ranges of `key` are walked. A key change carries `keys`. `hash` is the SQL aggregate that digests rows, and `where` an SQL condition for the rows
     that matter. `stamps` are the dates of a fact table that tell of a late change.
     """
 
@@ -35,8 +34,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Digests by range number of the keys in (`after`, `to`]; `last`: the table holds nothing
-    beyond.
+    """The keys in (`after`, `to`]: their digests by range number, and the highest key (`top`).
+
+    `last` says that the table holds nothing beyond.
     """
 
     digests: dict[int, Digest]

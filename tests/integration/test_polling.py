@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cdc.polling import polling, scan
+from cdc.polling import poll, scan
 from cdc.positions import Positions
 from consumers.lookups import Lookups, RowToEnrich
 from dev import hospital as generator
@@ -39,7 +39,7 @@ class Polled:
         self.events: list[Event] = []
 
     def poll(self) -> list[Event]:
-        polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
+        poll.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
         new = read(self.settings.kafka.bootstrap, self.settings.kafka.topic, len(self.events))
         self.events += new
         return new
@@ -272,7 +272,7 @@ def test_a_run_that_breaks_off_comes_again_with_another_number(
     polled: Polled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     polled.execute("UPDATE obs SET comments = 'changed' WHERE obs_id IN (1, 2500)")
-    monkeypatch.setattr(polling.Polling, "_end", _power_cut)
+    monkeypatch.setattr(poll.Poller, "_end", _power_cut)
     with pytest.raises(ConnectionAbortedError):
         polled.poll()
     monkeypatch.undo()
@@ -364,4 +364,4 @@ def test_a_hospital_of_the_stream_is_not_polled(
 ) -> None:
     settings = settings_for(flavour_database, kafka_bootstrap, topic, capture="binlog")
     with pytest.raises(Fatal, match="capture is binlog"):
-        polling.run(HOSPITAL, settings, once=True, stop=threading.Event())
+        poll.run(HOSPITAL, settings, once=True, stop=threading.Event())

@@ -11,7 +11,8 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
-from cdc.polling import polling
+from cdc.polling import poll
+from cdc.positions import Positions
 from consumers import worker
 from dev import hospital as generator
 from dev.hospital import people, registration
@@ -42,7 +43,7 @@ class Way:
 
     def bring(self) -> None:
         """All changes to the destination."""
-        polling.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
+        poll.run(HOSPITAL, self.settings, once=True, stop=threading.Event())
         worker.run("passport", self.settings, until_caught_up=True, stop=threading.Event())
 
     def verify(self, level: Level = "record", persons: tuple[int, int] = EVERYBODY) -> Report:
@@ -298,7 +299,7 @@ def test_what_differs_in_a_hospital_without_positions_names_the_command(
         registration.passport_patients(
             mongo_database, [one for _, one in registration.registrable(connection)]
         )
-    polling.Positions.ensure(settings)
+    Positions.ensure(settings)
     with pytest.raises(NotReady, match="nothing of it has been captured"):
         verify(settings, "passport")
 

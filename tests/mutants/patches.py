@@ -351,8 +351,8 @@ MUTANTS = (
     ),
     Mutant(
         "no two polling runs share a number",
-        "cdc/polling/polling.py",
-        function="Polling._begin",
+        "cdc/polling/poll.py",
+        function="Poller._begin",
         old="self._save",
         new="replace",
         test=(
@@ -406,9 +406,9 @@ MUTANTS = (
     Mutant(
         "a silent stream's hospital is polled",
         "cdc/polling/watchdog.py",
-        function="Watchdog._silent",
-        old="now - self._moved >= self._settings.cdc.silence_s",
-        new="now - self._moved >= 1e9",
+        function="Watchdog._is_silent",
+        old="now - self._moved_at >= self._settings.cdc.silence_s",
+        new="now - self._moved_at >= 1e9",
         test=f"{INTEGRATION}test_watchdog.py::test_binlog_off_and_on_again",
     ),
     Mutant(

@@ -108,24 +108,26 @@ def test_wider_ranges_hold_what_the_narrow_ones_held(
 
 def test_what_polling_knows_survives_being_saved() -> None:
     ranges = {"obs": Ranges(100, 7, {0: Digest(2, 3)})}
-    known = walk.Known(ranges, ("visit", 63), complete=True, run_ms=5, round_ms=4, through_ms=3)
-    assert walk.Known.decode(known.encode()) == known
-    assert walk.Known.decode({}) == walk.Known()
+    state = walk.PolledState(
+        ranges, ("visit", 63), complete=True, run_ms=5, round_ms=4, through_ms=3
+    )
+    assert walk.PolledState.decode(state.encode()) == state
+    assert walk.PolledState.decode({}) == walk.PolledState()
 
 
 def test_all_is_published_up_to_where_the_last_whole_round_set_out() -> None:
-    known = walk.Known()
-    known.begin(1_000)
-    known.cursor = ("obs", 5)
-    known.end()
-    assert known.through_ms == 0
-    known.begin(2_000)
-    known.cursor = None
-    known.end()
-    assert known.through_ms == 1_000
-    known.begin(3_000)
-    known.end()
-    assert known.through_ms == 3_000
+    state = walk.PolledState()
+    state.begin(1_000)
+    state.cursor = ("obs", 5)
+    state.end()
+    assert state.through_ms == 0
+    state.begin(2_000)
+    state.cursor = None
+    state.end()
+    assert state.through_ms == 1_000
+    state.begin(3_000)
+    state.end()
+    assert state.through_ms == 3_000
 
 
 RECORD = {

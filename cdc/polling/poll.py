@@ -1,4 +1,4 @@
-"""A hospital without a binlog: its tables are looked at again and again, and what differs is
+"""Polls a hospital that has no binlog: its tables are read again and again, and what differs is
 published.
 
 A run is one consistent snapshot; all that it publishes has the version (epoch, run). Ranges of keys
@@ -24,7 +24,7 @@ import structlog
 from cdc.envelopes import Envelopes
 from cdc.lease import Lease
 from cdc.polling import scan
-from cdc.polling.walk import Change, Known, Walk
+from cdc.polling.walk import DifferingRange, PolledState, Walk
 from cdc.positions import Positions, Saved
 from cdc.publisher import Publisher
 from openmrs import connection as source
@@ -37,33 +37,34 @@ from passport.errors import Fatal, Gap, Retry
 from passport.settings import Settings
 from passport.version import Position, next_epoch
 
-OVERLAP_S = (
-    2 * 3600
-)  # of recent stamps: costs hashing only; more than a clock's change to winter time
+# Stamps count as recent for so long. More costs hashing only. It must be more than what a clock is
+# set back by in autumn.
+OVERLAP_S = 2 * 3600
 
 log = structlog.get_logger()
 
 
 def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Event) -> None:
-    """Polls until `stop`; `once`: returns when every table has been walked and all of it is
-    acknowledged.
+    """Poll until `stop`, run after run.
 
-    Fatal; with `once` also Retry and NotReady, which otherwise are waited out.
+    With `once` it returns when every table has been walked and all of it is acknowledged, and
+    raises Retry and NotReady, which otherwise are waited out. Raises Fatal.
     """
     if settings.hospitals[hospital_id].capture != "polling":
         raise Fatal(
             f"hospital {hospital_id}: its capture is binlog, so it isn't polled",
-            hint=f"passport cdc run --hospital {hospital_id}, or set hospitals.{hospital_id}.capture to polling",
+            hint=f"passport cdc run --hospital {hospital_id}, "
+            f"or set hospitals.{hospital_id}.capture to polling",
         )
-    delay = 1.0
+    delay_s = 1.0
     while not stop.is_set():
         try:
             with (
                 _leased(hospital_id, settings, stop) as lease,
-                opened(hospital_id, settings, lease, stop) as polling,
+                opened(hospital_id, settings, lease, stop) as poller,
             ):
-                delay = 1.0
-                polling.follow(once=once)
+                delay_s = 1.0
+                poller.follow(once=once)
         except Retry as error:
             if stop.is_set():
                 return
@@ -72,19 +73,21 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
             log.warning(
                 "polling interrupted",
                 hospital=hospital_id,
-                reason=type(error).__name__,
-                after_s=delay,
+                reason=error.reason,
+                after_s=delay_s,
             )
-            stop.wait(random.uniform(delay / 2, delay))
-            delay = min(delay * 2, settings.cdc.reconnect_max_s)
+            # Hospitals that broke off together come back one after the other.
+            stop.wait(random.uniform(delay_s / 2, delay_s))
+            delay_s = min(delay_s * 2, settings.cdc.reconnect_max_s)
         else:
             return
 
 
 @contextmanager
 def _leased(hospital_id: str, settings: Settings, stop: threading.Event) -> Iterator[Lease]:
-    """One poller a hospital: two would give the same number to different snapshots. Retry when
-    `stop` came first.
+    """Hold the hospital's lease. Raises Retry when `stop` comes before it.
+
+    There is one poller a hospital: two would give the same number to different snapshots.
     """
     with closing(Lease(hospital_id, settings.hospitals[hospital_id].mysql)) as lease:
         if not lease.take(stop):
@@ -95,18 +98,18 @@ def _leased(hospital_id: str, settings: Settings, stop: threading.Event) -> Iter
 @contextmanager
 def opened(
     hospital_id: str, settings: Settings, lease: Lease, stop: threading.Event
-) -> Iterator["Polling"]:
-    """A session of polling; the lease is held. NotReady, Fatal."""
+) -> Iterator["Poller"]:
+    """Open a session of polling. The lease must be held. Raises NotReady, Fatal."""
     partition = settings.hospitals[hospital_id].partition
     Positions.ensure(settings)
     with closing(Positions(settings.kafka)) as positions:
         positions.check_partition(hospital_id, partition)
         with closing(Publisher(settings.kafka, hospital_id, partition)) as publisher:
-            yield Polling(hospital_id, settings, positions, lease, publisher, stop)
+            yield Poller(hospital_id, settings, positions, lease, publisher, stop)
 
 
-class Polling:
-    """One session of polling; everything that it knows is in `Saved`."""
+class Poller:
+    """One session of polling. All that it remembers from run to run is in the saved position."""
 
     def __init__(
         self,
@@ -126,63 +129,65 @@ class Polling:
         self._source = Source(hospital_id, self._hospital.mysql)
         self._saved = self._load()
         publisher.end = self._saved.topic_end
-        self._begun = False
-        self._known = Known.decode(self._saved.state)
+        self._has_published = False
+        self._state = PolledState.decode(self._saved.state)
 
     @property
     def epoch(self) -> int:
         return self._saved.epoch
 
     def follow(self, *, once: bool) -> None:
-        """Run after run."""
-        interval = self._hospital.poll_interval_s
-        if once:
-            self._known.cursor = self._known.cursor if not self._known.complete else None
+        """Do run after run, until `stop`; with `once` until every table has been walked."""
+        interval_s = self._hospital.poll_interval_s
+        if once and self._state.complete:
+            self._state.cursor = None  # a whole round, from the first table on
         while not self._stop.is_set():
             started = time.monotonic()
             self.run()
-            if once and self._known.cursor is None:
+            if once and self._state.cursor is None:
                 return
-            self._wait(0 if once else interval - (time.monotonic() - started))
+            self._wait(0 if once else interval_s - (time.monotonic() - started))
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
-            self._stop.wait(min(left, 1))
+        while not self._stop.is_set() and (left_s := end - time.monotonic()) > 0:
+            self._stop.wait(min(left_s, 1))
             self._lease.keep()
 
     def run(self) -> None:
-        """One snapshot: looks, publishes, saves."""
+        """Look at one snapshot, publish what differs, and save what is known now."""
         try:
             self._check_server()
-            with self._source.read_at(ANY_POSITION) as reading:
-                self._look(reading)
-        except Gap as gap:  # the topic lost what this had published: all of it again
+            with self._source.read_at(ANY_POSITION) as read:
+                self._look(read)
+        except Gap as gap:
+            # The topic lost what was published to it: all of it once more.
             log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
-            self._saved, self._known = self._new_epoch(self._saved, self._saved.server), Known()
+            self._begin_epoch(self._saved, self._saved.server)
             self._publisher.end = 0
             self.run()
         finally:
-            # the next run reads the column list again, should OpenMRS be upgraded
+            # The next run reads the column list again, should OpenMRS be upgraded meanwhile.
             self._source.close()
 
-    def _look(self, reading: ConsistentRead) -> None:
-        hospital, known, started = self._hospital, self._known, time.monotonic()
-        since = self._wall(known.run_ms // 1000 - OVERLAP_S)
-        known.begin(reading.clock_ms())
-        self._begun = False
-        pace = WaitingPace(hospital.load_budget, self._stop, self._lease.keep)
+    def _look(self, read: ConsistentRead) -> None:
+        started = time.monotonic()
+        budget = self._hospital.load_budget
+        since = self._wall_time(self._state.run_ms // 1000 - OVERLAP_S)
+        self._state.begin(read.clock_ms())
+        self._has_published = False
+
         facts = [
             scan.fact_table(table, self._source.columns(table)) for table in FACT_TABLES.values()
         ]
-        tables = [*scan.reference_tables(reading, hospital.mysql.database), *facts]
-        walk = Walk(reading, tables, known, pace, width=hospital.load_budget.chunk_rows)
-        budget = hospital.load_budget.rows_per_s * hospital.poll_interval_s
-        for change in walk.changes(budget, since):
+        tables = [*scan.reference_tables(read, self._hospital.mysql.database), *facts]
+        pace = WaitingPace(budget, self._stop, self._lease.keep)
+        walk = Walk(read, tables, self._state, pace, width=budget.chunk_rows)
+        for differing in walk.differing(budget.rows_per_s * self._hospital.poll_interval_s, since):
             if self._stop.is_set():
                 raise Retry(f"hospital {self._id}: stopped within a run, which comes again")
-            self._publish(reading, change, pace)
-        known.end()
+            self._publish(read, differing, pace)
+        self._state.end()
         self._end()
         log.info(
             "polled",
@@ -191,46 +196,50 @@ class Polling:
             duration_s=round(time.monotonic() - started, 3),
         )
 
-    def _publish(self, reading: ConsistentRead, change: Change, pace: WaitingPace) -> None:
-        """Dated by what is surely published: when a row has changed nobody knows."""
+    def _publish(self, read: ConsistentRead, differing: DifferingRange, pace: WaitingPace) -> None:
+        """Publish the rows of a fact table's range, or the keys of another table's."""
         self._begin()
-        envelopes, at, ts_ms = self._envelopes(), self._at, self._known.through_ms
-        if not change.table.is_fact:
-            keys = _keys(reading, change, self._known.tables[change.table.name].top)
+        envelopes = self._envelopes()
+        at = self._at
+        # Nobody knows when a row has changed. So it is dated by what is surely published.
+        ts_ms = self._state.through_ms
+        table = differing.table
+        if not table.is_fact:
+            keys = _keys(read, differing, self._state.tables[table.name].top)
             pace.spend(len(keys) * FETCHED)
-            for value in envelopes.key_changes(change.table.name, "u", keys, at, ts_ms):
+            for value in envelopes.key_changes(table.name, "u", keys, at, ts_ms):
                 self._publisher.send("notice", value)
-                metrics.EVENTS.labels(self._id, change.table.name, "u").inc()
+                metrics.EVENTS.labels(self._id, table.name, "u").inc()
             return
-        rows = rows_between(reading, FACT_TABLES[change.table.name], change.after, change.to).rows
+
+        fact_table = FACT_TABLES[table.name]
+        first, to, rows = rows_between(read, fact_table, differing.after, differing.to)
         pace.spend(len(rows) * FETCHED)
         for value in envelopes.read(rows, at, ts_ms):
             self._publisher.send("row", value)
-        metrics.EVENTS.labels(self._id, change.table.name, "r").inc(len(rows))
-        if change.whole:
+        metrics.EVENTS.labels(self._id, table.name, "r").inc(len(rows))
+        if differing.is_whole:
+            # The chunk event says who is gone. Its rows must be there before it.
             self._publisher.flush()
-            present_keys = [row[change.table.key] for row in rows]
-            value = envelopes.chunk(
-                change.table.name, change.after, change.to, present_keys, at, ts_ms
-            )
+            keys_there = [row[table.key] for row in rows]
+            value = envelopes.chunk(table.name, first, to, keys_there, at, ts_ms)
             self._publisher.send("chunk", value)
 
     def _begin(self) -> None:
-        """The run's number is kept before its first record: no two runs ever share one."""
-        if not self._begun:
+        """Save the run's number before its first record, so that no two runs ever share one."""
+        if not self._has_published:
             number = self._saved.run + 1
             self._save(replace(self._saved, run=number, position=_place(number, ended=False)))
-            self._begun = True
+            self._has_published = True
 
     def _end(self) -> None:
-        self._publisher.send(
-            "heartbeat", self._envelopes().heartbeat(self._at, "", self._known.through_ms)
-        )
+        heartbeat = self._envelopes().heartbeat(self._at, "", self._state.through_ms)
+        self._publisher.send("heartbeat", heartbeat)
         self._publisher.flush()
-        if self._begun:
+        if self._has_published:
             place = _place(self._saved.run, ended=True)
-            self._save(replace(self._saved, position=place, state=self._known.encode()))
-        metrics.LAST_EVENT.labels(self._id).set(self._known.through_ms / 1000)
+            self._save(replace(self._saved, position=place, state=self._state.encode()))
+        metrics.LAST_EVENT.labels(self._id).set(self._state.through_ms / 1000)
 
     def _save(self, saved: Saved) -> None:
         self._saved = replace(saved, ts_ms=int(time.time() * 1000), topic_end=self._publisher.end)
@@ -238,7 +247,7 @@ class Polling:
 
     @property
     def _at(self) -> Position:
-        """Of this run, or the last one."""
+        """Return the position of this run, or of the last one that has published."""
         return Position(f"poll.{self._saved.run}", 0)
 
     def _envelopes(self) -> Envelopes:
@@ -247,16 +256,22 @@ class Polling:
             self._id, self._hospital, server=saved.server, epoch=saved.epoch, polled=True
         )
 
-    def _wall(self, unix_s: int) -> str:
+    def _wall_time(self, unix_s: int) -> str:
         zone = ZoneInfo(self._hospital.timezone)
         return datetime.fromtimestamp(max(unix_s, 86400), zone).strftime("%Y-%m-%d %H:%M:%S")
 
+    # --- epochs
+
     def _check_server(self) -> None:
-        """Another server (a restore, a promotion) has its own truth: a new epoch, from the start."""
+        """Begin a new epoch if another server answers: after a restore or promotion, rows differ."""
         server = source.identity(self._source.connection())
         if server != self._saved.server:
             log.warning("the hospital's server changed", hospital=self._id)
-            self._saved, self._known = self._new_epoch(self._saved, server), Known()
+            self._begin_epoch(self._saved, server)
+
+    def _begin_epoch(self, previous: Saved, server: str) -> None:
+        self._saved = self._new_epoch(previous, server)
+        self._state = PolledState()
 
     def _load(self) -> Saved:
         saved = self._positions.load(self._id)
@@ -272,21 +287,26 @@ class Polling:
 
 
 def _place(number: int, *, ended: bool) -> Position:
-    """In no binlog: it makes a run's last record in the positions topic higher than its first."""
+    """Return a position that makes a run's last record in the positions topic higher than its first.
+
+    It is in no binlog.
+    """
     return Position("poll.0", 2 * number + ended)
 
 
-def _keys(reading: ConsistentRead, change: Change, top: int) -> list[dict[str, Any]]:
-    """Keys of the rows in the range, and of those that may have been in it."""
-    table = change.table
-    if not table.keys or change.after is None or change.to is None:
+def _keys(read: ConsistentRead, differing: DifferingRange, top: int) -> list[dict[str, Any]]:
+    """Return the keys of the rows in the range, and of those that may have been in it.
+
+    `top` is the highest key that was ever seen.
+    """
+    table = differing.table
+    if not table.keys or differing.after is None or differing.to is None:
         return [{}]
-    after, to = change.after, change.to
-    keys = scan.present(reading, table, after, to)
-    if change.whole:
-        there = {key[table.key] for key in keys}
-        highest = min(to, max([top, *there]))
-        keys += [
-            {table.key: key} for key in range(max(after + 1, 0), highest + 1) if key not in there
-        ]
+    keys = scan.present(read, table, differing.after, differing.to)
+    if differing.is_whole:
+        present = {key[table.key] for key in keys}
+        highest = min(differing.to, max([top, *present]))
+        for key in range(max(differing.after + 1, 0), highest + 1):
+            if key not in present:
+                keys.append({table.key: key})
     return keys
