@@ -19,8 +19,9 @@ ONE_RANGE = "0"  # in place of a key: all rows of the table are in range 0
 class Table:
     """A table as polling looks at it.
 
-    The ranges of `key` are walked. A key change carries `keys`. `hash` is the SQL aggregate that digests rows, and `where` an SQL condition for the rows
-    that matter. `stamps` are the dates of a fact table that tell of a late change.
+    The ranges of `key` are walked. A key change carries `keys`. `hash` is the SQL aggregate that
+    digests rows, and `where` an SQL condition for the rows that matter. `stamps` are the dates of a
+    fact table that tell of a late change.
     """
 
     name: str
