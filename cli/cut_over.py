@@ -17,12 +17,12 @@ def list_findings(
     ctx: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False
 ) -> None:
     """What the former sync left in the Passport, and what would become of it."""
-    from legacy_import import cut_over
+    from legacy_import.cut_over import LegacyImport
 
     context: CommandContext = ctx.obj
     with (
         context.open_passport(destination) as (database, _),
-        cut_over.Former(database, context.settings) as former,
+        LegacyImport(database, context.settings) as legacy,
     ):
         rows = [
             {
@@ -32,7 +32,7 @@ def list_findings(
                 "obs_id": finding.obs_id,
                 "becomes": finding.becomes,
             }
-            for finding in former.found()
+            for finding in legacy.findings()
         ]
     columns = ("kind", "id", "hospital", "obs_id", "becomes")
     context.print_rows(rows, columns, as_json=as_json)
@@ -43,14 +43,14 @@ def adopt(ctx: typer.Context, destination: DestinationOption = None) -> None:
     """Records of live observations become ours, with what people edited in them; what is wrong or
     gone goes.
     """
-    from legacy_import import cut_over
+    from legacy_import.cut_over import LegacyImport
 
     context: CommandContext = ctx.obj
     with (
         context.open_passport(destination) as (database, _),
-        cut_over.Former(database, context.settings) as former,
+        LegacyImport(database, context.settings) as legacy,
     ):
-        counts = former.adopt()
+        counts = legacy.adopt()
     context.print_counts(counts)
 
 
@@ -63,12 +63,12 @@ def remove(
     destination: DestinationOption = None,
 ) -> None:
     """What belongs to no observation, or to one of several hospitals, goes."""
-    from legacy_import import cut_over
+    from legacy_import.cut_over import LegacyImport
 
     context: CommandContext = ctx.obj
     with (
         context.open_passport(destination) as (database, _),
-        cut_over.Former(database, context.settings) as former,
+        LegacyImport(database, context.settings) as legacy,
     ):
-        counts = former.remove(records)
+        counts = legacy.remove(records)
     context.print_counts(counts)

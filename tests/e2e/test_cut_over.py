@@ -11,7 +11,7 @@ from bson import ObjectId
 from destinations.mongo.placeholder_accounts import identity
 from dev import hospital as generator
 from dev.hospital import corrections
-from legacy_import.cut_over import fits
+from legacy_import.matching import fits
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.ward import Ward, equal, eventually, new_id
