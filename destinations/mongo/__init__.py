@@ -20,8 +20,10 @@ ORDER = "newest-wins"
 
 
 class Options(Model):
-    """`link_key`: secret that ids of people who are not matched are hashed with; never change it
-    once in use.
+    """The options of a destination of type mongo.
+
+    `link_key` is the secret with which people's national ids are hashed. Never change it once it is
+    in use.
     """
 
     uri: SecretStr

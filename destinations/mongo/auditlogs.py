@@ -23,15 +23,16 @@ _DONE = {"create": "created", "update": "updated", "delete": "removed"}
 def write(
     database: Mongo, changes: Iterable[Change], user: ObjectId, hospital_name: str, now: datetime
 ) -> None:
-    """Writes the entries of `changes`, done by the hospital's own user `user`."""
-    bulk(
-        database.auditlogs,
-        [InsertOne(entry(change, user, hospital_name, now)) for change in changes],
-    )
+    """Write the entries of `changes`, as done by the hospital's own user `user`.
+
+    An entry that is there already is left. Raises Retry, NotReady or Fatal.
+    """
+    entries = [entry(change, user, hospital_name, now) for change in changes]
+    bulk(database.auditlogs, [InsertOne(document) for document in entries])
 
 
 def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> Document:
-    """In the Passport's own shape."""
+    """Return the entry of a change in the Passport's own shape."""
     record = str(change.id)
     return {
         "_id": ObjectId(sha256(f"{record}/{change.rev}".encode()).digest()[:12]),

@@ -24,11 +24,10 @@ PASSPORT_OWNED = frozenset({"medicationStatus"})  # within data; see docs/refere
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be written where record `id` is still as read. `patient`: whose record it is or
-    was.
+    """What is to be written where record `id` is still as read.
 
-    `seen` None: the record isn't there, and `write` is the document; else `write` is an update of
-    what `seen` finds.
+    `patient` says whose record it is or was. If the record isn't there, `seen` is None and `write`
+    is the document; else `seen` is a query and `write` an update of what it finds.
     """
 
     id: ObjectId
@@ -40,12 +39,14 @@ class Change:
 
     @property
     def operation(self) -> InsertOne[Document] | UpdateOne:
-        return InsertOne(self.write) if self.seen is None else UpdateOne(self.seen, self.write)
+        if self.seen is None:
+            return InsertOne(self.write)
+        return UpdateOne(self.seen, self.write)
 
 
 def claim(key: ObjectId, hospital_id: str, uuid: str, now: datetime) -> Document:
-    """An empty record, invisible to readers, in the place of one that might be about to be
-    inserted.
+    """Return an empty record that no reader sees, for the place of one that somebody might be about
+    to insert.
     """
     return {
         "_id": key,
@@ -60,7 +61,10 @@ def claim(key: ObjectId, hospital_id: str, uuid: str, now: datetime) -> Document
 def change(
     old: Document | None, new: Projected | None, hospital_id: str, now: datetime
 ) -> Change | None:
-    """What makes `old` into `new` (None: into a tombstone); None when there is nothing to do."""
+    """Return what makes `old` into `new`, or into a tombstone if `new` is None.
+
+    Returns None when there is nothing to do.
+    """
     if new is None:
         return _removal(old, hospital_id, now) if old and old["patientId"] else None
     if old is None:
@@ -71,16 +75,18 @@ def change(
 
 
 def edited(record: Document) -> bool:
-    """Whether a person has changed the record in the Passport."""
-    at, synced = record.get("lastEditedAt"), record.get("syncDate")
-    return at is not None and (synced is None or at > synced)
+    """Return whether a person has changed the record in the Passport."""
+    edited_at = record.get("lastEditedAt")
+    if edited_at is None:
+        return False
+    synced_at = record.get("syncDate")
+    return synced_at is None or edited_at > synced_at
 
 
 def applied(document: Document) -> str:
-    """Digest of the hospital's values in a projected record."""
-    return blake2b(
-        bson.encode({"type": document["type"], "data": document["data"]}), digest_size=9
-    ).hexdigest()
+    """Return the digest of the hospital's values in a projected record."""
+    values = bson.encode({"type": document["type"], "data": document["data"]})
+    return blake2b(values, digest_size=9).hexdigest()
 
 
 def _emptied(hospital_id: str, uuid: str) -> Document:
@@ -103,7 +109,7 @@ def _insert(new: Projected) -> Change:
 
 
 def _restoration(old: Document, new: Projected) -> Change:
-    """Of a tombstone or a claim; the dates of a record that was there before are kept."""
+    """Return what fills a tombstone or a claim. The dates of a record of before are kept."""
     fields = {name: value for name, value in _born(new).items() if name not in old} | _fields(new)
     update = {"$set": fields, "$unset": {"removedAt": "", "lastEditedAt": ""}, "$inc": {"rev": 1}}
     return _guarded(old, "create", new.document["patientId"], update)
@@ -120,42 +126,55 @@ def _born(new: Projected) -> Document:
 
 def _fields(new: Projected) -> Document:
     document = new.document
-    data = document["data"] | (
-        {"medicationStatus": "Active"} if document["type"] == "medication" else {}
-    )
+    data = document["data"]
+    if document["type"] == "medication":
+        data = data | {"medicationStatus": "Active"}
     return document | {"data": data, "applied": applied(document)}
 
 
 def _guarded(old: Document, action: Action, patient: str, update: Document) -> Change:
+    # The Passport doesn't know `rev`. That a person has edited the record is seen by `lastEditedAt`.
     seen = {"_id": old["_id"], "rev": old["rev"], "lastEditedAt": old.get("lastEditedAt")}
     return Change(old["_id"], action, patient, old["rev"] + 1, seen, update)
 
 
 def _update(old: Document, new: Projected) -> Change | None:
-    put = _differing(old, new.document, ("patientId", "type", "createdBy", "openmrsData"))
-    have, want = old.get("data") or {}, new.document["data"]
-    put |= {f"data.{key}": value for key, value in want.items() if have.get(key) != value}
-    gone = {f"data.{key}": "" for key in have if key not in want and key not in PASSPORT_OWNED}
-    if not put and not gone:
+    """Return what brings a record up to date that nobody has edited. Only what differs is set."""
+    changed = _differing(old, new.document, ("patientId", "type", "createdBy", "openmrsData"))
+    old_data = old.get("data") or {}
+    new_data = new.document["data"]
+    for name, value in new_data.items():
+        if old_data.get(name) != value:
+            changed[f"data.{name}"] = value
+    gone: Document = {}
+    for name in old_data:
+        if name not in new_data and name not in PASSPORT_OWNED:
+            gone[f"data.{name}"] = ""
+    if not changed and not gone:
         return None
-    put["applied"] = applied(new.document)
-    return _changed(old, new, put, gone)
+    changed["applied"] = applied(new.document)
+    return _changed(old, new, changed, gone)
 
 
 def _edited_update(old: Document, new: Projected) -> Change | None:
+    """Return what brings a record up to date that a person has edited: `data` stays as it is.
+
+    Newer values of the hospital wait beside it, as ``openmrsData.pending``, for a decision.
+    """
     document = new.document
     if applied(document) != old.get("applied"):
-        document = document | {
-            "openmrsData": document["openmrsData"] | {"pending": document["data"]}
-        }
-    put = _differing(old, document, ("patientId", "createdBy", "openmrsData"))
-    return _changed(old, new, put, {}) if put else None
+        openmrs_data = document["openmrsData"] | {"pending": document["data"]}
+        document = document | {"openmrsData": openmrs_data}
+    changed = _differing(old, document, ("patientId", "createdBy", "openmrsData"))
+    return _changed(old, new, changed, {}) if changed else None
 
 
 def _differing(old: Document, new: Document, names: tuple[str, ...]) -> Document:
     return {name: new[name] for name in names if old.get(name) != new[name]}
 
 
-def _changed(old: Document, new: Projected, put: Document, gone: Document) -> Change:
-    update: Document = {"$set": put, "$inc": {"rev": 1}} | ({"$unset": gone} if gone else {})
+def _changed(old: Document, new: Projected, changed: Document, gone: Document) -> Change:
+    update: Document = {"$set": changed, "$inc": {"rev": 1}}
+    if gone:
+        update["$unset"] = gone
     return _guarded(old, "update", new.document["patientId"], update)

@@ -1,5 +1,6 @@
-"""config/mapping.yaml as matchers: what becomes of an obs, by its concept. Pure but for reading the
-file.
+"""config/mapping.yaml as matchers: what becomes of an obs, by its concept.
+
+All but `load`, which reads the file, is pure.
 """
 
 import re
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 import passport
 from passport.errors import Fatal
 
+MEMORY = 20_000  # subjects
 RecordType = Literal["condition", "medication", "test", "visit"]
 
 
@@ -30,7 +32,7 @@ class Subject(NamedTuple):
 
 
 class Matcher(BaseModel):
-    """All given fields must fit; a list fits when one of its entries does."""
+    """All fields that are set must fit. A list fits when one of its entries does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
@@ -44,15 +46,23 @@ class Matcher(BaseModel):
 
     @model_validator(mode="after")
     def _says_something(self) -> "Matcher":
-        if not any(getattr(self, name) for name in Matcher.model_fields):
+        says_something = (
+            self.mappings
+            or self.classes
+            or self.datatypes
+            or self.names
+            or self.words
+            or self.value_classes
+            or self.values
+        )
+        if not says_something:
             raise ValueError("needs at least one of " + ", ".join(Matcher.model_fields))
         return self
 
     @cached_property
     def _words(self) -> re.Pattern[str]:
-        return re.compile(
-            r"(?<!\w)(?:" + "|".join(map(re.escape, self.words)) + r")(?!\w)", re.IGNORECASE
-        )
+        words = "|".join(re.escape(word) for word in self.words)
+        return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
 
     @cached_property
     def _names(self) -> frozenset[str]:
@@ -110,8 +120,10 @@ class _File(BaseModel):
 
 
 class Sense(NamedTuple):
-    """What the mapping makes of a subject: the group that it heads, its type when alone, whether it
-    names a panel.
+    """What the mapping makes of a subject.
+
+    `heads` is the group that it is the header of, `alone` its type as a record of its own, `panel`
+    whether it names a panel.
     """
 
     heads: Group | None
@@ -121,7 +133,7 @@ class Sense(NamedTuple):
 
 @dataclass(frozen=True)
 class MappingRules:
-    """The rules, with a memory: few concepts make many obs."""
+    """All rules. They remember what they made of a subject, since few concepts make many obs."""
 
     groups: tuple[Group, ...]
     panel_classes: frozenset[str]
@@ -129,65 +141,74 @@ class MappingRules:
     _senses: dict[Subject, Sense] = field(default_factory=dict, repr=False, compare=False)
 
     def sense(self, subject: Subject) -> Sense:
-        found = self._senses.get(subject)
-        if found is None:
-            if len(self._senses) > 20_000:
+        """Return what the rules make of a subject. The first group and the first rule that fit win."""
+        sense = self._senses.get(subject)
+        if sense is None:
+            if len(self._senses) > MEMORY:
                 self._senses.clear()
-            found = self._senses[subject] = Sense(
-                next((group for group in self.groups if group.header.fits(subject)), None),
-                next((rule.makes for rule in self.rules if rule.fits(subject)), None),
-                subject.concept_class in self.panel_classes,
+            sense = Sense(
+                heads=next((group for group in self.groups if group.header.fits(subject)), None),
+                alone=next((rule.makes for rule in self.rules if rule.fits(subject)), None),
+                panel=subject.concept_class in self.panel_classes,
             )
-        return found
+            self._senses[subject] = sense
+        return sense
 
     @staticmethod
     def role(group: Group, subject: Subject) -> str | None:
-        """A member's role in its group: ``value``, the name of a part, or None."""
+        """Return a member's role in its group: ``value``, the name of a part, or None."""
         if group.value.fits(subject):
             return "value"
-        return next((name for name, part in group.parts.items() if part.fits(subject)), None)
+        for name, part in group.parts.items():
+            if part.fits(subject):
+                return name
+        return None
 
 
 def codes(uuid: str, mappings: Sequence[str]) -> tuple[str, ...]:
-    """A concept's mappings, and ``CIEL:<code>`` for a uuid of that dictionary: the code, then As,
-    36 in all.
+    """Return a concept's mappings, and ``CIEL:<code>`` if its uuid is of that dictionary.
+
+    Such a uuid is the code, then As, 36 characters in all.
     """
     return (*mappings, *_ciel(uuid))
 
 
 @lru_cache(16_384)
 def _ciel(uuid: str) -> tuple[str, ...]:
-    found = re.fullmatch(r"([0-9]+)A+", uuid) if len(uuid) == 36 else None
-    return (f"CIEL:{found[1]}",) if found else ()
+    match = re.fullmatch(r"([0-9]+)A+", uuid) if len(uuid) == 36 else None
+    return (f"CIEL:{match[1]}",) if match else ()
 
 
 def load(path: str | Path | None = None) -> MappingRules:
-    """The mapping in `path`, or the one that comes with the project. Fatal names what is wrong in
-    it.
+    """Return the rules of the file `path`, or those that come with the project.
+
+    Raises Fatal, which names what is wrong in the file.
     """
     file = Path(path) if path is not None else _default()
     try:
         return parse(yaml.safe_load(file.read_text(encoding="utf-8")))
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise Fatal(f"{file} is not a mapping", details=problems, hint=f"correct {file}") from None
+        details: list[str] = []
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"])
+            details.append(f"{place}: {problem['msg']}")
+        raise Fatal(f"{file} is not a mapping", details=details, hint=f"correct {file}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        hint = "correct it, or destinations.<name>.mapping"
         raise Fatal(
-            f"the mapping {file} can't be read ({type(error).__name__})", hint=hint
+            f"the mapping {file} can't be read ({type(error).__name__})",
+            hint="correct it, or destinations.<name>.mapping",
         ) from None
 
 
 def parse(content: Mapping[str, Any]) -> MappingRules:
-    """Checks what the YAML says; pydantic's ValidationError."""
+    """Return the rules that the YAML says. Raises pydantic's ValidationError."""
     checked = _File.model_validate(content)
     return MappingRules(checked.groups, checked.panels.classes, checked.rules)
 
 
 def _default() -> Path:
-    installed = Path(passport.__file__).parent / "config" / "mapping.yaml"
-    return (
-        installed
-        if installed.exists()
-        else Path(passport.__file__).parents[1] / "config" / "mapping.yaml"
-    )
+    package = Path(passport.__file__).parent
+    installed = package / "config" / "mapping.yaml"
+    if installed.exists():
+        return installed
+    return package.parent / "config" / "mapping.yaml"  # in a checkout

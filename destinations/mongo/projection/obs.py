@@ -28,14 +28,16 @@ CreatedBy = Callable[[Document], str]
 
 NO_AUTHOR = {"name": "OpenMRS", "source": "none", "key": None}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NOWHERE: Document = {}
+_NOTHING: Document = {}
 _VALUE_TYPES = {"numeric": "numeric", "coded": "coded", "drug": "coded", "boolean": "coded"}
 _TEST_STATUS = {"NORMAL": "Normal", "CRITICALLY_LOW": "Critical", "CRITICALLY_HIGH": "Critical"}
 
 
 class Projected(NamedTuple):
-    """`document` without the Passport-owned fields; `created` is for `syncDate` and `createdAt` of
-    an insert.
+    """A record as it should be.
+
+    `document` is without the Passport-owned fields. `created` is for `syncDate` and `createdAt` of
+    an insert. `author` is the mirror document's.
     """
 
     id: ObjectId
@@ -52,16 +54,16 @@ def projected(
     patient_id: str,
     created_by: CreatedBy,
 ) -> list[Projected]:
-    """The records of one person's mirror documents (all of them, or whole groups).
+    """Return the records of one person's mirror documents (all of them, or whole groups).
 
-    `created_by` gives the hex of a users._id for a mirror document's `author`.
+    `patient_id` is the hex of ``patients._id``; `created_by` gives the hex of a ``users._id`` for a
+    mirror document's `author`.
     """
     rows = {document["obsId"]: document for document in documents}
-    found: dict[ObjectId, Projected] = {}
-    for entry in sorted(
-        _sorted_out(rows, mapping).entries, key=lambda entry: int(entry.anchor["obsId"])
-    ):
-        first = _first_version(entry.anchor, rows)
+    records: dict[ObjectId, Projected] = {}
+    for entry in _entries_in_order(rows, mapping):
+        anchor = entry.anchor
+        first = _first_version(anchor, rows)
         key = first_id(first)
         author = _author(entry)
         document = {
@@ -71,43 +73,47 @@ def projected(
             "createdBy": created_by(author),
             "openmrsData": _openmrs_data(entry, author, hospital_id),
         }
-        created = (
-            first.get("created") or entry.anchor.get("created") or entry.anchor.get("at") or _EPOCH
-        )
-        found[key] = Projected(key, document, created, author)
-    return list(found.values())
+        created = first.get("created") or anchor.get("created") or anchor.get("at") or _EPOCH
+        records[key] = Projected(key, document, created, author)
+    return list(records.values())
 
 
 def places(documents: Iterable[Document], mapping: MappingRules) -> dict[ObjectId, str]:
-    """Return the records that one person's mirror documents show: the anchor's uuid by record id."""
+    """Return where one person's mirror documents show a record: its anchor's uuid by record id."""
     rows = {document["obsId"]: document for document in documents}
     uuids: dict[ObjectId, str] = {}
-    entries = _sorted_out(rows, mapping).entries
-    for entry in sorted(entries, key=lambda entry: int(entry.anchor["obsId"])):
-        uuids[first_id(_first_version(entry.anchor, rows))] = entry.anchor["row"]["uuid"]
+    for entry in _entries_in_order(rows, mapping):
+        key = first_id(_first_version(entry.anchor, rows))
+        uuids[key] = entry.anchor["row"]["uuid"]
     return uuids
 
 
 def unmapped(documents: Iterable[Document], mapping: MappingRules) -> list[Document]:
-    """One person's live rows with a value that are in no record."""
-    return _sorted_out({document["obsId"]: document for document in documents}, mapping).unmapped
+    """Return one person's live rows that have a value and are in no record."""
+    rows = {document["obsId"]: document for document in documents}
+    return _sort_out(rows, mapping).unmapped
 
 
 @lru_cache(16_384)
 def record_id(hospital_id: str, uuid: str) -> ObjectId:
-    """Of the record whose anchor's first version has this uuid."""
+    """Return the _id of the record whose anchor's first version has this uuid."""
     return ObjectId(sha256(f"{hospital_id}/{uuid}".encode()).digest()[:12])
 
 
 def first_id(row: Document) -> ObjectId:
-    """Of the record that a mirror document names, should it be the anchor's first version."""
+    """Return the _id of the record that a mirror document names as the anchor's first version."""
     return row.get("record") or record_id(row["hospital"], row["row"]["uuid"])
+
+
+# --- which rows make which record
 
 
 @dataclass(slots=True)
 class _Entry:
-    """One record to be. `stating`: the rows whose values it states, by obs_id; `parts`: its group's
-    other members.
+    """One record to be.
+
+    `stating` are the rows whose values it states, by obs_id; `parts` its group's other members, by
+    role. `panel` is the name of the panel that the anchor is in.
     """
 
     anchor: Document
@@ -119,81 +125,93 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class _Sorted:
+class _SortedOut:
     entries: list[_Entry] = field(default_factory=list)
     unmapped: list[Document] = field(default_factory=list)
 
 
-def _sorted_out(rows: dict[int, Document], mapping: MappingRules) -> _Sorted:
+def _entries_in_order(rows: dict[int, Document], mapping: MappingRules) -> list[_Entry]:
+    """Return the entries by the anchors' obs_id."""
+    entries = _sort_out(rows, mapping).entries
+    return sorted(entries, key=lambda entry: int(entry.anchor["obsId"]))
+
+
+def _sort_out(rows: dict[int, Document], mapping: MappingRules) -> _SortedOut:
+    """Put each live row with a value into a group's record, into one of its own, or into none."""
     live = _live(rows)
     senses = {obs_id: mapping.sense(_subject(row)) for obs_id, row in live.items()}
-    groups: dict[int, _Entry] = {}
+    groups: dict[int, _Entry] = {}  # by the header's obs_id
     for obs_id, row in live.items():
         if group := senses[obs_id].heads:
             groups[obs_id] = _Entry(row, group.type, [], group=group)
-    result = _Sorted()
+
+    result = _SortedOut()
     for obs_id, row in sorted(live.items()):
-        if (
-            row["value"]["kind"] != "none"
-            and obs_id not in groups
-            and not _joined(row, live, groups)
-        ):
-            _alone(row, live, senses, result)
+        if row["value"]["kind"] == "none" or obs_id in groups:
+            continue
+        if not _join_group(row, live, groups):
+            _stand_alone(row, live, senses, result)
+
     for entry in groups.values():
-        _close(entry, result)
+        if entry.stating:
+            result.entries.append(entry)
+            continue
+        # Without a value row a group is no record. What its members say is shown nowhere.
+        for part in entry.parts.values():
+            result.unmapped += part
+        if entry.anchor["value"]["kind"] != "none":
+            result.unmapped.append(entry.anchor)
     return result
 
 
-def _joined(row: Document, live: dict[int, Document], groups: dict[int, _Entry]) -> bool:
-    """Whether the row belongs to a group's record, as its value or as a part; then it is put there."""
+def _join_group(row: Document, live: dict[int, Document], groups: dict[int, _Entry]) -> bool:
+    """Put the row into its group's record, as a value or a part. Return False if it has none."""
     entry = _header(row, live, groups) if groups else None
     if entry is None or entry.group is None:
         return False
     role = MappingRules.role(entry.group, _subject(row))
+    if role is None:
+        return False
     if role == "value":
         entry.stating.append(row)
-    elif role is not None:
+    else:
         entry.parts.setdefault(role, []).append(row)
-    return role is not None
+    return True
 
 
-def _close(entry: _Entry, result: _Sorted) -> None:
-    if entry.stating:
-        result.entries.append(entry)
-        return
-    result.unmapped += [row for part in entry.parts.values() for row in part]
-    if entry.anchor["value"]["kind"] != "none":
-        result.unmapped.append(entry.anchor)
-
-
-def _alone(
-    row: Document, live: dict[int, Document], senses: dict[int, Sense], result: _Sorted
+def _stand_alone(
+    row: Document, live: dict[int, Document], senses: dict[int, Sense], result: _SortedOut
 ) -> None:
-    type_ = senses[row["obsId"]].alone
-    if type_ is None:
+    """Make the row a record of its own, if a rule gives it a type."""
+    record_type = senses[row["obsId"]].alone
+    if record_type is None:
         result.unmapped.append(row)
         return
+    panel: str | None = None
     parent = _parent(row, live)
-    in_panel = (
-        parent is not None and senses[parent["obsId"]].panel and not senses[parent["obsId"]].heads
-    )
-    panel = _concept(parent).get("name") if parent is not None and in_panel else None
-    result.entries.append(_Entry(row, type_, [row], panel=panel))
+    if parent is not None:
+        sense = senses[parent["obsId"]]
+        if sense.panel and not sense.heads:
+            panel = _concept(parent).get("name")
+    result.entries.append(_Entry(row, record_type, [row], panel=panel))
 
 
 def _subject(row: Document) -> Subject:
-    concept, answer = _concept(row), row["value"].get("concept")
+    """Return what the mapping's matchers look at."""
+    concept = _concept(row)
+    answer = row["value"].get("concept")
     return Subject(
-        concept.get("name") or "",
-        concept.get("class") or "",
-        concept.get("datatype") or "",
-        codes(concept.get("uuid") or "", concept.get("mappings") or ()),
-        answer["class"] if answer else None,
-        codes(answer["uuid"], answer["mappings"]) if answer else (),
+        name=concept.get("name") or "",
+        concept_class=concept.get("class") or "",
+        datatype=concept.get("datatype") or "",
+        mappings=codes(concept.get("uuid") or "", concept.get("mappings") or ()),
+        value_class=answer["class"] if answer else None,
+        value_mappings=codes(answer["uuid"], answer["mappings"]) if answer else (),
     )
 
 
 def _live(rows: dict[int, Document]) -> dict[int, Document]:
+    """Return the rows that are neither gone nor voided, and that no such row has replaced."""
     standing = {
         obs_id: row
         for obs_id, row in rows.items()
@@ -204,6 +222,7 @@ def _live(rows: dict[int, Document]) -> dict[int, Document]:
 
 
 def _first_version(row: Document, rows: dict[int, Document]) -> Document:
+    """Return the first version of a row as far as it is known; the row itself in a circle."""
     seen = {row["obsId"]}
     first = row
     while (earlier := rows.get(first["row"].get("previous_version"))) is not None:
@@ -219,7 +238,7 @@ def _parent(row: Document, live: dict[int, Document]) -> Document | None:
 
 
 def _header(row: Document, live: dict[int, Document], groups: dict[int, _Entry]) -> _Entry | None:
-    """Of the nearest header above the row."""
+    """Return the entry of the nearest header above the row."""
     seen = {row["obsId"]}
     above = _parent(row, live)
     while above is not None and above["obsId"] not in seen:
@@ -230,114 +249,136 @@ def _header(row: Document, live: dict[int, Document], groups: dict[int, _Entry])
     return None
 
 
+# --- what a record says
+
+
 def _concept(row: Document) -> Document:
-    return row.get("concept") or _NOWHERE
+    return row.get("concept") or _NOTHING
 
 
 def _author(entry: _Entry) -> Document:
-    own = entry.anchor.get("author") or NO_AUTHOR
-    return own if own["source"] != "none" else entry.stating[0].get("author") or NO_AUTHOR
+    """Return the anchor's author; if nobody is known, that of the first row whose value it is."""
+    author = entry.anchor.get("author") or NO_AUTHOR
+    if author["source"] != "none":
+        return author
+    return entry.stating[0].get("author") or NO_AUTHOR
 
 
 def _measured(rows: Sequence[Document]) -> str:
-    """The rows' texts, numbers with their units."""
+    """Return the rows' texts, numbers with their units."""
     return "; ".join(_with_units(row) for row in rows)
 
 
 def _with_units(row: Document) -> str:
-    text, units = row["value"]["text"], _concept(row).get("units")
-    return f"{text} {units}" if units and row["value"]["kind"] == "numeric" else str(text)
+    text = row["value"]["text"]
+    units = _concept(row).get("units")
+    if units and row["value"]["kind"] == "numeric":
+        return f"{text} {units}"
+    return str(text)
 
 
 def _data(entry: _Entry, author: Document, hospital_name: str) -> dict[str, str]:
-    anchor = entry.anchor["row"]
-    text = "; ".join(row["value"]["text"] for row in entry.stating)
-    when = anchor["obs_datetime"]
+    """Return `data`: what all types of records have, and over it what this one has."""
+    row = entry.anchor["row"]
+    when = row["obs_datetime"]
+    text = "; ".join(stating["value"]["text"] for stating in entry.stating)
     shared = {
         "name": _concept(entry.anchor).get("name"),
         "details": text,
         "date": when,
         "doctor": author["name"],
         "hospital": hospital_name,
-        "notes": anchor.get("comments") or entry.stating[0]["row"].get("comments"),
+        "notes": row.get("comments") or entry.stating[0]["row"].get("comments"),
         "description": entry.panel,
     }
-    own = _OWN[entry.type](entry, text, when, author["name"])
-    return {key: value for key, value in (shared | own).items() if value}
+    match entry.type:
+        case "condition":
+            own = _condition(entry, text, when, author["name"])
+        case "medication":
+            own = _medication(entry, text, when, author["name"])
+        case "test":
+            own = _test(entry, when)
+        case "visit":
+            own = _visit(entry, text, when)
+    return {name: value for name, value in (shared | own).items() if value}
 
 
 def _condition(entry: _Entry, text: str, when: str, author: str) -> Document:
-    part = _parts(entry)
+    parts = _parts(entry)
     return {
         "procedure": f"Synced from OpenMRS - {author}",
         "diagnosis": text,
         "diagnosed": when,
         "diagnosedDate": when,
         "diagnosedBy": author,
-        "status": part.get("certainty"),
-        "description": part.get("rank") or entry.panel,
+        "status": parts.get("certainty"),
+        "description": parts.get("rank") or entry.panel,
     }
 
 
 def _medication(entry: _Entry, text: str, when: str, author: str) -> Document:
-    part = _parts(entry)
+    parts = _parts(entry)
     return {
         "medicationName": text,
-        "dosage": part.get("dosage"),
-        "frequency": part.get("frequency"),
-        "startDate": part.get("start") or when,
-        "endDate": part.get("endDate"),
-        "description": part.get("duration") or entry.panel,
+        "dosage": parts.get("dosage"),
+        "frequency": parts.get("frequency"),
+        "startDate": parts.get("start") or when,
+        "endDate": parts.get("endDate"),
+        "description": parts.get("duration") or entry.panel,
         "prescribedBy": author,
     }
 
 
-def _test(entry: _Entry, _text: str, when: str, _author: str) -> Document:
-    anchor = entry.anchor["row"]
-    interpretation = anchor.get("interpretation")
+def _test(entry: _Entry, when: str) -> Document:
+    row = entry.anchor["row"]
+    interpretation = row.get("interpretation")
     return {
         "testName": _concept(entry.anchor).get("name"),
         "testDate": when,
         "result": _measured(entry.stating),
         "testStatus": _TEST_STATUS.get(interpretation, "Abnormal") if interpretation else None,
-        "status": anchor.get("status"),
+        "status": row.get("status"),
     }
 
 
-def _visit(entry: _Entry, text: str, when: str, _author: str) -> Document:
-    date = (entry.anchor.get("encounter") or _NOWHERE).get("written") or when
+def _visit(entry: _Entry, text: str, when: str) -> Document:
+    encounter = entry.anchor.get("encounter") or _NOTHING
+    date = encounter.get("written") or when
     return {"date": date, "reason": text, "visitDate": date}
 
 
-_OWN: dict[RecordType, Callable[[_Entry, str, str, str], Document]] = {
-    "condition": _condition,
-    "medication": _medication,
-    "test": _test,
-    "visit": _visit,
-}
-
-
 def _parts(entry: _Entry) -> dict[str, str]:
-    return {name: _measured(rows) for name, rows in entry.parts.items()}
+    return {role: _measured(rows) for role, rows in entry.parts.items()}
 
 
 def _openmrs_data(entry: _Entry, author: Document, hospital_id: str) -> Document:
-    row, key = entry.anchor["row"], author["key"]
-    members = [*entry.stating, *(member for part in entry.parts.values() for member in part)]
+    """Return `openmrsData`: where the record comes from. What is not known is left out."""
+    anchor = entry.anchor
+    row = anchor["row"]
+    place = anchor.get("place") or _NOTHING
+    encounter = anchor.get("encounter") or _NOTHING
+    key = author["key"]
+    is_provider = key and not key.startswith("user/")
+    member_uuids: list[str] | None = None
+    if entry.group:
+        members = [*entry.stating]
+        for part in entry.parts.values():
+            members += part
+        member_uuids = sorted(member["row"]["uuid"] for member in members)
     fields = {
-        "obsId": entry.anchor["obsId"],
+        "obsId": anchor["obsId"],
         "conceptId": row["concept_id"],
-        "personId": entry.anchor["personId"],
-        "obsDatetime": entry.anchor.get("at"),
-        "dateCreated": entry.anchor.get("created"),
+        "personId": anchor["personId"],
+        "obsDatetime": anchor.get("at"),
+        "dateCreated": anchor.get("created"),
         "creatorName": author["name"],
-        "locationName": (entry.anchor.get("place") or _NOWHERE).get("name"),
-        "encounterUuid": (entry.anchor.get("encounter") or _NOWHERE).get("uuid"),
-        "providerUuid": key if key and not key.startswith("user/") else None,
+        "locationName": place.get("name"),
+        "encounterUuid": encounter.get("uuid"),
+        "providerUuid": key if is_provider else None,
         "valueType": _VALUE_TYPES.get(entry.stating[0]["value"]["kind"], "text"),
         "hospitalId": hospital_id,
         "obsUuid": row["uuid"],
-        "memberUuids": sorted(member["row"]["uuid"] for member in members) if entry.group else None,
+        "memberUuids": member_uuids,
         "status": row.get("status"),
         "interpretation": row.get("interpretation"),
         "authorSource": author["source"],
