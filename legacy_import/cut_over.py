@@ -1,4 +1,4 @@
-"""`passport cut-over`: what the documented sync wrote before becomes ours, or goes.
+"""The cut-over: what the documented sync wrote before becomes ours, or goes.
 
 Its records and doctors are found again at the hospitals (`findings.py`, `matching.py`), adopted
 (`adopting.py`) and removed (`removing.py`). Running a step again does what is left of it.

@@ -48,7 +48,7 @@ class Site:
         return self.hospitals[hospital].connect(database="openmrs", autocommit=False)
 
     def command(self, *verb: str) -> list[str]:
-        return [sys.executable, "-m", "passport", "--config", str(self.config), *verb]
+        return [sys.executable, "-m", "cli", "--config", str(self.config), *verb]
 
 
 @contextmanager

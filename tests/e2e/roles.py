@@ -19,7 +19,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def command(config: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "passport", "--config", str(config), *words]
+    return [sys.executable, "-m", "cli", "--config", str(config), *words]
 
 
 def run(

@@ -288,7 +288,7 @@ def on_a_terminal(words: list[str]) -> str:
     main, other = pty.openpty()
     environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "passport", *words],
+        [sys.executable, "-m", "cli", *words],
         stdin=other,
         stdout=other,
         stderr=other,
