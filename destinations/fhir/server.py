@@ -194,7 +194,7 @@ class FhirServer:
         for _ in range(ATTEMPTS):
             # The journal first: a transaction that moves it then knows that the rows are current.
             journal = self._journal(hospital)
-            rows = rows_of(self._resources_of_rows(hospital, obs_ids))
+            rows = rows_of(self.resources_of_rows(hospital, obs_ids))
             made = changes(batch, rows, self._options)
             if self._store(hospital, journal, journal.after(made, obs_ids), made):
                 return made.outcome
@@ -323,7 +323,8 @@ class FhirServer:
 
     # What the server has.
 
-    def _resources_of_rows(self, hospital: str, obs_ids: Sequence[int]) -> list[Resource]:
+    def resources_of_rows(self, hospital: str, obs_ids: Sequence[int]) -> list[Resource]:
+        """Return the resources of rows, under each type that they have or had."""
         ids = [identity(self._options.prefix + hospital, obs_id) for obs_id in obs_ids]
         return self._find([{"_id": ",".join(part)} for part in _slices(ids, PER_SEARCH)])
 

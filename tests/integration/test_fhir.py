@@ -81,7 +81,7 @@ def test_a_frozen_writer_overwrites_nothing_and_makes_nothing(
     """
     frozen, other = place.sink(), place.sink()
     frozen.write([obs(1, 10, value=number(10))])
-    read: Callable[..., Any] = frozen.held  # type: ignore[attr-defined]
+    read: Callable[..., Any] = frozen.resources_of_rows  # type: ignore[attr-defined]
     wakes: list[bool] = []
 
     def read_then_freeze(*asked: Any) -> Any:
@@ -91,7 +91,7 @@ def test_a_frozen_writer_overwrites_nothing_and_makes_nothing(
             other.write([obs(1, 30, value=number(30)), obs(2, 30, value=number(30))])
         return found
 
-    monkeypatch.setattr(frozen, "held", read_then_freeze)
+    monkeypatch.setattr(frozen, "resources_of_rows", read_then_freeze)
     outcome = frozen.write([obs(1, 20, value=number(20)), obs(2, 20, value=number(20))])
     assert (wakes, outcome.stale) == ([True], 2)
     for obs_id in (1, 2):
