@@ -17,7 +17,7 @@ _TYPES = {"FULLY_SPECIFIED": 0, None: 1, "SHORT": 2, "INDEX_TERM": 3}
 
 @dataclass(frozen=True, slots=True)
 class EncounterFacts:
-    """An encounter, where it and its visit were, and its providers' ids, best first."""
+    """An encounter with the places of itself and of its visit, and its providers' ids, best first."""
 
     encounter: Encounter
     visit_id: int | None
@@ -28,7 +28,7 @@ class EncounterFacts:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """`name`: the column of OpenMRS 1.9, for providers who are no person."""
+    """A row of provider. `name` is a column of OpenMRS 1.9, for providers who are no person."""
 
     uuid: str
     person_id: int | None
@@ -37,20 +37,22 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class User:
+    """A row of users, without its secrets."""
+
     uuid: str
     person_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Staff:
-    """A person who works there: their name, and the uuid of the first provider that they are."""
+    """A person who works at the hospital, with the uuid of the first provider that they are."""
 
     name: str | None
     provider_uuid: str | None
 
 
 def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[int, Concept]:
-    """Concepts by id, named in the locale chain."""
+    """Return the concepts by id, each named in the first locale of `locales` that it has."""
     rows = reading.rows(
         """SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units FROM concept c
         LEFT JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id
@@ -69,8 +71,10 @@ def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[
     mapped = _grouped(
         reading.rows(
             """SELECT m.concept_id, s.name, t.code FROM concept_reference_map m
-            JOIN concept_reference_term t ON t.concept_reference_term_id = m.concept_reference_term_id
-            JOIN concept_reference_source s ON s.concept_source_id = t.concept_source_id WHERE m.concept_id IN %s""",
+            JOIN concept_reference_term t
+              ON t.concept_reference_term_id = m.concept_reference_term_id
+            JOIN concept_reference_source s ON s.concept_source_id = t.concept_source_id
+            WHERE m.concept_id IN %s""",
             (ids,),
         ),
         "concept_id",
@@ -94,8 +98,9 @@ def _concept(row: dict[str, Any], names: Any, mapped: Any, locales: Sequence[str
 
 
 def concept_name(names: Iterable[Mapping[str, Any]], locales: Sequence[str]) -> str | None:
-    """The name that the hospital's locale chain prefers, of rows of concept_name that aren't
-    voided.
+    """Return the name that the hospital's locales prefer.
+
+    `names` are rows of concept_name that are not voided. None if there are none.
     """
     best = min(names, key=lambda name: _preference(name, locales), default=None)
     return None if best is None else str(best["name"])
@@ -112,7 +117,7 @@ def _preference(name: Mapping[str, Any], locales: Sequence[str]) -> tuple[int, b
 
 
 def _nearness(locale: str, locales: Sequence[str]) -> int:
-    """Twice the index of the first locale that fits; one more where only the language does."""
+    """Return twice the index of the first locale that fits, one more if only its language does."""
     language = locale.partition("_")[0]
     for index, wanted in enumerate(locales):
         if locale == wanted:
@@ -123,7 +128,7 @@ def _nearness(locale: str, locales: Sequence[str]) -> int:
 
 
 def coded_names(reading: ConsistentRead, ids: Ids) -> dict[int, str | None]:
-    """Names by concept_name_id; None of a voided one."""
+    """Return the names by concept_name_id; a voided one is None."""
     rows = reading.rows(
         "SELECT concept_name_id, name, voided FROM concept_name WHERE concept_name_id IN %s", (ids,)
     )
@@ -145,7 +150,7 @@ def places(reading: ConsistentRead, ids: Ids) -> dict[int, Place]:
 
 
 def orderers(reading: ConsistentRead, ids: Ids) -> dict[int, int | None]:
-    """provider_id by order_id."""
+    """Return the provider_id of who ordered, by order_id."""
     rows = reading.rows("SELECT order_id, orderer FROM orders WHERE order_id IN %s", (ids,))
     return {row["order_id"]: row["orderer"] for row in rows}
 
@@ -153,18 +158,21 @@ def orderers(reading: ConsistentRead, ids: Ids) -> dict[int, int | None]:
 def encounters(
     reading: ConsistentRead, ids: Ids, roles: Sequence[str], zone: str
 ) -> dict[int, EncounterFacts]:
-    """Encounters with their visits and providers. `roles`: uuids or names, best first."""
+    """Return the encounters by id. `roles` are uuids or names of encounter roles, best first."""
     rows = reading.rows(
-        """SELECT e.encounter_id, e.uuid, e.location_id, e.visit_id, CAST(e.encounter_datetime AS CHAR) AS written,
-        t.name AS type, v.uuid AS visit_uuid, v.location_id AS visit_location_id, vt.name AS visit_type
+        """SELECT e.encounter_id, e.uuid, e.location_id, e.visit_id,
+          CAST(e.encounter_datetime AS CHAR) AS written, t.name AS type, v.uuid AS visit_uuid,
+          v.location_id AS visit_location_id, vt.name AS visit_type
         FROM encounter e LEFT JOIN encounter_type t ON t.encounter_type_id = e.encounter_type
-        LEFT JOIN visit v ON v.visit_id = e.visit_id LEFT JOIN visit_type vt ON vt.visit_type_id = v.visit_type_id
+        LEFT JOIN visit v ON v.visit_id = e.visit_id
+        LEFT JOIN visit_type vt ON vt.visit_type_id = v.visit_type_id
         WHERE e.encounter_id IN %s""",
         (ids,),
     )
     providers = _grouped(
         reading.rows(
-            """SELECT p.encounter_id, p.encounter_provider_id, p.provider_id, r.uuid, r.name FROM encounter_provider p
+            """SELECT p.encounter_id, p.encounter_provider_id, p.provider_id, r.uuid, r.name
+            FROM encounter_provider p
             LEFT JOIN encounter_role r ON r.encounter_role_id = p.encounter_role_id
             WHERE p.voided = 0 AND p.encounter_id IN %s""",
             (ids,),
@@ -181,7 +189,7 @@ def _encounter(
     row: dict[str, Any], providers: Sequence[Any], roles: Sequence[str], zone: str
 ) -> EncounterFacts:
     written = row["written"].replace(" ", "T")
-    ranked = sorted(providers, key=lambda one: (_rank(one, roles), one["encounter_provider_id"]))
+    ranked = sorted(providers, key=lambda row: (_rank(row, roles), row["encounter_provider_id"]))
     encounter = Encounter(
         row["encounter_id"],
         row["uuid"],
@@ -223,10 +231,11 @@ def users(reading: ConsistentRead, ids: Ids) -> dict[int, User]:
 
 
 def staff(reading: ConsistentRead, ids: Ids) -> dict[int, Staff]:
-    """Staff by person_id: every id is there, without a name if they have none."""
+    """Return staff by person_id; every id is there, without a name if the person has none."""
     names = _grouped(
         reading.rows(
-            """SELECT person_id, given_name, family_name FROM person_name WHERE voided = 0 AND person_id IN %s
+            """SELECT person_id, given_name, family_name FROM person_name
+            WHERE voided = 0 AND person_id IN %s
             ORDER BY preferred DESC, person_name_id""",
             (ids,),
         ),
@@ -234,7 +243,9 @@ def staff(reading: ConsistentRead, ids: Ids) -> dict[int, Staff]:
     )
     own = _grouped(
         reading.rows(
-            "SELECT person_id, uuid FROM provider WHERE retired = 0 AND person_id IN %s ORDER BY provider_id",
+            """SELECT person_id, uuid FROM provider
+            WHERE retired = 0 AND person_id IN %s
+            ORDER BY provider_id""",
             (ids,),
         ),
         "person_id",

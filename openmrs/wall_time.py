@@ -7,8 +7,10 @@ from zoneinfo import ZoneInfo
 
 @lru_cache(maxsize=100_000)
 def instant(written: str, zone: str) -> datetime | None:
-    """A wall time in UTC: of an ambiguous hour the first, in a skipped one by the offset before.
-    None: no such time.
+    """Return a wall time of `zone` in UTC, None if `written` is no time.
+
+    An hour that a change of the clock repeats is taken as the first one. A time that it skips is
+    taken with the offset from before.
     """
     try:
         return datetime.fromisoformat(written).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
