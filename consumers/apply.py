@@ -1,12 +1,14 @@
-"""Applies what came for one partition: rows enriched and written, ranges and persons retained, the
-rest parked.
+"""Applies the records of one partition to a destination.
+
+Rows are enriched and written. Of key ranges and whole persons, the destination is told what they
+still have. What can't be carried is parked as a dead letter.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
-from consumers.dead_letters import Letters
+from consumers.dead_letters import DeadLetters
 from consumers.lookups import RowToEnrich
 from consumers.partition import Item, Partition
 from openmrs.read import SourcePosition
@@ -27,19 +29,19 @@ from passport.sink import KeyRange, Outcome, Sink
 
 
 class Applier:
-    """`at_hospital`: whether the last failure was the hospital's, not the destination's or Kafka's."""
+    """Applies records to one destination. Raises Retry and Fatal, whose `origin` says who failed."""
 
     def __init__(
-        self, destination: str, sink: Sink, letters: Letters, *, newest_wins: bool
+        self, destination: str, sink: Sink, letters: DeadLetters, *, newest_wins: bool
     ) -> None:
         self._destination, self._sink, self._letters = destination, sink, letters
         self._newest_wins = newest_wins
         self._write_seconds = metrics.WRITE_SECONDS.labels(destination)
-        self.at_hospital = False
 
     def batch(self, partition: Partition, items: Sequence[Item]) -> None:
-        """Applies records in order. Raises Retry and Fatal; then `partition.next` is still the
-        first of them.
+        """Apply records in order.
+
+        After Retry and Fatal, `partition.next` is still the offset of the first of them.
         """
         for run, chunk in _segments(items):
             if run:
@@ -49,11 +51,8 @@ class Applier:
         partition.next = items[-1].record.offset + 1
 
     def reenrich(self, partition: Partition, *, busy: bool = False) -> None:
-        """One slice of what notices and the destination want read again, if any is due; `busy`:
-        records wait, too.
-        """
-        with self._asking_hospital():
-            piece = partition.reenrichment.read(busy=busy)
+        """Apply one slice of re-enrichment, if any is due. `busy`: records wait too."""
+        piece = partition.reenrichment.read(busy=busy)
         if piece is None:
             return
         for row, reject in piece.rejected:
@@ -65,18 +64,23 @@ class Applier:
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
         lookups = partition.lookups
-        noted = [
-            item
-            for item in items
-            if item.event is not None and not self._note(partition, item.event)
-        ]
-        rows = [item for item in noted if isinstance(item.event, RowEvent)]
-        # From a reader that was cut off, behind the snapshot that knows what is gone: perhaps of a
-        # row that is.
-        late = sum(isinstance(item.event, RowEvent) for item in items) - len(rows)
+        rows: list[Item] = []
+        late = 0
+        for item in items:
+            if item.event is None:
+                continue
+            outdated = self._note(partition, item.event)
+            if not isinstance(item.event, RowEvent):
+                continue
+            if outdated:
+                # A reader that was cut off sent it, behind the snapshot of a newer epoch, which
+                # knows what is gone. The row may be gone.
+                late += 1
+            else:
+                rows.append(item)
         self._count(partition, Outcome(stale=late))
-        # These rows were looked up after the notices: what the destination took as newest needs no
-        # re-reading.
+        # The rows are looked up after the batch's key changes. What the destination then takes as
+        # the newest contains these changes, and needn't be enriched again for them.
         written = self._rows(partition, rows)
         for item in items:
             if item.reject is not None:
@@ -93,8 +97,9 @@ class Applier:
         )
 
     def _note(self, partition: Partition, event: Event) -> bool:
-        """The newest version and place, and what is outdated now. True if the event is of an older
-        epoch.
+        """Take note of an event's version and position, and evict what it makes outdated.
+
+        Return True if the event itself is outdated: it is of an older epoch.
         """
         source, lookups = event.source, partition.lookups
         outdated = lookups.seen(source.version)
@@ -110,16 +115,13 @@ class Applier:
         return outdated
 
     def _rows(self, partition: Partition, items: Sequence[Item]) -> frozenset[int]:
-        """Enriches and writes rows. The obs_ids of those that are now the newest in the
-        destination.
-        """
+        """Enrich and write rows. Return the obs_ids whose newest state the destination has now."""
         if not items:
             return frozenset()
-        asked = [
-            _to_enrich(_event(item)) for item in (_newest(items) if self._newest_wins else items)
-        ]
-        with self._asking_hospital(), self._step("enrich", partition, items):
-            observations = partition.lookups.observations(asked, partition.latest)
+        written_items = _newest(items) if self._newest_wins else items
+        rows = [_to_enrich(_event(item)) for item in written_items]
+        with self._step("enrich", partition, items):
+            observations = partition.lookups.observations(rows, partition.latest)
         outcome = self._write(partition, observations, items)
         now = time.time()
         seconds = metrics.APPLY_SECONDS.labels(partition.hospital_id, self._destination)
@@ -127,12 +129,12 @@ class Applier:
             source = _event(item).source
             if source.origin == "binlog":
                 seconds.observe(max(0.0, now - source.ts_ms / 1000))
-        if not self._newest_wins or outcome.stale > len(
-            outcome.overtaken
-        ):  # which ones, it doesn't say
-            return frozenset()
+        if not self._newest_wins or outcome.stale > len(outcome.overtaken):
+            return frozenset()  # the destination doesn't say which rows it has in an older state
         not_taken = {*outcome.overtaken, *(key for key, _ in outcome.rejected)}
-        return frozenset(one.obs_id for one in observations if one.key not in not_taken)
+        return frozenset(
+            observation.obs_id for observation in observations if observation.key not in not_taken
+        )
 
     def _retain(self, partition: Partition, event: ChunkEvent) -> None:
         self._note(partition, event)
@@ -144,8 +146,9 @@ class Applier:
     def _write(
         self, partition: Partition, observations: Sequence[Observation], items: Sequence[Item] = ()
     ) -> Outcome:
-        """Writes; parks what the destination can't take: the record it came with, or the row as
-        read.
+        """Write, and park what the destination can't take.
+
+        A row that came with one of `items` is parked as its record, another one as it was read.
         """
         if not observations:
             return Outcome()
@@ -178,7 +181,7 @@ class Applier:
                 metrics.RECORDS.labels(partition.hospital_id, self._destination, name).inc(count)
 
     def _park_row(self, partition: Partition, row: Row, version: str, reason: str) -> None:
-        """Parks a row read at the hospital as the event that would have carried it."""
+        """Park a row that was read at the hospital, as the event that would have carried it."""
         hospital = partition.hospital
         source = EventSource(
             hospital=partition.hospital_id,
@@ -211,15 +214,9 @@ class Applier:
         known = {tracing.HOSPITAL: partition.hospital_id, tracing.DESTINATION: self._destination}
         return tracing.step(name, items, {**known, tracing.COUNT: len(items)})
 
-    @contextmanager
-    def _asking_hospital(self) -> Iterator[None]:
-        self.at_hospital = True
-        yield
-        self.at_hospital = False
-
 
 def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], ChunkEvent | None]]:
-    """Runs of items, each with the chunk that ends it."""
+    """Yield the runs of items between chunks, each with the chunk that ends it."""
     run: list[Item] = []
     for item in items:
         if isinstance(item.event, ChunkEvent):
@@ -231,8 +228,9 @@ def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], ChunkEvent | 
 
 
 def _newest(items: Sequence[Item]) -> list[Item]:
-    """The newest item of each row, so that what the destination then calls stale was overtaken by
-    something else.
+    """Return the newest item of each row.
+
+    So a row that the destination then calls stale was overtaken by something else than its own batch.
     """
     newest: dict[int, Item] = {}
     for item in items:

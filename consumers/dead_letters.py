@@ -1,8 +1,8 @@
 """Records that can't be carried: parked in a topic of their own, listed, shown and tried again.
 
-A letter's key is its id; the same id parked again replaces it, an empty value settles it. Its value
-is the record as it came (it may hold a patient's data), its headers say why it is here and where it
-was (names of KIP-1317, a draft).
+A dead letter's key is its id. The same id parked again replaces it, and an empty value settles it.
+Its value is the record as it came, which may hold a patient's data. Its headers say why it is here
+and where it was; their names are those of KIP-1317, a draft.
 """
 
 import time
@@ -23,7 +23,6 @@ from passport.event import (
     ChunkEvent,
     Event,
     KeyChangeEvent,
-    Row,
     RowEvent,
     encode_event,
     parse_event,
@@ -33,19 +32,22 @@ from passport.settings import Kafka, Settings
 from passport.sink import KeyRange, Outcome, Sink
 
 _ORIGINAL = "_dlq.errors.original."
-_REASON, _DISPOSITION = "_dlq.errors.reason", "_dlq.errors.disposition"
-_DESTINATION, _HOSPITAL, _PARKED = "_dlq.destination", "_dlq.hospital", "_dlq.parked_ms"
-
+_REASON = "_dlq.errors.reason"
+_DISPOSITION = "_dlq.errors.disposition"
+_DESTINATION = "_dlq.destination"
+_HOSPITAL = "_dlq.hospital"
+_PARKED = "_dlq.parked_ms"
 
 LARGEST = 15 * 1024 * 1024  # bytes: the topic takes 16 MiB, headers included
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A parked record. `hospital` "" if its partition is nobody's; `offset` -1 for a row read at
-    the hospital.
+class DeadLetter:
+    """A parked record.
 
-    `value` is empty of one over LARGEST: it is still in the topic of changes, at `offset`.
+    `hospital` is "" if the partition is no hospital's. `offset` is -1 for a row that was read at the
+    hospital. `parked_ms` is Unix time. `value` is empty if it was larger than LARGEST bytes: it is
+    still in the topic of changes, at `offset`.
     """
 
     id: str
@@ -59,7 +61,7 @@ class Letter:
 
     @property
     def kind(self) -> str:
-        """Of the event, "" when it can't be parsed."""
+        """The kind of the event, "" if it can't be parsed."""
         try:
             return parse_event(self.value).kind
         except Reject:
@@ -68,9 +70,9 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A letter and, if asked for, its value as text."""
+    """A dead letter for people to look at. `value` is its text, None unless it was to be revealed."""
 
-    letter: Letter
+    letter: DeadLetter
     kind: str
     size: int
     value: str | None
@@ -78,14 +80,14 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """`settled`: applied and gone from the list; else `reason` says why not."""
+    """The result of one retry: applied and off the list (`settled`), or `reason` says why not."""
 
     id: str
     settled: bool
     reason: str = ""
 
 
-class Letters:
+class DeadLetters:
     """Where one destination's worker parks what it can't carry."""
 
     def __init__(self, kafka: Kafka, destination: str) -> None:
@@ -93,7 +95,7 @@ class Letters:
         self._writer = DeadLetterWriter(kafka)
 
     def park(self, record: Record, reason: str, hospital: str) -> None:
-        """Returns when it is stored. NotReady, Fatal."""
+        """Park a record. Returns when Kafka has stored it. Raises NotReady and Fatal."""
         identity = f"{self._destination}/{record.partition}/{record.offset}"
         self._park(
             identity,
@@ -106,7 +108,7 @@ class Letters:
         )
 
     def park_row(self, event: RowEvent, reason: str, partition: int) -> None:
-        """Parks a row that was read at the hospital."""
+        """Park a row that was read at the hospital. Raises NotReady and Fatal."""
         identity = f"{self._destination}/{event.source.hospital}/{event.row['obs_id']}"
         self._park(
             identity,
@@ -118,7 +120,7 @@ class Letters:
             -1,
         )
 
-    def settle(self, letter: Letter) -> None:
+    def settle(self, letter: DeadLetter) -> None:
         self._writer.write(letter.id.encode(), None, ())
 
     def close(self) -> None:
@@ -155,9 +157,9 @@ class Letters:
 
 def listed(
     settings: Settings, *, destination: str | None = None, hospital: str | None = None
-) -> list[Letter]:
-    """The letters that are not settled, oldest first. NotReady, Fatal."""
-    letters: dict[str, Letter] = {}
+) -> list[DeadLetter]:
+    """Return the dead letters that are not settled, oldest first. Raises NotReady and Fatal."""
+    letters: dict[str, DeadLetter] = {}
     for record in read_dead_letters(settings.kafka):
         identity = (record.key or b"").decode(errors="replace")
         letters.pop(identity, None)
@@ -170,25 +172,30 @@ def listed(
     ]
 
 
-def _letter(identity: str, record: Record) -> Letter:
-    said = {name: content.decode(errors="replace") for name, content in record.headers}
-    return Letter(
+def _letter(identity: str, record: Record) -> DeadLetter:
+    headers = {name: content.decode(errors="replace") for name, content in record.headers}
+    return DeadLetter(
         identity,
-        said.get(_DESTINATION, ""),
-        said.get(_HOSPITAL, ""),
-        int(said.get(f"{_ORIGINAL}partition", -1)),
-        int(said.get(f"{_ORIGINAL}offset", -1)),
-        said.get(_REASON, ""),
-        int(said.get(_PARKED, 0)),
+        headers.get(_DESTINATION, ""),
+        headers.get(_HOSPITAL, ""),
+        int(headers.get(f"{_ORIGINAL}partition", -1)),
+        int(headers.get(f"{_ORIGINAL}offset", -1)),
+        headers.get(_REASON, ""),
+        int(headers.get(_PARKED, 0)),
         record.value or b"",
     )
 
 
 def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: bool) -> int:
-    """Takes letters out of the topic, the settled too: the others that are open are written anew,
-    then all that was there is cut off. How many there are. NotReady, Fatal.
+    """Delete the dead letters that `concern` picks, the settled ones too. Return their number.
+
+    Kafka deletes only from the start of a topic on. So the other open ones are written again, and
+    then everything that was there before is deleted. Raises NotReady and Fatal.
     """
-    kafka, found, others, ends = settings.kafka, 0, dict[bytes, Record](), dict[int, int]()
+    kafka = settings.kafka
+    found = 0
+    others: dict[bytes, Record] = {}
+    ends: dict[int, int] = {}
     for record in read_dead_letters(kafka):
         ends[record.partition] = record.offset + 1
         others.pop(record.key or b"", None)
@@ -205,7 +212,10 @@ def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: boo
 
 
 def show(settings: Settings, identity: str, *, reveal: bool = False) -> Shown:
-    """One letter; `reveal`: with its content, which may be a patient's. Fatal when there is none."""
+    """Return one dead letter. Raises Fatal if there is none of this id, and NotReady.
+
+    `reveal`: with its content, which may be a patient's.
+    """
     for letter in listed(settings):
         if letter.id == identity:
             text = letter.value.decode(errors="replace") if reveal else None
@@ -216,10 +226,11 @@ def show(settings: Settings, identity: str, *, reveal: bool = False) -> Shown:
 def retry(
     settings: Settings, ids: Collection[str] | None, connect: Callable[[str], Sink]
 ) -> list[Retried]:
-    """Tries letters again, all of them if `ids` is None. `connect` opens a destination by its name.
+    """Apply dead letters again, all of them if `ids` is None.
 
-    A row is read again at its hospital: newest wins, so that an old letter can do no harm.
-    NotReady, Fatal.
+    `connect` opens a destination by its name. A row is not taken from the dead letter, but read
+    again at its hospital, so an old dead letter never undoes a newer change. Raises NotReady and
+    Fatal.
     """
     chosen = [letter for letter in listed(settings) if ids is None or letter.id in ids]
     sinks = {name: connect(name) for name in sorted({letter.destination for letter in chosen})}
@@ -230,8 +241,8 @@ def retry(
             sink.close()
 
 
-def _retried(settings: Settings, letter: Letter, sink: Sink) -> Retried:
-    letters = Letters(settings.kafka, letter.destination)
+def _retried(settings: Settings, letter: DeadLetter, sink: Sink) -> Retried:
+    letters = DeadLetters(settings.kafka, letter.destination)
     try:
         event = parse_event(letter.value)
         outcome = _apply(settings, event, sink)
@@ -258,12 +269,12 @@ def _apply(settings: Settings, event: Event, sink: Sink) -> Outcome:
     if isinstance(event, RowEvent):
         return _apply_row(settings, event, sink)
     if isinstance(event, KeyChangeEvent):
-        return _apply_notice(settings, event, sink)
+        return _apply_key_change(settings, event, sink)
     return Outcome()
 
 
-def _apply_notice(settings: Settings, event: KeyChangeEvent, sink: Sink) -> Outcome:
-    """Reads again what the notice concerns."""
+def _apply_key_change(settings: Settings, event: KeyChangeEvent, sink: Sink) -> Outcome:
+    """Enrich again what the key change concerns, until nothing of it waits."""
     outcome = Outcome()
     with closing(_lookups(settings, event, sink)) as lookups:
         queue = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
@@ -281,24 +292,27 @@ def _apply_notice(settings: Settings, event: KeyChangeEvent, sink: Sink) -> Outc
 
 
 def _lookups(settings: Settings, event: Event, sink: Sink) -> Lookups:
+    """Return the lookups of the event's hospital, in the newest epoch that is known here."""
     hospital_id = event.source.hospital
     hospital, consumer = settings.hospitals[hospital_id], settings.consumer
     source = Source(hospital_id, hospital.mysql)
     lookups = Lookups(
         hospital_id, hospital, source, entries=consumer.cache_entries, ttl_s=consumer.cache_ttl_s
     )
-    applied = sink.progress(hospital_id)
-    lookups.seen(max(event.source.version, applied.version if applied else ""))
+    lookups.seen(event.source.version)
+    progress = sink.progress(hospital_id)
+    if progress is not None:
+        lookups.seen(progress.version)
     return lookups
 
 
 def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
-    """The row as it is now at the hospital, or its end."""
+    """Write the row as it is at the hospital now. If it isn't there, write that it is gone."""
     with closing(_lookups(settings, event, sink)) as lookups:
         with lookups.source.read_at() as reading:
-            found: list[Row] = rows_with_keys(reading, OBS, [event.row["obs_id"]])
-            row = found[0] if found else event.row
+            rows = rows_with_keys(reading, OBS, [event.row["obs_id"]])
+            row = rows[0] if rows else event.row
             check(row)
-            to_enrich = RowToEnrich(row, lookups.version(reading), not found, "reread")
+            to_enrich = RowToEnrich(row, lookups.version(reading), not rows, "reread")
             observations = lookups.observations_in(reading, [to_enrich])
         return sink.write(observations)

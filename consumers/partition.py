@@ -1,5 +1,7 @@
-"""One partition that this process serves: its hospital, what has come and isn't applied yet, and
-whether it waits.
+"""One partition that this process serves, and what is known of it since it was assigned.
+
+It has a hospital, the records that have come and aren't applied yet, the hospital's lookups and
+re-enrichment, and the time until which it waits after a failure.
 """
 
 import random
@@ -12,7 +14,7 @@ from consumers.enrich.obs import check
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
 from openmrs.read import Source, SourcePosition
-from passport.errors import Fatal, PassportError, Reject, Retry
+from passport.errors import Fatal, Origin, PassportError, Reject, Retry
 from passport.event import Event, RowEvent, parse_event
 from passport.kafka import Record
 from passport.settings import Consumer, Hospital, MySQL
@@ -36,7 +38,10 @@ class Item(NamedTuple):
 
 
 def parsed(record: Record, hospital_id: str) -> Item:
-    """Checks all that can be checked without the hospital."""
+    """Return the record with its event, or with why it can't be carried.
+
+    Everything is checked here that can be checked without the hospital.
+    """
     try:
         event = parse_event(record.value)
         if event.source.hospital != hospital_id:
@@ -49,8 +54,9 @@ def parsed(record: Record, hospital_id: str) -> Item:
 
 
 class Probe(threading.Thread):
-    """Asks a hospital's server, outside the loop, whether it answers again. `done`: it does, or it
-    refuses us.
+    """Asks a hospital's server, outside the loop, whether it answers again.
+
+    `done` is set when it does, or when it refuses us.
     """
 
     def __init__(self, hospital_id: str, hospital: Hospital, after_s: float) -> None:
@@ -79,10 +85,12 @@ class Probe(threading.Thread):
 
 
 def _brisk(hospital: Hospital, failures: int) -> MySQL:
-    """Timeouts that are short at first, since the other hospitals wait too, and grow up to those of
-    the settings.
+    """Return the hospital's settings with shorter timeouts, since the other hospitals wait too.
+
+    They grow with each failure, up to those of the settings.
     """
-    mysql, factor = hospital.mysql, 2.0 ** min(failures, 10)
+    mysql = hospital.mysql
+    factor = 2.0 ** min(failures, 10)
     update = {
         "connect_timeout_s": min(mysql.connect_timeout_s, CONNECT_S * factor),
         "read_timeout_s": min(mysql.read_timeout_s, READ_S * factor),
@@ -91,12 +99,14 @@ def _brisk(hospital: Hospital, failures: int) -> MySQL:
 
 
 class Partition:
-    """State of one partition since it was assigned. `next` is the first offset that isn't applied."""
+    """State of one partition. `next` is the first offset that isn't applied."""
 
     def __init__(
         self, number: int, hospital_id: str, hospital: Hospital, settings: Consumer, start: int
     ) -> None:
-        self.number, self.hospital_id, self.hospital = number, hospital_id, hospital
+        self.number = number
+        self.hospital_id = hospital_id
+        self.hospital = hospital
         source = Source(hospital_id, _brisk(hospital, 0))
         entries, ttl_s = settings.cache_entries, settings.cache_ttl_s
         self.lookups = Lookups(hospital_id, hospital, source, entries=entries, ttl_s=ttl_s)
@@ -121,16 +131,21 @@ class Partition:
         self._grown = True
 
     def take(self, limit: int) -> list[Item]:
-        """The next batch: whole transactions, unless one is larger than `limit` or its rest doesn't
-        come.
+        """Return the next batch, which consists of whole transactions.
+
+        Only a transaction larger than `limit`, or one whose rest doesn't come, is taken in pieces.
         """
-        grown, self._grown = self._grown, False
-        buffer = self._buffer[:limit]
-        end = next((i for i in range(len(buffer), 0, -1) if buffer[i - 1].ends_transaction), 0)
-        if not end and grown and len(buffer) < limit:
-            return []
-        end = end or len(buffer)
-        batch, self._buffer = self._buffer[:end], self._buffer[end:]
+        grown = self._grown
+        self._grown = False
+        end = min(limit, len(self._buffer))
+        while end > 0 and not self._buffer[end - 1].ends_transaction:
+            end -= 1
+        if end == 0:
+            end = min(limit, len(self._buffer))
+            if grown and end < limit:
+                return []  # its rest may come with the next records
+        batch = self._buffer[:end]
+        self._buffer = self._buffer[end:]
         return batch
 
     @property
@@ -139,31 +154,37 @@ class Partition:
 
     @property
     def offset(self) -> int:
-        """To be stored: everything before it is applied, its re-reads too."""
+        """The offset to be stored: everything before it is applied, its re-enrichment too."""
         held = self.reenrichment.held_offset()
         return self.next if held is None else min(held, self.next)
 
-    def wait(self, error: Retry | Fatal, *, hospital: bool) -> float:
-        """Starts waiting; what was buffered is dropped. `hospital`: until its server answers.
-        Returns the seconds.
+    def is_own_failure(self, error: Retry | Fatal) -> bool:
+        """Return whether the hospital of this partition failed, not the destination or Kafka."""
+        return error.origin == Origin.hospital(self.hospital_id)
+
+    def wait(self, error: Retry | Fatal) -> float:
+        """Begin to wait, and return for how many seconds. What was buffered is dropped.
+
+        If the hospital is away, the wait lasts until its server answers.
         """
         self._buffer = []
         self.paused = True
         self.failures += 1
-        most = REFUSED_S if isinstance(error, Fatal) else self._retry_max_s
-        after = error.after if isinstance(error, Retry) else REFUSED_S
-        seconds: float = min(most, after * 2.0 ** min(self.failures - 1, 10)) * random.uniform(
-            0.5, 1
-        )
+        if isinstance(error, Fatal):
+            after, most = REFUSED_S, REFUSED_S
+        else:
+            after, most = error.after, self._retry_max_s
+        seconds = min(most, after * 2.0 ** min(self.failures - 1, 10))
+        seconds *= random.uniform(0.5, 1)
         self._until = time.monotonic() + seconds
-        if hospital and isinstance(error, Retry):
+        if isinstance(error, Retry) and self.is_own_failure(error):
             self.lookups.close()
             self.lookups.source.settings = _brisk(self.hospital, self.failures)
             self._probe = Probe(self.hospital_id, self.hospital, seconds)
         return seconds
 
     def waiting(self) -> bool:
-        """Whether it has to wait on."""
+        """Return whether it still has to wait."""
         if self._probe is not None:
             if not self._probe.done.is_set():
                 return True

@@ -1,27 +1,25 @@
-"""Applies a stretch of the topic once more, beside the running group: no offset and no progress of
-its moves.
+"""Applies a part of the topic once more, beside the running consumer group.
 
-The newest version of each row wins, so that what is replayed can undo nothing. What can't be
-carried was parked when it came first, and is only counted here.
+The group's offset and the destination's progress stay where they are. Replaying never undoes a newer
+change, because the newest version of each row wins. A record that can't be carried was parked when
+it came first, and is only counted here.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from consumers import subscription
 from consumers.apply import Applier
-from consumers.dead_letters import Letters
-from consumers.partition import Partition, parsed
+from consumers.dead_letters import DeadLetters
+from consumers.partition import Item, Partition, parsed
 from passport import sink as sinks
 from passport.errors import Retry
 from passport.event import ChunkEvent, RowEvent
 from passport.facts import Observation
 from passport.kafka import OffsetRange, Record, read_range
 from passport.settings import Settings
-from passport.sink import KeyRange, Outcome, Scope, Sink
+from passport.sink import KeyRange, Outcome, Progress, Scope, Sink
 
 ATTEMPTS = 6  # of a batch, while the hospital or the destination is away
 REREAD_S = 0.01
@@ -31,11 +29,10 @@ OnProgress = Callable[[int, int], None]  # records done, of how many
 
 @dataclass(slots=True)
 class Replayed:
-    """One hospital: the records from offset `first` up to, not with, `end`, and what became of
-    them.
+    """The result for one hospital: the records with ``first <= offset < end``, and their rows.
 
-    `reread`: rows that notices had read again at the hospital. `complete`: the topic's very start,
-    or a whole snapshot, is among them, so that nothing older is missing.
+    `reread` counts the rows that key changes had read again at the hospital. `complete` means that
+    nothing older is missing: the topic's very start, or a whole snapshot, is among the records.
     """
 
     first: int
@@ -60,7 +57,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Counting:
-    """A sink that counts on the way (see passport.sink.Sink); the rest is the sink's own."""
+    """A sink (see passport.sink.Sink) that counts what another one writes."""
 
     sink: Sink
     into: Replayed
@@ -69,23 +66,37 @@ class _Counting:
         outcome = self.sink.write(observations)
         if observations and observations[0].origin != "stream":
             self.into.reread += len(observations)
-            return outcome
-        return self._counted(outcome)
+        else:
+            self.into.count(outcome)
+        return outcome
 
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
         outcome = self.sink.retain(scope, keys, version)
-        return self._counted(outcome) if isinstance(scope, KeyRange) else outcome
-
-    def _counted(self, outcome: Outcome) -> Outcome:
-        self.into.count(outcome)
+        if isinstance(scope, KeyRange):
+            self.into.count(outcome)
         return outcome
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.sink, name)
+    def ambiguous(self, hospital: str) -> Sequence[int]:
+        return self.sink.ambiguous(hospital)
+
+    def progress(self, hospital: str) -> Progress | None:
+        return self.sink.progress(hospital)
+
+    def record(self, progress: Progress) -> None:
+        self.sink.record(progress)
+
+    def counts(self, hospital: str) -> Mapping[str, int]:
+        return self.sink.counts(hospital)
+
+    def ready(self) -> None:
+        self.sink.ready()
+
+    def close(self) -> None:
+        self.sink.close()
 
 
-class _Parked(Letters):
-    """Parks nothing: the group has."""
+class _Parked(DeadLetters):
+    """Parks nothing, since the consumer group has done so."""
 
     def park(self, record: Record, reason: str, hospital: str) -> None: ...
 
@@ -94,7 +105,7 @@ class _Parked(Letters):
 
 @dataclass(slots=True)
 class _Snapshots:
-    """Whether chunks that leave no key out have passed."""
+    """Watches for a whole snapshot: chunks of one epoch that together leave out no key."""
 
     to: dict[str, int | None] = field(default_factory=dict)  # by epoch: how far they reach
     whole: bool = False
@@ -118,8 +129,10 @@ def run(
     stop: threading.Event,
     progress: OnProgress,
 ) -> Replayed:
-    """Replays one hospital's records. `start`, `end`: offsets, None for all there are. NotReady,
-    Retry, Fatal.
+    """Replay one hospital's records and return what became of them.
+
+    `start` and `end` are offsets; None stands for the first and the last one that there is. Raises
+    NotReady, Retry and Fatal.
     """
     number = settings.hospitals[hospital_id].partition
     first, last = subscription.partition_offsets(settings.kafka, number)
@@ -144,8 +157,9 @@ def run(
 
 
 def offset(settings: Settings, hospital_id: str, at_ms: int) -> int:
-    """Of the first record that was published at or after this Unix time in ms; the end if there is
-    none.
+    """Return the offset of the first record that was published at `at_ms` (Unix time) or later.
+
+    Without such a record it is the end of the partition.
     """
     return subscription.offset_at(settings.kafka, settings.hospitals[hospital_id].partition, at_ms)
 
@@ -166,7 +180,7 @@ class _Replay:
     ) -> None:
         hospital = settings.hospitals[hospital_id]
         order = sinks.module(settings.destinations[destination].type).ORDER
-        counting: Any = _Counting(sink, done)
+        counting = _Counting(sink, done)
         self._limit = settings.consumer.batch_records
         self._partition = Partition(
             hospital.partition, hospital_id, hospital, settings.consumer, done.first
@@ -177,7 +191,7 @@ class _Replay:
         self._done, self._stop = done, stop
 
     def take(self, records: Sequence[Record], *, dry_run: bool) -> None:
-        """Looks at the records and, but for a dry run, applies them."""
+        """Count the records and, unless it is a dry run, apply them."""
         for record in records:
             self._look(record)
         if not dry_run:
@@ -185,11 +199,11 @@ class _Replay:
             self._apply()
 
     def finish(self) -> None:
-        """What is left of the last transaction, and all that notices ask for."""
+        """Apply what is left of the last transaction, and all that key changes ask for."""
         self._apply()
         while self._partition.reenrichment.pending() and not self._stop.is_set():
             self._stop.wait(REREAD_S)
-            self._patiently(partial(self._applier.reenrich, self._partition))
+            self._reenrich()
 
     def close(self) -> None:
         self._partition.close()
@@ -207,16 +221,27 @@ class _Replay:
 
     def _apply(self) -> None:
         while items := self._partition.take(self._limit):
-            self._patiently(partial(self._applier.batch, self._partition, items))
-            self._patiently(partial(self._applier.reenrich, self._partition))
+            self._apply_batch(items)
+            self._reenrich()
 
-    def _patiently(self, act: Callable[[], None]) -> None:
-        attempt = 1
-        while True:
+    def _apply_batch(self, items: Sequence[Item]) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                return act()
+                self._applier.batch(self._partition, items)
+                return
             except Retry as error:
-                if attempt == ATTEMPTS or self._stop.is_set():
-                    raise
-                self._stop.wait(error.after * attempt)
-            attempt += 1
+                self._wait_after(error, attempt)
+
+    def _reenrich(self) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._applier.reenrich(self._partition)
+                return
+            except Retry as error:
+                self._wait_after(error, attempt)
+
+    def _wait_after(self, error: Retry, attempt: int) -> None:
+        """Wait before the next attempt. Raises the error after the last one, and when stopped."""
+        if attempt == ATTEMPTS or self._stop.is_set():
+            raise error
+        self._stop.wait(error.after * attempt)

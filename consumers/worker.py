@@ -3,16 +3,17 @@ hospital by itself.
 
 The one order of things, for each partition:
 
-    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters -> re-reads that notices ask
-    for, slice by slice -> sink.record(progress) -> commit the offset
+    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters -> re-enrichment that key
+    changes ask for, slice by slice -> sink.record(progress) -> commit the offset
 
-An offset is stored when everything before it is written, parked, and read again where a notice
-asked for it; a crash anywhere repeats work that is idempotent. A start takes the lower of the
+An offset is stored when everything before it is written, parked, and enriched again where a key
+change asked for it; a crash anywhere repeats work that is idempotent. A start takes the lower of the
 group's offset and the destination's own, so that a restored destination catches up. A hospital that
 is away (Retry), or that can't go on without a person (Fatal), pauses its partition, which goes back
 to `next`, and no other; what is wrong with the destination stops the process.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from contextlib import closing
 import structlog
 
 from consumers.apply import Applier
-from consumers.dead_letters import Letters
+from consumers.dead_letters import DeadLetters
 from consumers.partition import Item, Partition
 from consumers.subscription import OutOfRange, Subscription
 from passport import health, metrics, tracing
@@ -94,7 +95,7 @@ class Worker:
         self._subscription = Subscription(
             settings.kafka, f"passport.{destination}", settings.consumer.batch_records
         )
-        self._letters = Letters(settings.kafka, destination)
+        self._letters = DeadLetters(settings.kafka, destination)
         order = sinks.module(settings.destinations[destination].type).ORDER
         self._applier = Applier(
             destination, sink, self._letters, newest_wins=order == "newest-wins"
@@ -148,12 +149,11 @@ class Worker:
         return not partition.paused and bool(partition.buffered or partition.reenrichment.due())
 
     def _serve(self, partition: Partition) -> None:
-        """One batch and one slice of re-reads of one partition."""
+        """Apply one batch and one slice of re-enrichment of one partition."""
         if partition.paused:
             if partition.waiting():
                 return
             self._go_on(partition)
-        self._applier.at_hospital = False
         try:
             items = partition.take(self._settings.consumer.batch_records)
             if items:
@@ -165,10 +165,13 @@ class Worker:
             )
             self._store(partition, now=partition.failures > 0)
         except (Retry, Fatal) as error:
-            if isinstance(error, Fatal) and (self._alone() or not self._applier.at_hospital):
+            # A hospital that can't go on without a person costs the others nothing. What is wrong
+            # with the destination or with Kafka is wrong for all of them.
+            at_hospital = partition.is_own_failure(error)
+            if isinstance(error, Fatal) and (self._alone() or not at_hospital):
                 raise
             self._pause(partition, error)
-            if self._applier.at_hospital:  # the destination is there, the pause may be long
+            if at_hospital:  # the destination is there, and the pause may be long
                 self._store(partition, now=True)
 
     def _received(self, partition: Partition, items: Sequence[Item]) -> None:
@@ -236,14 +239,17 @@ class Worker:
         log.info("partition resumed", hospital=partition.hospital_id, offset=partition.next)
 
     def _pause(self, partition: Partition, error: Retry | Fatal) -> None:
-        seconds = partition.wait(error, hospital=self._applier.at_hospital)
+        seconds = partition.wait(error)
         self._subscription.pause(partition.number)
         self._subscription.seek(partition.number, partition.next)
         metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
         health.failing(f"hospital {partition.hospital_id}", error.reason)
-        told = log.error if isinstance(error, Fatal) else log.warning
-        hint = error.hint if isinstance(error, Fatal) else ""
-        told(
+        if isinstance(error, Fatal):
+            level, hint = logging.ERROR, error.hint
+        else:
+            level, hint = logging.WARNING, ""
+        log.log(
+            level,
             "partition paused",
             hospital=partition.hospital_id,
             reason=error.reason,

@@ -159,8 +159,9 @@ class Source:
         try:
             visible = _open_snapshot(connection, position, patience_s, self.hospital)
             yield ConsistentRead(connection, visible, self._columns)
-        except Altered:
+        except Altered as error:
             self.close()  # with its list of columns, too
+            error.origin = Origin.hospital(self.hospital)
             raise
         except pymysql.err.MySQLError as error:
             self.close()

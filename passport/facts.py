@@ -1,4 +1,7 @@
-"""Observation: one obs row with all that it means. What every destination gets."""
+"""What every destination gets: an Observation is one obs row with all that it means.
+
+Its parts are as the hospital had them at the observation's version.
+"""
 
 from datetime import datetime
 from typing import Literal
@@ -16,12 +19,17 @@ ObservationOrigin = Literal["stream", "reread", "person"]
 
 
 class Person(msgspec.Struct, frozen=True):
-    """Whom an obs is about, as the hospital knows them at `version`.
+    """The person that an obs is about, as the hospital knows them at `version`.
 
-    `national_id`: digits only, 10 to 16 of them, and only in state ``ok``. States: ``none`` (no
-    live identifier of the configured type), ``invalid`` (not 10-16 digits), ``ambiguous`` (another
-    live patient of this hospital holds the same id, or this one holds two and none or several are
-    preferred), ``not_patient``, ``voided``.
+    `national_id` consists of 10 to 16 digits. Only a person in state ``ok`` has one. The other
+    states say why there is none:
+
+    - ``none``: the person has no live identifier of the configured type.
+    - ``invalid``: the identifier doesn't have 10 to 16 digits.
+    - ``ambiguous``: another live patient of this hospital holds the same id, or this patient holds
+      two, of which none or several are preferred.
+    - ``not_patient``: the person is no patient.
+    - ``voided``: the person or the patient is voided.
     """
 
     hospital: str
@@ -33,11 +41,16 @@ class Person(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
+        """The person among those of all hospitals, as in ``kigali/7``."""
         return f"{self.hospital}/{self.person_id}"
 
 
 class Concept(msgspec.Struct, frozen=True):
-    """`name` by the hospital's locale chain; `mappings` as ``SOURCE:code``, sorted."""
+    """A concept of the hospital's dictionary.
+
+    `name` is chosen by the hospital's chain of locales. `mappings` are sorted texts of the form
+    ``SOURCE:code``, such as ``CIEL:5089``.
+    """
 
     concept_id: int
     uuid: str
@@ -49,8 +62,11 @@ class Concept(msgspec.Struct, frozen=True):
 
 
 class Value(msgspec.Struct, frozen=True):
-    """`text`: how a person reads it (no units); `concept` is the answer's, for coded and boolean
-    values.
+    """The value of an obs.
+
+    `text` is the value as a person reads it, without units. `number` and `modifier` (such as ``<``)
+    belong to a numeric value, and `at` to a date, time or datetime. `concept` is the answer of a
+    coded or boolean value, and the concept of a drug.
     """
 
     kind: ValueKind
@@ -62,8 +78,9 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class Author(msgspec.Struct, frozen=True):
-    """Who stated it: `key` identifies the provider (its uuid, or ``user/<uuid>``) within the
-    hospital.
+    """The person who stated an obs; `source` says how they were found.
+
+    `key` identifies them within the hospital: the uuid of a provider, or ``user/<uuid>``.
     """
 
     name: str
@@ -72,14 +89,18 @@ class Author(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
+    """A location of the hospital."""
+
     location_id: int
     uuid: str
     name: str
 
 
 class Encounter(msgspec.Struct, frozen=True):
-    """`at` is the instant of encounter_datetime, `written` the same as written; `visit_*`: the
-    visit it belongs to.
+    """The encounter in which an obs was made, and the visit that it belongs to, if there is one.
+
+    `written` is encounter_datetime as the hospital wrote it, in its wall time. `at` is the same as an
+    aware UTC datetime; None if the wall time doesn't exist.
     """
 
     encounter_id: int
@@ -92,11 +113,16 @@ class Encounter(msgspec.Struct, frozen=True):
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """One obs row, enriched. Instants are aware UTC datetimes; `row` has the times as written.
+    """One obs row with all that it refers to.
 
-    `deleted`: the row is gone (purged): `row` is then its last known image and the enrichment is
-    left out. `origin`: ``stream`` (an event of the topic), ``reread`` (after a notice) or
-    ``person`` (a person read whole).
+    `row` has the columns of obs by name, and the times as the hospital wrote them. `at` and
+    `created` are obs_datetime and date_created as aware UTC datetimes.
+
+    `deleted` means that the row is gone (purged). Then `row` is its last known image, and of what it
+    refers to only the person is there.
+
+    `origin` says why it comes: ``stream`` (an event of the topic), ``reread`` (something that it
+    refers to was changed) or ``person`` (all rows of its person were read).
     """
 
     hospital: str
@@ -115,17 +141,20 @@ class Observation(msgspec.Struct, frozen=True):
 
     @property
     def obs_id(self) -> int:
+        """The key of the row within its hospital."""
         return int(self.row["obs_id"])
 
     @property
     def key(self) -> str:
-        """Of the row, over all hospitals: ``kigali/123``."""
+        """The row among those of all hospitals, as in ``kigali/123``."""
         return f"{self.hospital}/{self.row['obs_id']}"
 
     @property
     def uuid(self) -> str:
+        """OpenMRS's own uuid of the row."""
         return str(self.row["uuid"])
 
     @property
     def live(self) -> bool:
+        """Whether the row is there and isn't voided."""
         return not self.deleted and not self.row["voided"]

@@ -95,7 +95,7 @@ def test_a_row_is_read_again_at_its_hospital(given: Settings, tmp_path: Path) ->
 
 def test_a_row_that_is_gone_is_deleted(given: Settings, tmp_path: Path) -> None:
     row = delivered(tmp_path / "out").rows["kigali", 3]["row"] | {"obs_id": 999_999}
-    letters = dead_letters.Letters(given.kafka, "file")
+    letters = dead_letters.DeadLetters(given.kafka, "file")
     letters.park_row(event(**row), "too_large", 0)
     letters.close()
     (letter,) = dead_letters.listed(given)

@@ -317,7 +317,7 @@ MUTANTS = (
         "a retried letter is read again at its hospital",
         "consumers/dead_letters.py",
         function="_apply_row",
-        old="found[0] if found else event.row",
+        old="rows[0] if rows else event.row",
         new="event.row",
         test=f"{INTEGRATION}test_dead_letters.py::test_a_row_is_read_again_at_its_hospital",
     ),
