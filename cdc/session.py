@@ -140,10 +140,10 @@ class Session:
             match item:  # the most frequent first
                 case RowChange():
                     transaction.row(item)
-                case KeyChange():
-                    transaction.key_change(item)
                 case Commit():
                     self._commit(item)
+                case KeyChange():
+                    transaction.key_change(item)
                 case IncompleteRow():
                     transaction.incomplete_row(item)
                 case Idle():
