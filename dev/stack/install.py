@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from passport.errors import Fatal
 KAFKA_VERSION = "4.4.0"
 HAPI_VERSION = "8.8.0"
 HELM_VERSION = "v3.22.0"
+MERMAID_VERSION = "11.6.0"
 _HERE = Path(__file__).parent
 _threads = threading.RLock()
 _held: list[bool] = []
@@ -124,6 +126,11 @@ def helm() -> Path:
     return once(f"helm-{HELM_VERSION}", _get_helm) / "helm"
 
 
+def mermaid() -> Path:
+    """Return the script that draws the diagrams of docs/, as GitHub draws them."""
+    return once(f"mermaid/{MERMAID_VERSION}", _get_mermaid) / "mermaid.min.js"
+
+
 @functools.cache
 def version(program: Path) -> str:
     """``10.11.19`` of whatever ``--version`` says."""
@@ -215,6 +222,15 @@ def _get_kafka(folder: Path) -> None:
 def _get_fhir(folder: Path) -> None:
     say(f"fetching HAPI FHIR {HAPI_VERSION} with Maven into {cache()} (286 MB)")
     jars(folder, _HERE / "fhir-pom.xml", f"-Dhapi.version={HAPI_VERSION}")
+
+
+def _get_mermaid(folder: Path) -> None:
+    say(f"fetching Mermaid {MERMAID_VERSION} with Maven into {cache()} (13 MB)")
+    jars(folder, _HERE / "mermaid-pom.xml", f"-Dmermaid.version={MERMAID_VERSION}")
+    (jar,) = folder.glob("mermaid-*.jar")
+    with zipfile.ZipFile(jar) as archive:
+        (script,) = [name for name in archive.namelist() if name.endswith("/mermaid.min.js")]
+        (folder / "mermaid.min.js").write_bytes(archive.read(script))
 
 
 def jars(folder: Path, pom: Path, *options: str) -> None:
