@@ -61,7 +61,8 @@ CLIENTS = {
 }
 
 # A path in prose: it stands in back quotes or is the target of a link, and its first folder is ours.
-MENTIONED = re.compile(r"`([\w./-]+)`|\]\(([\w./-]+)(?:#[\w-]*)?\)")
+# An anchor of a linked page is a heading of it, in small letters and with dashes.
+MENTIONED = re.compile(r"`([\w./-]+)`|\]\(([\w./-]+)(?:#([\w-]*))?\)")
 
 
 def main() -> int:
@@ -164,13 +165,22 @@ def _missing_paths() -> Iterator[str]:
     for page in sorted(pages):
         if page.name == "CHANGELOG.md":  # it names places of earlier releases
             continue
-        for quoted, linked in MENTIONED.findall(page.read_text(encoding="utf-8")):
-            if linked and not (page.parent / linked).exists():
+        for quoted, linked, anchor in MENTIONED.findall(page.read_text(encoding="utf-8")):
+            target = page.parent / linked
+            if linked and not target.exists():
                 yield f"{_name(page)}: links to {linked}, which isn't there"
+            elif anchor and anchor not in _anchors(target):
+                yield f"{_name(page)}: links to {linked}#{anchor}, and there is no such heading"
             folder = quoted.partition("/")[0]
             is_a_path = "/" in quoted and folder in TOP_LEVEL - {"dist"}
             if is_a_path and not (ROOT / quoted).exists() and not _is_ignored(quoted):
                 yield f"{_name(page)}: names {quoted}, which isn't there"
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors that a Markdown page gets for its headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def _is_ignored(path: str) -> bool:
