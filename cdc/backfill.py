@@ -16,7 +16,7 @@ from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob
 from openmrs import connection as server
-from openmrs.read import Source, SourcePosition
+from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from passport.errors import NotReady
 from passport.settings import Settings
 
@@ -109,7 +109,7 @@ def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
 
 def _position_now(source: Source, saved: Saved) -> SourcePosition:
     """Return where the server is now, which everything that is read must contain."""
-    with source.read_at() as read:
+    with source.read_at(END_OF_BINLOG) as read:
         position = read.position
     if position is None:
         raise server.no_binlog(source.hospital)

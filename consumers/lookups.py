@@ -14,7 +14,7 @@ from consumers.enrich.obs import Known, enrich
 from openmrs import lookup_queries
 from openmrs.identity import Identities
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
-from openmrs.read import ConsistentRead, Source, SourcePosition
+from openmrs.read import END_OF_BINLOG, ConsistentRead, Source, SourcePosition
 from openmrs.tables import OBS
 from passport.event import KeyChangeEvent, Row
 from passport.facts import Concept, Observation, ObservationOrigin, Person, Place
@@ -57,7 +57,7 @@ class ReadOnDemand:
 
     def reading(self) -> ConsistentRead:
         if self._reading is None:
-            read = self._source.read_at(self._position, patience_s=PATIENCE_S)
+            read = self._source.read_at(self._position or END_OF_BINLOG, patience_s=PATIENCE_S)
             self._reading = self._stack.enter_context(read)
         return self._reading
 

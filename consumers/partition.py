@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from consumers.enrich.obs import check
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
-from openmrs.read import Source, SourcePosition
+from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from passport.errors import Fatal, Origin, PassportError, Reject, Retry
 from passport.event import Event, RowEvent, parse_event
 from passport.kafka import Record
@@ -71,7 +71,7 @@ class Probe(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(self._after_s):
             try:
-                with self._source.read_at(patience_s=PROBE_S):
+                with self._source.read_at(END_OF_BINLOG, patience_s=PROBE_S):
                     break
             except Retry:
                 continue

@@ -36,7 +36,7 @@ from consumers.waiting import (
 )
 from openmrs.affected import PERSON_KEYS, QUERIES
 from openmrs.load_budget import Pace
-from openmrs.read import ConsistentRead, SourcePosition
+from openmrs.read import END_OF_BINLOG, ConsistentRead, SourcePosition
 from openmrs.tables import OBS
 from passport import metrics
 from passport.errors import Reject
@@ -381,7 +381,7 @@ class ReenrichmentQueue:
         return rows
 
     def _reading(self, position: SourcePosition | None) -> AbstractContextManager[ConsistentRead]:
-        return self._lookups.source.read_at(position, patience_s=PATIENCE_S)
+        return self._lookups.source.read_at(position or END_OF_BINLOG, patience_s=PATIENCE_S)
 
     def _superseded(self, reading: ConsistentRead, position: SourcePosition | None) -> bool:
         """Return whether the server isn't the one of the key change any more.

@@ -60,6 +60,8 @@ class SourcePosition(NamedTuple):
 
 # Whatever is committed now. Such a read waits for nothing, and doesn't say its own position.
 ANY_POSITION = SourcePosition(Position("", 0), "", "")
+# All that is in the binlog when the read is opened. Such a read says its own position.
+END_OF_BINLOG = SourcePosition(Position("end of the binlog", 0), "", "")
 
 
 class ConsistentRead:
@@ -148,9 +150,11 @@ class Source:
 
     @contextmanager
     def read_at(
-        self, position: SourcePosition | None = None, *, patience_s: float = 10
+        self, position: SourcePosition, *, patience_s: float = 10
     ) -> Iterator[ConsistentRead]:
-        """Open a consistent read that contains `position`; None is the end of the binlog.
+        """Open a consistent read that contains `position`.
+
+        `position` may also be ANY_POSITION or END_OF_BINLOG.
 
         Raises Retry if it can't be had within `patience_s` seconds, Altered if a fact table was
         altered, NotReady if the server is away, and Fatal.
@@ -239,12 +243,12 @@ class Source:
 
 def _open_snapshot(
     connection: "pymysql.Connection[Any]",
-    wanted: SourcePosition | None,
+    wanted: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
     """Open a snapshot that contains `wanted`. Return the position up to which all is visible."""
-    if wanted is not None:
+    if wanted != END_OF_BINLOG:
         is_any_or_polled = not wanted.position.file
         if is_any_or_polled or wanted.server != identity(connection):
             _begin_snapshot(connection)
@@ -256,7 +260,7 @@ def _open_snapshot(
 
 def _open_snapshot_mariadb(
     connection: "pymysql.Connection[Any]",
-    wanted: SourcePosition | None,
+    wanted: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
@@ -270,7 +274,7 @@ def _open_snapshot_mariadb(
         if not file:
             return None
         position = Position(file, int(status.get("Binlog_snapshot_position") or 0))
-        if wanted is None or position.order >= wanted.position.order:
+        if wanted == END_OF_BINLOG or position.order >= wanted.position.order:
             return position
 
         connection.rollback()
@@ -287,7 +291,7 @@ def _open_snapshot_mariadb(
 
 def _open_snapshot_mysql(
     connection: "pymysql.Connection[Any]",
-    wanted: SourcePosition | None,
+    wanted: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
@@ -298,7 +302,7 @@ def _open_snapshot_mysql(
     Otherwise all that is in the binlog now must be.
     """
     end = end_of_binlog_if_granted(connection)
-    if end is None or (wanted is not None and end.order < wanted.position.order):
+    if end is None or (wanted != END_OF_BINLOG and end.order < wanted.position.order):
         _begin_snapshot(connection)
         return None
 
@@ -310,7 +314,7 @@ def _open_snapshot_mysql(
 
     position: Position | None = end
     must_be_executed = logged_gtids(connection)
-    if wanted is not None and wanted.gtid:
+    if wanted.gtid:
         (is_logged,) = fetch_one(
             connection, "SELECT GTID_SUBSET(%s, %s)", (wanted.gtid, must_be_executed)
         )

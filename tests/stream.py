@@ -8,7 +8,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
-from openmrs.read import Source
+from openmrs.read import END_OF_BINLOG, Source
 from openmrs.tables import OBS
 from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
@@ -107,7 +107,7 @@ def _within(key: int, event: Event) -> bool:
 def obs(database: Address) -> dict[int, Row]:
     """The table itself, by key."""
     reader = Source("kigali", database.settings())
-    with reader.read_at() as reading:
+    with reader.read_at(END_OF_BINLOG) as reading:
         rows = {row["obs_id"]: row for row in reading.facts(OBS, "1 = 1")}
     reader.close()
     return rows

@@ -19,7 +19,7 @@ import structlog
 from cdc.lease import Lease
 from cdc.polling import poll
 from cdc.positions import Positions
-from openmrs.read import Source
+from openmrs.read import END_OF_BINLOG, Source
 from passport import health, metrics
 from passport.errors import PassportError
 from passport.kafka import topic_offsets
@@ -135,7 +135,7 @@ class Watchdog:
         try:
             with (
                 closing(Source(self._id, self._hospital.mysql)) as source,
-                source.read_at() as read,
+                source.read_at(END_OF_BINLOG) as read,
             ):
                 is_binlog_seen = read.position is not None
         except PassportError as error:

@@ -19,7 +19,7 @@ from consumers import worker
 from consumers.lookups import Lookups, RowToEnrich
 from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import MariaDB, MySQL
-from openmrs.read import Source
+from openmrs.read import END_OF_BINLOG, Source
 from openmrs.tables import OBS
 from passport.settings import Settings
 from tests.beside import beside
@@ -175,7 +175,7 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
     chosen = given.hospitals[name]
     source = Source(name, chosen.mysql)
     lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
-    with source.read_at() as reading:
+    with source.read_at(END_OF_BINLOG) as reading:
         rows = reading.facts(OBS, "1 = 1")
         found = lookups.observations_in(
             reading, [RowToEnrich(row, lookups.newest, False, "stream") for row in rows]

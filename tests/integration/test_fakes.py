@@ -24,7 +24,7 @@ from cdc.lease import Lease
 from cdc.positions import Saved, Snapshot
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
-from openmrs.read import Source, SourcePosition
+from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from openmrs.tables import KEY_COLUMNS, OBS, ROW_COLUMNS
 from passport.errors import PassportError
 from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
@@ -318,7 +318,7 @@ def reads(told: Told) -> None:
     identity = source.identity(reader.connection())
     told.identity = identity
     for asked in (
-        None,
+        END_OF_BINLOG,
         SourcePosition(told.ends[-1], told.gtid, identity),
         SourcePosition(told.ends[-1], told.gtid, "another"),
     ):

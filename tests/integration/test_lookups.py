@@ -8,7 +8,7 @@ import pytest
 from consumers.lookups import Lookups, RowToEnrich
 from dev.hospital import NATIONAL_ID_TYPE, OPENMRS_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
-from openmrs.read import Source, SourcePosition
+from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from openmrs.tables import OBS
 from passport.errors import Fatal
 from passport.event import ENVELOPE, EventSource, KeyChangeEvent
@@ -51,7 +51,7 @@ def make(seeded: Address) -> Iterator[Make]:
 
 
 def rows(lookups: Lookups, where: str = "1 = 1") -> list[RowToEnrich]:
-    with lookups.source.read_at() as reading:
+    with lookups.source.read_at(END_OF_BINLOG) as reading:
         return [
             RowToEnrich(row, lookups.newest, False, "stream")
             for row in reading.facts(OBS, f"{where} ORDER BY obs_id")

@@ -17,7 +17,7 @@ from cdc.positions import Positions
 from consumers.lookups import Lookups, RowToEnrich
 from dev import hospital as generator
 from dev.stack import MariaDB, MySQL
-from openmrs.read import Source
+from openmrs.read import END_OF_BINLOG, Source
 from openmrs.tables import OBS
 from passport.errors import Fatal
 from passport.event import Event, Row
@@ -49,7 +49,7 @@ class Polled:
 
     def truth(self) -> dict[int, Row]:
         source = Source(HOSPITAL, self.address.settings())
-        with source.read_at() as reading:
+        with source.read_at(END_OF_BINLOG) as reading:
             rows = {row["obs_id"]: row for row in reading.facts(OBS, "obs_id > %s", (0,))}
         source.close()
         return rows
@@ -171,7 +171,7 @@ def test_row_03_two_hours_east_or_five_west_all_is_there_and_instants_are_right(
     assert polled.equal()
     source = Source(HOSPITAL, mysql_database.settings())
     lookups = Lookups(HOSPITAL, settings.hospitals[HOSPITAL], source, entries=1_000, ttl_s=60)
-    with source.read_at() as reading:
+    with source.read_at(END_OF_BINLOG) as reading:
         rows = reading.facts(OBS, "obs_id = %s", [max(new)])
         (found,) = lookups.observations_in(reading, [RowToEnrich(rows[0], "", False, "stream")])
     source.close()

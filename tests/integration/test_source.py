@@ -11,7 +11,7 @@ import pytest
 from cdc.binlog.stream import BinlogStream, Commit, RowChange
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
-from openmrs.read import ConsistentRead, Source, SourcePosition
+from openmrs.read import END_OF_BINLOG, ConsistentRead, Source, SourcePosition
 from openmrs.tables import ROW_COLUMNS
 from passport.settings import MySQL as MySQLSettings
 from passport.version import Position
@@ -140,7 +140,7 @@ def test_a_read_contains_all_up_to_its_position(server: MariaDB | MySQL) -> None
         deadline = time.monotonic() + 4
         above = 0
         while time.monotonic() < deadline:
-            with reader.read_at() as reading:
+            with reader.read_at(END_OF_BINLOG) as reading:
                 assert reading.position is not None
                 taken.append((reading.position, above, ids(reading, above)))
             above = max(taken[-1][2], default=above) - 50
