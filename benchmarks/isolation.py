@@ -21,7 +21,8 @@ from pathlib import Path
 from benchmarks.pipeline.measure import Clock
 from dev import hospital as generator
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 from tests.faults.proxy import Proxy
 
 PAUSED = "partition paused"
@@ -94,7 +95,9 @@ def _round(
         )
         time.sleep(0.1)
         break_it()
-        until(lambda: consumer.said().count(PAUSED) > paused, 30, "the consumer waits for Huye")
+        eventually(
+            lambda: consumer.said().count(PAUSED) > paused, "the consumer waits for Huye", 30
+        )
     with closing(Clock(stage, stage.hospitals["kigali"])) as clock:
         took = clock.run(seconds)
     proxy.heal()

@@ -25,7 +25,8 @@ from benchmarks.pipeline.measure import cpu, peak_rss_mb
 from dev import hospital as generator
 from dev.hospital.registration import documents
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 
 STREAMS, NEWS, RECORDS, RATE, SECONDS = 500, 20, 5_000, 50, 30
 SECRET = "the Passport's JWT_SECRET, of the benchmark alone"  # noqa: S105
@@ -93,10 +94,10 @@ def _site(folder: Path) -> Iterator[Site]:
         role = stage.role("portal")
         role.says("portal listens")
         mine = {"patientId": str(patient["_id"])}
-        until(
+        eventually(
             lambda: stage.db.medicalrecords.count_documents(mine) >= RECORDS,
-            DEADLINE_S,
             "all records",
+            DEADLINE_S,
         )
         stage.wait_equal(DEADLINE_S)
         (line,) = [one for one in role.said().splitlines() if "portal listens" in one]

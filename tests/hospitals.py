@@ -1,8 +1,7 @@
 """A hospital at a real server, the settings that read it, and what must be true of what was read."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,15 +75,6 @@ def in_source_order(events: list[Event]) -> bool:
     """
     versions = list(dict.fromkeys(event.source.version for event in stream.changes(events)))
     return versions == sorted(versions)
-
-
-@contextmanager
-def eventually(what: Callable[[], bool], within_s: float = 60) -> Iterator[None]:
-    yield
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def log(folder: Path) -> str:

@@ -15,6 +15,7 @@ from pymongo.database import Database
 from destinations.mongo.projection.obs import record_id
 from dev import hospital as generator
 from tests.e2e.stage import Hospital, Stage
+from tests.eventually import eventually
 
 TICK = os.sysconf("SC_CLK_TCK")
 RATE = 100  # transactions of one obs a second
@@ -156,12 +157,9 @@ class Clock:
                 self._found[key] = time.monotonic()
 
     def _percentiles(self, keys: Sequence[ObjectId]) -> dict[str, float]:
-        deadline = time.monotonic() + 30
-        while missing := [key for key in keys if key not in self._found]:
-            assert time.monotonic() < deadline, (
-                f"{len(missing)} of {len(keys)} records were never found"
-            )
-            time.sleep(0.1)
+        eventually(
+            lambda: all(key in self._found for key in keys), "every committed record is found", 30
+        )
         ms = [(self._found[key] - self._committed[key]) * 1000 for key in keys]
         cuts = statistics.quantiles(ms, n=100)
         picked = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(ms)}

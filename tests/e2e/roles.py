@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.eventually import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STOP_S = 20
@@ -109,8 +110,9 @@ class Role:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def says(self, words: str, deadline_s: float = 90) -> None:
-        """Waits until it does."""
-        end = time.monotonic() + deadline_s
-        while words not in self.said():
-            assert time.monotonic() < end, f"{self} did not say {words!r}: {self.said()[-2000:]}"
-            time.sleep(0.05)
+        """Wait until it does."""
+        eventually(
+            lambda: words in self.said(),
+            lambda: f"{self} says {words!r}: {self.said()[-2000:]}",
+            deadline_s,
+        )

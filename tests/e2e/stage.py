@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from passport.errors import Fatal
 from tests import passport_shapes
 from tests.beside import beside
 from tests.e2e.roles import Role, run
+from tests.eventually import eventually
 from tests.oracle.compare import Comparison, compare
 from tests.servers import Address, unavailable
 
@@ -215,22 +216,27 @@ class Stage:
         return found
 
     def wait_equal(self, deadline_s: float, *only: str) -> Comparison:
-        """Until MongoDB equals the oracle; nobody may write at the hospitals. AssertionError with
-        the differences.
+        """Wait until MongoDB equals the oracle; nobody may write at the hospitals meanwhile.
+
+        Raise an AssertionError with the differences if it does not within `deadline_s`.
         """
         end = time.monotonic() + deadline_s
-        while True:
+        comparison = Comparison()
+
+        def is_equal() -> bool:
+            nonlocal comparison
             self._wait_quiet(end)
             for role in self.roles:
                 if role.process is not None:
                     role.require_running()
-            found = self.compare(*only)
-            if not found.differences or time.monotonic() > end:
-                return found.require_equal()
-            time.sleep(1)
+            comparison = self.compare(*only)
+            return not comparison.differences
+
+        eventually(is_equal, lambda: str(comparison), deadline_s)
+        return comparison.require_equal()
 
     def _wait_quiet(self, end: float) -> None:
-        """Until MongoDB has not changed for a second: comparing costs more than waiting."""
+        """Wait until MongoDB has not changed for a second: comparing costs more than waiting."""
         last, since = self._counts(), time.monotonic()
         while time.monotonic() < min(end, since + 1):
             time.sleep(0.2)
@@ -287,12 +293,3 @@ def opened(folder: Path, *hospitals: Hospital, **settings: Any) -> Iterator[Stag
         yield stage
     finally:
         stage.close()
-
-
-def until(condition: Callable[[], Any], deadline_s: float, what: str) -> float:
-    """Seconds until the condition held."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < deadline_s, f"not within {deadline_s} s: {what}"
-        time.sleep(0.05)
-    return time.monotonic() - began

@@ -9,8 +9,9 @@ import pytest
 
 from dev import hospital as generator
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.ward import equal
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def offset(stage: Stage, key: str) -> int:
 
 def goes_on(stage: Stage, key: str) -> None:
     before = offset(stage, key)
-    until(lambda: offset(stage, key) > before + 5, 60, f"{key} goes on")
+    eventually(lambda: offset(stage, key) > before + 5, f"{key} goes on")
 
 
 def said(consumers: list[Role], words: str) -> bool:
@@ -53,9 +54,8 @@ def test_a_hospital_joins_while_the_others_work(stage: Stage) -> None:
         assert checked.returncode in (0, 1), checked.stderr
         joined = stage.role("cdc", "run", "--hospital", "huye")
         joined.says("reading the binlog")
-        until(
+        eventually(
             lambda: said(consumers, "partition of no hospital"),
-            60,
             "a running consumer notices the partition",
         )
         assert offset(stage, "huye") == 0, "and leaves it alone"

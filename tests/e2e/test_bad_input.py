@@ -15,7 +15,8 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from dev import hospital as generator
 from tests.e2e.roles import command, environment, run
-from tests.e2e.stage import PASSWORD, Hospital, Stage, opened, until
+from tests.e2e.stage import PASSWORD, Hospital, Stage, opened
+from tests.eventually import eventually
 
 FAILED, USAGE, NOT_READY = 1, 2, 3
 WRONG = "wr0ng-but-secret-too"
@@ -186,7 +187,7 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
         generator.passport_patients(
             stage.db, [digits for _, digits in generator.registrable(connection)]
         )
-    until(stage.db["observations"].find_one, 120, "the snapshot arrived")
+    eventually(stage.db["observations"].find_one, "the snapshot arrived", 120)
 
     producer = KafkaProducer(bootstrap_servers=stage.kafka.url)
     for value in (b'{"v": 1, "kind": "row", ' + WRONG.encode(), b'{"v": 99}', None):
@@ -194,7 +195,7 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
             "openmrs.changes", value, key=b"kigali", partition=0, headers=[("ce_type", b"row")]
         ).get(10)
     producer.close()
-    until(lambda: len(parked(stage)) >= 3, 90, "three records are parked")
+    eventually(lambda: len(parked(stage)) >= 3, "three records are parked")
     with stage.hospitals["kigali"].connect() as connection:
         generator.Clinic(connection, seed=1).run(3, rate=10)
     stage.wait_equal(120, "kigali")

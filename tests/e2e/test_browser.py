@@ -21,7 +21,8 @@ from dev import hospital as generator
 from dev.hospital.registration import documents
 from dev.stack import install
 from passport.errors import Fatal
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 from tests.servers import unavailable
 
 PICTURES = Path(__file__).parents[2] / ".stack" / "screenshots"
@@ -252,7 +253,7 @@ def test_the_operators_page(browser: Browser, running: Running, width: str) -> N
 def test_status_says_what_the_operators_page_says(browser: Browser, running: Running) -> None:
     running.stage.wait_equal(90)  # else somebody is matched between the one and the other
     watching = running.stage.role("status", "--json", "--watch")
-    until(lambda: watching.said().count("\n") >= 2, 120, "a second look")
+    eventually(lambda: watching.said().count("\n") >= 2, "a second look", 120)
     watching.stop()
     ((row,), (again,), *_) = map(json.loads, watching.said().splitlines())
     assert (
@@ -275,15 +276,15 @@ def test_status_says_what_the_operators_page_says(browser: Browser, running: Run
     }
     with operators(browser, running, "desktop") as page:
         shown = page.locator("article").inner_text()
-        end = (
-            time.monotonic() + 30
-        )  # the page has what was asked last, which may be from before the status
-        while other := [
-            label for label, number in wanted.items() if f"{label}\n{number}" not in shown
-        ]:
-            assert time.monotonic() < end, (other, shown)
+
+        def is_current() -> bool:
+            """The page has what was asked last, which may be from before the status."""
+            nonlocal shown
             page.reload()
             shown = page.locator("article").inner_text()
+            return all(f"{label}\n{number}" in shown for label, number in wanted.items())
+
+        eventually(is_current, lambda: f"the page shows {wanted}: {shown}", 30)
     assert f"{row['hospital']}: {row['state']}" in shown
     assert f"{row['unmatched_by']['none']:,} without an id" in shown
 

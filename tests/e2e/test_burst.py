@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dev import hospital as generator
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 
 BURST = 40_000
 INTERVAL_S = 5
@@ -74,7 +75,7 @@ def test_row_48_a_burst_of_40_000_drains_and_loses_none(stage: Stage) -> None:
     burst(stage.hospitals["kigali"], "Ward remark", "value_text")
     inserted = time.monotonic() - began
     for key in stage.hospitals:
-        until(partial(full, stage, key, before[key] + BURST), 120, f"{BURST} rows of {key}")
+        eventually(partial(full, stage, key, before[key] + BURST), f"{BURST} rows of {key}", 120)
         print(
             f"{key}: all there {time.monotonic() - began:.1f} s after the first insert (inserting: {inserted:.1f} s)"
         )

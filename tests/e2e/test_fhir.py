@@ -20,6 +20,7 @@ from dev.hospital.clinic import ACTIONS
 from tests.e2e.roles import Role
 from tests.e2e.stage import PASSWORD, Hospital, Stage, opened
 from tests.e2e.ward import Ward, new_id
+from tests.eventually import eventually
 from tests.fhir_readers import Resource, newest, of_hospital
 from tests.oracle.facts import Query, people
 from tests.oracle.fhir import Differences, compare
@@ -85,15 +86,20 @@ class Scene:
         return [self._agrees(name) for name in names]
 
     def _agrees(self, name: str) -> Differences:
-        end = time.monotonic() + WITHIN_S
-        while (found := self.differences(name)).found:
+        differences = self.differences(name)
+
+        def agrees() -> bool:
+            nonlocal differences
             for role in self.roles.values():
                 role.require_running()
-            assert time.monotonic() < end, (
-                f"{name}, {len(found.found)} differences: {found.found[:20]}"
-            )
-            time.sleep(2)
-        return found
+            differences = self.differences(name)
+            return not differences.found
+
+        def unequal() -> str:
+            return f"{name}, {len(differences.found)} differences: {differences.found[:20]}"
+
+        eventually(agrees, unequal, WITHIN_S)
+        return differences
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 
 from dev import hospital as generator
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 
 TEXT = 60_000  # characters: obs.value_text holds 65,535 bytes
 ROWS = 1_000
@@ -46,7 +47,7 @@ def test_a_role_without_memory_ends_or_goes_on_and_nothing_is_lost(
     process = role.process
     limit(role, room_mb << 20)
     rows = write_long_texts(stage)
-    until(lambda: not role.running or mirrored(stage) >= rows, 90, "it has ended, or gone on")
+    eventually(lambda: not role.running or mirrored(stage) >= rows, "it has ended, or gone on")
     if room_mb == 0:
         assert process.poll() is not None, "the limit was felt"
     if (

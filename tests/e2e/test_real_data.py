@@ -15,7 +15,8 @@ from kafka import KafkaAdminClient
 from dev.hospital import passport_patients
 from tests import real_data
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import seconds_until
 from tests.oracle.compare import Comparison
 from tests.oracle.facts import read
 
@@ -150,10 +151,10 @@ def test_who_registers_late_has_all_records_in_five_seconds(filled: Filled) -> N
     link = {"_id": f"kigali/{person}", "patientId": None}
     assert stage.db["people"].find_one(link), "not matched so far"
     patient = passport_patients(stage.db, [digits])[digits]
-    seconds = until(
+    seconds = seconds_until(
         lambda: stage.db["medicalrecords"].find_one({"patientId": str(patient)}),
-        5,
         f"records of person {person}",
+        5,
     )
     print(f"records {seconds:.2f} s after registration")
     found = stage.wait_equal(120)

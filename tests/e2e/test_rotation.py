@@ -24,8 +24,9 @@ from dev import hospital as generator
 from dev.stack import Kafka, Mongo, ports
 from tests.certificates import Authority
 from tests.e2e.roles import Role
-from tests.e2e.stage import LINK_KEY, PASSWORD, Hospital, Stage, until
+from tests.e2e.stage import LINK_KEY, PASSWORD, Hospital, Stage
 from tests.e2e.ward import equal
+from tests.eventually import eventually
 
 SCRAM = ScramMechanism.SCRAM_SHA_512
 MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
@@ -197,7 +198,7 @@ def progress(site: Site) -> int:
 
 def goes_on(site: Site) -> None:
     before = progress(site)
-    until(lambda: progress(site) > before + 5, 60, "what is written now arrives")
+    eventually(lambda: progress(site) > before + 5, "what is written now arrives")
 
 
 def test_accounts_and_authority_are_exchanged_and_nothing_is_lost(

@@ -12,7 +12,8 @@ from cdc.positions import Positions
 from dev import hospital as generator
 from passport.settings import Kafka
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 
 TOPIC = "openmrs.changes"
 COPIED = "person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided"
@@ -76,9 +77,8 @@ class Heard:
     def wait(self, words: str) -> None:
         """Until all have said it."""
         for key, role in self._roles.items():
-            until(
+            eventually(
                 lambda role=role, key=key: words in role.said()[self._known[key] :],
-                60,
                 f"{role} says {words!r}",
             )
 
@@ -89,7 +89,7 @@ def test_deleted_while_all_work_it_is_made_anew_and_filled_by_a_snapshot(
     heard, before = Heard(stage, roles), roles["consumer"].said()
     admin = KafkaAdminClient(bootstrap_servers=stage.kafka.url)
     admin.delete_topics([TOPIC])
-    until(lambda: TOPIC not in admin.list_topics(), 30, "the topic is gone")
+    eventually(lambda: TOPIC not in admin.list_topics(), "the topic is gone", 30)
     work(stage, 5)
     heard.wait("deleted and made anew")
     assert TOPIC in admin.list_topics()
@@ -116,9 +116,8 @@ def test_cut_off_when_its_broker_crashes_nothing_is_missing(
     sizes = [log.stat().st_size for log in logs]
     before = acknowledged(stage)
     work(stage, 30)
-    until(
+    eventually(
         lambda: all(end > before[key] + 30 for key, end in acknowledged(stage).items()),
-        60,
         "all is acknowledged",
     )
     stage.kafka.kill()

@@ -21,9 +21,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from dev import hospital as generator
 from passport import tracing
 from tests.e2e.roles import Role
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.test_privacy import found_in, private
 from tests.e2e.topic import TOPIC, raw
+from tests.eventually import eventually
 
 KNOWN = {
     value for name, value in vars(tracing).items() if name.isupper() and isinstance(value, str)
@@ -134,10 +135,8 @@ class Scene:
             return words[-1], before, time.time()
 
     def stored(self, word: str) -> float:
-        until(
-            lambda: self.stage.db["observations"].find_one({"row.value_text": word}),
-            60,
-            "it is stored",
+        eventually(
+            lambda: self.stage.db["observations"].find_one({"row.value_text": word}), "it is stored"
         )
         return time.time()
 
@@ -169,10 +168,10 @@ def whole(scene: Scene, word: str) -> dict[str, Span]:
     at = scene.headers(word)
     assert at["ce_type"] == "row"
     wanted = {"transaction", "send", "receive", "enrich", "write"}
-    until(
+    eventually(
         lambda: scene.collector.trace_of(at["traceparent"]).keys() == wanted,
-        30,
         "the whole trace is here",
+        30,
     )
     spans = scene.collector.trace_of(at["traceparent"])
     assert spans["send"].id == at["traceparent"].split("-")[2]

@@ -15,7 +15,7 @@ import pytest
 from dev.demo.pages import PASSWORD
 from dev.stack import install
 from tests.e2e.roles import REPOSITORY, environment
-from tests.e2e.stage import until
+from tests.eventually import eventually
 
 PAGE = REPOSITORY / "docs/tutorial/a-third-hospital.md"
 HOSPITAL = "Musanze District Hospital"
@@ -56,8 +56,8 @@ class Terminal:
         assert self._shell.stdin
         self._shell.stdin.write(f"{line}\ncode=$?; echo; echo end {self._typed}: $code\n")
         self._shell.stdin.flush()
-        until(
-            lambda: end.search(self._said()[before:]), timeout_s, f"{line}\n{self._said()[before:]}"
+        eventually(
+            lambda: end.search(self._said()[before:]), f"{line}\n{self._said()[before:]}", timeout_s
         )
         said = self._said()[before:]
         found = end.search(said)
@@ -87,10 +87,10 @@ def demo(command: str, log: Path) -> Iterator[Path]:
             start_new_session=True,
         )
     try:
-        until(
+        eventually(
             lambda: "The clinics go on" in log.read_text() or process.poll() is not None,
-            400,
             "the demo goes on",
+            400,
         )
         assert process.poll() is None, log.read_text()[-3000:]
         yield log
@@ -149,7 +149,7 @@ def _walk(terminal: Terminal, walk: dict[str, list[str]], prepared: list[str], u
     found = re.search(r"national id (\d+)", added)
     assert found, added
     patient = found[1]
-    until(lambda: "/sign-out" in shown(url, patient), 60, "the patient can sign in")
+    eventually(lambda: "/sign-out" in shown(url, patient), "the patient can sign in")
     assert HOSPITAL not in shown(url, patient)
 
     *dba, check = walk["The part of the hospital's administrator"]
@@ -160,19 +160,19 @@ def _walk(terminal: Terminal, walk: dict[str, list[str]], prepared: list[str], u
     reader, reconcile, status = walk["Read it"]
     terminal.type(reader)
     terminal.type(reconcile)
-    until(lambda: HOSPITAL in shown(url, patient), 90, "the patient's page shows the hospital")
+    eventually(lambda: HOSPITAL in shown(url, patient), "the patient's page shows the hospital")
     assert "musanze" in terminal.type(status)
 
     terminal.type(*walk["Watch it"])
     kill, alerts = walk["The reader dies"]
-    until(lambda: "success" in terminal.type(f"{alerts} || true"), 60, "Prometheus answers")
+    eventually(lambda: "success" in terminal.type(f"{alerts} || true"), "Prometheus answers")
     assert READER not in firing(terminal.type(alerts))
     terminal.type(kill)
-    until(lambda: READER in firing(terminal.type(alerts)), 300, "the alert fires")
+    eventually(lambda: READER in firing(terminal.type(alerts)), "the alert fires", 300)
 
     again, verify = walk["And comes back"]
     terminal.type(again)
-    until(lambda: READER not in firing(terminal.type(alerts)), 120, "the alert ends")
+    eventually(lambda: READER not in firing(terminal.type(alerts)), "the alert ends", 120)
     assert "NOT equal" not in (report := terminal.type(verify))
     assert "equal" in report
     for line in walk["Clean up"]:

@@ -11,7 +11,8 @@ import pytest
 
 from dev import hospital as generator
 from tests.e2e.roles import REPOSITORY, Role, environment
-from tests.e2e.stage import Hospital, Stage, opened, until
+from tests.e2e.stage import Hospital, Stage, opened
+from tests.eventually import eventually
 
 FIRST = "586d2b3"  # of the whole way
 BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
@@ -65,9 +66,8 @@ def _roles(stage: Stage, **variables: str) -> list[Role]:
     reader = stage.role("cdc", "run", "--hospital", "kigali", **variables)
     consumer = stage.role("consume", "--destination", "passport", **variables)
     reader.says("reading the binlog")
-    until(
+    eventually(
         lambda: (stage.db["progress"].find_one() or {}).get("offset") != known.get("offset"),
-        90,
         "records come",
     )
     return [reader, consumer]

@@ -2,8 +2,6 @@
 what MongoDB shows.
 """
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -15,13 +13,10 @@ from dev.hospital.recording import add_identifier
 from dev.hospital.sql import Row
 from dev.hospital.work import Metadata, Work
 from tests.e2e.stage import Hospital, Stage
+from tests.eventually import eventually
 from tests.oracle.compare import Comparison
 
 Document = dict[str, Any]
-WITHIN_S = 60
-LIMIT_S = float(
-    os.environ.get("TEST_WITHIN_S", "inf")
-)  # of every wait: tests.mutants knows that it is in vain
 _serials = count(7_000_000)
 
 
@@ -209,20 +204,22 @@ class Ward:
 
     def shown(self, obs: int, **data: str) -> Document:
         """Waits until the record is there, with these fields in `data`."""
-        found: list[Document | None] = []
 
-        def there() -> bool:
-            found.append(self.record(obs))
-            record = found[-1]
-            return record is not None and all(
-                record["data"].get(name) == value for name, value in data.items()
-            )
+        def expected_record() -> Document | None:
+            record = self.record(obs)
+            if record is None:
+                return None
+            for name, value in data.items():
+                if record["data"].get(name) != value:
+                    return None
+            return record
 
-        eventually(
-            there, f"the record of obs {self.key}/{obs}" + (" with other values" if data else "")
-        )
-        assert found[-1] is not None
-        return found[-1]
+        what = f"the record of obs {self.key}/{obs}"
+        if data:
+            what += " with other values"
+        record = eventually(expected_record, what)
+        assert record is not None
+        return record
 
     def hidden(self, obs: int) -> None:
         """Waits until no reader finds it."""
@@ -237,19 +234,14 @@ def new_id() -> str:
     return people.national_id(1990, "F", next(_serials))
 
 
-def eventually(condition: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> None:
-    within_s = min(within_s, LIMIT_S)
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
-        time.sleep(0.03)
-
-
 def equal(stage: Stage, within_s: float = 90, *, be_it_nothing: bool = False) -> Comparison:
     """Waits until MongoDB holds what the oracle expects."""
-    end = time.monotonic() + min(within_s, LIMIT_S)
-    while True:
-        found = stage.compare()
-        if not found.differences or time.monotonic() > end:
-            return found if be_it_nothing and not found.differences else found.require_equal()
-        time.sleep(0.2)
+    comparison = Comparison()
+
+    def is_equal() -> bool:
+        nonlocal comparison
+        comparison = stage.compare()
+        return not comparison.differences
+
+    eventually(is_equal, lambda: str(comparison), within_s)
+    return comparison if be_it_nothing else comparison.require_equal()

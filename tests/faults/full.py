@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 
 from dev.stack.server import Server
-from tests.e2e.stage import until
+from tests.eventually import eventually
 from tests.faults.kinds import Scene
 
 
@@ -25,7 +25,7 @@ def _full(server: Server) -> str:
     assert pid is not None
     subprocess.run(["prlimit", "--pid", str(pid), "--fsize=1"], check=True)
     try:
-        until(lambda: server.pid is None, 60, "it gives up")
+        eventually(lambda: server.pid is None, "it gives up")
     finally:
         server.kill()
         server.start()

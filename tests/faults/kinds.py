@@ -19,7 +19,8 @@ from kafka import KafkaProducer
 
 from dev.stack.server import Server
 from tests.e2e.roles import Role
-from tests.e2e.stage import Stage, until
+from tests.e2e.stage import Stage
+from tests.eventually import eventually
 from tests.faults.proxy import Proxy
 
 
@@ -82,10 +83,10 @@ def freeze_reader(scene: Scene, rng: random.Random) -> str:
     taken = {one: one.said().count("lease taken") for one in readers if one is not role}
     with frozen(role):
         if taken:
-            until(
+            eventually(
                 lambda: any(one.said().count("lease taken") > n for one, n in taken.items()),
-                40,
                 "a rival reads",
+                40,
             )
         else:
             time.sleep(12)
@@ -125,7 +126,7 @@ def rebalance_storm(scene: Scene, rng: random.Random) -> str:
     try:
         for _ in range(3):
             guest.start()
-            until(lambda: _assignments(members) > seen[-1], 40, "the group is rearranged")
+            eventually(lambda: _assignments(members) > seen[-1], "the group is rearranged", 40)
             seen.append(_assignments(members))
             time.sleep(rng.uniform(0, 2))
             guest.stop()
@@ -176,7 +177,7 @@ def step_down(scene: Scene, rng: random.Random) -> str:
     before = _term(scene)
     with contextlib.suppress(Exception):
         scene.stage.client.admin.command("replSetStepDown", 3, force=True)
-    until(lambda: _term(scene) > before, 30, "a new election")
+    eventually(lambda: _term(scene) > before, "a new election", 30)
     return f"term {before} -> {_term(scene)}"
 
 
@@ -245,7 +246,7 @@ def kill_dump_thread(scene: Scene, rng: random.Random) -> str:
     query = "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'"
     killed = 0
     for _ in range(3):
-        until(lambda: bool(server.execute(query)), 30, "a reader")
+        eventually(lambda: bool(server.execute(query)), "a reader", 30)
         for (number,) in server.execute(query):
             with contextlib.suppress(pymysql.err.MySQLError):
                 server.execute(f"KILL {number}")
@@ -293,11 +294,13 @@ def purge_binlog(scene: Scene, rng: random.Random) -> str:
     time.sleep(2)
     server.execute("FLUSH BINARY LOGS")
     (last, *_) = server.execute("SHOW MASTER STATUS")[0]
-    until(lambda: _purged(server, str(last)), 30, "a purge: no dump thread holds the old file")
+    eventually(lambda: _purged(server, str(last)), "a purge: no dump thread holds the old file", 30)
     said = sum(role.said().count("new epoch") for role in readers)
     for role in readers:
         role.start()
-    until(lambda: sum(role.said().count("new epoch") for role in readers) > said, 40, "a new epoch")
+    eventually(
+        lambda: sum(role.said().count("new epoch") for role in readers) > said, "a new epoch", 40
+    )
     return f"everything before {last} purged; a new epoch was begun"
 
 
@@ -387,7 +390,7 @@ def frozen(role: Role) -> Iterator[None]:
     assert role.process is not None
     role.process.send_signal(signal.SIGSTOP)
     try:
-        until(lambda: _state(role) == "T", 5, f"{role} stops")
+        eventually(lambda: _state(role) == "T", f"{role} stops", 5)
         yield
         assert _state(role) == "T"
     finally:
@@ -424,14 +427,14 @@ def _paused(server: Server, rng: random.Random) -> str:
     assert pid is not None
     server.pause()
     try:
-        until(
+        eventually(
             lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T",
-            5,
             "it stops",
+            5,
         )
         time.sleep(seconds)
         assert not server.answers()
     finally:
         server.resume()
-    until(server.answers, 60, "it answers again")
+    eventually(server.answers, "it answers again")
     return f"pid {pid} stood still for {seconds:.0f} s"

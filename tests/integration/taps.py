@@ -87,7 +87,7 @@ class Tap:
         """All items from `start` to `end`, or to where the binlog ends now."""
         stream = self.stream(start, **options)
         try:
-            return until(stream, end or self.end())
+            return read_until(stream, end or self.end())
         finally:
             stream.close()
 
@@ -98,7 +98,7 @@ class Tap:
         return self.read(start, **options)
 
 
-def until(stream: BinlogStream, end: Position) -> list[BinlogItem]:
+def read_until(stream: BinlogStream, end: Position) -> list[BinlogItem]:
     """Items up to `end`."""
     items: list[BinlogItem] = []
     deadline, reached = time.monotonic() + PATIENCE_S, stream.position

@@ -26,7 +26,7 @@ from cdc.binlog.stream import (
 from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal, Gap, Retry
 from passport.version import Position
-from tests.integration.taps import Tap, of, until
+from tests.integration.taps import Tap, of, read_until
 
 TABLES = (
     "CREATE TABLE obs (obs_id INT PRIMARY KEY, void_reason INT, value_text TEXT)",
@@ -216,7 +216,7 @@ def test_without_names_in_the_binlog_a_changed_table_needs_the_new_column_list(t
             items += stream.poll(1)
         assert type(items[-1]) is Statement
         stream.set_columns(tap.columns())
-        items += until(stream, tap.end())
+        items += read_until(stream, tap.end())
         stream.close()
         assert [row.after for row in of(RowChange, items)] == [
             '{"obs_id":1,"value_text":"text 1"}',

@@ -24,7 +24,7 @@ from reconcile.look_again import Patience
 from reconcile.mongo_reader import opened
 from reconcile.report import Report
 from reconcile.verify import verify as verify_hospitals
-from tests.hospitals import eventually
+from tests.eventually import eventually
 from tests.integration.published import HOSPITAL, read, settings_for
 from tests.servers import Address
 
@@ -339,8 +339,7 @@ def said(way: Way, hours: str) -> list[Any]:
         )
         thread.start()
         try:
-            with eventually(lambda: bool(lines)):
-                pass
+            eventually(lambda: bool(lines), "a line is printed")
             stop.wait(1.5)  # one that waits goes on waiting
         finally:
             stop.set()

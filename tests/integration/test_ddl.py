@@ -19,7 +19,8 @@ from openmrs.read import ANY_POSITION, Source
 from openmrs.tables import OBS
 from passport.errors import NotReady, Retry
 from passport.settings import LoadBudget, Settings
-from tests.hospitals import Server, clinic, eventually, hospital, reading, saved
+from tests.eventually import eventually
+from tests.hospitals import Server, clinic, hospital, reading, saved
 from tests.integration.plain import held, told
 from tests.reader_process import catch_up, running
 
@@ -205,10 +206,11 @@ def test_row_51_between_chunks(site: Site, kafka_bootstrap: str, live: bool) -> 
 
 def reached_the_middle(settings: Settings) -> Progress:
     """Waits for the first chunk, behind which the next ones take their time."""
-    with grows("snapshot_rows_total"), eventually(lambda: progress(settings).state == "running"):
-        pass
-    with eventually(lambda: progress(settings).next_key is not None):
-        pass
+    with grows("snapshot_rows_total"):
+        eventually(lambda: progress(settings).state == "running", "the snapshot is running")
+    eventually(
+        lambda: progress(settings).next_key is not None, "a chunk of the snapshot is published"
+    )
     middle = progress(settings)
     assert (middle.state, middle.next_key is not None) == ("running", True)
     return middle
@@ -226,8 +228,8 @@ def at_ease(settings: Settings) -> Settings:
 def grows(metric: str) -> Iterator[None]:
     """That the counter does so, after what is done within."""
     before = total(metric)
-    with eventually(lambda: total(metric) > before, within_s=90):
-        yield
+    yield
+    eventually(lambda: total(metric) > before, "the counter grows")
 
 
 def total(metric: str) -> float:
@@ -281,10 +283,12 @@ def by_ghost(site: Site) -> None:
             target=site.patiently, args=("RENAME TABLE obs TO _obs_old, _obs_new TO obs",)
         )
         swap.start()
-        with eventually(
-            lambda: any("RENAME" in str(row[7]) for row in site.address.execute("SHOW PROCESSLIST"))
-        ):
-            pass
+        eventually(
+            lambda: any(
+                "RENAME" in str(row[7]) for row in site.address.execute("SHOW PROCESSLIST")
+            ),
+            "the rename waits for its locks",
+        )
         cursor.execute("DROP TABLE _obs_old")
         cursor.execute("UNLOCK TABLES")
         swap.join()
@@ -313,8 +317,9 @@ def test_swapped_under_load(
         with grows("events_skipped_total"):
             tool(site)
         before = len(held(site.address))
-        with eventually(lambda: len(held(site.address)) > before):
-            pass
+        eventually(
+            lambda: len(held(site.address)) > before, "a row is inserted after the tool's change"
+        )
     catch_up(settings)
     assert next(iter(held(site.address).values())).keys() >= {"value_boolean", "comments"}
     assert told(settings) == held(site.address)

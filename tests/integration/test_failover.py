@@ -22,12 +22,12 @@ from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from passport.event import Event
 from passport.settings import Settings
 from tests import stream
+from tests.eventually import eventually
 from tests.hospitals import (
     PASSWORD,
     Server,
     assert_equal,
     clinic,
-    eventually,
     hospital,
     in_source_order,
     reading,
@@ -78,8 +78,9 @@ def executed(server: Server) -> str:
 
 def caught_up(replica: Server, primary: Server) -> None:
     """Wait until the replica has all that the primary has."""
-    with eventually(lambda: executed(replica) == executed(primary), within_s=60):
-        pass
+    eventually(
+        lambda: executed(replica) == executed(primary), "the replica has all that the primary has"
+    )
 
 
 def promote(replica: Server, address: Address) -> Address:
@@ -118,12 +119,10 @@ def test_a_replica_that_has_all_goes_on_by_gtid(pair: Pair, kafka_bootstrap: str
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     before = saved(settings)
-    with (
-        running(settings),
-        clinic(address),
-        eventually(lambda: saved(settings).position.order > before.position.order),
-    ):
-        pass
+    with running(settings), clinic(address):
+        eventually(
+            lambda: saved(settings).position.order > before.position.order, "the position has moved"
+        )
     read = saved(settings)
     primary.execute("FLUSH BINARY LOGS")
     with clinic(address, seed=9):  # what no reader has seen, and the replica has
@@ -177,28 +176,29 @@ def test_a_replica_that_lacks_what_was_read_is_a_gap(pair: Pair, kafka_bootstrap
     settings = reading(address, kafka_bootstrap)
     caught_up(replica, primary)
     with running(settings):
-        with eventually(lambda: bool(stream.records(settings))), clinic(address):
+        with clinic(address):
             time.sleep(1)
+        eventually(lambda: bool(stream.records(settings)), "something is published")
         caught_up(replica, primary)
         replica.execute(STOP[is_mariadb(replica)])
         with clinic(address, seed=9):  # acknowledged, published, and lost with the primary
             time.sleep(1)
         end = address.execute("SELECT MAX(obs_id) FROM obs")[0][0]
-        with eventually(lambda: end in stream.Table.of(stream.records(settings)).rows):
-            pass
+        eventually(
+            lambda: end in stream.Table.of(stream.records(settings)).rows,
+            "the last row is published",
+        )
         before = saved(settings)
         primary.kill()
         take_over(replica, primary)
         assert replica.execute("SELECT MAX(obs_id) FROM openmrs.obs")[0][0] < end, (
             "it lacks what was published"
         )
-        with (
-            clinic(address, seed=10),
-            eventually(lambda: saved(settings).server != before.server, within_s=90),
-        ):
-            pass
-        with eventually(lambda: saved(settings).snapshot.state == "done"):  # type: ignore[union-attr]
-            pass
+        with clinic(address, seed=10):
+            eventually(
+                lambda: saved(settings).server != before.server, "the position is of the new server"
+            )
+        eventually(lambda: saved(settings).snapshot.state == "done", "the snapshot is done")  # type: ignore[union-attr]
     with structlog.testing.capture_logs() as logs:
         catch_up(settings)
     assert not said(logs, "new epoch")

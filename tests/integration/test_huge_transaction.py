@@ -12,7 +12,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from passport.kafka import topic_offsets
 from passport.settings import Settings
-from tests.hospitals import Server, eventually, hospital, log, reading
+from tests.eventually import eventually
+from tests.hospitals import Server, hospital, log, reading
 from tests.reader_process import catch_up, spawn
 
 PEAK_MB = 150
@@ -39,8 +40,7 @@ def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
     before = _end(settings)
     server.execute("SET foreign_key_checks = 0, unique_checks = 0", INSERT.format(rows=rows))
     process = spawn(settings, tmp_path, "caught-up")
-    with eventually(lambda: _end(settings) > before, within_s=60):
-        pass
+    eventually(lambda: _end(settings) > before, "rows are published while the transaction is read")
     process.send_signal(signal.SIGSTOP)
     acknowledged, dump = _end(settings) - before, _dump(server)
     process.send_signal(signal.SIGCONT)

@@ -34,17 +34,8 @@ from passport.event import Event
 from passport.kafka import topic_offsets
 from passport.settings import Settings, Tls
 from tests import stream
-from tests.hospitals import (
-    PASSWORD,
-    Server,
-    assert_equal,
-    clinic,
-    eventually,
-    hospital,
-    log,
-    reading,
-    saved,
-)
+from tests.eventually import eventually
+from tests.hospitals import PASSWORD, Server, assert_equal, clinic, hospital, log, reading, saved
 from tests.proxy import GREETING, HEAD, ROWS, TABLE_MAP, Fault, Proxy
 from tests.reader_process import catch_up, running, spawn
 from tests.servers import Address, fresh_name
@@ -107,12 +98,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
 
 @contextmanager
 def says(folder: Path, words: str, times: int = 1, within_s: float = 90) -> Iterator[None]:
-    """That its log does so, after what is done within."""
+    """Wait until the reader's log has these words, after what is done in the block."""
     yield
-    deadline = time.monotonic() + within_s
-    while log(folder).count(words) < times:
-        assert time.monotonic() < deadline, f"no {words!r} in:\n{log(folder)[-3000:]}"
-        time.sleep(0.1)
+    eventually(
+        lambda: log(folder).count(words) >= times,
+        lambda: f"the reader says {words!r}:\n{log(folder)[-3000:]}",
+        within_s,
+    )
 
 
 def sample(name: str) -> float:
@@ -172,16 +164,17 @@ def test_a_connection_that_breaks_anywhere(
     epoch = saved(settings).epoch
     with clinic(address, rate=20), running(settings):
         for what, fault in CUTS.items():
-            with eventually(lambda: sample("connected") == 1 and ready(), within_s=90):
-                pass
+            eventually(
+                lambda: sample("connected") == 1 and ready(), "the reader is connected and ready"
+            )
             before, fired = sample("disconnects_total"), proxy.fired
             proxy.arm(fault)
             big = f"UPDATE obs SET value_text = REPEAT('x', {BIG}), comments = UUID() LIMIT 1"
             address.execute("SET SESSION foreign_key_checks = 0", big)
-            with eventually(
-                lambda before=before: sample("disconnects_total") > before, within_s=90
-            ):  # type: ignore[misc]
-                pass
+            eventually(
+                lambda before=before: sample("disconnects_total") > before,
+                "the reader has lost its connection",
+            )  # type: ignore[misc]
             assert proxy.fired == fired + 1, what
     catch_up(settings)
     events = assert_equal(settings, address)
@@ -198,16 +191,15 @@ def test_a_handshake_that_breaks(
 ) -> None:
     settings = through(proxy, address, kafka_bootstrap)
     with running(settings):
-        with eventually(lambda: sample("connected") == 1):
-            pass
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
         for _ in range(3):
             before = proxy.fired
             proxy.arm(Fault(how, lambda event, _: 20 if event == GREETING else None))
             proxy.cut()
-            with eventually(lambda before=before: proxy.fired > before, within_s=90):  # type: ignore[misc]
-                pass
-            with eventually(lambda: sample("connected") == 1, within_s=90):
-                pass
+            eventually(
+                lambda before=before: proxy.fired > before, "the proxy has broken a connection"
+            )  # type: ignore[misc]
+            eventually(lambda: sample("connected") == 1, "the reader is connected")
     catch_up(settings)
     assert_resumed(assert_equal(settings, address))
 
@@ -219,8 +211,7 @@ def test_a_slow_and_late_connection_is_kept(
     settings = through(proxy, address, kafka_bootstrap)
     catch_up(settings)
     with running(settings):
-        with eventually(lambda: sample("connected") == 1):
-            pass
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
         before, connections, sent = (
             sample("disconnects_total"),
             len(proxy.accepted),
@@ -229,11 +220,10 @@ def test_a_slow_and_late_connection_is_kept(
         proxy.delay_s, proxy.bytes_per_s = 0.1, 200_000
         with clinic(address, rate=10):  # some 800 kB of binlog a second
             time.sleep(1)
-        with eventually(
+        eventually(
             lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
-            within_s=60,
-        ):
-            pass
+            "the topic equals the table",
+        )
         assert proxy.forwarded > sent
         assert sample("disconnects_total") == before
         assert (
@@ -250,8 +240,7 @@ def test_a_server_that_hangs_up_is_not_stormed(
 ) -> None:
     settings = through(proxy, address, kafka_bootstrap, cdc={"reconnect_max_s": 30})
     with running(settings):
-        with eventually(lambda: sample("connected") == 1):
-            pass
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
         proxy.refuses = True
         proxy.cut()
         began = len(proxy.accepted)
@@ -261,8 +250,9 @@ def test_a_server_that_hangs_up_is_not_stormed(
         assert tried[-1] - tried[-2] > 0.9, "the pause grows"
         assert not ready()
         proxy.refuses = False
-        with eventually(lambda: sample("connected") == 1 and ready(), within_s=90):
-            pass
+        eventually(
+            lambda: sample("connected") == 1 and ready(), "the reader is connected and ready"
+        )
 
 
 def test_an_idle_hospitals_position_moves_through_rotations(
@@ -275,12 +265,14 @@ def test_an_idle_hospitals_position_moves_through_rotations(
         for _ in range(3):
             address.execute("FLUSH BINARY LOGS")
             newest = address.execute("SHOW BINARY LOGS")[-1][0]
-            with eventually(lambda newest=newest: saved(settings).position.file == newest):  # type: ignore[misc]
-                pass
-            with eventually(
-                lambda newest=newest: stream.records(settings)[-1].source.file == newest
-            ):  # type: ignore[misc]
-                pass
+            eventually(
+                lambda newest=newest: saved(settings).position.file == newest,
+                "the position is in the newest file",
+            )  # type: ignore[misc]
+            eventually(
+                lambda newest=newest: stream.records(settings)[-1].source.file == newest,
+                "a record is from the newest file",
+            )  # type: ignore[misc]
     assert {event.kind for event in stream.records(settings)[seen:]} == {"heartbeat"}
     assert saved(settings).snapshot.number == 1  # type: ignore[union-attr]
 
@@ -289,8 +281,12 @@ def test_headroom_reaches_nothing_before_the_file_is_purged(
     address: Address, kafka_bootstrap: str
 ) -> None:
     settings = reading(address, kafka_bootstrap)
-    with running(settings), eventually(lambda: sample("binlog_headroom_seconds") > 1e6):
+    with running(settings):
         address.execute("SET GLOBAL binlog_expire_logs_seconds = 2000000")
+        eventually(
+            lambda: sample("binlog_headroom_seconds") > 1e6,
+            "the headroom follows the server's variable",
+        )
     address.execute("UPDATE obs SET comments = UUID() ORDER BY obs_id LIMIT 1")
     catch_up(settings)
     at = saved(settings)
@@ -327,15 +323,15 @@ def test_a_frozen_server_is_noticed_within_30_s(own: Any, kafka_bootstrap: str, 
     )
     assert settings.hospitals["kigali"].mysql.read_timeout_s == 20
     with running(settings):
-        with eventually(lambda: sample("connected") == 1):
-            pass
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
         time.sleep(6)
         server.pause()
-        with eventually(lambda: sample("connected") == 0 and not ready(), within_s=90):
-            pass
+        eventually(
+            lambda: sample("connected") == 0 and not ready(),
+            "the reader is neither connected nor ready",
+        )
         server.resume()
-        with eventually(lambda: sample("connected") == 1, within_s=60):
-            pass
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
     catch_up(settings)
     assert_equal(settings, address)
 
@@ -352,15 +348,16 @@ def test_a_reader_that_stood_still_publishes_nothing_more(
     one, other = tmp_path / "first", tmp_path / "second"
     with says(one, "reading the binlog"):
         first = start(settings, one)
-    with eventually(lambda: saved(settings).snapshot.state == "done"):  # type: ignore[union-attr]
-        pass
+    eventually(lambda: saved(settings).snapshot.state == "done", "the snapshot is done")  # type: ignore[union-attr]
     first.send_signal(signal.SIGSTOP)
     with clinic(address, rate=50):
         with says(other, "reading the binlog"):
             second = start(settings, other)
         time.sleep(1)
-    with eventually(lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address)):
-        pass
+    eventually(
+        lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+        "the topic equals the table",
+    )
     before = stream.records(settings)
     assert len([*stream.changes(before)]) > 50
     with says(one, "another reader holds the lease"):
@@ -395,10 +392,10 @@ def test_two_readers_at_once_whose_clocks_are_wrong(
             )
     with clinic(address, rate=30):
         time.sleep(3)
-    with eventually(
-        lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address), within_s=90
-    ):
-        pass
+    eventually(
+        lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+        "the topic equals the table",
+    )
     twice = [event.source.version for event in stream.changes(stream.records(settings))]
     assert len(twice) > len({*twice}) > 20, "both published"
     assert log(folders[0]).count("lease taken") == log(folders[1]).count("lease taken") == 1
@@ -427,13 +424,11 @@ def test_who_reads_with_the_same_server_id_is_named(
     catch_up(settings)
     place = saved(settings)
     with running(settings):
-        with eventually(lambda: sample("connected") == 1):
-            pass
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
         before = sample("disconnects_total")
         rivals = []
         for _ in range(2):
-            with eventually(lambda: sample("connected") == 1, within_s=90):
-                pass
+            eventually(lambda: sample("connected") == 1, "the reader is connected")
             time.sleep(0.5)
             rivals.append(
                 BinlogStream(
@@ -448,10 +443,8 @@ def test_who_reads_with_the_same_server_id_is_named(
                     key_columns=KEY_COLUMNS,
                 )
             )
-            with eventually(lambda: sample("connected") == 0):
-                pass
-        with eventually(lambda: sample("connected") == 1, within_s=90):
-            pass
+            eventually(lambda: sample("connected") == 0, "the reader has lost its connection")
+        eventually(lambda: sample("connected") == 1, "the reader is connected")
         assert 2 <= sample("disconnects_total") - before <= 4, "no storm"
         with pytest.raises(Retry, match="another replica reads with this server_id"):
             _read_on(rivals[-1])
@@ -476,15 +469,17 @@ def test_a_dump_that_is_killed_again_and_again(address: Address, kafka_bootstrap
     before, killed = sample("disconnects_total"), set[int]()
     with clinic(address, rate=20), running(settings):
         while len(killed) < KILLS:
-            with eventually(
-                lambda: bool({one for (one,) in address.execute(dump)} - killed), within_s=90
-            ):
-                pass
+            eventually(
+                lambda: bool({one for (one,) in address.execute(dump)} - killed),
+                "a new dump thread reads the binlog",
+            )
             for number in {one for (one,) in address.execute(dump)} - killed:
                 address.execute(f"KILL {number}")
                 killed.add(number)
-        with eventually(lambda: sample("disconnects_total") - before >= KILLS, within_s=90):
-            pass
+        eventually(
+            lambda: sample("disconnects_total") - before >= KILLS,
+            "the reader has noticed every kill",
+        )
     catch_up(settings)
     events = assert_equal(settings, address)
     assert_resumed(events)
@@ -502,8 +497,7 @@ def test_a_server_killed_within_transactions(own: Any, kafka_bootstrap: str, kin
     settings = reading(address, kafka_bootstrap)
     with running(settings):
         for _ in range(2):
-            with eventually(lambda: sample("connected") == 1, within_s=60):
-                pass
+            eventually(lambda: sample("connected") == 1, "the reader is connected")
             _killed(server, address)
     catch_up(settings)
     events = assert_equal(settings, address)
@@ -719,8 +713,7 @@ def test_a_frozen_broker_holds_the_reader_back(
         assert time.monotonic() < began + paused_s + 60, "it was not noticed"
         time.sleep(0.5)
     kafka.resume()
-    with eventually(lambda: sent(settings) > before + 30_000, within_s=120):
-        pass
+    eventually(lambda: sent(settings) > before + 30_000, "what was held back is published", 120)
     process.terminate()
     assert process.wait(20) == 0
     catch_up(settings)

@@ -29,6 +29,7 @@ from passport.facts import Author, Observation, Person
 from passport.settings import PlaceholderHospital, Settings
 from passport.sink import KeyRange, Outcome, Progress, connect
 from tests import observations as make
+from tests.eventually import eventually
 from tests.observations import HOSPITAL, obs, patient, person, version
 from tests.passport_shapes import check
 from tests.servers import fresh_name
@@ -98,14 +99,6 @@ def diagnosis(at: int, first: int = 3) -> list[Observation]:
         obs(first + 1, at, make.DIAGNOSIS, make.coded(make.MALARIA), row=2, obs_group_id=first),
         obs(first + 2, at, make.CERTAINTY, make.coded(make.CONFIRMED), row=3, obs_group_id=first),
     ]
-
-
-def eventually(condition: Callable[[], Any], within_s: float = 20) -> Any:
-    deadline = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.02)
-    return found
 
 
 def as_read(who: Person, rows: Sequence[Observation]) -> list[Observation]:
@@ -329,7 +322,7 @@ def test_a_registration_releases_what_waited(passport: Passport) -> None:
     assert sink.write([obs(1, 10)]) == Outcome(unmatched=1)
     assert list(sink.wanted(HOSPITAL, 10)) == []
     patient_id = passport.register()
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
     read_whole(sink, person(at=30), [obs(1, 10), obs(2, 11)])
     assert list(sink.wanted(HOSPITAL, 10)) == []
     assert len(passport.shown(patient_id)) == 2
@@ -356,7 +349,7 @@ def test_a_registration_is_found_after_a_restart(passport: Passport) -> None:
     sink.close()
     passport.register()
     again = passport.sink()
-    assert eventually(lambda: again.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: again.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
 
 
 def test_a_corrected_identifier_releases_too(passport: Passport) -> None:
@@ -375,12 +368,12 @@ def test_who_is_registered_again_while_the_hospital_is_quiet(passport: Passport)
     sink = passport.sink()
     read_whole(sink, person(at=30), [obs(1, 10)])
     passport.db.patients.delete_one({})
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
     read_whole(sink, person(at=30), [obs(1, 10)])
     assert passport.db.observations.count_documents({}) == 0
     assert passport.shown() == []
     patient_id = passport.register()
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
     read_whole(sink, person(at=30), [obs(1, 10)])
     assert len(passport.shown(patient_id)) == 1
     assert list(sink.wanted(HOSPITAL, 10)) == []
@@ -444,24 +437,26 @@ def test_the_sweep_sees_what_the_stream_missed(passport: Passport) -> None:
     sink.write([obs(1, 10)])
     # A link that says otherwise than `patients`, without any event of `patients`.
     passport.db.people.update_one({}, {"$set": {"patientId": str(ObjectId())}})
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
 
 
 def test_the_sweep_counts_who_is_not_matched_by_state(passport: Passport) -> None:
     sink = passport.sink(sweep_s=0.2)
     sink.write([obs(1, 10), obs(2, 11, who=person(2, None, state="invalid"))])
     counted = [{"hospital": HOSPITAL, "state": state} for state in ("ok", "invalid")]
-    assert eventually(
+    eventually(
         lambda: (
             [REGISTRY.get_sample_value("passport_people_unmatched", one) for one in counted]
             == [1, 1]
-        )
+        ),
+        "both are counted",
     )
     passport.register()
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
     assert read_whole(sink, person(at=20), [obs(1, 10)]).stored == 1
-    assert eventually(
-        lambda: REGISTRY.get_sample_value("passport_people_unmatched", counted[0]) is None
+    eventually(
+        lambda: REGISTRY.get_sample_value("passport_people_unmatched", counted[0]) is None,
+        "the matched one is no longer counted",
     )
 
 
@@ -486,7 +481,7 @@ def test_rows_of_a_writer_that_died_after_the_link_ended_are_swept(passport: Pas
     sink.write([obs(2, 20, who=person(national_id=None, at=20))])
     passport.db.observations.insert_one(row)
     again = passport.sink()
-    assert eventually(lambda: again.wanted(HOSPITAL, 10)) == [1]
+    assert eventually(lambda: again.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
     again.retain(person(national_id=None, at=30), [1, 2], version(30, 0))
     assert passport.db.observations.count_documents({}) == 0
     assert list(again.wanted(HOSPITAL, 10)) == []
@@ -1173,13 +1168,13 @@ def test_it_goes_on_after_the_server_was_killed(own_mongo: Callable[..., Any]) -
     with pytest.raises(NotReady):
         sink.ready()
     server.start()
-    eventually(lambda: ready(sink), 20)
+    eventually(lambda: ready(sink), "MongoDB answers")
     sink.write([obs(2, 20)])
     assert passport.details() == ["72", "72"]
     late = person(5, "1199080012340000", at=20)
     sink.write([obs(50, 20, who=late)])
     passport.register("1199080012340000")
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [5], (
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [5], (
         "registrations are followed again"
     )
     passport.close()
@@ -1198,7 +1193,7 @@ def test_the_watch_on_registrations_goes_on_when_its_own_write_fails(
     failing = Failing(monkeypatch, "registrations")
     failing.at(1, after=False)
     sink = passport.sink()
-    assert eventually(lambda: sink.wanted(HOSPITAL, 10), 20) == [1]
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
     assert failing.failed == ["people"]
 
 

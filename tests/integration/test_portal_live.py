@@ -13,6 +13,7 @@ from pymongo import MongoClient
 
 from dev.stack import Mongo as MongoServer
 from portal.server import listening
+from tests.eventually import eventually
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, Site
 
@@ -45,10 +46,12 @@ class Page:
                     self.told.append(line[4:])
 
     def count(self, number: int) -> None:
-        end = time.monotonic() + DEADLINE_S
-        while len(self.told) < number:
-            assert time.monotonic() < end, f"told {len(self.told)} times, not {number}"
-            time.sleep(0.01)
+        """Wait until the page was told so many times."""
+        eventually(
+            lambda: len(self.told) >= number,
+            lambda: f"told {number} times, not {len(self.told)}",
+            DEADLINE_S,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +140,7 @@ def test_more_streams_than_allowed_are_refused_and_left_ones_are_forgotten(site:
             assert live.count == 2
             refused = httpx.get(f"{small.url}/events", headers=ps.bearer())
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-        end = time.monotonic() + DEADLINE_S
-        while live.count and time.monotonic() < end:
-            time.sleep(0.05)
-        assert live.count == 0
+        eventually(lambda: live.count == 0, "the streams are left", DEADLINE_S)
         assert not live._owners, "nothing is remembered of patients whose pages are closed"
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import structlog
 
-from tests.hospitals import eventually
+from tests.eventually import eventually
 from tests.integration import portal_site as ps
 from tests.integration.portal_site import ANNA, BORIS, OPERATORS_PASSWORD, PASSWORD, Site
 
@@ -234,15 +234,13 @@ def test_signing_out(site: Site) -> None:
 
 
 def test_nothing_of_a_patient_is_logged(site: Site) -> None:
-    with (
-        structlog.testing.capture_logs() as lines,
-        eventually(lambda: '"/api/patients/me"' in json.dumps(lines)),
-    ):
+    with structlog.testing.capture_logs() as lines:
         browser = site.signed_in()
         browser.get("/?since=2025-05-01")
         browser.get(f"/somewhere/{ANNA}")
         browser.get(f"/conditions?cursor={'A' * 300}")
         httpx.get(f"{site.url}/api/patients/me?from=2025-05-01", headers=ps.bearer())
+        eventually(lambda: '"/api/patients/me"' in json.dumps(lines), "the last request is logged")
     said = json.dumps(lines)
     assert "other" in said
     for secret in (ANNA, PASSWORD, "2025-05-01", "AAAA", "eyJ", "Malaria", str(ps.user_id(ANNA))):

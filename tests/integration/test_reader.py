@@ -15,12 +15,12 @@ from prometheus_client import REGISTRY
 from cdc.positions import Positions
 from passport.errors import Fatal, NotReady
 from tests import stream
+from tests.eventually import eventually
 from tests.hospitals import (
     PASSWORD,
     Server,
     assert_equal,
     clinic,
-    eventually,
     hospital,
     in_source_order,
     log,
@@ -73,8 +73,10 @@ def test_killed_at_random_moments_it_loses_nothing(
             sign = "reading the binlog" if turn % 2 else "lease taken"
             begun = log(tmp_path).count(sign)
             process = spawn(settings, tmp_path)
-            with eventually(lambda sign=sign, begun=begun: log(tmp_path).count(sign) > begun):  # type: ignore[misc]
-                pass
+            eventually(
+                lambda sign=sign, begun=begun: log(tmp_path).count(sign) > begun,
+                "the reader's log says how far it is",
+            )  # type: ignore[misc]
             time.sleep(rng.uniform(0, 2))
             assert process.poll() is None
             process.kill()
@@ -100,16 +102,18 @@ def test_a_second_reader_waits_and_takes_over(
     for folder in folders:
         folder.mkdir()
     first = spawn(settings, folders[0])
-    with eventually(lambda: "reading the binlog" in log(folders[0])):
-        pass
+    eventually(lambda: "reading the binlog" in log(folders[0]), "the first reader reads the binlog")
     second = spawn(settings, folders[1])
-    with eventually(lambda: "another reader holds the lease" in log(folders[1])):
-        pass
+    eventually(
+        lambda: "another reader holds the lease" in log(folders[1]),
+        "the second reader waits for the lease",
+    )
     assert "reading the binlog" not in log(folders[1])
     first.kill()
     first.wait()
-    with eventually(lambda: "reading the binlog" in log(folders[1]), within_s=90):
-        pass
+    eventually(
+        lambda: "reading the binlog" in log(folders[1]), "the second reader reads the binlog"
+    )
     with clinic(address):
         time.sleep(1)
     second.terminate()
@@ -126,8 +130,9 @@ def test_sigterm_saves_what_was_published(
     catch_up(settings)
     process = spawn(settings, tmp_path)
     with clinic(address):
-        with eventually(lambda: len([*stream.changes(stream.records(settings))]) > 20):
-            pass
+        eventually(
+            lambda: len([*stream.changes(stream.records(settings))]) > 20, "changes are published"
+        )
         began = time.monotonic()
         process.terminate()
         assert process.wait(20) == 0
@@ -150,8 +155,8 @@ def test_reset_while_it_runs_and_the_server_is_idle(
     statement = "RESET MASTER" if address.flavour == "mariadb" else "RESET BINARY LOGS AND GTIDS"
     with running(settings):
         time.sleep(1)
-        with eventually(lambda: saved(settings).epoch > epoch, within_s=90):
-            any_server.execute(statement)
+        any_server.execute(statement)
+        eventually(lambda: saved(settings).epoch > epoch, "a new epoch has begun")
         with clinic(address):
             time.sleep(1)
     catch_up(settings)
@@ -196,13 +201,14 @@ def test_row_49_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str
     any_server.execute("FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
     last = [row[0] for row in any_server.execute("SHOW BINARY LOGS")][-1]
     # The server keeps a file for as long as it believes that somebody reads it.
-    with eventually(
+    while len(any_server.execute(f"PURGE BINARY LOGS TO '{last}'", "SHOW BINARY LOGS")) > 1:
+        time.sleep(0.2)
+    eventually(
         lambda: (
             before.position.file not in [row[0] for row in any_server.execute("SHOW BINARY LOGS")]
-        )
-    ):
-        while len(any_server.execute(f"PURGE BINARY LOGS TO '{last}'", "SHOW BINARY LOGS")) > 1:
-            time.sleep(0.2)
+        ),
+        "the file of the saved position is purged",
+    )
     catch_up(settings)
     assert saved(settings).epoch > before.epoch
     assert_equal(settings, address)
@@ -332,16 +338,18 @@ def test_a_reader_that_stood_still_gives_way(
     for folder in folders:
         folder.mkdir()
     first = spawn(settings, folders[0])
-    with eventually(lambda: "reading the binlog" in log(folders[0])):
-        pass
+    eventually(lambda: "reading the binlog" in log(folders[0]), "the first reader reads the binlog")
     first.send_signal(signal.SIGSTOP)
     second = spawn(settings, folders[1])
     with clinic(address):
-        with eventually(lambda: "reading the binlog" in log(folders[1]), within_s=90):
-            pass
+        eventually(
+            lambda: "reading the binlog" in log(folders[1]), "the second reader reads the binlog"
+        )
         first.send_signal(signal.SIGCONT)
-        with eventually(lambda: "another reader holds the lease" in log(folders[0])):
-            pass
+        eventually(
+            lambda: "another reader holds the lease" in log(folders[0]),
+            "the first reader waits for the lease",
+        )
         time.sleep(1)
     for process in (first, second):
         process.terminate()
@@ -361,11 +369,14 @@ def test_a_server_that_stands_still_is_left_and_come_back_to(
         time.sleep(1)
         before = sample("passport_cdc_disconnects_total")
         server.pause()
-        with eventually(lambda: sample("passport_cdc_disconnects_total") > before):
-            pass
+        eventually(
+            lambda: sample("passport_cdc_disconnects_total") > before,
+            "the reader has lost its connection",
+        )
         server.resume()
-        with clinic(address), eventually(lambda: sample("passport_cdc_connected") == 1):
+        with clinic(address):
             time.sleep(1)
+            eventually(lambda: sample("passport_cdc_connected") == 1, "the reader is connected")
     catch_up(settings)
     assert in_source_order(assert_equal(settings, address))
 
@@ -387,14 +398,13 @@ def test_files_rotate_while_it_reads(own_mariadb: Any, kafka_bootstrap: str) -> 
     address = hospital(server)
     settings = reading(address, kafka_bootstrap)
     with running(settings):
-        with eventually(lambda: bool(stream.records(settings))):
-            pass
+        eventually(lambda: bool(stream.records(settings)), "something is published")
         before = len(server.execute("SHOW BINARY LOGS"))
-        with (
-            clinic(address, rate=None),
-            eventually(lambda: len(server.execute("SHOW BINARY LOGS")) > before + 4, within_s=60),
-        ):
-            pass
+        with clinic(address, rate=None):
+            eventually(
+                lambda: len(server.execute("SHOW BINARY LOGS")) > before + 4,
+                "the server has begun new files",
+            )
     catch_up(settings)
     events = assert_equal(settings, address)
     assert len({event.source.file for event in stream.changes(events)}) > 3
@@ -409,11 +419,11 @@ def test_the_gtids_saved_in_the_next_file_are_whole(own_mariadb: Any, kafka_boot
     catch_up(settings)
     before = saved(settings)
     server.execute("UPDATE openmrs.obs SET comments = 'again' LIMIT 1", "FLUSH BINARY LOGS")
-    with (
-        running(settings),
-        eventually(lambda: saved(settings).position.file != before.position.file),
-    ):
-        pass
+    with running(settings):
+        eventually(
+            lambda: saved(settings).position.file != before.position.file,
+            "the position is in another file",
+        )
     found = saved(settings)
     file, pos = found.position
     assert server.execute(f"SELECT BINLOG_GTID_POS('{file}', {pos})") == ((found.gtid_set,),)

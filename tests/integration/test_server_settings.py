@@ -20,7 +20,8 @@ from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.settings import Settings
 from tests import stream
-from tests.hospitals import clinic, eventually, hospital, in_source_order, reading, saved
+from tests.eventually import eventually
+from tests.hospitals import clinic, hospital, in_source_order, reading, saved
 from tests.integration.plain import held, told
 from tests.reader_process import catch_up, running
 from tests.servers import Address
@@ -87,8 +88,7 @@ def test_checksums_come_and_go(address: Address, kafka_bootstrap: str) -> None:
             before = len(stream.raw(settings))
             address.execute(f"SET GLOBAL binlog_checksum = {value}")
             add_beside_writers(address)
-            with eventually(lambda: len(stream.raw(settings)) > before):  # noqa: B023
-                pass
+            eventually(lambda: len(stream.raw(settings)) > before, "what was written is published")  # noqa: B023
     catch_up(settings)
     events = stream.records(settings)
     assert len({event.source.file for event in stream.changes(events)}) >= 3, (
@@ -151,8 +151,7 @@ def test_statements_texts_go_nowhere(address: Address, kafka_bootstrap: str) -> 
                 f"UPDATE obs SET voided = 0 WHERE void_reason = '{canary}'",
                 f"DELETE FROM obs WHERE accession_number = '{canary}' ORDER BY obs_id LIMIT 1",
             )
-            with eventually(lambda: "statement_dml on obs" in str(logs)):
-                pass
+            eventually(lambda: "statement_dml on obs" in str(logs), "the log names the statement")
         catch_up(settings)
     file = saved(settings).position.file
     texts = [str(row) for row in address.execute(f"SHOW BINLOG EVENTS IN '{file}'")]
@@ -386,8 +385,7 @@ def altered_meanwhile(settings: Settings, address: Address, statement: str) -> N
     """Raises what the reader raised."""
     with running(settings) as stop, capture_logs() as logs:
         address.execute("UPDATE obs SET comments = NULL", statement, insert())
-        with eventually(lambda: "reader stopped" in str(logs) or stop.is_set()):
-            pass
+        eventually(lambda: "reader stopped" in str(logs) or stop.is_set(), "the reader has stopped")
 
 
 def test_a_server_that_folds_names(own_mariadb: Any, kafka_bootstrap: str) -> None:

@@ -26,11 +26,11 @@ from passport.event import Event
 from passport.kafka import topic_offsets
 from passport.settings import Settings
 from tests import stream
+from tests.eventually import eventually
 from tests.hospitals import (
     PASSWORD,
     assert_equal,
     clinic,
-    eventually,
     hospital,
     in_source_order,
     reading,
@@ -140,12 +140,12 @@ def test_it_is_exact_beside_writers_at_full_speed(server: Server, kafka_bootstra
     writer = threading.Thread(target=edges, args=(address, stop, done))
     writer.start()
     try:
-        with (
-            clinic(address, rate=None),
-            running(settings),
-            eventually(lambda: len(chunks(stream.records(settings))) > 30, within_s=120),
-        ):
-            pass
+        with clinic(address, rate=None), running(settings):
+            eventually(
+                lambda: len(chunks(stream.records(settings))) > 30,
+                "enough chunks are published",
+                120,
+            )
     finally:
         stop.set()
         writer.join()
@@ -181,11 +181,12 @@ def test_killed_between_and_within_chunks_it_goes_on(
     halfway: list[Any] = []
     for turn, wanted in enumerate(("within", "between")):
         process = spawn(settings, tmp_path)
-        with eventually(lambda turn=turn: sent(settings) > turn * 12_400 + 500, within_s=60):  # type: ignore[misc]
-            pass
+        eventually(lambda turn=turn: sent(settings) > turn * 12_400 + 500, "the snapshot goes on")  # type: ignore[misc]
         if wanted == "between":
-            with eventually(lambda: saved(settings).snapshot.next_key is not None, within_s=60):  # type: ignore[union-attr]
-                pass
+            eventually(
+                lambda: saved(settings).snapshot.next_key is not None,
+                "a chunk of the snapshot is published",
+            )  # type: ignore[union-attr]
         process.kill()
         assert process.wait() == -signal.SIGKILL
         events = stream.records(settings)
@@ -232,8 +233,7 @@ def test_it_keeps_to_its_budget(
     whole = len(stream.obs(address))
     settings = reading(address, kafka_bootstrap, load_budget=budget, cdc={"heartbeat_s": 60})
     with running(settings):
-        with eventually(lambda: len(chunks(stream.records(settings))) > 1):
-            pass
+        eventually(lambda: len(chunks(stream.records(settings))) > 1, "enough chunks are published")
         began, before = time.monotonic(), counters(server)
         time.sleep(2.5)
         after, seconds = counters(server), time.monotonic() - began
@@ -307,12 +307,10 @@ def on_a_terminal(words: list[str]) -> str:
 def test_changes_are_published_while_it_runs(own_mariadb: Any, kafka_bootstrap: str) -> None:
     address = hospital(own_mariadb())
     settings = reading(address, kafka_bootstrap, load_budget={"chunk_rows": 50, "rows_per_s": 500})
-    with (
-        clinic(address, rate=30),
-        running(settings),
-        eventually(lambda: len(chunks(stream.records(settings))) > 20),
-    ):
-        pass
+    with clinic(address, rate=30), running(settings):
+        eventually(
+            lambda: len(chunks(stream.records(settings))) > 20, "enough chunks are published"
+        )
     catch_up(settings)
     events = assert_equal(settings, address)
     kinds = [event.kind if event.kind == "chunk" else event.source.origin for event in events]

@@ -21,6 +21,7 @@ from pymongo.database import Database
 from dev.stack import Kafka, MariaDB, Mongo, MySQL, ports, process
 from dev.stack.server import Server
 from passport.errors import Fatal
+from tests.eventually import eventually
 from tests.servers import Address
 
 KINDS = [MariaDB, MySQL, Kafka, Mongo]
@@ -113,10 +114,10 @@ def test_another_object_on_the_same_folder_finds_the_running_server(server: Serv
 def test_a_paused_server_answers_nobody_until_it_is_resumed(server: Server) -> None:
     server.pause()
     stat = Path(f"/proc/{server.pid}/stat")
-    assert _until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+    eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stands still")
     assert not server.answers()
     server.resume()
-    assert _until(server.answers)
+    eventually(server.answers, "it answers again")
 
 
 def test_a_paused_server_can_be_stopped(own_mariadb: Callable[..., MariaDB]) -> None:
@@ -144,7 +145,7 @@ def test_a_server_dies_with_a_starter_that_is_killed(tmp_path: Path) -> None:
         assert pid is not None
         starter.send_signal(signal.SIGKILL)
         starter.wait()
-    assert _until(lambda: process.running(tmp_path) is None)
+    eventually(lambda: process.running(tmp_path) is None, "the process has ended")
 
 
 def test_a_server_that_outlives_its_starter_is_stopped_by_its_folder(tmp_path: Path) -> None:
@@ -279,15 +280,6 @@ def test_the_password_of_an_address_stays_out_of_its_settings_text() -> None:
     address = Address.parse("mariadb", "mysql://cdc:s%40cret@db.example:3307/openmrs")
     assert [*address] == ["mariadb", "db.example", 3307, "cdc", "s@cret", "openmrs"]
     assert "s@cret" not in repr(address.settings())
-
-
-def _until(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("flavour", ["MariaDB", "MySQL"])

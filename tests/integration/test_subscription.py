@@ -1,6 +1,5 @@
 """The consumer group against a real broker: assignments, lost partitions, offsets out of range."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +9,7 @@ from consumers.subscription import OutOfRange, Subscription
 from passport.errors import NotReady
 from passport.kafka import Record
 from passport.settings import Kafka
+from tests.eventually import eventually
 
 Join = Callable[..., Subscription]
 
@@ -32,16 +32,18 @@ def join(kafka: Kafka) -> Iterator[Join]:
         one.close()
 
 
-def until(
-    subscription: Subscription,
-    true: Callable[[], bool],
-    seconds: float = 60,
-    timeout_s: float = 0.01,
+def poll_until(
+    subscription: Subscription, condition: Callable[[], bool], timeout_s: float = 0.01
 ) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
+    """Poll, as a worker does all the time, until the condition is true."""
+
+    def polled() -> bool:
+        if condition():
+            return True
         subscription.poll(timeout_s)
+        return False
+
+    eventually(polled, "the group is as expected")
 
 
 def grow(kafka: Kafka, partitions: int) -> None:
@@ -54,16 +56,16 @@ def test_partitions_that_are_added_are_assigned_however_short_the_polls(
     kafka: Kafka, join: Join
 ) -> None:
     member = join(age_s=0.2)
-    until(member, lambda: member.assigned()[1] == {0})
+    poll_until(member, lambda: member.assigned()[1] == {0})
     for count in range(2, 12):
         grow(kafka, count)
-        until(member, lambda: len(member.assigned()[1]) == count, timeout_s=0.001)  # noqa: B023
+        poll_until(member, lambda: len(member.assigned()[1]) == count, timeout_s=0.001)  # noqa: B023
 
 
 def test_every_assignment_is_seen(kafka: Kafka, join: Join) -> None:
     grow(kafka, 2)
     first = join()
-    until(first, lambda: first.assigned()[1] == {0, 1})
+    poll_until(first, lambda: first.assigned()[1] == {0, 1})
     before, _ = first.assigned()
     second = join()
 
@@ -71,14 +73,14 @@ def test_every_assignment_is_seen(kafka: Kafka, join: Join) -> None:
         second.poll(0.01)
         return len(first.assigned()[1]) == len(second.assigned()[1]) == 1
 
-    until(first, shared)
+    poll_until(first, shared)
     assert first.assigned()[1] | second.assigned()[1] == {0, 1}
     assert first.assigned()[0] > before
 
 
 def test_a_partition_that_is_not_ours_is_left_alone(join: Join) -> None:
     member = join()
-    until(member, lambda: member.assigned()[1] == {0})
+    poll_until(member, lambda: member.assigned()[1] == {0})
     member.seek(7, 1)
     member.pause(7)
     member.resume(7)
@@ -91,18 +93,20 @@ def test_offsets_are_bounded_committed_and_out_of_range(kafka: Kafka, join: Join
         producer.send(kafka.topic, value=value, key=b"k", headers=[("ce_type", b"row")]).get(10)
     producer.close()
     member = join()
-    until(member, lambda: member.assigned()[1] == {0})
+    poll_until(member, lambda: member.assigned()[1] == {0})
     assert member.bounds([0]) == {0: (0, 3)}
     assert member.committed(0) is None
     member.seek(0, 1)
     records: list[Record] = []
-    until(member, lambda: bool(records.extend(member.poll(0.1).get(0, ())) or len(records) == 2))
+    poll_until(
+        member, lambda: bool(records.extend(member.poll(0.1).get(0, ())) or len(records) == 2)
+    )
     assert records[0] == Record(0, 1, b"k", b"b", (("ce_type", b"row"),))
     assert member.commit({0: 2}) is True
     assert member.committed(0) == 2
     member.seek(0, 99)
     with pytest.raises(OutOfRange) as lost:
-        until(member, lambda: False)
+        poll_until(member, lambda: False)
     assert lost.value.partitions == [0]
 
 

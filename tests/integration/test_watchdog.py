@@ -20,7 +20,8 @@ from passport import sink as sinks
 from passport.errors import Fatal
 from passport.settings import Settings
 from tests import reader_process
-from tests.hospitals import clinic, eventually, saved
+from tests.eventually import eventually
+from tests.hospitals import clinic, saved
 from tests.integration.consuming import DESTINATION, assert_equal, hospital, settings
 from tests.servers import Address
 
@@ -66,8 +67,7 @@ class Ward:
         return True
 
     def wait_equal(self) -> None:
-        with eventually(self.equal, WITHIN_S):
-            pass
+        eventually(self.equal, "the destination equals the hospital", WITHIN_S)
         assert_equal(self.settings, self.path)
 
 
@@ -144,8 +144,8 @@ def test_binlog_off_and_on_again(ward: Ward) -> None:
     with beside(ward), supervised(ward.settings) as causes:
         ward.server.flags = ("--skip-log-bin",)
         ward.server.restart()
-        with eventually(is_polled(ward), WITHIN_S):
-            ward.work()
+        ward.work()
+        eventually(is_polled(ward), "the hospital is polled", WITHIN_S)
         second = saved(ward.settings).epoch
         assert second > first
         assert any("writes no binlog" in cause for cause in causes), causes
@@ -154,8 +154,8 @@ def test_binlog_off_and_on_again(ward: Ward) -> None:
         ward.wait_equal()
         ward.server.flags = ()
         ward.server.restart()
-        with eventually(is_streamed(ward, second), WITHIN_S):
-            ward.work()
+        ward.work()
+        eventually(is_streamed(ward, second), "the hospital is streamed again", WITHIN_S)
         ward.work()
         ward.wait_equal()
         assert ward.state in ("streaming", "snapshot")
@@ -172,15 +172,15 @@ def test_grant_gone_and_given_again(ward: Ward) -> None:
         ):
             with contextlib.suppress(Exception):
                 ward.server.execute(f"KILL {number}")
-        with eventually(is_polled(ward), WITHIN_S):
-            ward.work()
+        ward.work()
+        eventually(is_polled(ward), "the hospital is polled", WITHIN_S)
         second = saved(ward.settings).epoch
         assert any("grant" in cause for cause in causes), causes
         ward.work()
         ward.wait_equal()
         ward.server.execute(*(f"GRANT {name} ON *.* TO '{account}'@'{host}'" for name in names))
-        with eventually(is_streamed(ward, second), WITHIN_S):
-            ward.work()
+        ward.work()
+        eventually(is_streamed(ward, second), "the hospital is streamed again", WITHIN_S)
         ward.wait_equal()
 
 
@@ -188,21 +188,22 @@ def test_a_frozen_reader_comes_back_in_a_new_epoch(ward: Ward, tmp_path: Path) -
     process = reader_process.spawn(ward.settings, tmp_path)
     try:
         with beside(ward):
-            with eventually(
+            ward.work(1)
+            eventually(
                 lambda: (
                     '"reading the binlog"' in log(tmp_path) or "reading the binlog" in log(tmp_path)
-                )
-            ):
-                ward.work(1)
+                ),
+                "the reader reads the binlog",
+            )
             process.send_signal(signal.SIGSTOP)
-            with eventually(is_polled(ward), WITHIN_S):
-                ward.work()
+            ward.work()
+            eventually(is_polled(ward), "the hospital is polled", WITHIN_S)
             second = saved(ward.settings).epoch
             ward.work()
             ward.wait_equal()
             process.send_signal(signal.SIGCONT)
-            with eventually(is_streamed(ward, second), WITHIN_S):
-                ward.work()
+            ward.work()
+            eventually(is_streamed(ward, second), "the hospital is streamed again", WITHIN_S)
             ward.work()
             ward.wait_equal()
             assert process.poll() is None, "the same process reads"

@@ -30,6 +30,7 @@ from passport.event import (
 )
 from passport.settings import LoadBudget, Settings
 from tests import consumer_process
+from tests.eventually import eventually, seconds_until
 from tests.integration import consuming
 from tests.integration.consuming import (
     Delivered,
@@ -66,15 +67,6 @@ def many_at_one_place(server: Server, rows: int) -> None:
 
 def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 90) -> float:
-    """Seconds it took."""
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < seconds, what
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def equal_soon(given: Settings, path: Path, seconds: float = 90) -> Delivered:
@@ -257,17 +249,17 @@ def test_a_hospital_that_is_away_waits_alone(
     many_at_one_place(servers["kigali"], 2_500)
     given = settings(servers, kafka_bootstrap, path := tmp_path / "out")
     with running(given):
-        until(lambda: path.exists() and len(delivered(path).rows) > 0, "nothing came")
+        eventually(lambda: path.exists() and len(delivered(path).rows) > 0, "nothing came")
         equal_soon(given, path)
         away, working = servers["kigali"], servers["butare"]
         before = metric("passport_reread_rows_total", hospital="kigali")
         away.execute("USE openmrs", "UPDATE location SET name = CONCAT(name, ' 2')")
-        until(
+        eventually(
             lambda: metric("passport_reread_rows_total", hospital="kigali") > before,
             "nothing is read again",
         )
         away.kill() if refuses else away.pause()
-        until(
+        eventually(
             lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1,
             "not paused",
         )
@@ -275,14 +267,14 @@ def test_a_hospital_that_is_away_waits_alone(
             working.execute(
                 "USE openmrs", f"UPDATE obs SET comments = '{comment}' WHERE obs_id = 3"
             )
-            took = until(
+            took = seconds_until(
                 lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment,  # noqa: B023
                 "butare waits",
             )
             assert took < 5
         assert metric("passport_consumer_paused", hospital="butare", destination="file") == 0
         away.start() if refuses else away.resume()
-        until(
+        eventually(
             lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 0,
             "still paused",
         )
@@ -300,11 +292,11 @@ def test_a_hospital_that_refuses_stops_alone_and_says_why(
     wrong = given.hospitals["kigali"].model_copy(update={"national_id_type": "no-such-type"})
     broken = given.model_copy(update={"hospitals": {**given.hospitals, "kigali": wrong}})
     with running(broken, "butare"):
-        until(
+        eventually(
             lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1,
             "not paused",
         )
-        until(lambda: path.exists() and len(delivered(path).rows) > 0, "butare waits")
+        eventually(lambda: path.exists() and len(delivered(path).rows) > 0, "butare waits")
         consume_until_equal_one(given, path, "butare")
     assert {key[0] for key in delivered(path).rows} == {"butare"}
     with pytest.raises(Fatal, match="no patient identifier type 'no-such-type'") as stopped:
@@ -315,7 +307,7 @@ def test_a_hospital_that_refuses_stops_alone_and_says_why(
 
 
 def consume_until_equal_one(given: Settings, path: Path, name: str) -> None:
-    until(
+    eventually(
         lambda: delivered(path).live.keys() == consuming.at_the_source(given, name).keys(),
         f"{name} isn't whole",
     )
@@ -524,7 +516,7 @@ def test_a_large_reread_goes_on_where_its_consumer_was_killed(
     slowly = given.model_copy(update={"hospitals": {"kigali": slow}})
     for life in range(1, lives + 1):
         consumer = consumer_process.spawn(slowly, "file", tmp_path)
-        until(lambda: reread(path) >= 2_000 * life, "nothing is read again")  # noqa: B023
+        eventually(lambda: reread(path) >= 2_000 * life, "nothing is read again")  # noqa: B023
         consumer.send_signal(signal.SIGKILL)
         assert consumer.wait() == -signal.SIGKILL
         assert reread(path) < many, "it was killed in the middle"

@@ -3,12 +3,12 @@ was fresh again.
 """
 
 import json
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.stage import Stage
+from tests.eventually import seconds_until
 
 
 @dataclass
@@ -49,17 +49,25 @@ def positions(stage: Stage) -> dict[str, Any]:
 
 
 def fresh(stage: Stage, since_s: float, deadline_s: float) -> float:
-    """Seconds until every hospital's changes up to the Unix time `since_s` are applied.
-    AssertionError.
+    """Return the seconds until every hospital's changes up to the Unix time `since_s` are applied.
+
+    Raise an AssertionError if it takes longer than `deadline_s`.
     """
-    began, last = time.monotonic(), {}
-    while time.monotonic() - began < deadline_s:
+    applied_ms: dict[str, int] = {}
+
+    def is_fresh() -> bool:
+        nonlocal applied_ms
         try:
-            last = {one["_id"]: one["at_ms"] for one in stage.db["progress"].find({}, {"at_ms": 1})}
+            progress = list(stage.db["progress"].find({}, {"at_ms": 1}))
         except Exception:  # noqa: BLE001  # MongoDB may be what was broken
-            last = {}
-        if last.keys() >= stage.hospitals.keys() and min(last.values()) >= since_s * 1000:
-            return time.monotonic() - began
-        time.sleep(0.1)
-    late = {key: round(since_s - at / 1000, 1) for key, at in last.items()}
-    raise AssertionError(f"not fresh within {deadline_s} s; seconds behind: {late}")
+            return False
+        applied_ms = {document["_id"]: document["at_ms"] for document in progress}
+        if not applied_ms.keys() >= stage.hospitals.keys():
+            return False
+        return min(applied_ms.values()) >= since_s * 1000
+
+    def late() -> str:
+        behind = {key: round(since_s - at / 1000, 1) for key, at in applied_ms.items()}
+        return f"everything is applied; seconds behind: {behind}"
+
+    return seconds_until(is_fresh, late, deadline_s)

@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.capture.debezium import VERSION as DEBEZIUM
 from dev.stack import install, ports
-from tests.e2e.stage import Hospital, Stage, until
+from tests.e2e.stage import Hospital, Stage
+from tests.eventually import eventually
 
 CONNECT, SINK = "4.1.0", "2.0.1"  # the newest that Maven Central has of these artifacts
 PARTITIONS, SINK_TASKS = 4, 2
@@ -55,7 +56,7 @@ class Peer:
             )
         try:
             if not snapshot:
-                until(lambda: self._reads(log, begun), 120, "Debezium reads the binlog")
+                eventually(lambda: self._reads(log, begun), "Debezium reads the binlog", 120)
             yield process.pid
         finally:
             process.terminate()
@@ -67,7 +68,7 @@ class Peer:
         """
         with self.running(snapshot=False, sink=False):
             write()
-            until(lambda: self._sent() > 0, 60, "Debezium has sent a row")
+            eventually(lambda: self._sent() > 0, "Debezium has sent a row")
             time.sleep(2)
 
     def rows(self) -> int:
