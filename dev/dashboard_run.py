@@ -1,18 +1,17 @@
-"""The run that docs/how-to/dashboard.svg shows: ``python -m dev.dashboard_run`` makes it, and draws
-it, in ten minutes.
+"""The run that docs/how-to/dashboard.svg shows: ``python -m dev.dashboard_run``.
 
-Two hospitals at work, real roles, a real Prometheus. The consumer is away for a while, a reader is
-killed, and one hospital imports old results all at once.
+It makes the run and draws it, in ten minutes. Two hospitals are at work, with real roles and a
+real Prometheus. The consumer is away for a while, a reader is killed, and one hospital imports old
+results all at once.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ import yaml
 
 from dev import dashboard_picture
 from dev.demo import pages
+from dev.demo.background import background
+from dev.demo.roles import Role, consumer, reader, running
 from dev.demo.site import Site, site
 from dev.hospital import Clinic, passport_patients, registrable
 from dev.stack import install
@@ -29,10 +30,16 @@ from dev.stack.ports import kept
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".stack" / "dashboard"
-PATIENTS, RATE, SCRAPE_S, END_S = 300, 4, 5, 560
+PATIENTS = 300  # of each hospital
+RATE = 4  # transactions a second of each clinic
+SCRAPE_S = 5
+END_S = 560
 IMPORTED = 40_000  # rows
-COLUMNS = "person_id, concept_id, encounter_id, obs_datetime, location_id, value_coded, value_numeric, creator"
-COLUMNS += ", date_created"
+IMPORT_BATCH = 1_000  # rows of one transaction
+COLUMNS = (
+    "person_id, concept_id, encounter_id, obs_datetime, location_id, value_coded, value_numeric,"
+    " creator, date_created"
+)
 STEPS = {  # seconds from the start: what happens, and what the picture says of it
     100: ("consumer away", "the consumer is stopped"),
     170: ("consumer back", "the consumer is started again"),
@@ -46,116 +53,102 @@ class Run:
     """Roles by name on a ready site; each has a port of its own for /metrics."""
 
     def __init__(self, site: Site) -> None:
-        self.site, self.began = site, time.time()
-        self.ports = {
-            name: kept(FOLDER / name.replace(" ", "-"))
-            for name in ("cdc kigali", "cdc huye", "consume")
-        }
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.site = site
+        names = ("cdc kigali", "cdc huye", "consume")
+        self.ports = {name: kept(FOLDER / name.replace(" ", "-")) for name in names}
+        kigali, huye, consume = self.ports.values()
+        self.consumer = consumer(site, folder=FOLDER, metrics_port=consume)
+        self.huye = reader(site, "huye", folder=FOLDER, metrics_port=huye)
+        self.kigali = reader(site, "kigali", folder=FOLDER, metrics_port=kigali)
 
-    def start(self, name: str) -> None:
-        role, _, hospital = name.partition(" ")
-        words = (
-            ("cdc", "run", "--hospital", hospital)
-            if role == "cdc"
-            else ("consume", "--destination", "passport")
-        )
-        environment = {**os.environ, "PASSPORT_HEALTH__PORT": str(self.ports[name])}
-        self.processes[name] = started(
-            self.site.command(*words), FOLDER / f"{role}.log", environment
-        )
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        return self.kigali, self.huye, self.consumer
 
-    def end(self, name: str, number: int = signal.SIGTERM) -> None:
-        process = self.processes.pop(name)
-        process.send_signal(number)
-        process.wait(20)
+    def follow(self, began: float) -> list[tuple[float, str]]:
+        """Do all steps, each at its time after `began` (Unix time), and return at END_S.
 
-    def end_all(self) -> None:
-        for name in [*self.processes]:
-            self.end(name)
+        Return for each step its Unix time and what the picture says of it.
+        """
+        events = []
+        for at, (step, words) in STEPS.items():
+            time.sleep(max(0.0, began + at - time.time()))
+            events.append((time.time(), words))
+            self._do(step)
+        time.sleep(max(0.0, began + END_S - time.time()))
+        return events
 
-    def do(self, step: str) -> None:
+    def _do(self, step: str) -> None:
         match step:
             case "consumer away":
-                self.end("consume")
+                self.consumer.end()
+            case "consumer back":
+                self.consumer.start()
             case "reader killed":
-                self.end("cdc huye", signal.SIGKILL)
+                self.huye.end(signal.SIGKILL)
+            case "reader back":
+                self.huye.start()
             case "import":
-                threading.Thread(target=imported, args=(self.site,)).start()
-            case _:
-                self.start("consume" if step == "consumer back" else "cdc huye")
-
-    def follow(self) -> list[tuple[float, str]]:
-        """All steps, each at its time: (Unix time, what the picture says of it)."""
-        told = []
-        for at, (step, words) in STEPS.items():
-            time.sleep(max(0.0, self.began + at - time.time()))
-            told.append((time.time(), words))
-            self.do(step)
-        time.sleep(max(0.0, self.began + END_S - time.time()))
-        return told
+                # In a thread: the steps keep their times.
+                threading.Thread(target=import_old_results, args=(self.site,)).start()
 
 
 def main() -> int:
+    """Make the run and draw its picture; return the exit code."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    file = FOLDER / "run.json"
     with ExitStack() as stack:
-        here = stack.enter_context(
+        ready_site = stack.enter_context(
             site(seed=7, patients=PATIENTS, data=None, portal=pages.settings(), say=print)
         )
-        register(here)
-        run = Run(here)
+        for hospital in ready_site.hospitals:
+            with closing(ready_site.connect(hospital)) as connection:
+                people = registrable(connection)
+            passport_patients(ready_site.passport, [national_id for _, national_id in people])
+        run = Run(ready_site)
         url = stack.enter_context(prometheus(run))
-        stack.callback(run.end_all)
-        for name in run.ports:
-            run.start(name)
-        stack.enter_context(working(here))
-        run.began = time.time()
-        told = run.follow()
-        known: dict[str, Any] = {"start": run.began, "end": time.time(), "step": SCRAPE_S}
-        known |= {"events": told, "hospitals": [*here.hospitals]}
-        (FOLDER / "run.json").write_text(json.dumps(known), encoding="utf-8")
-        return dashboard_picture.main(url, FOLDER / "run.json")
-
-
-def started(
-    command: Sequence[str], log: Path, environment: dict[str, str]
-) -> "subprocess.Popen[bytes]":
-    with log.open("ab") as said:
-        return subprocess.Popen(
-            command, stdout=said, stderr=said, env=environment, start_new_session=True
-        )
-
-
-def register(site: Site) -> None:
-    for name in site.hospitals:
-        with closing(site.connect(name)) as connection:
-            passport_patients(site.passport, [digits for _, digits in registrable(connection)])
+        stack.enter_context(running(*run.roles))
+        for hospital in ready_site.hospitals:
+            stack.enter_context(background(work_in, ready_site, hospital))
+        began = time.time()
+        events = run.follow(began)
+        facts: dict[str, Any] = {
+            "start": began,
+            "end": time.time(),
+            "step": SCRAPE_S,
+            "events": events,
+            "hospitals": list(ready_site.hospitals),
+        }
+        file.write_text(json.dumps(facts), encoding="utf-8")
+        return dashboard_picture.main(url, file)
 
 
 @contextmanager
 def prometheus(run: Run) -> Iterator[str]:
-    """Its URL; it looks at every role, with the project's own alerts."""
-    install.promtool()
+    """Run a Prometheus that looks at every role, with the project's own alerts; yield its URL."""
+    install.promtool()  # Prometheus comes with the same package.
     port = kept(FOLDER / "prometheus-port")
-    jobs = [
-        {
-            "job_name": f"passport-{name.replace(' ', '-')}",
-            "static_configs": [{"targets": [f"127.0.0.1:{role}"]}],
-        }
-        for name, role in run.ports.items()
+    jobs = []
+    for name, metrics_port in run.ports.items():
+        job = f"passport-{name.replace(' ', '-')}"
+        targets = [{"targets": [f"127.0.0.1:{metrics_port}"]}]
+        jobs.append({"job_name": job, "static_configs": targets})
+    settings = {
+        "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
+        "rule_files": [str(ROOT / "deploy/prometheus/alerts.yaml")],
+        "scrape_configs": jobs,
+    }
+    file = FOLDER / "prometheus.yml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = [
+        "prometheus",
+        f"--config.file={file}",
+        f"--storage.tsdb.path={FOLDER / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
     ]
-    interval = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"}
-    rules = [str(ROOT / "deploy/prometheus/alerts.yaml")]
-    file, url = FOLDER / "prometheus.yml", f"http://127.0.0.1:{port}"
-    file.write_text(
-        yaml.safe_dump({"global": interval, "rule_files": rules, "scrape_configs": jobs}), "utf-8"
-    )
-    command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={FOLDER / 'tsdb'}"]
-    process = started(
-        [*command, f"--web.listen-address=127.0.0.1:{port}"],
-        FOLDER / "prometheus.log",
-        {**os.environ},
-    )
+    with (FOLDER / "prometheus.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
     try:
         wait_ready(url)
         yield url
@@ -165,6 +158,7 @@ def prometheus(run: Run) -> Iterator[str]:
 
 
 def wait_ready(url: str) -> None:
+    """Return when Prometheus answers. Raises TimeoutError after half a minute."""
     for _ in range(300):
         try:
             if httpx.get(f"{url}/-/ready").is_success:
@@ -175,33 +169,19 @@ def wait_ready(url: str) -> None:
     raise TimeoutError(f"Prometheus does not answer: {FOLDER / 'prometheus.log'}")
 
 
-@contextmanager
-def working(site: Site) -> Iterator[None]:
-    """Every hospital's clinic, until the block ends."""
-    stop = threading.Event()
-    threads = [threading.Thread(target=clinic, args=(site, name, stop)) for name in site.hospitals]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+def work_in(site: Site, hospital: str, ended: threading.Event) -> None:
+    """Let the hospital's clinic work until `ended`."""
+    with closing(site.connect(hospital)) as connection:
+        Clinic(connection, seed=len(hospital), rate=RATE).run(3600, stop=ended)
 
 
-def clinic(site: Site, name: str, stop: threading.Event) -> None:
-    with closing(site.connect(name)) as connection:
-        Clinic(connection, seed=len(name), rate=RATE).run(3600, stop=stop)
-
-
-def imported(site: Site) -> None:
-    """Old results, copied from what is there, a thousand a transaction."""
-    chosen = "voided = 0 AND obs_group_id IS NULL AND order_id IS NULL"
-    copies = f"SELECT {COLUMNS}, UUID() FROM obs WHERE {chosen} ORDER BY obs_id LIMIT 1000"
+def import_old_results(site: Site) -> None:
+    """Write old results in Kigali: copies of what is there, a thousand a transaction."""
+    condition = "voided = 0 AND obs_group_id IS NULL AND order_id IS NULL"
+    copies = f"SELECT {COLUMNS}, UUID() FROM obs WHERE {condition} ORDER BY obs_id"
     with closing(site.connect("kigali")) as connection, connection.cursor() as cursor:
-        for _ in range(IMPORTED // 1000):
-            cursor.execute(f"INSERT INTO obs ({COLUMNS}, uuid) {copies}")
+        for _ in range(IMPORTED // IMPORT_BATCH):
+            cursor.execute(f"INSERT INTO obs ({COLUMNS}, uuid) {copies} LIMIT {IMPORT_BATCH}")
             connection.commit()
 
 

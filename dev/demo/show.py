@@ -4,26 +4,28 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
-from cli.status_report import collect
-from dev.demo import pages
+from dev.demo import before_after, pages
+from dev.demo.background import background
+from dev.demo.before_after import Records
 from dev.demo.latency import Latency
 from dev.demo.pages import Account
-from dev.demo.site import FOLDER, Processes, Site, again, portal, roles, site
+from dev.demo.roles import Role, consumer, portal, reader, running
+from dev.demo.site import REAL, Site, site
+from dev.demo.status import Status, live_table
 from dev.hospital import Clinic, passport_patients, registrable
-from passport.configuration import load
 from passport.errors import Fatal
-from passport.sink import connect
 
-PATIENTS, SECONDS, RATE = 300, 20, 20
+PATIENTS = 300  # of each generated hospital
+SECONDS = 20  # that the clinics work
+RATE = 20  # obs a second of each clinic
+SLOW_RATE = 2  # the same after verify, until Ctrl-C
+PULSE_S = 15  # between two results on the page that is open
 # What the clinic does besides new obs, and when (seconds from its start).
 MILESTONES = {
     2: "edit",
@@ -38,7 +40,11 @@ NEW = ("new_vitals", "new_lab_panel", "new_diagnoses", "new_prescription", "edit
 
 
 def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
-    """Returns verify's exit code; without `once` the clinics go on until Ctrl-C."""
+    """Run the demo and return verify's exit code.
+
+    Unless `once`, the clinics go on after verify until Ctrl-C. `data` is a folder with a load.py
+    that fills a third hospital. Raises Fatal when it has none, or when a role ends by itself.
+    """
     console = Console()
     if data is not None and not (data / "load.py").exists():
         raise Fatal(
@@ -53,289 +59,204 @@ def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
         data=data,
         portal=pages.settings(),
         say=lambda text: console.print(f"[dim]{text}"),
-    ) as here:
-        return Demo(here, console, stop, seed).course(once=once)
+    ) as ready_site:
+        return Demo(ready_site, console, stop, seed).course(once=once)
 
 
 class Demo:
-    """One run of the demo on a ready site."""
+    """One run of the demo on a ready site. It ends early once `stop` is set."""
 
     def __init__(self, site: Site, console: Console, stop: threading.Event, seed: int) -> None:
-        self.site, self.console, self.stop, self.seed = site, console, stop, seed
-        self.latency = Latency(site.passport)
-        self.actions: dict[str, int] = {}
-        self._rows: list[dict[str, Any]] = []
-        self._looks = 0
+        self.site = site
+        self.console = console
+        self.stop = stop
+        self.seed = seed
+        self.done: dict[str, int] = {}  # how often the clinics did each action
+        self._status = Status(site.config)
+        self._portal = portal(site)
+        self._consumer = consumer(site)
+        readers = [reader(site, hospital) for hospital in site.hospitals]
+        self._roles = [*readers, self._consumer]
 
     def course(self, *, once: bool) -> int:
-        late, account = self._register()
-        with portal(self.site) as others:
+        """Do everything in its order; return the exit code of verify."""
+        late_id, account = self._register()
+        with running(self._portal):
             self._invite(account)
-            code = self._shown(late, others)
+            code = self._snapshot_work_verify(late_id)
             if not once and not self.stop.is_set():
-                self._go_on(account, others)
+                self._go_on(account)
         return code
 
-    def _shown(self, late: str, others: Processes) -> int:
-        """Snapshot, work, verify: its exit code."""
-        with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
-            self._caught_up(processes | others)
-            before = self._records()
-            with self._clinics(RATE):
-                self._work(late)
-            self._caught_up(processes | others)
-        if self.stop.is_set():
-            return 1
-        self._tell(before, self._records(), late)
-        return self._verify()
-
     def _register(self) -> tuple[str, Account]:
-        """Two thirds of the patients that can be matched; one more comes late: (their national id,
-        who can sign in).
+        """Register two thirds of the people who can be matched.
+
+        Return the national id of one more, who comes late, and the account of the patient who can
+        sign in.
         """
-        found: dict[str, Account] = {}
-        for name in self.site.hospitals:
-            with closing(self.site.connect(name)) as connection:
-                people = [one for number, one in enumerate(registrable(connection)) if number % 3]
-            found |= {digits: Account(digits, name, person) for person, digits in people}
-        late, *rest = sorted(found)
-        passport_patients(self.site.passport, rest)
-        account = pages.with_most_to_see(self.site, [found[one] for one in rest])
+        accounts: dict[str, Account] = {}
+        for hospital in self.site.hospitals:
+            with closing(self.site.connect(hospital)) as connection:
+                people = registrable(connection)
+            for number, (person, national_id) in enumerate(people):
+                if number % 3:
+                    accounts[national_id] = Account(national_id, hospital, person)
+        late_id, *registered = sorted(accounts)
+        passport_patients(self.site.passport, registered)
+        account = pages.with_most_to_see(self.site, [accounts[digits] for digits in registered])
         pages.let_in(self.site.passport, account)
         self.console.print(
-            f"[dim]{len(rest)} patients are registered in the Passport, one more will be"
+            f"[dim]{len(registered)} patients are registered in the Passport, one more will be"
         )
-        return late, account
+        return late_id, account
 
     def _invite(self, account: Account) -> None:
-        """Where the pages are, and how one gets in."""
+        """Say where the pages are, and how one gets in."""
         url = self.site.url
-        who = f"national id {account.national_id}, password {pages.PASSWORD}"
-        self.console.print(f"A patient's page: {url}/ ({who})", highlight=False)
-        self.console.print(
-            f"Operators' page: {url}/operators (password {pages.OPERATORS_PASSWORD})",
-            highlight=False,
-        )
+        patient = f"national id {account.national_id}, password {pages.PASSWORD}"
+        operator = f"password {pages.OPERATORS_PASSWORD}"
+        self.console.print(f"A patient's page: {url}/ ({patient})", highlight=False)
+        self.console.print(f"Operators' page: {url}/operators ({operator})", highlight=False)
 
-    def _work(self, late: str) -> None:
-        began, registered = time.monotonic(), False
-        while (elapsed := time.monotonic() - began) < SECONDS and not self.stop.wait(0.1):
-            if elapsed > SECONDS / 2 and not registered:
-                passport_patients(self.site.passport, [late])
-                registered = True
-
-    @contextmanager
-    def _clinics(self, rate: float) -> Iterator[None]:
-        """Every generated hospital works at `rate` obs a second until the block ends."""
-        ended = threading.Event()
-        names = [name for name in self.site.hospitals if name != "real"]
-        threads = [
-            threading.Thread(target=self._clinic, args=(name, rate, ended)) for name in names
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
-
-    def _clinic(self, name: str, rate: float, ended: threading.Event) -> None:
-        with closing(self.site.connect(name)) as connection:
-            clinic = Clinic(connection, seed=self.seed)
-            began, written, milestones = time.monotonic(), 0, dict(MILESTONES)
-            while not ended.is_set():
-                elapsed = time.monotonic() - began
-                if written > elapsed * rate:
-                    ended.wait(0.01)
-                    continue
-                due = next((at for at in milestones if at <= elapsed), None)
-                written += self._act(
-                    clinic,
-                    name,
-                    milestones.pop(due) if due is not None else NEW[written % len(NEW)],
-                )
-
-    def _act(self, clinic: Clinic, name: str, action: str) -> int:
-        try:
-            done = clinic.do(action)
-        except LookupError:  # nothing to do that on now
+    def _snapshot_work_verify(self, late_id: str) -> int:
+        """Show the first snapshot, some work and what it changed; return verify's exit code."""
+        with self._live() as latency:
+            self._wait_until_caught_up([*self._roles, self._portal])
+            before = self._records()
+            with self._clinics(RATE, latency):
+                self._register_late(late_id)
+            self._wait_until_caught_up([*self._roles, self._portal])
+        if self.stop.is_set():
             return 1
-        self.latency.committed(name, done.obs_ids)
-        self.actions[action] = self.actions.get(action, 0) + 1
-        return max(1, done.rows)
-
-    def _caught_up(self, processes: Processes) -> None:
-        """Waits until every hospital is read and applied; Fatal when a role has ended."""
-        quiet, seen = 0, self._looks
-        while quiet < 2 and not self.stop.wait(0.1):
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    log = FOLDER / f"{name.replace(' ', '-')}.log"
-                    raise Fatal(
-                        f"the demo's `{name}` ended with code {process.returncode}",
-                        hint=f"tail {log}",
-                    )
-            if self._looks > seen:
-                seen = self._looks
-                quiet = quiet + 1 if all(map(_is_done, self._rows)) else 0
-
-    @contextmanager
-    def _followed(self) -> Iterator[None]:
-        """`passport status` once a second, in a thread of its own."""
-        ended = threading.Event()
-
-        def look() -> None:
-            with closing(connect("passport", load(self.site.config)[0])) as sink:
-                while not ended.wait(1 if self._looks else 0):
-                    self._rows = collect(
-                        load(self.site.config)[0], sink
-                    )  # a hospital may have been added
-                    self._looks += 1
-
-        thread = threading.Thread(target=look, name="status")
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    @contextmanager
-    def _table(self) -> Iterator[None]:
-        """The live table, drawn again twice a second."""
-        ended = threading.Event()
-        with Live(self._drawn(), console=self.console, refresh_per_second=4) as live:
-
-            def draw() -> None:
-                while not ended.wait(0.5):
-                    live.update(self._drawn())
-
-            thread = threading.Thread(target=draw)
-            thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                thread.join()
-                live.update(self._drawn())
-
-    def _drawn(self) -> Table:
-        table = Table(title="openmrs-passport")
-        for heading in (
-            "hospital",
-            "state",
-            "captured",
-            "stored",
-            "matched",
-            "unmatched",
-            "lag",
-            "p50",
-            "p99",
-        ):
-            table.add_column(
-                heading, justify="left" if heading in ("hospital", "state") else "right"
-            )
-        for row in self._rows:
-            table.add_row(
-                row["hospital"],
-                row["state"],
-                f"{row['captured']:,}",
-                f"{row['stored']:,}",
-                f"{row['matched']:,}",
-                f"{row['unmatched']:,}",
-                f"{row['lag_records']:,}",
-                *self._percentiles(row["hospital"]),
-            )
-        return table
-
-    def _percentiles(self, hospital: str) -> tuple[str, str]:
-        seen = self.latency.percentiles(hospital)
-        return (f"{seen[0] * 1000:.0f} ms", f"{seen[1] * 1000:.0f} ms") if seen else ("-", "-")
-
-    def _records(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """patientId -> record _id -> record, as the Passport reads them."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        for record in self.site.passport["medicalrecords"].find({"patientId": {"$ne": ""}}):
-            found.setdefault(record["patientId"], {})[str(record["_id"])] = record
-        return found
-
-    def _tell(self, before: dict[str, Any], after: dict[str, Any], late: str) -> None:
-        done = ", ".join(f"{count} {name}" for name, count in sorted(self.actions.items()))
-        self.console.print(f"[dim]the clinics did: {done}")
-        changes = {
-            one: _changes(before.get(one, {}), after.get(one, {})) for one in {*before, *after}
-        }
-        late_id = str((self.site.passport["patients"].find_one({"nationalId": late}) or {})["_id"])
-        changes.pop(late_id, None)
-        if changes:
-            _, patient = max((_tellable(rows), one) for one, rows in changes.items())
-            self.console.print(_told("One patient before and after", changes[patient]))
-        count = len(after.get(late_id, {}))
-        self.console.print(f"A patient who registered late: 0 records before, {count} after.")
-
-    def _verify(self) -> int:
-        """`passport verify`, as an operator runs it: 0 only if people, rows and records were
-        compared, and equal.
-        """
+        self._show_what_changed(before, self._records(), late_id)
+        # As an operator runs it: 0 only if people, rows and records were compared, and are equal.
         self.console.print("[dim]passport verify")
         return subprocess.run(self.site.command("verify"), check=False).returncode
 
-    def _go_on(self, account: Account, others: Processes) -> None:
+    @contextmanager
+    def _live(self) -> Iterator[Latency]:
+        """Run the readers and the consumer under the live table, with latencies from now on."""
+        latency = Latency(self.site.passport)
+        with (
+            self._status.followed(),
+            closing(latency),
+            running(*self._roles),
+            live_table(self.console, self._status, latency),
+        ):
+            yield latency
+
+    @contextmanager
+    def _clinics(self, rate: float, latency: Latency) -> Iterator[None]:
+        """Let every generated hospital work at `rate` obs a second until the block ends."""
+        with ExitStack() as stack:
+            for hospital in self.site.hospitals:
+                if hospital != REAL:
+                    stack.enter_context(background(self._work_in, hospital, rate, latency))
+            yield
+
+    def _work_in(
+        self, hospital: str, rate: float, latency: Latency, ended: threading.Event
+    ) -> None:
+        milestones = dict(MILESTONES)
+        with closing(self.site.connect(hospital)) as connection:
+            clinic = Clinic(connection, seed=self.seed)
+            began = time.monotonic()
+            rows = 0
+            while not ended.is_set():
+                elapsed = time.monotonic() - began
+                if rows > elapsed * rate:
+                    ended.wait(0.01)
+                    continue
+                action = NEW[rows % len(NEW)]
+                due = [second for second in milestones if second <= elapsed]
+                if due:
+                    action = milestones.pop(due[0])
+                try:
+                    transaction = clinic.do(action)
+                except LookupError:  # The hospital holds nothing on which it could be done now.
+                    rows += 1
+                    continue
+                latency.committed(hospital, transaction.obs_ids)
+                self.done[action] = self.done.get(action, 0) + 1
+                # What changes no obs counts too, or the clinic would do only that.
+                rows += max(1, transaction.rows)
+
+    def _register_late(self, late_id: str) -> None:
+        """Let the clinics work for SECONDS, and register one more patient at half time."""
+        self.stop.wait(SECONDS / 2)
+        if not self.stop.is_set():
+            passport_patients(self.site.passport, [late_id])
+            self.stop.wait(SECONDS / 2)
+
+    def _wait_until_caught_up(self, roles: Sequence[Role]) -> None:
+        """Wait until every hospital is read and applied. Raises Fatal when a role has ended.
+
+        It takes two looks in a row, because the parts of one look are not of the same moment.
+        """
+        quiet_looks = 0
+        seen = self._status.looks
+        while quiet_looks < 2 and not self.stop.wait(0.1):
+            for role in roles:
+                if role.exit_code is not None:
+                    raise Fatal(
+                        f"the demo's `{role.name}` ended with code {role.exit_code}",
+                        hint=f"tail {role.log}",
+                    )
+            if self._status.looks == seen:
+                continue
+            seen = self._status.looks
+            if self._status.all_caught_up():
+                quiet_looks += 1
+            else:
+                quiet_looks = 0
+
+    def _records(self) -> dict[str, Records]:
+        """Return the medical records by patientId, as the Passport reads them."""
+        records: dict[str, Records] = {}
+        for record in self.site.passport["medicalrecords"].find({"patientId": {"$ne": ""}}):
+            records.setdefault(record["patientId"], {})[str(record["_id"])] = record
+        return records
+
+    def _show_what_changed(
+        self, before: dict[str, Records], after: dict[str, Records], late_id: str
+    ) -> None:
+        done = ", ".join(f"{count} {action}" for action, count in sorted(self.done.items()))
+        self.console.print(f"[dim]the clinics did: {done}")
+        patient = self.site.passport["patients"].find_one({"nationalId": late_id}) or {}
+        late = str(patient["_id"])
+        changes = {}
+        for patient_id in {*before, *after}:
+            # All that the late one has is new: it would say nothing of the clinics' work.
+            if patient_id != late:
+                changes[patient_id] = before_after.changes(
+                    before.get(patient_id, {}), after.get(patient_id, {})
+                )
+        if changes:
+            telling = before_after.most_telling(changes)
+            self.console.print(before_after.table(changes[telling]))
+        count = len(after.get(late, {}))
+        self.console.print(f"A patient who registered late: 0 records before, {count} after.")
+
+    def _go_on(self, account: Account) -> None:
+        """Let the clinics work slowly until Ctrl-C, with news on the open page."""
         self.console.print(
             f"The clinics go on, slowly. Ctrl-C ends everything. Settings: {self.site.config}"
         )
         self._invite(account)
         self.console.print(
-            "That patient's pulse is taken every 15 s: it appears on the page by itself."
+            f"That patient's pulse is taken every {PULSE_S} s: it appears on the page by itself."
         )
-        self.latency = Latency(self.site.passport)
-        with self._followed(), closing(self.latency), roles(self.site) as processes, self._table():
-            self._caught_up(processes)
-            with self._clinics(2):
-                seconds, settings = 0, self.site.config.read_bytes()
+        with self._live() as latency:
+            self._wait_until_caught_up(self._roles)
+            with self._clinics(SLOW_RATE, latency):
+                seconds = 0
+                settings = self.site.config.read_bytes()
                 while not self.stop.wait(1):
                     seconds += 1
-                    if seconds % 15 == 0:
+                    if seconds % PULSE_S == 0:
                         pages.measure_pulse(self.site, account, 60 + seconds % 40)
-                    if (now := self.site.config.read_bytes()) != settings:
-                        settings = now
-                        again(
-                            self.site, processes, "consume", "consume", "--destination", "passport"
-                        )
-                        again(self.site, others, "portal", "portal")
-
-
-def _is_done(row: dict[str, Any]) -> bool:
-    return row["snapshot"] == "done" and row["lag_records"] == 0 and row["behind"] is False
-
-
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
-    rows = []
-    for key in sorted({*before, *after}):
-        old, new = _line(before.get(key)), _line(after.get(key))
-        if old != new:
-            rows.append((key, old, new))
-    return rows
-
-
-def _tellable(rows: list[tuple[str, str, str]]) -> tuple[int, int]:
-    """Somebody whose records were corrected, not only added or taken away."""
-    return sum("-" not in (old, new) for _, old, new in rows), -len(rows)
-
-
-def _line(record: dict[str, Any] | None) -> str:
-    if record is None:
-        return "-"
-    data = record["data"]
-    return f"{record['type']}: {data.get('name', '')} = {data.get('result') or data.get('details', '')}"
-
-
-def _told(title: str, rows: list[tuple[str, str, str]]) -> Table:
-    table = Table(title=title)
-    for heading in ("record", "before", "after"):
-        table.add_column(heading)
-    for key, old, new in rows[:12]:
-        table.add_row(f"…{key[-6:]}", old, new)
-    return table
+                    if self.site.config.read_bytes() != settings:
+                        # Somebody added a hospital to the settings (see dev/hospital).
+                        settings = self.site.config.read_bytes()
+                        self._consumer.restart()
+                        self._portal.restart()

@@ -13,12 +13,12 @@ from dev.hospital import corrections, encounters, names, patients, recording
 from dev.hospital.sql import Connection, execute, fetch
 from dev.hospital.work import Metadata, NothingToDo, Work
 
-# Name -> (weight in `step`, what it does). Weight 0: by name only.
+# The actions by name: the weight in `step`, and the function. Weight 0: by name only.
 ACTIONS: Mapping[str, tuple[float, Callable[[Work], None]]] = {
-    "new_vitals": (16, recording.new("Vitals")),
-    "new_lab_panel": (10, recording.new("Laboratory")),
-    "new_diagnoses": (10, recording.new("Visit Note")),
-    "new_prescription": (10, recording.new("Consultation")),
+    "new_vitals": (16, recording.new_vitals),
+    "new_lab_panel": (10, recording.new_lab_panel),
+    "new_diagnoses": (10, recording.new_diagnoses),
+    "new_prescription": (10, recording.new_prescription),
     "old_import": (1, recording.old_import),
     "edit": (14, corrections.edit),
     "edit_group": (7, corrections.edit_group),
@@ -50,23 +50,27 @@ ACTIONS: Mapping[str, tuple[float, Callable[[Work], None]]] = {
     "rolled_back": (2, recording.rolled_back),
     "savepoint": (1, recording.savepoint),
 }
-BUSY = {
-    1020,
-    1205,
-    1213,
-}  # record changed since read, lock wait timeout, deadlock: done again, as a user would
+# The record changed since it was read, a lock wait timeout, a deadlock: the action is done again,
+# as a user would.
+BUSY = {1020, 1205, 1213}
 ATTEMPTS = 6
 
-JOURNAL = (
-    "CREATE TABLE IF NOT EXISTS journal (seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, obs_id INT NOT NULL,"
-    " op CHAR(1) NOT NULL, counter BIGINT NOT NULL, KEY (obs_id)) ENGINE=InnoDB"
-)
+JOURNAL = """
+CREATE TABLE IF NOT EXISTS journal (
+  seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  obs_id INT NOT NULL,
+  op CHAR(1) NOT NULL,
+  counter BIGINT NOT NULL,
+  KEY (obs_id)
+) ENGINE=InnoDB
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One committed (or rolled back: `rows` 0) transaction; `obs_ids` has every obs row change, in
-    order.
+    """One transaction that was committed, or rolled back (then `rows` is 0).
+
+    `obs_ids` has the obs_id of every change of an obs row, in order.
     """
 
     name: str
@@ -77,10 +81,10 @@ class Action:
 class Clinic:
     """Works in an OpenMRS 2.x database through a connection of its own.
 
-    `rate` is in transactions a second (None: as fast as it can). With `journal`, each change of an
-    obs row is also written, in its transaction, to the table journal(seq, obs_id, op c/u/d,
-    counter): counter is 1, 2, 3 ... without a gap over what this clinic has committed. The clinic's
-    choices follow `seed` and the data; uuids are random.
+    `rate` is in transactions a second; None means as fast as it can. With `journal`, each change
+    of an obs row is also written, in its transaction, to the table journal(seq, obs_id, op c/u/d,
+    counter). The counter is 1, 2, 3 ... without a gap over what this clinic has committed. The
+    clinic's choices follow `seed` and the data; uuids are random.
     """
 
     def __init__(
@@ -102,8 +106,9 @@ class Clinic:
         return list(ACTIONS)
 
     def do(self, name: str) -> Action:
-        """This action, once. LookupError: there is nothing (left) to do it on, and nothing was
-        changed.
+        """Do this action once.
+
+        Raises LookupError when there is nothing (left) to do it on; nothing was changed then.
         """
         _, act = ACTIONS[name]
         for attempt in range(1, ATTEMPTS + 1):
@@ -122,32 +127,38 @@ class Clinic:
         raise AssertionError("the last attempt returns or raises")
 
     def step(self) -> Action:
-        """A random action; one that finds nothing to do is left out."""
+        """Do a random action. One that finds nothing to do is left out."""
         names = list(ACTIONS)
         weights = [weight for weight, _ in ACTIONS.values()]
         while True:
+            (name,) = self._rng.choices(names, weights)
             try:
-                return self.do(self._rng.choices(names, weights)[0])
+                return self.do(name)
             except NothingToDo:
                 continue
 
     def run(
         self, seconds: float, rate: float | None = None, stop: threading.Event | None = None
     ) -> Counter[str]:
-        """Steps for so long, in an open loop: a slow server does not slow the schedule down.
-        Returns what was done.
+        """Do steps for so many seconds, or until `stop`. Return how often each action was done.
+
+        The loop is open: a slow server does not slow the schedule down.
         """
-        rate, before = rate or self.rate, Counter(self.counts)
-        began, done = time.monotonic(), 0
-        while (elapsed := time.monotonic() - began) < seconds and not (stop and stop.is_set()):
-            due = done / rate if rate else elapsed
+        rate = rate or self.rate
+        before = Counter(self.counts)
+        steps = 0
+        began = time.monotonic()
+        while True:
+            elapsed = time.monotonic() - began
+            if elapsed >= seconds or (stop is not None and stop.is_set()):
+                return self.counts - before
+            due = steps / rate if rate else elapsed
             if due > elapsed:
-                time.sleep(min(due - elapsed, 0.05))
+                time.sleep(min(due - elapsed, 0.05))  # short, so that `stop` is soon seen
                 continue
             self.late = max(self.late, elapsed - due)
             self.step()
-            done += 1
-        return self.counts - before
+            steps += 1
 
     def _transaction(self, name: str, act: Callable[[Work], None]) -> Action:
         self.connection.begin()
@@ -165,5 +176,6 @@ class Clinic:
         if self.connection.open:
             try:
                 self.connection.rollback()
-            except pymysql.MySQLError:  # the connection is gone, and the transaction with it
+            except pymysql.MySQLError:
+                # The connection is gone, and the transaction with it.
                 self.connection.close()

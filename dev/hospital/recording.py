@@ -1,6 +1,5 @@
 """What the clinic records: new encounters with their observations, new patients."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from dev.hospital import people
@@ -11,136 +10,183 @@ from dev.hospital.work import NothingToDo, Work
 LIVE_PATIENT = "t.voided = 0"
 
 
-def new(form: str) -> Callable[[Work], None]:
-    """An action: one encounter of this form for some patient."""
+def new_vitals(work: Work) -> None:
+    """Record the vital signs of some patient."""
+    encounter(work, _patient(work), "Vitals")
 
-    def action(work: Work) -> None:
-        encounter(work, work.pick("patient", "patient_id", LIVE_PATIENT)["patient_id"], form)
 
-    return action
+def new_lab_panel(work: Work) -> None:
+    """Record some patient's laboratory results."""
+    encounter(work, _patient(work), "Laboratory")
+
+
+def new_diagnoses(work: Work) -> None:
+    """Record a visit note with its diagnoses."""
+    encounter(work, _patient(work), "Visit Note")
+
+
+def new_prescription(work: Work) -> None:
+    """Record a consultation with its prescriptions."""
+    encounter(work, _patient(work), "Consultation")
+
+
+def _patient(work: Work) -> int:
+    return int(work.pick("patient", "patient_id", LIVE_PATIENT)["patient_id"])
 
 
 def encounter(work: Work, patient: int, form: str, created: datetime | None = None) -> int:
-    """Encounter, provider and the form's obs; every tenth is written down long after it took place."""
-    filled = _filled(work, form)
-    minutes = (
-        work.rng.randint(0, 30) if work.rng.random() < 0.9 else work.rng.randint(1440, 400_000)
-    )
-    when = (created or work.now) - timedelta(minutes=minutes)
-    stamp = {**work.created(), "date_created": created or work.now}
-    place = work.rng.choice(work.metadata.locations) if work.rng.random() < 0.9 else None
+    """Insert an encounter, its provider and the form's obs; return its encounter_id.
+
+    Every tenth is written down long after it took place. `created` is the date_created of all the
+    rows if it is not now.
+    """
+    observations = _fill_form(work, form)
+    written = created or work.now
+    minutes = (0, 30)
+    if work.rng.random() >= 0.9:
+        minutes = (1440, 400_000)
+    when = written - timedelta(minutes=work.rng.randint(*minutes))
+    stamp = {**work.created(), "date_created": written}
+    place = None
+    if work.rng.random() < 0.9:
+        place = work.rng.choice(work.metadata.locations)
     types = work.metadata.encounter_types
-    row = {
-        "encounter_type": types.get(people.ENCOUNTER_TYPES[form])
-        or work.rng.choice(list(types.values())),
-        "patient_id": patient,
-        "location_id": place,
-        "encounter_datetime": when,
-        "visit_id": _visit(work, patient, when),
-        **stamp,
-    }
-    number = work.insert("encounter", row)
-    _providers(work, number)
-    common = {"person_id": patient, "encounter_id": number, "obs_datetime": when}
-    for one in filled:
-        here = place if work.rng.random() < 0.7 else None
-        add(work, one, {**common, "location_id": here, "date_created": stamp["date_created"]})
-    return number
+    encounter_type = types.get(people.ENCOUNTER_TYPES[form])
+    if not encounter_type:  # somebody else's OpenMRS may lack it
+        encounter_type = work.rng.choice(list(types.values()))
+    encounter_id = work.insert(
+        "encounter",
+        {
+            "encounter_type": encounter_type,
+            "patient_id": patient,
+            "location_id": place,
+            "encounter_datetime": when,
+            "visit_id": _visit(work, patient, when),
+            **stamp,
+        },
+    )
+    count = work.rng.choice((0, 1, 1, 1, 1, 1, 2))
+    providers = list(work.metadata.providers)
+    for provider in work.rng.sample(providers, min(count, len(providers))):
+        add_provider(work, encounter_id, provider)
+    for filled in observations:
+        common = {
+            "person_id": patient,
+            "encounter_id": encounter_id,
+            "obs_datetime": when,
+            "location_id": place if work.rng.random() < 0.7 else None,
+            "date_created": written,
+        }
+        _add(work, filled, common)
+    return encounter_id
 
 
-def _filled(work: Work, form: str) -> list[Filled]:
+def _fill_form(work: Work, form: str) -> list[Filled]:
+    """Return the form's observations, at least one. Raises NothingToDo."""
     for _ in range(20):  # a form may be left empty
-        drafts = FORMS[form](work.rng, work.now)
-        filled = [
-            one for draft in drafts if (one := fill(draft, work.metadata.dictionary, work.rng))
-        ]
-        if filled:
-            return filled
+        observations = []
+        for draft in FORMS[form](work.rng, work.now):
+            filled = fill(draft, work.metadata.dictionary, work.rng)
+            if filled:
+                observations.append(filled)
+        if observations:
+            return observations
     raise NothingToDo(f"no concept of the form {form}")
 
 
 def _visit(work: Work, patient: int, when: datetime) -> int | None:
+    """Return the visit_id of the patient's visit at this time, a new one if there is none."""
     if not work.metadata.visit_types:
         return None
-    sql = "SELECT visit_id FROM visit WHERE patient_id = %s AND voided = 0 AND date_started <= %s"
-    today = work.fetch(
-        f"{sql} AND (date_stopped IS NULL OR date_stopped >= %s) LIMIT 1", patient, when, when
+    visits = work.fetch(
+        "SELECT visit_id FROM visit WHERE patient_id = %s AND voided = 0 AND date_started <= %s"
+        " AND (date_stopped IS NULL OR date_stopped >= %s) LIMIT 1",
+        *(patient, when, when),
     )
-    if today:
-        return int(today[0]["visit_id"])
+    if visits:
+        return int(visits[0]["visit_id"])
+    return work.insert(
+        "visit",
+        {
+            "patient_id": patient,
+            "visit_type_id": work.metadata.visit_types[0],
+            "date_started": when,
+            "date_stopped": when + timedelta(hours=6),
+            "location_id": work.rng.choice(work.metadata.locations),
+            **work.created(),
+        },
+    )
+
+
+def add_provider(work: Work, encounter_id: int, provider: int) -> None:
+    """Let the provider sign the encounter."""
     row = {
-        "patient_id": patient,
-        "visit_type_id": work.metadata.visit_types[0],
-        "date_started": when,
+        "encounter_id": encounter_id,
+        "provider_id": provider,
+        "encounter_role_id": work.metadata.roles[-1],
     }
-    row |= {
-        "date_stopped": when + timedelta(hours=6),
-        "location_id": work.rng.choice(work.metadata.locations),
-    }
-    return work.insert("visit", {**row, **work.created()})
+    work.insert("encounter_provider", {**row, **work.created()})
 
 
-def _providers(work: Work, encounter: int) -> None:
-    many = work.rng.choice((0, 1, 1, 1, 1, 1, 2))
-    providers = list(work.metadata.providers)
-    for provider in work.rng.sample(providers, min(many, len(providers))):
-        add_provider(work, encounter, provider)
-
-
-def add_provider(work: Work, encounter: int, provider: int) -> None:
-    row = {"encounter_id": encounter, "provider_id": provider}
-    work.insert(
-        "encounter_provider",
-        {**row, "encounter_role_id": work.metadata.roles[-1], **work.created()},
-    )
-
-
-def add(work: Work, filled: Filled, common: Row, group: int | None = None) -> int:
-    """Parent, then members, a row at a time as Hibernate does."""
-    obs = work.insert_obs({**work.created(), **filled.columns, **common, "obs_group_id": group})
+def _add(work: Work, filled: Filled, common: Row, group: int | None = None) -> None:
+    """Insert a parent, then its members, a row at a time as Hibernate does."""
+    row = {**work.created(), **filled.columns, **common, "obs_group_id": group}
+    obs_id = work.insert_obs(row)
     for member in filled.members:
-        add(work, member, common, obs)
-    return obs
+        _add(work, member, common, obs_id)
 
 
 def old_import(work: Work) -> None:
-    """Rows that bring their own date_created, two years ago."""
-    patient = work.pick("patient", "patient_id", LIVE_PATIENT)["patient_id"]
-    encounter(work, patient, "Vitals", created=work.now - timedelta(days=730))
+    """Record vital signs whose rows bring their own date_created, two years ago."""
+    encounter(work, _patient(work), "Vitals", created=work.now - timedelta(days=730))
 
 
 def rolled_back(work: Work) -> None:
-    """A whole encounter that never happened."""
-    new("Vitals")(work)
+    """Record a whole encounter and take it back."""
+    new_vitals(work)
     work.rollback = True
 
 
 def savepoint(work: Work) -> None:
-    """An encounter of which a part is taken back before the commit."""
-    patient = work.pick("patient", "patient_id", LIVE_PATIENT)["patient_id"]
+    """Record three encounters, the second of which is taken back before the commit."""
+    patient = _patient(work)
     encounter(work, patient, "Vitals")
     work.execute("SAVEPOINT half")
-    touched, counter = list(work.touched), work.counter
+    touched = list(work.touched)
+    counter = work.counter
     encounter(work, patient, "Visit Note")
     work.execute("ROLLBACK TO SAVEPOINT half")
-    work.touched, work.counter = touched, counter
+    work.touched = touched
+    work.counter = counter
     encounter(work, patient, "Vitals")
 
 
 def register(work: Work) -> None:
-    """A new patient, with a national id (nine of ten)."""
-    one = people.citizen(work.rng.randrange(2_000_000, 5_000_000))
-    person = work.insert("person", {"gender": one.gender, "birthdate": one.born, **work.created()})
-    name = {"person_id": person, "preferred": 1, "given_name": one.given, "family_name": one.family}
+    """Register a new patient, nine of ten with a national id."""
+    citizen = people.citizen(work.rng.randrange(2_000_000, 5_000_000))
+    person = {"gender": citizen.gender, "birthdate": citizen.born}
+    person_id = work.insert("person", {**person, **work.created()})
+    name = {
+        "person_id": person_id,
+        "preferred": 1,
+        "given_name": citizen.given,
+        "family_name": citizen.family,
+    }
     work.insert("person_name", {**name, **work.created()})
-    stamp = work.created()
-    del stamp["uuid"]
-    work.insert("patient", {"patient_id": person, **stamp})
+    patient = {"patient_id": person_id, **work.created()}
+    del patient["uuid"]  # the one table without it
+    work.insert("patient", patient)
     if work.metadata.national_id and work.rng.random() < 0.9:
-        add_identifier(work, person, one.national_id, preferred=True)
+        add_identifier(work, person_id, citizen.national_id, preferred=True)
 
 
 def add_identifier(work: Work, patient: int, value: str, *, preferred: bool) -> None:
-    row = {"patient_id": patient, "identifier": value, "identifier_type": work.metadata.national_id}
-    row |= {"preferred": int(preferred), "location_id": work.metadata.locations[0]}
+    """Give the patient a national id, as it is written."""
+    row = {
+        "patient_id": patient,
+        "identifier": value,
+        "identifier_type": work.metadata.national_id,
+        "preferred": int(preferred),
+        "location_id": work.metadata.locations[0],
+    }
     work.insert("patient_identifier", {**row, **work.created()})

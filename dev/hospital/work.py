@@ -13,6 +13,12 @@ from dev.hospital.sql import Connection, Row, execute, fetch, insert, insert_man
 
 TRIES = 8  # picks that another session may have taken meanwhile
 
+VOID = "voided = 1, voided_by = %s, date_voided = %s, void_reason = %s"
+UNVOID = "voided = 0, voided_by = NULL, date_voided = NULL, void_reason = NULL"
+# OpenMRS notes nowhere what was voided together. It takes what the same user voided in the same
+# second. The values: date_voided, voided_by.
+VOIDED_TOGETHER = "voided = 1 AND date_voided = %s AND voided_by = %s"
+
 
 class NothingToDo(LookupError):  # noqa: N818  # no error: the next action may find something
     """The hospital holds no row on which this action could be done."""
@@ -20,55 +26,53 @@ class NothingToDo(LookupError):  # noqa: N818  # no error: the next action may f
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What seldom changes; read once. Lists may be empty in somebody else's OpenMRS."""
+    """The ids of what seldom changes, read once. Lists may be empty in somebody else's OpenMRS."""
 
     dictionary: Dictionary
     tables: frozenset[str]
     users: Sequence[int]
     providers: Sequence[int]
     locations: Sequence[int]
-    encounter_types: dict[str, int]
+    encounter_types: dict[str, int]  # by uuid
     roles: Sequence[int]
     visit_types: Sequence[int]
-    national_id: int | None
+    national_id: int | None  # the patient_identifier_type
 
     @classmethod
     def read(cls, connection: Connection) -> "Metadata":
-        def ids(sql: str, *values: Any) -> list[int]:
-            return [int(row["id"]) for row in fetch(connection, sql, values)]
+        """Read the metadata of the connection's current database."""
 
-        tables = fetch(
-            connection,
-            "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE()",
-        )
-        types = fetch(
-            connection, "SELECT uuid, encounter_type_id AS id FROM encounter_type WHERE retired = 0"
-        )
-        national = (
-            "SELECT patient_identifier_type_id AS id FROM patient_identifier_type WHERE uuid = %s"
-        )
+        def unretired(table: str, condition: str = "TRUE") -> list[int]:
+            key = "user_id" if table == "users" else f"{table}_id"
+            sql = f"SELECT {key} AS id FROM {table} WHERE retired = 0 AND {condition} ORDER BY 1"
+            return [int(row["id"]) for row in fetch(connection, sql)]
+
+        sql = "SELECT table_name AS name FROM information_schema.tables"
+        tables = fetch(connection, f"{sql} WHERE table_schema = DATABASE()")
+        sql = "SELECT uuid, encounter_type_id AS id FROM encounter_type WHERE retired = 0"
+        encounter_types = fetch(connection, sql)
+        sql = "SELECT patient_identifier_type_id AS id FROM patient_identifier_type WHERE uuid = %s"
+        national_ids = fetch(connection, sql, [people.NATIONAL_ID_TYPE])
         return cls(
             dictionary=Dictionary.read(connection),
             tables=frozenset(row["name"] for row in tables),
-            users=ids(
-                "SELECT user_id AS id FROM users WHERE retired = 0 AND username <> 'daemon' ORDER BY 1"
-            ),
-            providers=ids("SELECT provider_id AS id FROM provider WHERE retired = 0 ORDER BY 1"),
-            locations=ids("SELECT location_id AS id FROM location WHERE retired = 0 ORDER BY 1"),
-            encounter_types={row["uuid"]: int(row["id"]) for row in types},
-            roles=ids(
-                "SELECT encounter_role_id AS id FROM encounter_role WHERE retired = 0 ORDER BY 1"
-            ),
-            visit_types=ids(
-                "SELECT visit_type_id AS id FROM visit_type WHERE retired = 0 ORDER BY 1"
-            ),
-            national_id=next(iter(ids(national, people.NATIONAL_ID_TYPE)), None),
+            users=unretired("users", "username <> 'daemon'"),
+            providers=unretired("provider"),
+            locations=unretired("location"),
+            encounter_types={row["uuid"]: int(row["id"]) for row in encounter_types},
+            roles=unretired("encounter_role"),
+            visit_types=unretired("visit_type"),
+            national_id=int(national_ids[0]["id"]) if national_ids else None,
         )
 
 
 class Work:
-    """Changes of one transaction. `touched` has the obs_id of every change of an obs row, in order;
-    with `counter` (a number) each is also written to the table journal, counting on from it."""
+    """The changes of one transaction.
+
+    `touched` has the obs_id of every change of an obs row, in order. With `counter` (a number)
+    each change is also written to the table journal, counting on from it. An action that sets
+    `rollback` wants its transaction taken back.
+    """
 
     def __init__(
         self,
@@ -88,7 +92,7 @@ class Work:
         self.rollback = False
 
     def uuid(self) -> str:
-        # Not from the seed: a clinic may be started again on what it wrote before.
+        """Return a new uuid. It does not follow the seed: a clinic may be started again."""
         return str(uuid.uuid4())
 
     def fetch(self, sql: str, *values: Any) -> list[Row]:
@@ -101,130 +105,178 @@ class Work:
         return insert(self.connection, table, row)
 
     def created(self) -> Row:
-        """The columns of a new row of any table."""
+        """Return the columns that a new row of any table has."""
         return {"creator": self.user, "date_created": self.now, "uuid": self.uuid()}
 
-    def pick(self, table: str, key: str, condition: str) -> Row:
-        """Some row `t` of the table for which the condition holds, locked; costs no scan of the
-        whole table.
+    def change(self, table: str, values: Row, condition: str, *arguments: Any) -> None:
+        """Update the rows for which the condition holds, and note who did it and when."""
+        noted = {**values, "changed_by": self.user, "date_changed": self.now}
+        assignments = ", ".join(f"{name} = %s" for name in noted)
+        sql = f"UPDATE {table} SET {assignments} WHERE {condition}"
+        self.execute(sql, *noted.values(), *arguments)
 
-        Conditions ask with `(SELECT 1 ... LIMIT 1) IS NULL`: of EXISTS both optimisers make joins
-        that scan."""
+    def void(self, table: str, reason: str, condition: str, *arguments: Any) -> None:
+        """Void the rows of a table other than obs for which the condition holds."""
+        sql = f"UPDATE {table} SET {VOID} WHERE {condition}"
+        self.execute(sql, self.user, self.now, reason, *arguments)
+
+    def unvoid(self, table: str, condition: str, *arguments: Any) -> None:
+        """Restore the rows of a table other than obs for which the condition holds."""
+        self.execute(f"UPDATE {table} SET {UNVOID} WHERE {condition}", *arguments)
+
+    def pick(self, table: str, key: str, condition: str) -> Row:
+        """Return some row `t` of the table for which the condition holds, locked.
+
+        It costs no scan of the whole table. Conditions ask with `(SELECT 1 ... LIMIT 1) IS NULL`,
+        because both optimisers turn EXISTS into joins that scan. Raises NothingToDo.
+        """
         ends = self.fetch(f"SELECT MIN(`{key}`) AS low, MAX(`{key}`) AS high FROM `{table}`")[0]
         if ends["low"] is None:
             raise NothingToDo(f"{table} is empty")
         for _ in range(TRIES):
             start = self.rng.randint(ends["low"], ends["high"])
             for side in (">=", "<"):
-                sql = (
+                rows = self.fetch(
                     f"SELECT {key} AS id FROM `{table}` t"
-                    f" WHERE {key} {side} %s AND {condition} ORDER BY {key} LIMIT 1"
+                    f" WHERE {key} {side} %s AND {condition} ORDER BY {key} LIMIT 1",
+                    start,
                 )
-                found = self.fetch(sql, start)
-                if found:
+                if rows:
                     break
             else:
                 raise NothingToDo(f"no row of {table} where {condition}")
+            # Another session may have changed it since: only the locked row counts.
             locked = self.fetch(
                 f"SELECT * FROM `{table}` t WHERE {key} = %s AND {condition} FOR UPDATE",
-                found[0]["id"],
+                rows[0]["id"],
             )
             if locked:
                 return locked[0]
         raise NothingToDo(f"others are at every row of {table} where {condition}")
 
     def pick_group(self, condition: str) -> Row:
-        """The live parent `t` of some live member, locked; found through the members' index, for
-        groups may be rare.
+        """Return the live parent `t` of some live member, locked.
+
+        Groups may be rare, so that it is found through the index of their members. Raises
+        NothingToDo.
         """
         ends = self.fetch("SELECT MIN(obs_group_id) AS low, MAX(obs_group_id) AS high FROM obs")[0]
-        for _ in range(4 * TRIES if ends["low"] else 0):
+        tries = 4 * TRIES if ends["low"] else 0
+        for _ in range(tries):
             start = self.rng.randint(ends["low"], ends["high"])
-            sql = "SELECT obs_group_id AS id FROM obs WHERE obs_group_id >= %s AND voided = 0 ORDER BY 1 LIMIT 1"
-            for found in self.fetch(sql, start):
-                sql = f"SELECT * FROM obs t WHERE obs_id = %s AND voided = 0 AND {condition} FOR UPDATE"
-                for row in self.fetch(sql, found["id"]):
-                    return row
+            parents = self.fetch(
+                "SELECT obs_group_id AS id FROM obs"
+                " WHERE obs_group_id >= %s AND voided = 0 ORDER BY 1 LIMIT 1",
+                start,
+            )
+            if not parents:
+                continue
+            locked = self.fetch(
+                f"SELECT * FROM obs t WHERE obs_id = %s AND voided = 0 AND {condition} FOR UPDATE",
+                parents[0]["id"],
+            )
+            if locked:
+                return locked[0]
         raise NothingToDo(f"no group where {condition}")
 
+    def obs_ids(self, condition: str, *arguments: Any) -> list[int]:
+        """Return the ids of the obs for which the condition holds, locked."""
+        rows = self.fetch(f"SELECT obs_id FROM obs WHERE {condition} FOR UPDATE", *arguments)
+        return [row["obs_id"] for row in rows]
+
     def insert_obs(self, row: Row) -> int:
-        obs = self.insert("obs", row)
-        self._note([obs], "c")
-        return obs
+        """Insert an obs and return its id."""
+        obs_id = self.insert("obs", row)
+        self._note([obs_id], "c")
+        return obs_id
 
     def update_obs(self, ids: Sequence[int], assignments: str, *values: Any) -> None:
+        """Update these obs with the assignments of an SQL SET."""
         if ids:
             self.execute(f"UPDATE obs SET {assignments} WHERE obs_id IN %s", *values, list(ids))
             self._note(ids, "u")
 
     def void_obs(self, ids: Sequence[int], reason: str) -> None:
-        void = "voided = 1, voided_by = %s, date_voided = %s, void_reason = %s"
-        self.update_obs(ids, void, self.user, self.now, reason)
+        self.update_obs(ids, VOID, self.user, self.now, reason)
 
     def unvoid_obs(self, ids: Sequence[int]) -> None:
-        self.update_obs(ids, "voided = 0, voided_by = NULL, date_voided = NULL, void_reason = NULL")
+        self.update_obs(ids, UNVOID)
 
     def delete_obs(self, ids: Sequence[int]) -> None:
-        """In the order given: foreign keys want members before parents, newer versions before older
-        ones.
+        """Delete these obs in the order given.
+
+        Foreign keys want members before their parents and newer versions before older ones.
         """
         if "obs_reference_range" in self.metadata.tables:
             self.execute("DELETE FROM obs_reference_range WHERE obs_id IN %s", list(ids))
-        for obs in ids:
-            self.execute("DELETE FROM obs WHERE obs_id = %s", obs)
+        for obs_id in ids:
+            self.execute("DELETE FROM obs WHERE obs_id = %s", obs_id)
         self._note(ids, "d")
 
     def _note(self, ids: Iterable[int], op: str) -> None:
         ids = list(ids)
         self.touched += ids
         if self.counter is not None:
-            rows = [(obs, op, self.counter + number) for number, obs in enumerate(ids, 1)]
+            rows = [(obs_id, op, self.counter + number) for number, obs_id in enumerate(ids, 1)]
             insert_many(self.connection, "journal", "obs_id op counter", rows)
             self.counter += len(ids)
 
     def tree(self, root: Row, condition: str = "voided = 0") -> list[Row]:
-        """The row and its members, theirs too, parents first; locked."""
-        rows, level = [root], [root["obs_id"]]
+        """Return the row, its members and theirs, parents first; members are locked."""
+        rows = [root]
+        level = [root["obs_id"]]
         while level:
-            sql = f"SELECT * FROM obs WHERE obs_group_id IN %s AND {condition} ORDER BY obs_id FOR UPDATE"
-            members = self.fetch(sql, level)
+            members = self.fetch(
+                f"SELECT * FROM obs WHERE obs_group_id IN %s AND {condition}"
+                " ORDER BY obs_id FOR UPDATE",
+                level,
+            )
             rows += members
             level = [row["obs_id"] for row in members]
         return rows
 
     def roots(self, condition: str, *values: Any) -> list[Row]:
-        """Live obs that are in no live group, locked."""
-        sql = (
-            f"SELECT * FROM obs t WHERE {condition} AND voided = 0 AND (SELECT 1 FROM obs p"
-            " WHERE p.obs_id = t.obs_group_id AND p.voided = 0 LIMIT 1) IS NULL ORDER BY obs_id FOR UPDATE"
+        """Return the live obs `t` that meet the condition and are in no live group, locked."""
+        return self.fetch(
+            f"SELECT * FROM obs t WHERE {condition} AND voided = 0"
+            " AND (SELECT 1 FROM obs p"
+            " WHERE p.obs_id = t.obs_group_id AND p.voided = 0 LIMIT 1) IS NULL"
+            " ORDER BY obs_id FOR UPDATE",
+            *values,
         )
-        return self.fetch(sql, *values)
 
     def copy(
         self, rows: Sequence[Row], change: Callable[[Row], Row], *, edit: bool
     ) -> dict[int, int]:
-        """New rows for these (parents first), as OpenMRS copies an obs: the name of a coded value
-        is lost. An `edit` follows its old row and is AMENDED. Returns old -> new obs_id."""
-        made: dict[int, int] = {}
+        """Insert a new row for each of these (parents first), as OpenMRS copies an obs.
+
+        `change` returns the columns that the new row has otherwise. The name of a coded value is
+        lost. An `edit` follows its old row as `previous_version` and is AMENDED. Return the new
+        obs_id by the old one.
+        """
+        new_ids: dict[int, int] = {}
         for row in rows:
-            old, group = row["obs_id"], row["obs_group_id"]
-            new = {name: value for name, value in row.items() if name != "obs_id"}
-            new |= {"voided": 0, "voided_by": None, "date_voided": None, "void_reason": None}
-            new |= {
+            new = {
+                **row,
+                "voided": 0,
+                "voided_by": None,
+                "date_voided": None,
+                "void_reason": None,
                 "value_coded_name_id": None,
-                "obs_group_id": made.get(group, group),
+                "obs_group_id": new_ids.get(row["obs_group_id"], row["obs_group_id"]),
+                "previous_version": row["obs_id"] if edit else None,
                 **self.created(),
             }
-            new["previous_version"] = old if edit else None
+            del new["obs_id"]
             if edit and row["status"] == "FINAL":
                 new["status"] = "AMENDED"
-            made[old] = self.insert_obs({**new, **change(row)})
-        return made
+            new_ids[row["obs_id"]] = self.insert_obs({**new, **change(row)})
+        return new_ids
 
     def amend(
         self, rows: Sequence[Row], change: Callable[[Row], Row], reason: str
     ) -> dict[int, int]:
-        """OpenMRS never updates an obs: new rows first, then the old ones voided."""
-        made = self.copy(rows, change, edit=True)
+        """Edit obs as OpenMRS does: new rows are inserted first, then the old ones voided."""
+        new_ids = self.copy(rows, change, edit=True)
         self.void_obs([row["obs_id"] for row in rows], reason)
-        return made
+        return new_ids
