@@ -16,7 +16,7 @@ from cdc.positions import Columns
 from openmrs.connection import list_columns
 from openmrs.read import Source
 from openmrs.tables import WATCHED
-from passport.errors import Fatal, Gap
+from passport.errors import Fatal, Gap, Origin
 from passport.version import Position
 
 
@@ -56,6 +56,7 @@ class ColumnLists:
             f"hospital {self._source.hospital}: rows were written with columns that no longer exist"
             f" ({error.reason})",
             hint="nothing to do: a new epoch and a snapshot follow by themselves",
+            origin=Origin.hospital(self._source.hospital),
         )
 
     def _read(self) -> Columns:

@@ -13,7 +13,7 @@ from cdc.publisher import Publisher
 from cdc.retention import Headroom
 from openmrs.read import Source, SourcePosition
 from passport import metrics
-from passport.errors import Gap
+from passport.errors import Gap, Origin
 from passport.settings import Cdc
 from passport.version import Position
 
@@ -71,6 +71,7 @@ class Heartbeat:
                 f" {end.position.file}:{end.position.pos}, before what was read",
                 hint="nothing to do: the server's binlog began anew, so a new epoch and a snapshot"
                 " follow",
+                origin=Origin.hospital(self._hospital_id),
             )
         if read_to.order >= end.position.order:
             # Everything is read. An idle hospital has no lag, however long ago its last commit was.

@@ -12,7 +12,7 @@ from cdc.column_lists import ColumnLists
 from cdc.envelopes import now_ms
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
-from passport.errors import Retry
+from passport.errors import Origin, Retry
 from passport.version import Position
 
 
@@ -72,7 +72,11 @@ class PositionWriter:
         )
         # An idle hospital costs no record: its time alone is no reason to save.
         if saved != self.saved:
-            saved = replace(saved, ts_ms=source_ms or now_ms(), topic_end=self._publisher.end)
+            saved = replace(
+                saved,
+                ts_ms=source_ms or now_ms(),
+                topic_end=self._publisher.end_offset,
+            )
             self._positions.save(saved)
             self.saved = saved
         return True
@@ -83,5 +87,6 @@ class PositionWriter:
         if newest is not None and newest.epoch != self.saved.epoch:
             raise Retry(
                 f"hospital {self.saved.hospital}: another reader came meanwhile, and began a new"
-                " epoch"
+                " epoch",
+                origin=Origin.hospital(self.saved.hospital),
             )

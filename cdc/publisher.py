@@ -27,11 +27,11 @@ class Publisher:
     """The producer of one hospital's partition.
 
     Records are numbered from 1; `sent` is the number of the last one. When a record fails, the
-    publisher is of no use any more: make a new one. `end` is the offset behind the last record that
+    publisher is of no use any more: make a new one. `end_offset` is the offset behind the last record that
     was ever acknowledged, as far as it is known.
     """
 
-    def __init__(self, kafka: Kafka, hospital: str, partition: int, end: int = 0) -> None:
+    def __init__(self, kafka: Kafka, hospital: str, partition: int, end_offset: int = 0) -> None:
         self._kafka = kafka
         self._partition = partition
         self._key = hospital.encode()
@@ -40,7 +40,7 @@ class Publisher:
         self._headers = _HEADERS
         self._acked = 0
         self.sent = 0
-        self.end = end
+        self.end_offset = end_offset
         self._producer = open_producer(
             kafka,
             # A lone row waits it out. Under load, batches fill while others are in flight.
@@ -85,7 +85,7 @@ class Publisher:
         client's thread.
         """
         if not self._waiting:
-            callback(self.end - 1)
+            callback(self.end_offset - 1)
             return
         future, _ = self._waiting[-1]
         future.add_callback(lambda metadata: callback(metadata.offset))
@@ -110,8 +110,9 @@ class Publisher:
         return self._acked
 
     def flush(self, timeout_s: float = STALL_S) -> None:
-        """Wait until everything sent is acknowledged. Raises NotReady if it takes longer, and what
-        `acked` raises.
+        """Wait until everything sent is acknowledged.
+
+        Raises NotReady if it takes longer, and what `acked` raises.
         """
         deadline = time.monotonic() + timeout_s
         while self.acked() < self.sent:
@@ -124,14 +125,14 @@ class Publisher:
     def _take_offset(self, offset: int) -> None:
         """Check that the newest record is behind all that were ever acknowledged."""
         # The offset is -1 if the broker has the record from a try before, and doesn't know where.
-        if 0 <= offset < self.end:
+        if 0 <= offset < self.end_offset:
             raise Gap(
                 f"topic {self._kafka.topic} took a record at {offset}, and had acknowledged others"
-                f" up to {self.end}: its end was lost, or it was deleted and made anew",
+                f" up to {self.end_offset}: its end was lost, or it was deleted and made anew",
                 hint="nothing to do: a new epoch and a snapshot follow by themselves",
                 origin=KAFKA,
             )
-        self.end = max(self.end, offset + 1)
+        self.end_offset = max(self.end_offset, offset + 1)
 
     def _make_room(self) -> None:
         """Wait until half of what may wait is acknowledged: one pause for many records."""

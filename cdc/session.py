@@ -131,27 +131,27 @@ class Session:
                 raise self._columns.remedy(error, self._read_to) from None
         self._verify_file()
 
-        lease = self._lease
+        keep_lease = self._lease.keep
         transaction = self._transaction
         for item in items:
             # A reader that stood still may have lost the lease. It must not publish what its socket
             # held meanwhile, so the lease comes before each item, not before each batch.
-            lease.keep()
-            match item:  # the most frequent first
-                case RowChange():
-                    transaction.row(item)
-                case Commit():
-                    self._commit(item)
-                case KeyChange():
-                    transaction.key_change(item)
-                case IncompleteRow():
-                    transaction.incomplete_row(item)
-                case Idle():
-                    self._idle(item)
-                case Statement():
-                    self._statement(item)
-                case NextFile():
-                    self._next_file(item)
+            keep_lease()
+            # The most frequent first. This runs for each row, and a `match` would take longer.
+            if isinstance(item, RowChange):
+                transaction.row(item)
+            elif isinstance(item, Commit):
+                self._commit(item)
+            elif isinstance(item, KeyChange):
+                transaction.key_change(item)
+            elif isinstance(item, IncompleteRow):
+                transaction.incomplete_row(item)
+            elif isinstance(item, Idle):
+                self._idle(item)
+            elif isinstance(item, Statement):
+                self._statement(item)
+            elif isinstance(item, NextFile):
+                self._next_file(item)
         transaction.count()
         self._heartbeat.report_lag()
         return bool(items)
@@ -220,7 +220,7 @@ class Session:
 
             # A row that was deleted since is a chunk of its one key, which lists no keys: nothing
             # but its key is known.
-            missing_keys = {*wanted_keys} - {row["obs_id"] for row in rows}
+            missing_keys = {*wanted_keys} - {row[OBS.key] for row in rows}
             for key in missing_keys:
                 value = self._envelopes.chunk(OBS.name, key - 1, key, (), at, ts_ms)
                 self._publisher.send("chunk", value)
@@ -336,6 +336,7 @@ class Session:
                 " that was read",
                 hint="nothing to do: the server's binlog began anew, so a new epoch and a snapshot"
                 " follow",
+                origin=Origin.hospital(self._id),
             )
         # A new epoch knows its file's date only now. It is saved before the first record is sent.
         self._position_writer.date_file(began_ts)

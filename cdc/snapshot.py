@@ -21,7 +21,7 @@ from openmrs.load_budget import Pace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source, SourcePosition
 from openmrs.tables import OBS
 from passport import metrics
-from passport.errors import Gap
+from passport.errors import Gap, Origin
 from passport.settings import LoadBudget
 from passport.version import Position
 
@@ -54,7 +54,7 @@ class Chunk(NamedTuple):
 
     @property
     def keys(self) -> list[int]:
-        return [row["obs_id"] for row in self.range.rows]
+        return [row[OBS.key] for row in self.range.rows]
 
 
 @contextmanager
@@ -69,6 +69,7 @@ def read_in_stream(source: Source, at_least: SourcePosition) -> Iterator[ReadInS
             raise Gap(
                 f"hospital {source.hospital}: another server answers, or its binlog began anew",
                 hint="nothing to do: a new epoch and a snapshot follow by themselves",
+                origin=Origin.hospital(source.hospital),
             )
         yield ReadInStream(read, read.position, read.clock_ms())
 

@@ -110,7 +110,7 @@ class Transaction:
         """Remember a row whose image is not whole. `commit` returns its key."""
         self.is_open = True
         for key in row.keys:
-            obs_id = key.get("obs_id")
+            obs_id = key.get(OBS.key)
             if obs_id is not None:
                 self._incomplete_keys.append(obs_id)
 

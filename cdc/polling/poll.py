@@ -128,7 +128,7 @@ class Poller:
         self._stop = stop
         self._source = Source(hospital_id, self._hospital.mysql)
         self._saved = self._load()
-        publisher.end = self._saved.topic_end
+        publisher.end_offset = self._saved.topic_end
         self._has_published = False
         self._state = PolledState.decode(self._saved.state)
 
@@ -164,7 +164,7 @@ class Poller:
             # The topic lost what was published to it: all of it once more.
             log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
             self._begin_epoch(self._saved, self._saved.server)
-            self._publisher.end = 0
+            self._publisher.end_offset = 0
             self.run()
         finally:
             # The next run reads the column list again, should OpenMRS be upgraded meanwhile.
@@ -242,7 +242,9 @@ class Poller:
         metrics.LAST_EVENT.labels(self._id).set(self._state.through_ms / 1000)
 
     def _save(self, saved: Saved) -> None:
-        self._saved = replace(saved, ts_ms=int(time.time() * 1000), topic_end=self._publisher.end)
+        self._saved = replace(
+            saved, ts_ms=int(time.time() * 1000), topic_end=self._publisher.end_offset
+        )
         self._positions.save(self._saved)
 
     @property

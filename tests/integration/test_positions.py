@@ -157,8 +157,8 @@ def test_a_topic_that_ends_before_what_it_acknowledged_is_a_gap(kafka_bootstrap:
     first.send("heartbeat", b"x")
     first.flush()
     first.close()
-    for end, lost in ((first.end, False), (first.end + 2, True)):
-        publisher = Publisher(settings.kafka, "kigali", 0, end)
+    for end_offset, lost in ((first.end_offset, False), (first.end_offset + 2, True)):
+        publisher = Publisher(settings.kafka, "kigali", 0, end_offset)
         publisher.send("heartbeat", b"x")
         with pytest.raises(Gap, match="its end was lost") if lost else nullcontext():
             publisher.flush()

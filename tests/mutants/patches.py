@@ -54,7 +54,7 @@ MUTANTS = (
         "a topic that lost what it acknowledged is a gap",
         "cdc/publisher.py",
         function="Publisher._take_offset",
-        old="0 <= offset < self.end",
+        old="0 <= offset < self.end_offset",
         new="not offset > -2",
         test=(
             f"{INTEGRATION}test_positions.py::"

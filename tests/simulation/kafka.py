@@ -43,9 +43,9 @@ class Broker:
             self.world.count("landed late")
             self.late.pop(0)()
 
-    def cut(self, kept: int) -> None:
-        """Lose the records behind the first `kept`, and what dead clients still had on its way."""
-        del self.log[kept:]
+    def cut(self, length: int) -> None:
+        """Lose the records behind the first `length`, and what dead clients still had on its way."""
+        del self.log[length:]
         self.late.clear()
 
     def append(self, saved: Saved) -> None:
@@ -56,12 +56,14 @@ class Broker:
 class Publisher:
     """Stands in for `cdc.publisher.Publisher`."""
 
-    def __init__(self, broker: Broker, end: int) -> None:
-        self._broker, self._world = broker, broker.world
-        self.end = end
+    def __init__(self, broker: Broker, end_offset: int) -> None:
+        self._broker = broker
+        self._world = broker.world
+        self.end_offset = end_offset
         self._queue: deque[bytes] = deque()
         self._landed: list[int] = []  # the end of the topic behind each record
-        self._acked = self.sent = 0
+        self._acked = 0
+        self.sent = 0
         self._cut = False
         self._open = True
         broker.publishers.append(self)
@@ -99,9 +101,10 @@ class Publisher:
             self._broker.log.append(self._queue.popleft())
             self._landed.append(len(self._broker.log))
             land -= 1
-        for end in self._landed[self._acked : self._acked + acknowledge]:
-            self._cut = self._cut or end <= self.end
-            self.end = max(self.end, end)
+        for end_offset in self._landed[self._acked : self._acked + acknowledge]:
+            if end_offset <= self.end_offset:
+                self._cut = True
+            self.end_offset = max(self.end_offset, end_offset)
             self._acked += 1
 
     def _end(self) -> None:
@@ -111,9 +114,9 @@ class Publisher:
         self._open = False
         rng = self._world.rng
         self.move(rng.randint(0, len(self._queue)), 0)
-        held = [self._queue.popleft() for _ in range(rng.randint(0, len(self._queue)))]
-        if held:
-            self._broker.late.append(lambda: self._broker.log.extend(held))
+        late_records = [self._queue.popleft() for _ in range(rng.randint(0, len(self._queue)))]
+        if late_records:
+            self._broker.late.append(lambda: self._broker.log.extend(late_records))
         if self._queue:
             self._world.count("never landed")
         self._broker.publishers.remove(self)
@@ -123,7 +126,8 @@ class Positions:
     """Stands in for `cdc.positions.Positions`. The product's own `highest` says what holds."""
 
     def __init__(self, broker: Broker) -> None:
-        self._broker, self._world = broker, broker.world
+        self._broker = broker
+        self._world = broker.world
 
     def ensure(self, _: Any) -> None:
         self._world.call("topics")
