@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from consumers.dead_letters import DeadLetters
 from consumers.lookups import RowToEnrich
-from consumers.partition import Item, Partition
+from consumers.partition import EventRecord, Item, Partition, RejectedRecord, RowRecord
 from openmrs.read import SourcePosition
 from openmrs.tables import OBS
 from passport import metrics, tracing
@@ -29,12 +29,17 @@ from passport.sink import KeyRange, Outcome, Sink
 
 
 class Applier:
-    """Applies records to one destination. Raises Retry and Fatal, whose `origin` says who failed."""
+    """Applies the records of any partition to one destination.
+
+    Raises Retry and Fatal. The error's `origin` says whether the hospital or the destination failed.
+    """
 
     def __init__(
         self, destination: str, sink: Sink, letters: DeadLetters, *, newest_wins: bool
     ) -> None:
-        self._destination, self._sink, self._letters = destination, sink, letters
+        self._destination = destination
+        self._sink = sink
+        self._letters = letters
         self._newest_wins = newest_wins
         self._write_seconds = metrics.WRITE_SECONDS.labels(destination)
 
@@ -63,14 +68,15 @@ class Applier:
         partition.reenrichment.finish(piece)
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
+        """Apply items that have no chunk among them."""
         lookups = partition.lookups
-        rows: list[Item] = []
+        rows: list[RowRecord] = []
         late = 0
         for item in items:
-            if item.event is None:
+            if isinstance(item, RejectedRecord):
                 continue
             outdated = self._note(partition, item.event)
-            if not isinstance(item.event, RowEvent):
+            if not isinstance(item, RowRecord):
                 continue
             if outdated:
                 # A reader that was cut off sent it, behind the snapshot of a newer epoch, which
@@ -83,14 +89,13 @@ class Applier:
         # the newest contains these changes, and needn't be enriched again for them.
         written = self._rows(partition, rows)
         for item in items:
-            if item.reject is not None:
+            if isinstance(item, RejectedRecord):
                 self._letters.park(item.record, item.reject.reason, partition.hospital_id)
         for item in items:
+            if not isinstance(item, EventRecord) or not isinstance(item.event, KeyChangeEvent):
+                continue
             event = item.event
-            if (
-                isinstance(event, KeyChangeEvent)
-                and event.source.version[:10] == lookups.newest[:10]
-            ):
+            if event.source.version[:10] == lookups.newest[:10]:
                 partition.reenrichment.add_key_change(event, item.record.offset, written)
         partition.reenrichment.add_persons(
             lookups.affected_patients(), items[0].record.offset, partition.latest
@@ -101,32 +106,36 @@ class Applier:
 
         Return True if the event itself is outdated: it is of an older epoch.
         """
-        source, lookups = event.source, partition.lookups
+        source = event.source
+        lookups = partition.lookups
         outdated = lookups.seen(source.version)
         partition.at_ms = max(partition.at_ms, source.ts_ms)
         if not outdated and source.file and source.version >= lookups.newest:
             partition.latest = SourcePosition.of(source)
         if isinstance(event, KeyChangeEvent):
             lookups.evict(event)
-        snapshot = source.origin == "snapshot" and isinstance(event, RowEvent)
-        if snapshot and not partition.in_snapshot:
+        is_of_snapshot = source.origin == "snapshot" and isinstance(event, RowEvent)
+        if is_of_snapshot and not partition.in_snapshot:
             lookups.clear(identities=True)
             partition.in_snapshot = True
         return outdated
 
-    def _rows(self, partition: Partition, items: Sequence[Item]) -> frozenset[int]:
+    def _rows(self, partition: Partition, rows: Sequence[RowRecord]) -> frozenset[int]:
         """Enrich and write rows. Return the obs_ids whose newest state the destination has now."""
-        if not items:
+        if not rows:
             return frozenset()
-        written_items = _newest(items) if self._newest_wins else items
-        rows = [_to_enrich(_event(item)) for item in written_items]
-        with self._step("enrich", partition, items):
-            observations = partition.lookups.observations(rows, partition.latest)
-        outcome = self._write(partition, observations, items)
+        rows_to_write = _newest(rows) if self._newest_wins else rows
+        to_enrich = [
+            RowToEnrich(row.event.row, row.event.source.version, row.event.deleted, "stream")
+            for row in rows_to_write
+        ]
+        with self._step("enrich", partition, rows):
+            observations = partition.lookups.observations(to_enrich, partition.latest)
+        outcome = self._write(partition, observations, rows)
         now = time.time()
         seconds = metrics.APPLY_SECONDS.labels(partition.hospital_id, self._destination)
-        for item in items:
-            source = _event(item).source
+        for row in rows:
+            source = row.event.source
             if source.origin == "binlog":
                 seconds.observe(max(0.0, now - source.ts_ms / 1000))
         if not self._newest_wins or outcome.stale > len(outcome.overtaken):
@@ -137,6 +146,7 @@ class Applier:
         )
 
     def _retain(self, partition: Partition, event: ChunkEvent) -> None:
+        """Tell the destination which keys a range of the table has."""
         self._note(partition, event)
         scope = KeyRange(partition.hospital_id, event.first, event.to, event.source.table)
         self._count(partition, self._sink.retain(scope, event.keys, event.source.version))
@@ -144,28 +154,32 @@ class Applier:
         partition.in_snapshot = partition.in_snapshot and event.to is not None
 
     def _write(
-        self, partition: Partition, observations: Sequence[Observation], items: Sequence[Item] = ()
+        self,
+        partition: Partition,
+        observations: Sequence[Observation],
+        row_records: Sequence[RowRecord] = (),
     ) -> Outcome:
         """Write, and park what the destination can't take.
 
-        A row that came with one of `items` is parked as its record, another one as it was read.
+        A row that came with one of `row_records` is parked as its record, another one as it was
+        read.
         """
         if not observations:
             return Outcome()
-        with self._write_seconds.time(), self._step("write", partition, items):
+        with self._write_seconds.time(), self._step("write", partition, row_records):
             outcome = self._sink.write(observations)
         self._count(partition, outcome)
         if outcome.rejected:
             records = {
-                f"{partition.hospital_id}/{_event(item).row['obs_id']}": item.record
-                for item in items
+                f"{partition.hospital_id}/{row_record.event.row['obs_id']}": row_record.record
+                for row_record in row_records
             }
-            rows = {one.key: one for one in observations}
+            by_key = {observation.key: observation for observation in observations}
             for key, reason in outcome.rejected:
                 if key in records:
                     self._letters.park(records[key], reason, partition.hospital_id)
                 else:
-                    self._park_row(partition, rows[key].row, rows[key].version, reason)
+                    self._park_row(partition, by_key[key].row, by_key[key].version, reason)
         return outcome
 
     def _count(self, partition: Partition, outcome: Outcome) -> None:
@@ -211,15 +225,19 @@ class Applier:
     def _step(
         self, name: str, partition: Partition, items: Sequence[Item]
     ) -> AbstractContextManager[None]:
-        known = {tracing.HOSPITAL: partition.hospital_id, tracing.DESTINATION: self._destination}
-        return tracing.step(name, items, {**known, tracing.COUNT: len(items)})
+        attributes: dict[str, str | int] = {
+            tracing.HOSPITAL: partition.hospital_id,
+            tracing.DESTINATION: self._destination,
+            tracing.COUNT: len(items),
+        }
+        return tracing.step(name, items, attributes)
 
 
 def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], ChunkEvent | None]]:
     """Yield the runs of items between chunks, each with the chunk that ends it."""
     run: list[Item] = []
     for item in items:
-        if isinstance(item.event, ChunkEvent):
+        if isinstance(item, EventRecord) and isinstance(item.event, ChunkEvent):
             yield run, item.event
             run = []
         else:
@@ -227,25 +245,15 @@ def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], ChunkEvent | 
     yield run, None
 
 
-def _newest(items: Sequence[Item]) -> list[Item]:
-    """Return the newest item of each row.
+def _newest(rows: Sequence[RowRecord]) -> list[RowRecord]:
+    """Return the newest record of each row.
 
-    So a row that the destination then calls stale was overtaken by something else than its own batch.
+    So a row that the destination then calls stale was not overtaken by its own batch.
     """
-    newest: dict[int, Item] = {}
-    for item in items:
-        event = _event(item)
-        before = newest.get(event.row["obs_id"])
-        if before is None or _event(before).source.version <= event.source.version:
-            newest[event.row["obs_id"]] = item
+    newest: dict[int, RowRecord] = {}
+    for row in rows:
+        obs_id = row.event.row["obs_id"]
+        before = newest.get(obs_id)
+        if before is None or before.event.source.version <= row.event.source.version:
+            newest[obs_id] = row
     return list(newest.values())
-
-
-def _event(item: Item) -> RowEvent:
-    if not isinstance(item.event, RowEvent):
-        raise TypeError("only a row has an observation")
-    return item.event
-
-
-def _to_enrich(event: RowEvent) -> RowToEnrich:
-    return RowToEnrich(event.row, event.source.version, event.deleted, "stream")

@@ -15,30 +15,62 @@ from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
 from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from passport.errors import Fatal, Origin, PassportError, Reject, Retry
-from passport.event import Event, RowEvent, parse_event
+from passport.event import (
+    ChunkEvent,
+    HeartbeatEvent,
+    KeyChangeEvent,
+    RowEvent,
+    parse_event,
+)
 from passport.kafka import Record
 from passport.settings import Consumer, Hospital, MySQL
 from passport.version import LOWEST
 
 PROBE_S = 2.0  # a probe's connect and read timeout
-CONNECT_S, READ_S = 1.0, 3.0  # in the loop
+CONNECT_S = 1.0  # the loop's first timeouts: while it waits, the other hospitals wait too
+READ_S = 3.0
 REFUSED_S = 60.0  # after a Fatal: try again this seldom
 
 
-class Item(NamedTuple):
-    """A record, parsed or rejected."""
+class RowRecord(NamedTuple):
+    """A record with a row that can be applied."""
 
     record: Record
-    event: Event | None
-    reject: Reject | None = None
+    event: RowEvent
 
     @property
-    def ends_transaction(self) -> bool:
-        return not isinstance(self.event, RowEvent) or self.event.transaction.last
+    def published_ms(self) -> int:
+        return self.event.ts_ms
 
 
-def parsed(record: Record, hospital_id: str) -> Item:
-    """Return the record with its event, or with why it can't be carried.
+class EventRecord(NamedTuple):
+    """A record with any other event."""
+
+    record: Record
+    event: KeyChangeEvent | ChunkEvent | HeartbeatEvent
+
+    @property
+    def published_ms(self) -> int:
+        return self.event.ts_ms
+
+
+class RejectedRecord(NamedTuple):
+    """A record that can't be carried, and why. It becomes a dead letter."""
+
+    record: Record
+    reject: Reject
+
+    @property
+    def published_ms(self) -> None:
+        """Nobody knows when it was published."""
+        return None
+
+
+Item = RowRecord | EventRecord | RejectedRecord
+
+
+def parse_record(record: Record, hospital_id: str) -> Item:
+    """Parse a record of a partition that is the hospital's.
 
     Everything is checked here that can be checked without the hospital.
     """
@@ -48,9 +80,10 @@ def parsed(record: Record, hospital_id: str) -> Item:
             raise Reject("unknown_hospital", "the partition is another one's")
         if isinstance(event, RowEvent):
             check(event.row)
-        return Item(record, event)
+            return RowRecord(record, event)
+        return EventRecord(record, event)
     except Reject as reject:
-        return Item(record, None, reject)
+        return RejectedRecord(record, reject)
 
 
 class Probe(threading.Thread):
@@ -81,11 +114,12 @@ class Probe(threading.Thread):
         self.done.set()
 
     def stop(self) -> None:
+        """Let the thread end. It isn't waited for: a connect may take until its timeout."""
         self._stopped.set()
 
 
-def _brisk(hospital: Hospital, failures: int) -> MySQL:
-    """Return the hospital's settings with shorter timeouts, since the other hospitals wait too.
+def _with_short_timeouts(hospital: Hospital, failures: int) -> MySQL:
+    """Return the hospital's server with shorter timeouts, since the other hospitals wait too.
 
     They grow with each failure, up to those of the settings.
     """
@@ -99,7 +133,11 @@ def _brisk(hospital: Hospital, failures: int) -> MySQL:
 
 
 class Partition:
-    """State of one partition. `next` is the first offset that isn't applied."""
+    """The state of one partition of the topic, from when the group gives it to this process.
+
+    `next` is the first offset that isn't applied yet. `at_ms` is the source's time of the newest
+    event, as Unix time.
+    """
 
     def __init__(
         self, number: int, hospital_id: str, hospital: Hospital, settings: Consumer, start: int
@@ -107,42 +145,52 @@ class Partition:
         self.number = number
         self.hospital_id = hospital_id
         self.hospital = hospital
-        source = Source(hospital_id, _brisk(hospital, 0))
-        entries, ttl_s = settings.cache_entries, settings.cache_ttl_s
-        self.lookups = Lookups(hospital_id, hospital, source, entries=entries, ttl_s=ttl_s)
+        source = Source(hospital_id, _with_short_timeouts(hospital, 0))
+        self.lookups = Lookups(
+            hospital_id,
+            hospital,
+            source,
+            entries=settings.cache_entries,
+            ttl_s=settings.cache_ttl_s,
+        )
         self.reenrichment = ReenrichmentQueue(self.lookups, hospital.load_budget)
         self.next = start
         self.at_ms = 0
-        self.latest: SourcePosition | None = None  # place of the newest event
-        self.ambiguous: list[int] = []  # person_ids that are still to be read whole, since a start
+        self.latest: SourcePosition | None = None  # of the newest event
+        # The person_ids that the destination had as ambiguous when this partition was assigned.
+        # They are still to be read whole.
+        self.ambiguous: list[int] = []
+        # What was last stored as progress: offset, version, and the re-enrichment that is left.
         self.recorded: tuple[int, str, list[dict[str, Any]]] = (-1, LOWEST, [])
         self.in_snapshot = False
-        self.ask_at = self.store_at = 0.0
-        self.failures = 0
+        self.ask_at = 0.0  # when to ask the destination next, and when to store progress next
+        self.store_at = 0.0
+        self.failures = 0  # one after the other; 0 when the partition works
         self.paused = False
         self._buffer: list[Item] = []
-        self._grown = False
-        self._until = 0.0
+        self._has_grown = False  # since the last `take`
+        self._pause_ends_at = 0.0
         self._probe: Probe | None = None
         self._retry_max_s = settings.retry_max_s
 
     def receive(self, records: Sequence[Record]) -> None:
-        self._buffer += [parsed(record, self.hospital_id) for record in records]
-        self._grown = True
+        """Take records that came, in the order of their offsets."""
+        self._buffer += [parse_record(record, self.hospital_id) for record in records]
+        self._has_grown = True
 
     def take(self, limit: int) -> list[Item]:
         """Return the next batch, which consists of whole transactions.
 
         Only a transaction larger than `limit`, or one whose rest doesn't come, is taken in pieces.
         """
-        grown = self._grown
-        self._grown = False
+        has_grown = self._has_grown
+        self._has_grown = False
         end = min(limit, len(self._buffer))
-        while end > 0 and not self._buffer[end - 1].ends_transaction:
+        while end > 0 and not _ends_transaction(self._buffer[end - 1]):
             end -= 1
         if end == 0:
             end = min(limit, len(self._buffer))
-            if grown and end < limit:
+            if has_grown and end < limit:
                 return []  # its rest may come with the next records
         batch = self._buffer[:end]
         self._buffer = self._buffer[end:]
@@ -150,13 +198,16 @@ class Partition:
 
     @property
     def buffered(self) -> int:
+        """The number of records that came and were not taken yet."""
         return len(self._buffer)
 
     @property
     def offset(self) -> int:
         """The offset to be stored: everything before it is applied, its re-enrichment too."""
-        held = self.reenrichment.held_offset()
-        return self.next if held is None else min(held, self.next)
+        held_offset = self.reenrichment.held_offset()
+        if held_offset is None:
+            return self.next
+        return min(held_offset, self.next)
 
     def is_own_failure(self, error: Retry | Fatal) -> bool:
         """Return whether the hospital of this partition failed, not the destination or Kafka."""
@@ -171,27 +222,32 @@ class Partition:
         self.paused = True
         self.failures += 1
         if isinstance(error, Fatal):
-            after, most = REFUSED_S, REFUSED_S
+            seconds = REFUSED_S
         else:
-            after, most = error.after, self._retry_max_s
-        seconds = min(most, after * 2.0 ** min(self.failures - 1, 10))
+            backoff = error.after * 2.0 ** min(self.failures - 1, 10)
+            seconds = min(self._retry_max_s, backoff)
+        # Many partitions may fail at the same moment, and should not all come back at once.
         seconds *= random.uniform(0.5, 1)
-        self._until = time.monotonic() + seconds
+        self._pause_ends_at = time.monotonic() + seconds
         if isinstance(error, Retry) and self.is_own_failure(error):
             self.lookups.close()
-            self.lookups.source.settings = _brisk(self.hospital, self.failures)
+            self.lookups.source.settings = _with_short_timeouts(self.hospital, self.failures)
             self._probe = Probe(self.hospital_id, self.hospital, seconds)
         return seconds
 
     def waiting(self) -> bool:
-        """Return whether it still has to wait."""
+        """Return whether the pause that `wait` began still lasts."""
         if self._probe is not None:
             if not self._probe.done.is_set():
                 return True
             self._probe = None
-        return time.monotonic() < self._until
+        return time.monotonic() < self._pause_ends_at
 
     def close(self) -> None:
         if self._probe is not None:
             self._probe.stop()
         self.lookups.close()
+
+
+def _ends_transaction(item: Item) -> bool:
+    return not isinstance(item, RowRecord) or item.event.transaction.last

@@ -1,5 +1,6 @@
-"""Re-enrichment: the obs and persons that a key change concerns are read again, in slices, at a
-position that contains the change.
+"""Re-enrichment: the obs and persons that a key change concerns are read again.
+
+They are read in slices, at a position that contains the change.
 
 A key change goes through these states, and each is a class of its own:
 
@@ -93,13 +94,13 @@ class Search:
         return not self._parts
 
     def finish(self, ids: Sequence[int]) -> None:
-        """All that was found is read and written; `ids` are these obs."""
+        """Forget the request: `ids`, all that was found, are read and written."""
         self.finished = True
 
 
 @dataclass(slots=True)
 class Slice:
-    """What was read, to be written; then `ReenrichmentQueue.finish` takes it off the queue.
+    """Observations that were read and are to be written. `ReenrichmentQueue.finish` comes then.
 
     `ids` are the obs or persons of `queue` that it is made of. Each of `persons` is whole: it comes
     with all its obs_ids at `version`. `rejected` are the rows that can't be carried, and why.
@@ -169,12 +170,12 @@ class ReenrichmentQueue:
             self._collected.offset,
             self._few.offset,
             self._persons.offset(),
-            *(request.offset for request in self._unread()),
+            *(request.held_offset for request in self._unread()),
         ]
         return lowest(offsets)
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the work that holds no offset. Whoever stores the offset must store this with it."""
+        """Return the work that holds no offset. It must be stored together with the offset."""
         return [request.as_json() for request in self._stored()]
 
     def restore(self, stored: Iterable[Mapping[str, Any]]) -> None:
@@ -244,7 +245,7 @@ class ReenrichmentQueue:
         return [*self._requests, *searched, *(many.request for many in self._many)]
 
     def _stored(self) -> list[Request]:
-        return [request for request in self._unread() if request.offset is None]
+        return [request for request in self._unread() if request.stored]
 
     def _search(self, search: Search, *, busy: bool) -> Slice | None:
         """Find some more of its obs. When all are found, put them into a queue.
@@ -264,12 +265,12 @@ class ReenrichmentQueue:
             if 0 < len(ids) <= SLICE and not busy:
                 return self._slice(search, sorted(ids), reading)
         self._searches.remove(search)
-        if 0 < len(ids) <= SLICE and request.offset is not None:
+        if 0 < len(ids) <= SLICE and not request.stored:
             self._few.add(ids, request, self._clock() + LITTLE_S)
         elif ids:
             stored_keys = sum(stored.key_count for stored in self._stored())
-            if request.offset is not None and stored_keys + request.key_count <= STORED_KEYS:
-                request.offset = None
+            if not request.stored and stored_keys + request.key_count <= STORED_KEYS:
+                request.stored = True
             self._many.append(ManyObs(request, ids))
         return None
 
@@ -296,7 +297,10 @@ class ReenrichmentQueue:
             return self._slice(few, few.next_ids(), reading)
 
     def _read_many(self) -> Slice | None:
-        """Read of the shortest work: a ward's obs don't wait for a concept's hundred thousand."""
+        """Read a slice of the shortest work.
+
+        So a ward's obs don't wait for a concept's hundred thousand.
+        """
         if not self._many:
             return None
         many = min(self._many, key=lambda work: len(work.ids))
@@ -363,7 +367,10 @@ class ReenrichmentQueue:
     def _read_obs(
         self, piece: Slice, reading: ConsistentRead, column: str, origin: ObservationOrigin
     ) -> Collection[Row]:
-        """Read the obs whose `column` is one of the slice's ids into the slice; return their rows."""
+        """Read the obs whose `column` is one of the slice's ids into the slice.
+
+        Return their rows.
+        """
         marks = ",".join(["%s"] * len(piece.ids))
         self._pace.begin()
         rows = reading.facts(OBS, f"{column} IN ({marks}) ORDER BY obs_id", list(piece.ids))

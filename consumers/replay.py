@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from consumers import subscription
 from consumers.apply import Applier
 from consumers.dead_letters import DeadLetters
-from consumers.partition import Item, Partition, parsed
+from consumers.partition import Item, Partition, RejectedRecord, RowRecord, parse_record
 from passport import sink as sinks
 from passport.errors import Retry
 from passport.event import ChunkEvent, RowEvent
@@ -209,14 +209,14 @@ class _Replay:
         self._partition.close()
 
     def _look(self, record: Record) -> None:
-        item = parsed(record, self._partition.hospital_id)
+        item = parse_record(record, self._partition.hospital_id)
         self._done.records += 1
-        if item.event is None:
+        if isinstance(item, RejectedRecord):
             self._done.rejected += 1
+        elif isinstance(item, RowRecord):
+            self._done.rows += 1
         elif isinstance(item.event, ChunkEvent):
             self._snapshots.take(item.event)
-        elif isinstance(item.event, RowEvent):
-            self._done.rows += 1
         self._done.complete = self._snapshots.whole
 
     def _apply(self) -> None:

@@ -1,12 +1,12 @@
-"""What waits to be enriched again, in three queues: few obs, many obs, and whole persons.
+"""The three queues of what waits to be enriched again: few obs, many obs, and whole persons.
 
 Most key changes concern few obs, such as those of one encounter. A name can concern a hundred
 thousand. The two are kept apart, because they are carried over a crash in different ways:
 
 - Few obs wait a moment for more of their kind. They hold the offset of their key change: the worker
   commits no later one until they are read, so after a crash the key change comes again.
-- Many obs hold no offset, since the group's offset would stand still for hours. They are stored with
-  the destination's progress instead, and go on where they were.
+- Many obs hold no offset, since the group's offset would stand still for hours. They are stored
+  with the destination's progress instead, and go on where they were.
 
 This module only keeps books. `consumers.reenrich` reads.
 """
@@ -29,9 +29,10 @@ class Request:
     """The obs that key changes concern, not looked for yet.
 
     `keys` says how to find them: ids by query of `openmrs.affected`. `offset` is that of the first
-    key change; None if the request is stored with the progress, and so holds no offset. `position`
-    is the newest key change's. All obs up to `done` are read already. The stored enrichment of the
-    obs in `written` surely contains these key changes.
+    key change, and `position` that of the newest one. All obs up to `done` are read already. The
+    stored enrichment of the obs in `written` surely contains these key changes.
+
+    A request holds its offset until it is `stored` with the progress.
     """
 
     keys: dict[str, set[int]] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Request:
     position: SourcePosition | None = None
     done: int = LOWEST_ID
     written: frozenset[int] = frozenset()
+    stored: bool = False
 
     def add(
         self, queries: Iterable[str], key: int, offset: int, position: SourcePosition | None
@@ -50,6 +52,10 @@ class Request:
         self.offset = lowest((self.offset, offset))
         for query in queries:
             self.keys.setdefault(query, set()).add(key)
+
+    @property
+    def held_offset(self) -> int | None:
+        return None if self.stored else self.offset
 
     @property
     def key_count(self) -> int:
@@ -73,12 +79,13 @@ class Request:
         if stored["at"]:
             file, pos, gtid, server = stored["at"]
             position = SourcePosition(Position(file, pos), gtid, server)
-        return cls(keys, position=position, done=stored["done"])
+        return cls(keys, position=position, done=stored["done"], stored=True)
 
 
 class FewObs:
-    """The obs of small requests. They wait a moment for more, since a round trip costs more than
-    the rows that it brings.
+    """The obs of small requests.
+
+    They wait a moment for more, since a round trip costs more than the rows that it brings.
     """
 
     def __init__(self) -> None:
@@ -141,7 +148,7 @@ class ManyObs:
 
 @dataclass(frozen=True, slots=True)
 class WholePerson:
-    """Why a person waits.
+    """The reason why a person waits.
 
     `offset` is that of the key change which asks for it; None if the destination asks, which will
     ask again should this be lost. `with_holders`: whoever shares a national id with this person is

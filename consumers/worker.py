@@ -1,22 +1,25 @@
-"""One consumer process of one destination: serves the partitions that its group gives it, each
-hospital by itself.
+"""One consumer process of one destination. It serves the partitions that its group gives it, and
+each hospital goes its own way.
 
 The one order of things, for each partition:
 
-    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters -> re-enrichment that key
-    changes ask for, slice by slice -> sink.record(progress) -> commit the offset
+    poll -> parse -> enrich -> sink.write, sink.retain -> dead letters
+         -> re-enrichment that key changes ask for, slice by slice
+         -> sink.record(progress) -> commit the offset
 
 An offset is stored when everything before it is written, parked, and enriched again where a key
-change asked for it; a crash anywhere repeats work that is idempotent. A start takes the lower of the
-group's offset and the destination's own, so that a restored destination catches up. A hospital that
-is away (Retry), or that can't go on without a person (Fatal), pauses its partition, which goes back
-to `next`, and no other; what is wrong with the destination stops the process.
+change asked for it. A crash anywhere repeats work, and the work is idempotent. A start takes the
+lower of the group's offset and the destination's own, so that a restored destination catches up.
+
+A hospital may be away (Retry), or unable to go on without a person (Fatal). That pauses its
+partition, which goes back to `next`, and no other. What is wrong with the destination stops the
+process.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 import structlog
@@ -36,8 +39,8 @@ from passport.version import LOWEST
 IDLE_S = 0.1
 ASK_S = 0.5  # between questions which persons the destination wants
 STORE_S = 0.5  # between records of how far all is; what comes again after a crash is idempotent
-WANTED = 50
-NOTHING_S = 15.0  # without a partition so long: others of the group have them all
+PERSONS_AT_ONCE = 50  # that are asked for
+WITHOUT_PARTITION_S = 15.0  # after so long the other members of the group have them all
 
 log = structlog.get_logger()
 
@@ -45,17 +48,16 @@ log = structlog.get_logger()
 def run(
     destination_name: str, settings: Settings, *, until_caught_up: bool, stop: threading.Event
 ) -> None:
-    """Works until `stop`, or until all that its partitions hold at that moment is applied.
+    """Work until `stop`, or until all that the partitions hold at that moment is applied.
 
-    Raises Fatal; with `until_caught_up` also NotReady, when Kafka or the destination isn't there at
-    the start.
+    Raises Fatal. With `until_caught_up` it also raises NotReady, when Kafka or the destination isn't
+    there at the start; without, it waits for them.
     """
     while not stop.is_set():
         try:
             with closing(sinks.connect(destination_name, settings)) as sink:
-                Worker(destination_name, settings, sink, until_caught_up=until_caught_up).follow(
-                    stop
-                )
+                worker = Worker(destination_name, settings, sink, until_caught_up=until_caught_up)
+                worker.follow(stop)
                 return
         except Retry as error:
             if until_caught_up:
@@ -70,16 +72,19 @@ def run(
 
 
 class Worker:
-    """The loop. One thread; a frozen hospital costs the others one timeout, then only its probe's
-    thread waits.
+    """The loop over one destination's partitions, in one thread.
+
+    A frozen hospital costs the others one timeout. After that only its probe's thread waits.
     """
 
     def __init__(
         self, destination: str, settings: Settings, sink: Sink, *, until_caught_up: bool
     ) -> None:
-        self._destination, self._settings, self._sink = destination, settings, sink
-        # Whether it may ask for persons, and knows who is ambiguous: its own abilities, seen once.
-        self._wanting = sink if isinstance(sink, WantsPersons) else None
+        self._destination = destination
+        self._settings = settings
+        self._sink = sink
+        # What the sink is able to do beyond the contract is looked at once.
+        self._wants_persons = sink if isinstance(sink, WantsPersons) else None
         self._knows_ambiguous = isinstance(sink, KnowsAmbiguous)
         if not self._knows_ambiguous:
             log.warning(
@@ -95,17 +100,18 @@ class Worker:
         self._subscription = Subscription(
             settings.kafka, f"passport.{destination}", settings.consumer.batch_records
         )
-        self._letters = DeadLetters(settings.kafka, destination)
-        order = sinks.module(settings.destinations[destination].type).ORDER
+        self._dead_letters = DeadLetters(settings.kafka, destination)
+        module = sinks.module(settings.destinations[destination].type)
         self._applier = Applier(
-            destination, sink, self._letters, newest_wins=order == "newest-wins"
+            destination, sink, self._dead_letters, newest_wins=module.ORDER == "newest-wins"
         )
+        # The group's generation, and the partitions that are ours in it.
         self._assigned: tuple[int, frozenset[int]] = (-1, frozenset())
-        self._nothing_since = time.monotonic()
+        self._without_partition_since = time.monotonic()
         self._partitions: dict[int, Partition] = {}
 
     def follow(self, stop: threading.Event) -> None:
-        """Polls and applies until `stop` or, if asked for, until caught up."""
+        """Poll and apply until `stop` or, if asked for, until caught up."""
         done = False
         try:
             while not done:
@@ -113,9 +119,11 @@ class Worker:
                     self._round(stop)
                     health.working(f"consumer {self._destination}")
                     done = stop.is_set() or (self._until_caught_up and self._caught_up())
-                    for partition in self._mine() if done else ():
-                        self._store(partition, now=True)
+                    if done:
+                        for partition in self._partitions.values():
+                            self._store(partition, now=True)
                 except Retry as error:
+                    # The destination or Kafka is away. What isn't stored comes again.
                     done = stop.is_set()
                     log.warning(
                         "consumer waits", destination=self._destination, reason=error.reason
@@ -126,13 +134,19 @@ class Worker:
             self._close()
 
     def _round(self, stop: threading.Event) -> None:
+        """Poll once, and serve each partition once."""
+        is_busy = any(
+            not partition.paused and (partition.buffered or partition.reenrichment.due())
+            for partition in self._partitions.values()
+        )
         lost: list[int] = []
         polled: dict[int, list[Record]] = {}
         try:
-            polled = self._subscription.poll(0 if any(map(self._busy, self._mine())) else IDLE_S)
+            polled = self._subscription.poll(0 if is_busy else IDLE_S)
         except OutOfRange as gap:
             lost = gap.partitions
         if self._subscription.assigned() != self._assigned:
+            # What was polled is from before the `seek` to where the new partitions start.
             self._assign(*self._subscription.assigned())
             return
         for number in lost:
@@ -145,21 +159,19 @@ class Worker:
                 return
             self._serve(partition)
 
-    def _busy(self, partition: Partition) -> bool:
-        return not partition.paused and bool(partition.buffered or partition.reenrichment.due())
-
     def _serve(self, partition: Partition) -> None:
         """Apply one batch and one slice of re-enrichment of one partition."""
         if partition.paused:
             if partition.waiting():
                 return
-            self._go_on(partition)
+            partition.paused = False
+            self._subscription.resume(partition.number)
         try:
             items = partition.take(self._settings.consumer.batch_records)
             if items:
                 self._received(partition, items)
                 self._applier.batch(partition, items)
-            self._ask(partition)
+            self._ask_for_persons(partition)
             self._applier.reenrich(
                 partition, busy=partition.next < (self._subscription.high(partition.number) or 0)
             )
@@ -167,22 +179,27 @@ class Worker:
         except (Retry, Fatal) as error:
             # A hospital that can't go on without a person costs the others nothing. What is wrong
             # with the destination or with Kafka is wrong for all of them.
-            at_hospital = partition.is_own_failure(error)
-            if isinstance(error, Fatal) and (self._alone() or not at_hospital):
+            is_own_failure = partition.is_own_failure(error)
+            is_alone = self._until_caught_up or len(self._partitions) == 1
+            if isinstance(error, Fatal) and (is_alone or not is_own_failure):
                 raise
             self._pause(partition, error)
-            if at_hospital:  # the destination is there, and the pause may be long
+            if is_own_failure:  # the destination is there, and the pause may be long
                 self._store(partition, now=True)
 
     def _received(self, partition: Partition, items: Sequence[Item]) -> None:
-        """For its traces: how long records waited from when they were published until now."""
+        """Add to the traces how long the records waited, from when they were published."""
         topic = self._settings.kafka.topic
-        where = {tracing.HOSPITAL: partition.hospital_id, tracing.DESTINATION: self._destination}
-        known = tracing.kafka("receive", topic) | where | {tracing.COUNT: len(items)}
-        with tracing.step(f"receive {topic}", items, known, waited=True):
+        attributes = {
+            **tracing.kafka("receive", topic),
+            tracing.HOSPITAL: partition.hospital_id,
+            tracing.DESTINATION: self._destination,
+            tracing.COUNT: len(items),
+        }
+        with tracing.step(f"receive {topic}", items, attributes, waited=True):
             pass
 
-    def _ask(self, partition: Partition) -> None:
+    def _ask_for_persons(self, partition: Partition) -> None:
         """Have persons read whole: those who are ambiguous, once, and those the destination wants.
 
         Not before an event has shown which epoch it is.
@@ -193,44 +210,43 @@ class Worker:
         partition.ask_at = now + ASK_S
         # In portions, so that a person whom a key change concerns doesn't wait for all of them.
         if partition.ambiguous and not partition.reenrichment.pending_persons():
-            portion = partition.ambiguous[:WANTED]
-            partition.ambiguous = partition.ambiguous[WANTED:]
+            portion = partition.ambiguous[:PERSONS_AT_ONCE]
+            partition.ambiguous = partition.ambiguous[PERSONS_AT_ONCE:]
             partition.reenrichment.add_persons(portion, None, partition.latest)
-        if self._wanting is not None:
-            wanted = self._wanting.wanted(partition.hospital_id, WANTED)
-            partition.reenrichment.add_persons(wanted, None, partition.latest)
+        if self._wants_persons is not None:
+            wanted_ids = self._wants_persons.wanted(partition.hospital_id, PERSONS_AT_ONCE)
+            partition.reenrichment.add_persons(wanted_ids, None, partition.latest)
 
     def _store(self, partition: Partition, *, now: bool) -> None:
-        """Progress in the destination, then the offset in Kafka, when either has moved; `now`: also
-        if it just was.
+        """Store the progress in the destination, then the offset in Kafka, if anything has moved.
+
+        `now`: even if they were stored a moment ago.
         """
         if not now and time.monotonic() < partition.store_at:
             return
-        state = offset, version, rereads = (
-            partition.offset,
-            partition.lookups.newest,
-            partition.reenrichment.as_json(),
-        )
-        if state == partition.recorded:
+        offset = partition.offset
+        version = partition.lookups.newest
+        rereads = partition.reenrichment.as_json()
+        if (offset, version, rereads) == partition.recorded:
             return
         partition.store_at = time.monotonic() + STORE_S
         self._sink.record(
             Progress(partition.hospital_id, offset, version, partition.at_ms, rereads)
         )
         if not self._subscription.commit({partition.number: offset}):
+            # The destination's own offset is enough for whoever goes on.
             log.info(
                 "offset not committed",
                 partition=partition.number,
                 reason="the group is being rearranged",
             )
-        partition.recorded = state
+        partition.recorded = (offset, version, rereads)
         if partition.failures and not partition.paused:
             self._recovered(partition)
         high = self._subscription.high(partition.number)
         if high is not None:
-            metrics.CONSUMER_LAG.labels(self._destination, str(partition.number)).set(
-                max(0, high - partition.next)
-            )
+            lag = metrics.CONSUMER_LAG.labels(self._destination, str(partition.number))
+            lag.set(max(0, high - partition.next))
 
     def _recovered(self, partition: Partition) -> None:
         partition.failures = 0
@@ -244,28 +260,21 @@ class Worker:
         self._subscription.seek(partition.number, partition.next)
         metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
         health.failing(f"hospital {partition.hospital_id}", error.reason)
-        if isinstance(error, Fatal):
-            level, hint = logging.ERROR, error.hint
-        else:
-            level, hint = logging.WARNING, ""
+        is_fatal = isinstance(error, Fatal)
         log.log(
-            level,
+            logging.ERROR if is_fatal else logging.WARNING,
             "partition paused",
             hospital=partition.hospital_id,
             reason=error.reason,
-            hint=hint,
+            hint=error.hint if is_fatal else "",
             after_s=round(seconds, 1),
         )
 
-    def _go_on(self, partition: Partition) -> None:
-        partition.paused = False
-        self._subscription.resume(partition.number)
-
-    def _alone(self) -> bool:
-        return self._until_caught_up or len(self._partitions) == 1
-
     def _assign(self, generation: int, assigned: frozenset[int]) -> None:
-        """The group was rearranged: everything that was known of the partitions may be outdated."""
+        """Begin anew with the partitions that the group gives to this process.
+
+        Another member may have served them meanwhile, so all that was known of them may be outdated.
+        """
         for partition in self._partitions.values():
             partition.close()
         self._partitions = {}
@@ -281,51 +290,53 @@ class Worker:
                     hint="add its hospital to the settings",
                 )
         self._assigned = generation, assigned
-        self._nothing_since = time.monotonic()
+        self._without_partition_since = time.monotonic()
         if assigned:
             log.info("partitions assigned", destination=self._destination, count=len(assigned))
 
     def _start(self, number: int) -> None:
-        name = self._hospitals[number]
-        progress = self._sink.progress(name)
-        start = self._first_offset(number, name, progress)
+        hospital_id = self._hospitals[number]
+        progress = self._sink.progress(hospital_id)
+        start = self._first_offset(number, hospital_id, progress)
         self._subscription.seek(number, start)
-        self._subscription.resume(
-            number
-        )  # the client keeps a pause over a rearrangement that gives it back
-        hospital = self._settings.hospitals[name]
-        partition = Partition(number, name, hospital, self._settings.consumer, start)
+        # The client keeps a pause over a rearrangement that gives the partition back.
+        self._subscription.resume(number)
+        hospital = self._settings.hospitals[hospital_id]
+        partition = Partition(number, hospital_id, hospital, self._settings.consumer, start)
         if progress is not None:
             partition.lookups.seen(progress.version)
             partition.reenrichment.restore(progress.rereads)
             partition.at_ms = progress.at_ms
-        # Which id was whose is known only to the process that followed the hospital until now. If
-        # one of two holders of an id has given it up since, no key change names the other one.
+        # The index of national ids begins empty, at a rebalance too. If one of two holders of an id
+        # gives it up before the index is loaded, it shows no difference, and no key change names the
+        # other holder. So whoever the destination has as ambiguous is read again.
         if self._knows_ambiguous:
-            partition.ambiguous = list(self._sink.ambiguous(name))
+            partition.ambiguous = list(self._sink.ambiguous(hospital_id))
         self._partitions[number] = partition
 
-    def _first_offset(self, number: int, name: str, progress: Progress | None) -> int:
-        """Where to start: the lower of the group's offset and the destination's; the topic's start
-        if one has none.
+    def _first_offset(self, number: int, hospital_id: str, progress: Progress | None) -> int:
+        """Return where to start: the lower of the group's offset and the destination's.
 
-        Kafka forgets a group's offset with its topic: one that was made anew may have as many
-        records by now.
+        If one of them has none, it is the topic's start. Kafka forgets a group's offset with its
+        topic, and a topic that was made anew may have as many records by now.
         """
         first, end = self._subscription.bounds([number])[number]
         committed = self._subscription.committed(number)
         if progress is None:
             if first > 0:
-                self._gap(name, "the topic does not reach back to its start")
+                self._report_gap(hospital_id, "the topic does not reach back to its start")
             return first
         start = progress.offset if committed is None else min(progress.offset, committed)
         if not first <= start <= end:
-            self._gap(name, f"offset {start} is not in the topic ({first} to {end})")
+            self._report_gap(hospital_id, f"offset {start} is not in the topic ({first} to {end})")
             return first
         return first if committed is None else start
 
     def _restart(self, number: int) -> None:
-        """The next offset is not in the topic; or an offset before the last `seek` was not."""
+        """Start a partition whose next offset is not in the topic.
+
+        The client may also mean an offset from before the last `seek`. Then the partition goes on.
+        """
         partition = self._partitions.get(number)
         if partition is not None:
             first, end = self._subscription.bounds([number])[number]
@@ -338,35 +349,38 @@ class Worker:
         else:
             self._subscription.seek(number, 0)
 
-    def _gap(self, hospital: str, cause: str) -> None:
-        """Changes may be missing that only the hospital still knows: said until the backfill has
-        been asked for.
+    def _report_gap(self, hospital_id: str, reason: str) -> None:
+        """Log that changes may be missing which only the hospital still knows.
+
+        It is logged at each start, until the backfill has been asked for.
         """
         log.error(
             "gap in the topic",
-            hospital=hospital,
-            reason=cause,
-            hint=f"passport backfill --hospital {hospital}",
+            hospital=hospital_id,
+            reason=reason,
+            hint=f"passport backfill --hospital {hospital_id}",
         )
 
     def _caught_up(self) -> bool:
-        if not self._partitions:
-            return time.monotonic() - self._nothing_since > NOTHING_S
-        if any(p.failures or p.buffered or p.reenrichment.pending() for p in self._mine()):
-            return False
-        ends = self._subscription.bounds([partition.number for partition in self._mine()])
-        return all(
-            partition.next >= ends[partition.number][1]
-            and not partition.ambiguous
-            and not (self._wanting and self._wanting.wanted(partition.hospital_id, 1))
-            for partition in self._mine()
-        )
-
-    def _mine(self) -> Iterator[Partition]:
-        return iter(self._partitions.values())
+        """Return whether all that the partitions hold now is applied, and nothing waits."""
+        partitions = self._partitions.values()
+        if not partitions:
+            return time.monotonic() - self._without_partition_since > WITHOUT_PARTITION_S
+        for partition in partitions:
+            if partition.failures or partition.buffered or partition.reenrichment.pending():
+                return False
+        # Kafka and the destination are asked last: these questions cost a round trip.
+        bounds = self._subscription.bounds([partition.number for partition in partitions])
+        for partition in partitions:
+            _, end = bounds[partition.number]
+            if partition.next < end or partition.ambiguous:
+                return False
+            if self._wants_persons and self._wants_persons.wanted(partition.hospital_id, 1):
+                return False
+        return True
 
     def _close(self) -> None:
-        for partition in self._mine():
+        for partition in self._partitions.values():
             partition.close()
-        self._letters.close()
+        self._dead_letters.close()
         self._subscription.close()

@@ -128,8 +128,8 @@ def step(
     finally:
         for traceparent, item in first_items.items():
             start_ns = began_ns
-            if waited and item.event:
-                start_ns = item.event.ts_ms * _MS
+            if waited and item.published_ms is not None:
+                start_ns = item.published_ms * _MS
             own_attributes = {
                 **attributes,
                 PARTITION: str(item.record.partition),

@@ -39,8 +39,8 @@ ROWS = (
     Mutant(
         "row 11: a purge is seen",
         "consumers/apply.py",
-        function="_to_enrich",
-        old="event.deleted",
+        function="Applier._rows",
+        old="row.event.deleted",
         new="False",
         test=f"{CHANGES}test_row_11_what_is_purged_is_gone_and_leaves_an_empty_tombstone",
     ),
@@ -86,8 +86,8 @@ ROWS = (
     Mutant(
         "row 16: poison stops nobody",
         "consumers/partition.py",
-        function="parsed",
-        old="return Item(record, None, reject)",
+        function="parse_record",
+        old="return RejectedRecord(record, reject)",
         new="raise",
         test=f"{CHANGES}test_row_16_poison_is_parked_and_what_follows_goes_on",
     ),
@@ -395,7 +395,7 @@ ROWS = (
         old="self._received(partition, items)",
         new=(
             "self._received(partition, items)\n"
-            'log.info("received", rows=[item.event and item.event.after for item in items])'
+            'log.info("received", rows=[str(item) for item in items])'
         ),
         test="tests/e2e/test_privacy.py::test_row_46_no_output_holds_anything_of_a_patient",
     ),

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
 from cdc.binlog.changes import RowChange
 from cdc.transaction import Transaction, TransactionTraces
-from consumers.partition import Item
+from consumers.partition import RejectedRecord
 from passport import tracing
-from passport.errors import Fatal, NotReady
+from passport.errors import Fatal, NotReady, Reject
 from passport.kafka import Record
 from passport.settings import Tracing
 from passport.version import Position
@@ -79,8 +79,8 @@ def transactions(publisher: Publisher, *sizes: int) -> None:
         transaction.commit(AT)
 
 
-def item(*headers: tuple[str, bytes], offset: int = 7) -> Item:
-    return Item(Record(0, offset, b"kigali", b"", headers), None)
+def item(*headers: tuple[str, bytes], offset: int = 7) -> RejectedRecord:
+    return RejectedRecord(Record(0, offset, b"kigali", b"", headers), Reject("malformed"))
 
 
 def test_off_nothing_of_it_is_imported() -> None:
