@@ -1,4 +1,4 @@
-"""What a consumer makes of chunks, notices and failing writes, one at a time; the mutants rest on
+"""What a consumer makes of chunks, key changes and failing writes, one at a time; the mutants rest on
 it.
 """
 

@@ -429,7 +429,7 @@ def test_a_table_that_is_not_transactional_keeps_what_is_rolled_back(
         insert(2),
         end,
     )
-    assert [(notice.table, notice.keys) for notice in of(KeyChange, items)] == [
+    assert [(change.table, change.keys) for change in of(KeyChange, items)] == [
         ("person", ({"person_id": 5},))
     ]
     assert mariadb.execute("SELECT COUNT(*) FROM person") == ((1,),), "whatever the end was"

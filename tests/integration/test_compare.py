@@ -130,10 +130,10 @@ def test_row_50_what_the_binlog_does_not_have_is_repaired(way: Way) -> None:
         assert not seen, change  # invisible to the stream
         assert not verify(way.settings, "passport").equal, change
         assert way.compare() == 1
-        notice = way.repairs()[-1]
+        key_change = way.repairs()[-1]
         assert len(way.repairs()) == number
-        assert notice.source.table == "person"
-        assert notice.keys == ({"person_id": person},)
+        assert key_change.source.table == "person"
+        assert key_change.keys == ({"person_id": person},)
         way.bring()
         assert verify(way.settings, "passport").equal, change
         assert way.compare() == 0
@@ -357,7 +357,7 @@ def test_verify_repairs_who_differs(way: Way) -> None:
     report = verify(way.settings, "passport", repair=True)
     assert not report.equal
     assert report.hospitals[HOSPITAL].asked == 2
-    assert [key["person_id"] for notice in way.repairs() for key in notice.keys] == sorted(
+    assert [key["person_id"] for change in way.repairs() for key in change.keys] == sorted(
         (one, other)
     )
     way.bring()

@@ -73,7 +73,7 @@ def place(lookups: Lookups) -> SourcePosition:
     return SourcePosition(position, "", identity(connection))
 
 
-def notice(table: str, at: Position, **key: int) -> KeyChangeEvent:
+def key_change(table: str, at: Position, **key: int) -> KeyChangeEvent:
     version = str(Version(EPOCH, at.number, at.pos, 1))
     source = EventSource(
         "kigali", "UTC", "o", table, at.file, at.pos, 1, "", "s", 1, version, "binlog"
@@ -129,7 +129,7 @@ def test_what_was_not_there_is_found_when_it_comes(make: Make, seeded: Address) 
     )
 
 
-def test_a_notice_makes_it_look_again(make: Make, seeded: Address) -> None:
+def test_a_key_change_makes_it_look_again(make: Make, seeded: Address) -> None:
     lookups = make()
     asked = rows(lookups, "location_id IS NOT NULL")[0]
     (first,) = lookups.observations([asked])
@@ -139,16 +139,16 @@ def test_a_notice_makes_it_look_again(make: Make, seeded: Address) -> None:
     )
     here = place(lookups)
     assert lookups.observations([asked])[0].place == first.place  # nobody has told
-    lookups.evict(notice("location", here.position, location_id=first.place.location_id))
+    lookups.evict(key_change("location", here.position, location_id=first.place.location_id))
     (again,) = lookups.observations([asked], here)
     assert again.place is not None
     assert again.place.name == "Renamed"
     before = questions(lookups)
     lookups.evict(
-        notice("location", Position(here.position.file, 4), location_id=first.place.location_id)
+        key_change("location", Position(here.position.file, 4), location_id=first.place.location_id)
     )
     assert lookups.observations([asked])[0].place == again.place
-    assert questions(lookups) - before == 1  # read later than that notice: still good
+    assert questions(lookups) - before == 1  # read later than that key change: still good
 
 
 def test_a_new_epoch_forgets_everything(make: Make, seeded: Address) -> None:
@@ -191,7 +191,7 @@ def test_an_id_of_two_patients_is_nobodys(make: Make, seeded: Address) -> None:
     (first, one), (second, two) = patients(seeded, lookups)[:2]
     rename(seeded, second, two, f"{one[:3]} {one[3:]}")
     lookups.evict(
-        notice(
+        key_change(
             "patient_identifier",
             place(lookups).position,
             patient_identifier_id=1,
@@ -205,7 +205,7 @@ def test_an_id_of_two_patients_is_nobodys(make: Make, seeded: Address) -> None:
     assert lookups.holders_of_same_ids([second]) == {first}
     rename(seeded, second, one, two)
     lookups.evict(
-        notice(
+        key_change(
             "patient_identifier",
             place(lookups).position,
             patient_identifier_id=1,

@@ -176,7 +176,7 @@ def test_a_purged_row_leaves_a_tombstone_without_its_values(passport: Passport) 
 
 
 def test_it_says_which_rows_were_overtaken(passport: Passport) -> None:
-    """So that after a notice those alone are read again, not the batch that they came with."""
+    """So that after a key change those alone are read again, not the batch that they came with."""
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 20)])

@@ -68,7 +68,7 @@ def rows_of(events: list[Event]) -> set[int]:
     return {event.row["obs_id"] for event in events if event.kind == "row"}
 
 
-def notices_of(events: list[Event], table: str) -> list[dict[str, int]]:
+def key_changes_of(events: list[Event], table: str) -> list[dict[str, int]]:
     return [
         key
         for event in events
@@ -236,7 +236,7 @@ def test_a_removed_identifier_notifies_its_patient(polled: Polled) -> None:
         "SELECT patient_id, patient_identifier_id FROM patient_identifier LIMIT 1"
     )[0]
     polled.execute(f"DELETE FROM patient_identifier WHERE patient_identifier_id = {key}")
-    keys = notices_of(polled.poll(), "patient_identifier")
+    keys = key_changes_of(polled.poll(), "patient_identifier")
     assert patient in {key["patient_id"] for key in keys}
 
 
@@ -259,7 +259,7 @@ def test_a_change_around_the_rows_gives_a_notice_with_keys(polled: Polled) -> No
         changed = int(change.rpartition(" ")[2])
         polled.execute(change)
         new = polled.poll()
-        assert changed in {found.get(key) for found in notices_of(new, table)}, table
+        assert changed in {found.get(key) for found in key_changes_of(new, table)}, table
         assert not rows_of(new)
 
 

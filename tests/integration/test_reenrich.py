@@ -1,4 +1,4 @@
-"""Large work that notices ask for: an obs that waits is read once, and what is stored with the
+"""Large work that key changes ask for: an obs that waits is read once, and what is stored with the
 progress goes on.
 """
 
@@ -47,7 +47,7 @@ class Ward:
     def rename(self, name: str) -> KeyChangeEvent:
         with self.address.connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"UPDATE location SET name = '{name}' WHERE location_id = {PLACE}")
-        event = self.notice("location", PLACE)
+        event = self.key_change("location", PLACE)
         self.lookups.seen(event.source.version)
         self.lookups.evict(event)
         return event
@@ -62,7 +62,7 @@ class Ward:
                 if not name.startswith("Handler_read_rnd")
             )
 
-    def notice(self, owner: str, *keys: int, table: str = "") -> KeyChangeEvent:
+    def key_change(self, owner: str, *keys: int, table: str = "") -> KeyChangeEvent:
         """Of something that changes now: rows of `table` that belong to these of `owner`."""
         connection = self.lookups.source.connection()
         at, server = end_of_binlog(connection), identity(connection)
@@ -157,7 +157,7 @@ def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
     queue = ward.queue()
     queue.add_key_change(ward.rename("one"), 10, frozenset())
     assert queue.read() is not None
-    queue.add_key_change(ward.notice("encounter", 1), 11, frozenset())
+    queue.add_key_change(ward.key_change("encounter", 1), 11, frozenset())
     piece = queue.read()
     assert piece is not None
     assert 0 < len(piece.observations) < SLICE
@@ -171,7 +171,7 @@ def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -
     while not any(read_by):
         now += LITTLE_S / 10
         queue.add_key_change(
-            ward.notice("encounter", len(read_by) + 1), 10 + len(read_by), frozenset()
+            ward.key_change("encounter", len(read_by) + 1), 10 + len(read_by), frozenset()
         )
         piece = queue.read(busy=True)
         read_by.append({one.row["encounter_id"] for one in piece.observations} if piece else set())
@@ -181,7 +181,7 @@ def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -
 
 
 def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
-    """Each batch has a notice and each has a name that many obs have; one call of `read` comes to a
+    """Each batch has a key change and each has a name that many obs have; one call of `read` comes to a
     batch.
     """
     now = 0.0
@@ -191,7 +191,7 @@ def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
     whole, places = set[int](), set[str]()
     for offset in range(10, 60):
         now += LITTLE_S / 5
-        queue.add_key_change(ward.notice("encounter", 1 + offset % 3), offset, frozenset())
+        queue.add_key_change(ward.key_change("encounter", 1 + offset % 3), offset, frozenset())
         if piece := queue.read(busy=True):
             whole |= {person.person_id for person, _ in piece.persons}
             places |= {one.place.name for one in piece.observations if one.place}
@@ -203,7 +203,7 @@ def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
 
 def test_few_obs_that_waited_are_read_as_soon_as_no_record_waits(ward: Ward) -> None:
     queue = ward.queue()
-    queue.add_key_change(ward.notice("encounter", 1), 10, frozenset())
+    queue.add_key_change(ward.key_change("encounter", 1), 10, frozenset())
     assert queue.read(busy=True) is None
     assert queue.held_offset() == 10
     piece = queue.read()
@@ -211,7 +211,7 @@ def test_few_obs_that_waited_are_read_as_soon_as_no_record_waits(ward: Ward) -> 
     assert {one.row["encounter_id"] for one in piece.observations} == {1}
 
 
-def test_a_small_notice_reads_few_rows_of_a_large_table(flavour_database: Address) -> None:
+def test_a_small_key_change_reads_few_rows_of_a_large_table(flavour_database: Address) -> None:
     """What is listed in the order of its key must not be looked for by that key."""
     row = "person_id, concept_id, obs_datetime, date_created, creator, location_id, value_numeric"
     with flavour_database.connect() as connection, connection.cursor() as cursor:
@@ -226,7 +226,7 @@ def test_a_small_notice_reads_few_rows_of_a_large_table(flavour_database: Addres
     for table in ("encounter", "encounter_provider", "visit", "orders"):
         queue = ward.queue()
         queue.add_key_change(
-            ward.notice(table.removesuffix("_provider").removesuffix("s"), 1, table=table),
+            ward.key_change(table.removesuffix("_provider").removesuffix("s"), 1, table=table),
             10,
             frozenset(),
         )
@@ -239,7 +239,7 @@ def test_a_small_notice_reads_few_rows_of_a_large_table(flavour_database: Addres
 def test_work_of_many_keys_holds_its_offset(ward: Ward) -> None:
     """A progress that carried them all would outgrow what it is stored in."""
     queue = ward.queue()
-    queue.add_key_change(ward.notice("location", *range(1, STORED_KEYS + 2)), 10, frozenset())
+    queue.add_key_change(ward.key_change("location", *range(1, STORED_KEYS + 2)), 10, frozenset())
     assert queue.read() is not None
     assert queue.held_offset() == 10
     assert queue.as_json() == []

@@ -135,7 +135,7 @@ def test_replaying_everything_changes_nothing_and_moves_no_offset(way: Way) -> N
     assert way.progress() == progress
     assert done.complete
     assert done.applied == 0
-    assert done.reread > 0, "what notices ask for is read as it is now"
+    assert done.reread > 0, "what key changes ask for is read as it is now"
     assert done.rows > 500
     assert done.unchanged > 0
     assert done.stale > 0, "rows that changed later"

@@ -350,8 +350,8 @@ def test_a_statement_on_a_key_table_is_a_notice_without_keys(
     )
     catch_up(settings)
     events = assert_equal(settings, address)
-    notices = [event for event in events if event.kind == "notice"]
-    assert [(event.source.table, event.keys) for event in notices] == [("concept_name", ())]
+    key_changes = [event for event in events if event.kind == "notice"]
+    assert [(event.source.table, event.keys) for event in key_changes] == [("concept_name", ())]
     assert saved(settings).snapshot.number == 2  # type: ignore[union-attr]
 
 

@@ -144,7 +144,7 @@ CHANGES = {
 }
 
 
-def test_every_kind_of_notice_reaches_its_obs(
+def test_every_kind_of_key_change_reaches_its_obs(
     own_mariadb: Own, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
     kigali = own_mariadb()
@@ -500,7 +500,7 @@ def test_killed_and_rearranged_it_loses_nothing(
 
 
 @pytest.mark.long
-def test_a_large_reread_goes_on_where_its_consumer_was_killed(
+def test_a_large_re_enrichment_goes_on_where_its_consumer_was_killed(
     kigali: Server, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
     many, lives = 10_000, 4
@@ -516,16 +516,19 @@ def test_a_large_reread_goes_on_where_its_consumer_was_killed(
     slowly = given.model_copy(update={"hospitals": {"kigali": slow}})
     for life in range(1, lives + 1):
         consumer = consumer_process.spawn(slowly, "file", tmp_path)
-        eventually(lambda: reread(path) >= 2_000 * life, "nothing is read again")  # noqa: B023
+        eventually(
+            lambda: obs_read_again(path) >= 2_000 * life,  # noqa: B023
+            "nothing is read again",
+        )
         consumer.send_signal(signal.SIGKILL)
         assert consumer.wait() == -signal.SIGKILL
-        assert reread(path) < many, "it was killed in the middle"
+        assert obs_read_again(path) < many, "it was killed in the middle"
     consume(given)
     assert_equal(given, path)
-    assert many < reread(path) < many + (lives + 1) * 1_000
+    assert many < obs_read_again(path) < many + (lives + 1) * 1_000
 
 
-def reread(path: Path) -> int:
+def obs_read_again(path: Path) -> int:
     """Lines of obs read again."""
     return path.read_text().count('"origin": "reread"')
 

@@ -182,7 +182,7 @@ MUTANTS = (
         new="partition.reenrichment.restore([])",
         test=(
             f"{INTEGRATION}test_worker.py::"
-            "test_a_large_reread_goes_on_where_its_consumer_was_killed"
+            "test_a_large_re_enrichment_goes_on_where_its_consumer_was_killed"
         ),
     ),
     Mutant(

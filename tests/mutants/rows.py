@@ -344,8 +344,8 @@ ROWS = (
         "row 40: a name is not older than its event",
         "consumers/apply.py",
         function="Applier._rows",
-        old="partition.lookups.observations(rows, partition.latest)",
-        new="partition.lookups.observations(rows)",
+        old="partition.lookups.observations(to_enrich, partition.latest)",
+        new="partition.lookups.observations(to_enrich)",
         test=f"{MEANING}test_row_40_a_name_is_never_older_than_the_event_that_needed_it",
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""What a notice asks for, and how far the offset may move meanwhile."""
+"""What a key change asks for, and how far the offset may move meanwhile."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ def queue() -> ReenrichmentQueue:
     return ReenrichmentQueue(lookups, LoadBudget())
 
 
-def a_notice(table: str, *keys: dict[str, Any], pos: int = 100) -> KeyChangeEvent:
+def a_key_change(table: str, *keys: dict[str, Any], pos: int = 100) -> KeyChangeEvent:
     version = f"{1:010d}-{1:010d}-{pos:016d}-{1:08d}"
     source = EventSource(
         "kigali", "UTC", "openmrs", table, "b.000001", pos, 1, "", "s", 1, version, "binlog"
@@ -33,13 +33,13 @@ def a_notice(table: str, *keys: dict[str, Any], pos: int = 100) -> KeyChangeEven
     return KeyChangeEvent(v=ENVELOPE, op="u", source=source, ts_ms=1, keys=keys)
 
 
-def test_notices_of_the_same_row_are_read_once(queue: ReenrichmentQueue) -> None:
+def test_key_changes_of_the_same_row_are_read_once(queue: ReenrichmentQueue) -> None:
     for offset in (30, 10, 20):
         queue.add_key_change(
-            a_notice("encounter", {"encounter_id": 5, "patient_id": 1}), offset, frozenset()
+            a_key_change("encounter", {"encounter_id": 5, "patient_id": 1}), offset, frozenset()
         )
         queue.add_key_change(
-            a_notice("encounter_provider", {"encounter_provider_id": 9, "encounter_id": 5}),
+            a_key_change("encounter_provider", {"encounter_provider_id": 9, "encounter_id": 5}),
             offset,
             frozenset(),
         )
@@ -49,7 +49,7 @@ def test_notices_of_the_same_row_are_read_once(queue: ReenrichmentQueue) -> None
 
 def test_persons_wait_once_and_hold_the_lowest_offset(queue: ReenrichmentQueue) -> None:
     for table, key in PERSON_KEYS.items():
-        queue.add_key_change(a_notice(table, {key: 7}), 40, frozenset())
+        queue.add_key_change(a_key_change(table, {key: 7}), 40, frozenset())
     queue.add_persons([7, 8], None, None)
     assert queue.pending() == 2
     assert queue.held_offset() == 40
@@ -60,15 +60,15 @@ def test_what_only_the_destination_asks_for_holds_nothing(queue: ReenrichmentQue
     assert (queue.pending(), queue.held_offset()) == (1, None)
 
 
-def test_a_notice_that_concerns_no_obs_asks_for_nothing(queue: ReenrichmentQueue) -> None:
-    queue.add_key_change(a_notice("global_property"), 1, frozenset())
+def test_a_key_change_that_concerns_no_obs_asks_for_nothing(queue: ReenrichmentQueue) -> None:
+    queue.add_key_change(a_key_change("global_property"), 1, frozenset())
     queue.add_key_change(
-        a_notice("provider", {"provider_id": None, "person_id": None}), 1, frozenset()
+        a_key_change("provider", {"provider_id": None, "person_id": None}), 1, frozenset()
     )
     assert (queue.pending(), queue.held_offset(), queue.due()) == (0, None, False)
 
 
-def test_every_table_of_notices_is_thought_of() -> None:
+def test_every_table_of_key_changes_is_thought_of() -> None:
     assert {*QUERIES, *PERSON_KEYS} == KEY_COLUMNS.keys() - {
         "global_property",
         "patient_identifier_type",
@@ -76,7 +76,7 @@ def test_every_table_of_notices_is_thought_of() -> None:
 
 
 @pytest.mark.parametrize("table", QUERIES)
-def test_queries_ask_by_a_key_that_notices_have(table: str) -> None:
+def test_queries_ask_by_a_key_that_key_changes_have(table: str) -> None:
     for column, queries in QUERIES[table]:
         assert column in KEY_COLUMNS[table]
         for query in queries:
