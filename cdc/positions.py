@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from cdc import topics
 from cdc.kafka import close_producer, newest_values, open_producer, read_values
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal, Reject
 from passport.event import parse_event
 from passport.kafka import translate_errors

@@ -5,9 +5,10 @@ starts, not at their first row.
 from collections.abc import Mapping, Sequence
 
 from cdc.binlog.charsets import text_decoder
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import COLUMN_TYPES
 from openmrs.tables import FACT_TABLES, REFERENCE_TABLES, WATCHED
-from openmrs.values import ColumnInfo, supported
+from openmrs.values import supported
 from passport.errors import Fatal, Origin
 
 

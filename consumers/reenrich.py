@@ -35,7 +35,7 @@ from consumers.waiting import (
     later,
     lowest,
 )
-from openmrs.affected import PERSON_KEYS, QUERIES
+from openmrs.affected import PERSON_KEYS, QUERIES, AffectedQuery
 from openmrs.load_budget import Pace
 from openmrs.read import END_OF_BINLOG, ConsistentRead, SourcePosition
 from openmrs.tables import OBS
@@ -59,7 +59,7 @@ log = structlog.get_logger()
 class Part(NamedTuple):
     """One query of a search: the obs of these keys with an id above `after`."""
 
-    query: str
+    query: AffectedQuery
     keys: list[int]
     after: int
 
@@ -84,7 +84,8 @@ class Search:
         while self._parts and count < FOUND_AT_ONCE:
             query, keys, after = self._parts[-1]
             rows = reading.rows(
-                f"{query} AND o.obs_id > %s ORDER BY o.obs_id LIMIT {FOUND_AT_ONCE}", (keys, after)
+                f"{query.sql} AND o.obs_id > %s ORDER BY o.obs_id LIMIT {FOUND_AT_ONCE}",
+                (keys, after),
             )
             self._parts.pop()
             self.found.update(row["obs_id"] for row in rows)

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from openmrs.affected import NAMES, QUERY
+from openmrs.affected import QUERY_BY_NAME, AffectedQuery
 from openmrs.read import SourcePosition
 from passport.version import Position
 
@@ -28,14 +28,14 @@ LOWEST_ID = -(2**63)
 class Request:
     """The obs that key changes concern, not looked for yet.
 
-    `keys` says how to find them: ids by query of `openmrs.affected`. `offset` is that of the first
-    key change, and `position` that of the newest one. All obs up to `done` are read already. The
-    stored enrichment of the obs in `written` surely contains these key changes.
+    `keys` says how to find them: the changed keys by query. `offset` is that of the first key
+    change, and `position` that of the newest one. All obs up to `done` are read already. The stored
+    enrichment of the obs in `written` surely contains these key changes.
 
     A request holds its offset until it is `stored` with the progress.
     """
 
-    keys: dict[str, set[int]] = field(default_factory=dict)
+    keys: dict[AffectedQuery, set[int]] = field(default_factory=dict)
     offset: int | None = None
     position: SourcePosition | None = None
     done: int = LOWEST_ID
@@ -43,7 +43,11 @@ class Request:
     stored: bool = False
 
     def add(
-        self, queries: Iterable[str], key: int, offset: int, position: SourcePosition | None
+        self,
+        queries: Iterable[AffectedQuery],
+        key: int,
+        offset: int,
+        position: SourcePosition | None,
     ) -> None:
         """Take one key of a key change."""
         if self.keys:
@@ -66,7 +70,7 @@ class Request:
 
         What is stored outlives a release, so a query is stored by its name.
         """
-        keys = {NAMES[query]: sorted(ids) for query, ids in self.keys.items()}
+        keys = {query.name: sorted(ids) for query, ids in self.keys.items()}
         position: list[Any] | None = None
         if self.position is not None:
             position = [*self.position.position, self.position.gtid, self.position.server]
@@ -74,7 +78,7 @@ class Request:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Request":
-        keys = {QUERY[name]: set(ids) for name, ids in stored["keys"].items()}
+        keys = {QUERY_BY_NAME[name]: set(ids) for name, ids in stored["keys"].items()}
         position: SourcePosition | None = None
         if stored["at"]:
             file, pos, gtid, server = stored["at"]

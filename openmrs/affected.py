@@ -1,20 +1,37 @@
-"""The facts that a changed row of a reference table concerns, as one query a way, by indexes that
-OpenMRS has.
+"""How to find the facts that a changed row of a reference table concerns.
 
-A fact refers to few reference tables itself, and the registry says by which columns. All other
-tables are reached by joins from one of those, so `_WAYS` is the same for every fact table.
+Each way from a fact to the changed row is a query of its own, by indexes that OpenMRS has. A fact
+refers to few reference tables itself, and the registry says by which columns. All other tables are
+reached by joins from one of those, so `_WAYS` is the same for every fact table.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from openmrs.tables import FACT_TABLES, REFERENCE_TABLES, FactTable
 
 
-class Way(NamedTuple):
-    """From a fact to a changed row: the fact refers to `reference`, and `joins` lead to `column`.
+# A query is made once and then passed around, so two are equal only if they are the same object.
+@dataclass(frozen=True, slots=True, eq=False)
+class AffectedQuery:
+    """A query for the keys of those rows of `table` that changed keys concern.
 
-    ``{fact}`` stands for the column of the fact that refers there.
+    `sql` takes a list of changed keys. It names the fact table ``o``, so that a condition may be
+    added. What waits for enrichment is stored with the query's `name`, which outlives a release: a
+    name stays when its query changes.
+    """
+
+    name: str
+    table: FactTable
+    sql: str
+
+
+class Way(NamedTuple):
+    """A way from a fact to a changed row.
+
+    The fact refers to the table `reference`, and `joins` lead from there to `column`. ``{fact}``
+    stands for the column of the fact that refers there.
     """
 
     reference: str
@@ -86,43 +103,55 @@ _WAYS: Mapping[str, Mapping[str, tuple[Way, ...]]] = {
 }
 
 
-def _queries(ways: tuple[Way, ...]) -> Iterator[tuple[FactTable, str]]:
-    """Yield each fact table with a query for its rows; the query takes a list of changed keys."""
+def _make_queries(changed: str, column: str, ways: tuple[Way, ...]) -> Iterator[AffectedQuery]:
+    """Yield the queries, of every fact table, for the column of a changed table's key change."""
     for table in FACT_TABLES.values():
+        # Queries of obs were stored before there were other fact tables: no prefix.
+        prefix = "" if table.name == "obs" else f"{table.name}:"
+        number = 0
         for way in ways:
             for foreign_key in table.columns_to(way.reference):
-                joins = way.joins.format(fact=f"o.{foreign_key}")
-                column = way.column.format(fact=f"o.{foreign_key}")
-                source = f"{table.name} o {joins}".strip()
-                yield table, f"SELECT o.{table.key} FROM {source} WHERE {column} IN %s"  # noqa: S608
+                fact = f"o.{foreign_key}"
+                source = f"{table.name} o {way.joins.format(fact=fact)}".strip()
+                condition = f"{way.column.format(fact=fact)} IN %s"
+                sql = f"SELECT o.{table.key} FROM {source} WHERE {condition}"  # noqa: S608
+                yield AffectedQuery(f"{prefix}{changed}.{column}.{number}", table, sql)
+                number += 1
 
 
-def _named_queries() -> Iterator[tuple[str, str, str, str]]:
-    """Yield the changed table, the column of its key, a query, and the name it is stored by."""
+def _make_all_queries() -> Mapping[str, tuple[tuple[str, tuple[AffectedQuery, ...]], ...]]:
+    """Return the queries of every changed table.
+
+    Several tables are reached by the same SQL: a concept and its names, for example. They share one
+    query, so that its keys are searched once. It has the name of the last of them, which is the
+    name that earlier releases stored.
+    """
+    by_sql: dict[str, AffectedQuery] = {}
     for changed, ways_by_column in _WAYS.items():
         for column, ways in ways_by_column.items():
-            numbers: dict[str, int] = {}
-            for table, query in _queries(ways):
-                number = numbers.setdefault(table.name, 0)
-                numbers[table.name] += 1
-                # Queries of obs were stored before there were other fact tables: no prefix.
-                prefix = "" if table.name == "obs" else f"{table.name}:"
-                yield changed, column, query, f"{prefix}{changed}.{column}.{number}"
+            for query in _make_queries(changed, column, ways):
+                by_sql[query.sql] = query
+
+    all_queries = {}
+    for changed, ways_by_column in _WAYS.items():
+        of_table = []
+        for column, ways in ways_by_column.items():
+            queries = _make_queries(changed, column, ways)
+            of_table.append((column, tuple(by_sql[query.sql] for query in queries)))
+        all_queries[changed] = tuple(of_table)
+    return all_queries
 
 
-# By changed table: each column of its key change, and the queries that take a list of its values.
-QUERIES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    changed: tuple(
-        (column, tuple(query for _, query in _queries(ways)))
-        for column, ways in ways_by_column.items()
-    )
-    for changed, ways_by_column in _WAYS.items()
+QUERIES = _make_all_queries()
+"""By changed table: each column of its key change, and the queries that take its values."""
+
+QUERY_BY_NAME: Mapping[str, AffectedQuery] = {
+    query.name: query
+    for of_table in QUERIES.values()
+    for _, queries in of_table
+    for query in queries
 }
+"""The queries by the name that they are stored with."""
 
-# The name by which a query is stored. What is stored outlives a release, so a name stays when its
-# query changes.
-NAMES = {query: name for changed, column, query, name in _named_queries()}
-QUERY = {name: query for query, name in NAMES.items()}
-
-# The column of the person, by table whose rows concern a person as a whole.
 PERSON_KEYS = {table.name: table.person for table in REFERENCE_TABLES.values() if table.person}
+"""The column of the person, by table whose rows concern a person as a whole."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pymysql
 
-from openmrs import values
+from openmrs.column_info import COLUMN_INFO_SQL, ColumnInfo
 from openmrs.lenient_utf8 import LENIENT
 from passport.errors import Fatal, NotReady, Origin, PassportError, without_text
 from passport.settings import MySQL
@@ -129,14 +129,14 @@ def clock_ms(connection: "pymysql.Connection[Any]") -> int:
 
 def list_columns(
     connection: "pymysql.Connection[Any]", database: str, tables: Sequence[str]
-) -> dict[str, list[values.ColumnInfo]]:
+) -> dict[str, list[ColumnInfo]]:
     """Return the columns of these tables by table, in the tables' own order.
 
     A table that isn't there has no entry. Columns that the account may not see are left out.
     """
-    columns: dict[str, list[values.ColumnInfo]] = {}
-    for row in fetch_all(connection, values.COLUMN_INFO_SQL, (database, tables)):
-        table, column = values.ColumnInfo.read(row)
+    columns: dict[str, list[ColumnInfo]] = {}
+    for row in fetch_all(connection, COLUMN_INFO_SQL, (database, tables)):
+        table, column = ColumnInfo.read(row)
         columns.setdefault(table, []).append(column)
     return columns
 

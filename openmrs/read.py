@@ -15,6 +15,7 @@ import pymysql
 from pymysql.cursors import DictCursor
 
 from openmrs import values
+from openmrs.column_info import ColumnInfo
 from openmrs.connection import (
     clock_ms,
     connect,
@@ -39,7 +40,7 @@ SETTLE_S = 1.0
 # Error numbers: no such column, no such table, or the table isn't as the snapshot has it.
 ALTERED = {1054, 1146, 1412}
 
-Columns = Mapping[str, Sequence[values.ColumnInfo]]
+Columns = Mapping[str, Sequence[ColumnInfo]]
 
 
 class SourcePosition(NamedTuple):
@@ -91,9 +92,7 @@ class ConsistentRead:
         """Return the hospital's clock in Unix milliseconds."""
         return clock_ms(self._connection)
 
-    def list_columns(
-        self, database: str, tables: Sequence[str]
-    ) -> dict[str, list[values.ColumnInfo]]:
+    def list_columns(self, database: str, tables: Sequence[str]) -> dict[str, list[ColumnInfo]]:
         """Return the columns of these tables by table, as `openmrs.connection.list_columns`."""
         return list_columns(self._connection, database, tables)
 
@@ -185,7 +184,7 @@ class Source:
             self._connection = connection
         return self._connection
 
-    def columns(self, table: FactTable) -> Sequence[values.ColumnInfo]:
+    def columns(self, table: FactTable) -> Sequence[ColumnInfo]:
         """Return the columns of a fact table that may leave and that this OpenMRS has.
 
         They have the order of `FactTable.columns`. Raises NotReady and Fatal.

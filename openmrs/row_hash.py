@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import COLUMN_TYPES, NULL_HASH_TEXT
-from openmrs.values import ColumnInfo
 
 
 class Digest(NamedTuple):

@@ -32,7 +32,7 @@ from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
 from cdc.binlog.statements import PreparedTransactions, Statements, starts_transaction
 from cdc.binlog.tagged_gtid import tagged_gtid
 from cdc.binlog.watched import WatchedTable, WatchedTables
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal
 from passport.version import Position
 

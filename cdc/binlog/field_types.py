@@ -15,8 +15,8 @@ from cdc.binlog.charsets import text_decoder
 from cdc.binlog.compression import column_value
 from cdc.binlog.decimals import DecimalColumn
 from cdc.binlog.jsonb import json_text
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import COLUMN_TYPES, FieldType, binary_value, float_value
-from openmrs.values import ColumnInfo
 from passport.errors import Fatal
 
 Flavour = Literal["mariadb", "mysql"]

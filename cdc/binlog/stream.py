@@ -26,7 +26,7 @@ from cdc.binlog.decoder import EventDecoder
 from cdc.binlog.field_types import Flavour
 from cdc.binlog.gtids import MysqlGtidSet
 from cdc.binlog.packets import Framing, error_of
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal, PassportError, Retry, without_text
 from passport.version import Position
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from cdc.binlog.byte_reader import ByteReader
 from cdc.binlog.charsets import text_decoder
 from cdc.binlog.field_types import FIELD_FORMATS, Column, Flavour, read_column
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import COLUMN_TYPES, FieldType
-from openmrs.values import ColumnInfo
 from passport.errors import Fatal
 
 # The fields of the optional metadata (binlog_row_metadata) that are read. The others are primary

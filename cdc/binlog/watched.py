@@ -8,7 +8,7 @@ from cdc.binlog.byte_reader import UNREADABLE
 from cdc.binlog.event_types import HEADER_SIZE
 from cdc.binlog.field_types import Flavour
 from cdc.binlog.rows_event import RowsDecoder
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal
 from passport.version import Position
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from openmrs import row_hash as hashes
+from openmrs.column_info import ColumnInfo
 from openmrs.read import ConsistentRead
 from openmrs.row_hash import Digest
 from openmrs.tables import REFERENCE_TABLES, FactTable, ReferenceTable
-from openmrs.values import ColumnInfo, supported
+from openmrs.values import supported
 
 PAGE_ROWS = 50_000  # keys of one query: a quarter of a second of the server's time
 SCAN_ROWS = 1_000_000  # the same, looking at two dates a row

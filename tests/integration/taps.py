@@ -6,8 +6,8 @@ from typing import Any
 
 from cdc.binlog.stream import BinlogItem, BinlogStream, Idle
 from dev.stack import MariaDB, MySQL
+from openmrs.column_info import COLUMN_INFO_SQL, ColumnInfo
 from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
-from openmrs.values import COLUMN_INFO_SQL, ColumnInfo
 from passport.version import Position
 
 PATIENCE_S = 60

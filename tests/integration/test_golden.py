@@ -11,8 +11,9 @@ import pytest
 
 from cdc.binlog.stream import RowChange
 from dev.stack import MariaDB, MySQL
+from openmrs.column_info import ColumnInfo
 from openmrs.lenient_utf8 import LENIENT
-from openmrs.values import ColumnInfo, json_value, row_text, select_list
+from openmrs.values import json_value, row_text, select_list
 from tests.integration import every_type
 from tests.integration.taps import Tap, of
 

@@ -19,7 +19,7 @@ from cdc.binlog.jsonb import json_text
 from cdc.binlog.packets import Framing
 from cdc.binlog.statements import PreparedTransactions, Statements
 from cdc.binlog.table_map import ColumnsChangedError
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal, Gap, Retry
 from passport.version import Position
 

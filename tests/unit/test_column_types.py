@@ -5,9 +5,10 @@ import pytest
 from cdc.binlog.byte_reader import ByteReader
 from cdc.binlog.field_types import FIELD_FORMATS, INTEGER_KEYS, layout, read_column
 from cdc.binlog.table_map import complete
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import COLUMN_TYPES, ColumnType, FieldType
 from openmrs.row_hash import digest, sql
-from openmrs.values import ColumnInfo, json_value, select_list
+from openmrs.values import json_value, select_list
 
 METADATA = {
     FieldType.STRING: bytes([FieldType.STRING, 3]),

@@ -3,7 +3,7 @@
 import pytest
 
 from cdc.schema import refuse_undecodable, undecodable_columns
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal
 
 KEY = ColumnInfo("obs_id", "int", "int(11)")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.positions import Saved, Snapshot, highest
-from openmrs.values import ColumnInfo
+from openmrs.column_info import ColumnInfo
 from passport.version import Position
 
 SAVED = Saved(

@@ -15,10 +15,10 @@ from cdc.envelopes import Envelopes
 from cdc.polling import walk
 from cdc.polling.ranges import Ranges
 from openmrs import row_hash as hashes
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import double_text
 from openmrs.load_budget import Pace, WaitingPace, closed_s
 from openmrs.row_hash import Digest
-from openmrs.values import ColumnInfo
 from passport.event import KEYS_PER_EVENT, parse_event
 from passport.settings import LoadBudget
 from passport.version import Position, Version

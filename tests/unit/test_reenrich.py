@@ -7,9 +7,9 @@ import pytest
 
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
-from openmrs.affected import PERSON_KEYS, QUERIES
+from openmrs.affected import PERSON_KEYS, QUERIES, QUERY_BY_NAME
 from openmrs.read import Source
-from openmrs.tables import KEY_COLUMNS
+from openmrs.tables import KEY_COLUMNS, OBS
 from passport.event import ENVELOPE, EventSource, KeyChangeEvent
 from passport.settings import Hospital, LoadBudget, MySQL
 
@@ -80,4 +80,11 @@ def test_queries_ask_by_a_key_that_key_changes_have(table: str) -> None:
     for column, queries in QUERIES[table]:
         assert column in KEY_COLUMNS[table]
         for query in queries:
-            assert re.fullmatch(r"SELECT o\.obs_id FROM obs o .*WHERE \w+\.\w+ IN %s", query)
+            assert re.fullmatch(r"SELECT o\.obs_id FROM obs o .*WHERE \w+\.\w+ IN %s", query.sql)
+
+
+def test_tables_that_share_a_query_store_it_by_the_name_of_earlier_releases() -> None:
+    (query, _) = dict(QUERIES["concept"])["concept_id"]
+    assert query.name == "concept_reference_map.concept_id.0"
+    assert QUERY_BY_NAME[query.name] is query
+    assert query.table is OBS

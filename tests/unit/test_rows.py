@@ -12,8 +12,9 @@ from cdc.binlog.decimals import DecimalColumn
 from cdc.binlog.field_types import Column, layout
 from cdc.binlog.rows_event import ImageDecoder, RowsDecoder
 from cdc.binlog.table_map import complete, mapped_table, read_columns
+from openmrs.column_info import ColumnInfo
 from openmrs.column_types import FieldType, decimal_value, float_value
-from openmrs.values import ColumnInfo, json_value, row_text, select_list
+from openmrs.values import json_value, row_text, select_list
 from passport.errors import Fatal
 
 ID = Column(FieldType.LONG, name="id")
