@@ -1,5 +1,4 @@
-"""One reader a hospital: GET_LOCK on the server that is read, and the session to ask that server
-things.
+"""One reader a hospital: it holds a lock of the server that is read, by GET_LOCK.
 
 Politeness only (correctness rests on versions): the lock goes with the session, which the server
 ends when its client is gone or silent for `WAIT_TIMEOUT_S`.
@@ -111,11 +110,11 @@ class Lease:
     def end(self) -> End:
         """Return where the binlog ends now. Raises NotReady; Fatal if the server has no binlog."""
         self.keep()
-        # The clock first: what is committed in between is then behind the end at a later time.
-        ts_ms = int(self._query("SELECT ROUND(UNIX_TIMESTAMP(NOW(3)) * 1000)")[0])
         try:
+            # The clock first: what is committed in between is then behind the end at a later time.
+            ts_ms = mysql.clock_ms(self.connection)
             position = mysql.end_of_binlog(self.connection)
-        except pymysql.err.MySQLError as error:
+        except (pymysql.err.MySQLError, OSError) as error:
             raise mysql.translate_error(error, self.hospital, self._settings) from None
         if position is None:
             raise mysql.no_binlog(self.hospital)
@@ -130,9 +129,9 @@ class Lease:
                 connection.close()
 
     def _take_again(self) -> None:
-        """The session ended, perhaps while this process stood still.
+        """Open the session and take the lock again, after the session ended.
 
-        That is fine unless another reader came.
+        It may have ended while this process stood still. That is fine unless another reader came.
         """
         self.close()
         self._connection = self._connect(self.hospital, self._settings)

@@ -1,4 +1,4 @@
-"""How long a server keeps its binlog, and how long the saved position is still in it.
+"""The retention of a server's binlog, and how long the saved position is still in it.
 
 A reader whose position is purged needs a new epoch and a snapshot. The headroom is the time until
 that can happen at the earliest, and an alarm comes while there is time to act.
@@ -26,7 +26,7 @@ RDS_READABLE = (
 log = structlog.get_logger()
 
 
-def kept_s(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = ()) -> float:
+def retention_s(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = ()) -> float:
     """Return the seconds that a binlog file is kept after its last write; inf if for ever.
 
     `variables` are the server's, by their names in lower case. `rds_hours` is the row in which RDS
@@ -43,38 +43,37 @@ def kept_s(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = 
     return seconds or days * 86_400 or math.inf
 
 
-def left_s(kept: float, files: Iterable[str], at: Position, age_s: float) -> float:
+def headroom_s(retention: float, files: Sequence[str], at: Position, age_s: float) -> float:
     """Return the seconds until the file of `at` is purged, at least; 0 if it is gone.
 
-    `kept` is what `kept_s` returns. `files` are the server's, oldest first. `age_s` is how long ago
-    the server wrote what is at `at`: the file was last written then, or later.
+    `retention` is in seconds. `files` are the server's, oldest first. `age_s` is how long ago the
+    server wrote what is at `at`: the file was last written then, or later.
     """
-    names = list(files)
-    if at.file not in names:
+    if at.file not in files:
         return 0.0
-    if at.file == names[-1]:
-        return kept  # it is still written
+    if at.file == files[-1]:
+        return retention  # it is still written
     # The two clocks may differ: an age below zero would promise more than is kept.
-    return max(0.0, kept - max(0.0, age_s))
+    return max(0.0, retention - max(0.0, age_s))
 
 
-def headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, float]:
-    """Ask the server for `left_s` of the position, and for `kept_s`. Return both.
+def read_headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, float]:
+    """Ask the server how long it keeps the position. Return the headroom and the retention in s.
 
     `ts_ms` is the server's clock at the position, in Unix ms. Raises Retry and Fatal.
     """
-    with source.read_at(ANY_POSITION) as reading:
+    with source.read_at(ANY_POSITION) as read:
 
         def rows(sql: str) -> list[tuple[Any, ...]]:
-            return [tuple(row.values()) for row in reading.rows(sql)]
+            return [tuple(row.values()) for row in read.rows(sql)]
 
         variables = {}
         for name, value in rows("SHOW GLOBAL VARIABLES LIKE '%expire%'"):
             variables[name.lower()] = value
-        kept = kept_s(variables, rds_hours(rows))
-        now_s = float(rows("SELECT UNIX_TIMESTAMP(NOW(3))")[0][0])
+        retention = retention_s(variables, rds_hours(rows))
+        age_s = (read.clock_ms() - ts_ms) / 1000
         files = [row[0] for row in rows("SHOW BINARY LOGS")]
-        return left_s(kept, files, at, age_s=now_s - ts_ms / 1000), kept
+    return headroom_s(retention, files, at, age_s), retention
 
 
 def rds_hours(rows: Callable[[str], Sequence[tuple[Any, ...]]]) -> Sequence[tuple[Any, ...]]:
@@ -82,7 +81,9 @@ def rds_hours(rows: Callable[[str], Sequence[tuple[Any, ...]]]) -> Sequence[tupl
 
     `rows` runs a SELECT and returns its rows.
     """
-    return rows(RDS) if rows(RDS_READABLE) else ()
+    if not rows(RDS_READABLE):
+        return ()
+    return rows(RDS)
 
 
 class Headroom:
@@ -104,15 +105,18 @@ class Headroom:
         """Ask the server for the headroom, once in LOOK_S. Call it often. Retry, Fatal."""
         if time.monotonic() - self._looked_at >= LOOK_S:
             self._looked_at = time.monotonic()
-            left, kept = headroom(source, at, ts_ms)
-            self.report(left, kept)
+            headroom, retention = read_headroom(source, at, ts_ms)
+            self.report(headroom, retention)
 
-    def report(self, left: float, kept: float) -> None:
-        """Set the metric. Raise the alarm once when it gets low; end it when it is well again."""
-        metrics.HEADROOM.labels(self._hospital).set(left)
-        is_low = left <= 0 or left < min(self._alarm_s, kept / 2)
+    def report(self, headroom: float, retention: float) -> None:
+        """Set the metric. Raise the alarm once when it gets low; end it when it is well again.
+
+        Both are in seconds.
+        """
+        metrics.HEADROOM.labels(self._hospital).set(headroom)
+        is_low = headroom <= 0 or headroom < min(self._alarm_s, retention / 2)
         if is_low and not self._is_low:
-            hours = left / 3600
+            hours = headroom / 3600
             reason = (
                 f"the saved position may be purged in {hours:.1f} hours,"
                 " which would cost a snapshot"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from cdc.positions import Positions, Saved
-from cdc.retention import headroom
+from cdc.retention import read_headroom
 from cli.hospital_status import HospitalFacts, Row, status_row
 from openmrs.connection import end_of_binlog
 from openmrs.read import Source
@@ -66,7 +66,7 @@ def _ask_server(
     try:
         with closing(Source(hospital_id, settings.hospital(hospital_id).mysql)) as source:
             end = end_of_binlog(source.connection())
-            headroom_s, _ = headroom(source, saved.position, saved.ts_ms)
+            headroom_s, _ = read_headroom(source, saved.position, saved.ts_ms)
     except PassportError:
         return None, None
     behind = end is not None and end.order > saved.position.order

@@ -1,1 +1,1 @@
-"""Every check that a hospital, its server and Kafka must pass before a reader relies on them."""
+"""The checks that a hospital, its server and Kafka must pass before a reader relies on them."""

@@ -1,7 +1,5 @@
 """The smallest set of privileges that reading one hospital needs, as the SQL that its DBA runs."""
 
-from collections.abc import Iterator
-
 from openmrs.connection import Flavour
 from openmrs.tables import FACT_TABLES, REFERENCE_TABLES
 from passport.settings import Hospital
@@ -10,7 +8,7 @@ REPLICATION: dict[Flavour, str] = {
     "mariadb": "REPLICATION SLAVE, BINLOG MONITOR",
     "mysql": "REPLICATION SLAVE, REPLICATION CLIENT",
 }
-# Not carried yet, only counted, where the version of OpenMRS has them.
+# Tables that are not carried yet, only counted where the version of OpenMRS has them, by their key.
 COUNTED = {
     "encounter_diagnosis": "diagnosis_id",
     "conditions": "condition_id",
@@ -19,21 +17,42 @@ COUNTED = {
 
 
 def grants(hospital_id: str, hospital: Hospital, flavour: Flavour) -> str:
-    """Statements for `mysql`, one a line, ready to run as root. The host part is left to the DBA to
-    narrow.
+    """Return the statements that make the account, one a line, ready for `mysql` to run as root.
+
+    The account may come from any host; narrowing that is left to the DBA.
     """
-    return "\n".join(_lines(hospital_id, hospital, flavour)) + "\n"
+    account = account_name(hospital)
+    database = quoted(hospital.mysql.database)
+    lines = [
+        (
+            f"-- {flavour}, hospital {hospital_id}: read only, no password or secret."
+            " Narrow '%' to the reader's host."
+        ),
+        (
+            "-- REPLICATION SLAVE shows the whole binlog: run the reader beside the server, or over"
+            " verified TLS."
+        ),
+        f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY 'choose-a-password';",
+        f"GRANT {REPLICATION[flavour]} ON *.* TO {account};",
+        *table_grants(hospital, account).values(),
+        (
+            "-- Only counted, so that `passport check` can say what is not carried; leave out what"
+            " is not there:"
+        ),
+    ]
+    for table, key in COUNTED.items():
+        lines.append(f"-- GRANT SELECT ({key}) ON {database}.{quoted(table)} TO {account};")
+    return "\n".join(lines) + "\n"
 
 
 def table_grants(hospital: Hospital, account: str) -> dict[str, str]:
-    """The GRANT statement of each table."""
+    """Return the GRANT statement of each table that is read, by the table's name."""
     database = quoted(hospital.mysql.database)
-    secret = [table.name for table in REFERENCE_TABLES.values() if table.has_secrets]
-    open_tables = sorted({*FACT_TABLES, *REFERENCE_TABLES} - {*secret})
-    statements = {
-        table: f"GRANT SELECT ON {database}.{quoted(table)} TO {account};" for table in open_tables
-    }
-    for table in secret:
+    with_secrets = [table.name for table in REFERENCE_TABLES.values() if table.has_secrets]
+    statements = {}
+    for table in sorted({*FACT_TABLES, *REFERENCE_TABLES} - {*with_secrets}):
+        statements[table] = f"GRANT SELECT ON {database}.{quoted(table)} TO {account};"
+    for table in with_secrets:
         columns = ", ".join(REFERENCE_TABLES[table].columns)
         # REFERENCES shows the names of the other columns, and no value. A binlog without column
         # names needs them all.
@@ -43,27 +62,15 @@ def table_grants(hospital: Hospital, account: str) -> dict[str, str]:
     return statements
 
 
-def account(hospital: Hospital, host: str = "%") -> str:
-    return f"{_text(hospital.mysql.user)}@{_text(host)}"
+def account_name(hospital: Hospital, host: str = "%") -> str:
+    """Return the account as a GRANT statement names it: ``'user'@'host'``."""
+    return f"{_literal(hospital.mysql.user)}@{_literal(host)}"
 
 
 def quoted(name: str) -> str:
-    """An identifier."""
+    """Return the name of a table or database as an identifier in SQL."""
     return "`" + name.replace("`", "``") + "`"
 
 
-def _lines(hospital_id: str, hospital: Hospital, flavour: Flavour) -> Iterator[str]:
-    who = account(hospital)
-    database = quoted(hospital.mysql.database)
-    yield f"-- {flavour}, hospital {hospital_id}: read only, no password or secret. Narrow '%' to the reader's host."
-    yield "-- REPLICATION SLAVE shows the whole binlog: run the reader beside the server, or over verified TLS."
-    yield f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY 'choose-a-password';"
-    yield f"GRANT {REPLICATION[flavour]} ON *.* TO {who};"
-    yield from table_grants(hospital, who).values()
-    yield "-- Only counted, so that `passport check` can say what is not carried; leave out what is not there:"
-    for table, key in COUNTED.items():
-        yield f"-- GRANT SELECT ({key}) ON {database}.{quoted(table)} TO {who};"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,33 +1,81 @@
 """Everything that reading one hospital rests on, looked at before it is relied on."""
 
+from collections.abc import Iterator
+
+import pymysql
+
+from cdc.checks import clocks, columns, not_carried, privileges, replication, server_variables
 from cdc.checks import kafka as kafka_checks
-from cdc.checks import server as server_checks
-from cdc.checks.grants import grants
+from cdc.checks.server import Server
 from cdc.positions import Positions, Saved
+from cdc.retention import rds_hours
+from openmrs import connection as mysql
 from passport.check import Check
-from passport.errors import Fatal, NotReady, Retry
+from passport.errors import Fatal, NotReady, PassportError, Retry
 from passport.settings import Hospital, Kafka
 
-__all__ = ["checks", "grants"]
+LOCALHOST = ("localhost", "127.0.0.1", "::1")
 
 
 def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> list[Check]:
-    """The hospital's server, then Kafka. Never raises for what is wrong there: that is what a check
-    says.
+    """Return the checks of the hospital's server, then those of Kafka.
+
+    It raises no error for what is wrong there: that is what a check says.
     """
-    found: list[Check] = []
+    checks_of_kafka: list[Check] = []
     saved: Saved | None = None
     try:
-        found += kafka_checks.checks(hospital_id, hospital, kafka)
-        saved = _saved(hospital_id, kafka, found)
+        cluster = kafka_checks.describe_cluster(kafka)
+        checks_of_kafka.extend(kafka_checks.checks(hospital_id, hospital, kafka, cluster))
+        if kafka.positions_topic in cluster.partitions:
+            saved = Positions(kafka).load(hospital_id)
     except (Fatal, NotReady) as error:
-        found.append(Check("kafka", False, error.reason, error.hint))
+        checks_of_kafka.append(Check("kafka", False, error.reason, error.hint))
     except Retry as error:
-        found.append(Check("kafka", False, error.reason, "try again"))
-    return [*server_checks.connected(hospital_id, hospital, saved), *found]
+        checks_of_kafka.append(Check("kafka", False, error.reason, "try again"))
+    return [*server_checks(hospital_id, hospital, saved), *checks_of_kafka]
 
 
-def _saved(hospital_id: str, kafka: Kafka, found: list[Check]) -> Saved | None:
-    if any(check.name == "topics" and kafka.positions_topic in check.detail for check in found):
-        return None
-    return Positions(kafka).load(hospital_id)
+def server_checks(hospital_id: str, hospital: Hospital, saved: Saved | None) -> Iterator[Check]:
+    """Yield the checks of the connection to the server, and of what can be seen over it.
+
+    `saved` is the position to go on from, None before the first start.
+    """
+    try:
+        connection = mysql.connect(hospital_id, hospital.mysql)
+    except PassportError as error:
+        yield Check("connection", False, error.reason, error.hint)
+        return
+    version = connection.get_server_info()  # type: ignore[no-untyped-call]
+    yield Check("connection", True, f"{version} at {hospital.mysql.host}:{hospital.mysql.port}")
+    yield _tls(hospital_id, hospital)
+
+    with connection:
+        try:
+            server = Server(hospital_id, hospital, connection)
+            yield from server_variables.checks(server.variables, rds_hours(server.rows))
+            yield from replication.checks(server)
+            yield from clocks.checks(server)
+            yield from privileges.checks(server)
+            yield columns.obs(server)
+            yield columns.identifier_type(server)
+            if saved is not None:
+                yield replication.saved_position(server, saved)
+            yield from not_carried.checks(server)
+        except pymysql.err.MySQLError as error:
+            translated = mysql.translate_error(error, hospital_id, hospital.mysql)
+            yield Check("connection", False, translated.reason, translated.hint)
+
+
+def _tls(hospital_id: str, hospital: Hospital) -> Check:
+    mode = hospital.mysql.tls.mode
+    host = hospital.mysql.host
+    if mode == "verify_identity" or host in LOCALHOST:
+        return Check("tls", True, f"{mode} to {host}")
+    return Check(
+        "tls",
+        None,
+        f"{mode} to {host}: nobody checks which server that is",
+        f"set hospitals.{hospital_id}.mysql.tls:"
+        " {mode: verify_identity, ca: <the server's CA file>}",
+    )

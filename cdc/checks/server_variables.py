@@ -1,47 +1,75 @@
-"""A hospital's server by its variables: what must be set, what had better be, and the statement
-that sets it. Pure.
-"""
+"""Checks of a server's variables, each with the statement that sets it. Pure."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from cdc.retention import kept_s
+from cdc.retention import retention_s
 from openmrs.read import SETTLE_S
 from passport.check import Check
 
 RETENTION_S = 3 * 24 * 3600  # a long weekend
 KEEP_DAYS = 7
+DAY_S = 86_400
 MIB = 1024 * 1024
-
-# (variable, what it should be, whether it must, why)
-WANTED = (
-    ("binlog_format", "ROW", True, "other formats carry no rows"),
-    ("binlog_row_value_options", "", True, "partial JSON can't be put together again"),
-    ("binlog_row_image", "FULL", False, "rows are read again instead: slower"),
-    ("binlog_row_metadata", "FULL", False, "column names come from information_schema instead"),
-    ("log_bin_compress", "OFF", False, "it is carried, at some CPU"),
-    ("binlog_transaction_compression", "OFF", False, "it is carried, at some CPU"),
-    ("sync_binlog", "1", False, "after a power cut the binlog may lack what the tables have"),
-    ("binlog_order_commits", "ON", False, "reads wait for all transactions instead of one"),
-    ("gtid_mode", "ON", False, f"each read of rows waits {SETTLE_S:g} s instead"),
-    ("gtid_strict_mode", "ON", False, "positions of replicas may not agree"),
-)
-# What it should at least be.
-LEAST = (
-    ("max_allowed_packet", 16 * MIB, "a row with a longer text can't be read"),
-    ("net_write_timeout", 30, "a reader that Kafka makes wait so long is cut off"),
-)
-GTID_STEPS = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
 
 Variables = Mapping[str, str]
 
 
+class Setting(NamedTuple):
+    """What a variable should be. If it `must` be so, any other value fails the check."""
+
+    name: str
+    value: str
+    must: bool
+    reason: str
+
+
+class Minimum(NamedTuple):
+    """What a number should be at least."""
+
+    name: str
+    value: int
+    reason: str
+
+
+SETTINGS = (
+    Setting("binlog_format", "ROW", True, "other formats carry no rows"),
+    Setting("binlog_row_value_options", "", True, "partial JSON can't be put together again"),
+    Setting("binlog_row_image", "FULL", False, "rows are read again instead: slower"),
+    Setting(
+        "binlog_row_metadata",
+        "FULL",
+        False,
+        "column names come from information_schema instead",
+    ),
+    Setting("log_bin_compress", "OFF", False, "it is carried, at some CPU"),
+    Setting("binlog_transaction_compression", "OFF", False, "it is carried, at some CPU"),
+    Setting(
+        "sync_binlog", "1", False, "after a power cut the binlog may lack what the tables have"
+    ),
+    Setting("binlog_order_commits", "ON", False, "reads wait for all transactions instead of one"),
+    Setting("gtid_mode", "ON", False, f"each read of rows waits {SETTLE_S:g} s instead"),
+    Setting("gtid_strict_mode", "ON", False, "positions of replicas may not agree"),
+)
+MINIMA = (
+    Minimum("max_allowed_packet", 16 * MIB, "a row with a longer text can't be read"),
+    Minimum("net_write_timeout", 30, "a reader that Kafka makes wait so long is cut off"),
+)
+# gtid_mode can only be changed by one step at a time.
+GTID_STEPS = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
+
+
 def checks(variables: Variables, rds_hours: Sequence[tuple[str | None, ...]]) -> Iterator[Check]:
-    """`variables`: names in lower case; `rds_hours`: the row that RDS keeps its retention in, if it
-    is one.
+    """Yield the checks of `variables`, which are by name in lower case.
+
+    `rds_hours` is the row in which RDS has its retention; it is empty on other servers.
     """
     yield _binlog(variables)
-    yield from (_setting(variables, *one) for one in WANTED)
-    yield from (_at_least(variables, *one) for one in LEAST)
+    for setting in SETTINGS:
+        yield _setting(variables, setting)
+    for minimum in MINIMA:
+        yield _minimum(variables, minimum)
     yield _retention(variables, rds_hours)
 
 
@@ -50,66 +78,76 @@ def is_on(variables: Variables, name: str) -> bool:
 
 
 def _binlog(variables: Variables) -> Check:
-    on = is_on(variables, "log_bin")
-    remedy = "in my.cnf: log_bin=binlog, server_id=<a number of its own>; then restart the server"
-    return Check("binlog", on, f"log_bin is {'ON' if on else 'OFF'}", "" if on else remedy)
+    if is_on(variables, "log_bin"):
+        return Check("binlog", True, "log_bin is ON")
+    return Check(
+        "binlog",
+        False,
+        "log_bin is OFF",
+        "in my.cnf: log_bin=binlog, server_id=<a number of its own>; then restart the server",
+    )
 
 
-def _setting(variables: Variables, name: str, wanted: str, must: bool, why: str) -> Check:
+def _setting(variables: Variables, setting: Setting) -> Check:
+    name = setting.name
     value = variables.get(name)
-    if value is None or value.upper() == wanted:
-        return Check(
-            name,
-            True,
-            f"{name} is {wanted or 'empty'}" if value is not None else "not on this server",
-        )
-    repair = _set(name, wanted if wanted.isdigit() else repr(wanted))
+    if value is None:
+        return Check(name, True, "not on this server")
+    if value.upper() == setting.value:
+        return Check(name, True, f"{name} is {setting.value or 'empty'}")
+
+    if setting.value.isdigit():
+        hint = _set_global(name, setting.value)
+    else:
+        hint = _set_global(name, f"'{setting.value}'")
     if name == "binlog_format":
-        repair += "; sessions that are open keep their format: restart OpenMRS"
+        hint += "; sessions that are open keep their format: restart OpenMRS"
     if name == "gtid_mode":
         steps = GTID_STEPS[GTID_STEPS.index(value.upper()) + 1 :]
-        repair = "SET GLOBAL enforce_gtid_consistency = ON; "
-        repair += (
-            "; ".join(f"SET GLOBAL gtid_mode = {step}" for step in steps)
-            + ";  -- and both in my.cnf"
-        )
-    return Check(name, False if must else None, f"{name} is {value or 'empty'}: {why}", repair)
+        statements = ["SET GLOBAL enforce_gtid_consistency = ON"]
+        statements += [f"SET GLOBAL gtid_mode = {step}" for step in steps]
+        hint = "; ".join(statements) + ";  -- and both in my.cnf"
+
+    detail = f"{name} is {value or 'empty'}: {setting.reason}"
+    if setting.must:
+        return Check(name, False, detail, hint)
+    return Check(name, None, detail, hint)
 
 
-def _at_least(variables: Variables, name: str, least: int, why: str) -> Check:
-    value = int(variables.get(name) or least)
-    if value >= least:
+def _minimum(variables: Variables, minimum: Minimum) -> Check:
+    name = minimum.name
+    value = int(variables.get(name) or minimum.value)
+    if value >= minimum.value:
         return Check(name, True, f"{name} is {value}")
-    return Check(name, None, f"{name} is {value}: {why}", _set(name, str(least)))
+    return Check(
+        name,
+        None,
+        f"{name} is {value}: {minimum.reason}",
+        _set_global(name, str(minimum.value)),
+    )
 
 
 def _retention(variables: Variables, rds_hours: Sequence[tuple[str | None, ...]]) -> Check:
-    kept = kept_s(variables, rds_hours)
-    if kept >= RETENTION_S:
-        return Check(
-            "retention",
-            True,
-            f"the binlog is kept for {f'{kept / 86_400:g} days' if kept < 1e9 else 'ever'}",
-        )
-    detail = f"the binlog is kept for {kept / 3600:g} hours: a longer outage costs a snapshot"
+    kept_s = retention_s(variables, rds_hours)
+    if kept_s == math.inf:
+        return Check("retention", True, "the binlog is kept for ever")
+    if kept_s >= RETENTION_S:
+        return Check("retention", True, f"the binlog is kept for {kept_s / DAY_S:g} days")
+
+    # RDS doesn't let its variables be set. Older servers only have the one that counts days.
     if rds_hours:
-        return Check("retention", None, detail, _rds(KEEP_DAYS * 24))
-    name = (
-        "binlog_expire_logs_seconds"
-        if "binlog_expire_logs_seconds" in variables
-        else "expire_logs_days"
-    )
+        hint = f"CALL mysql.rds_set_configuration('binlog retention hours', {KEEP_DAYS * 24});"
+    elif "binlog_expire_logs_seconds" in variables:
+        hint = _set_global("binlog_expire_logs_seconds", str(KEEP_DAYS * DAY_S))
+    else:
+        hint = _set_global("expire_logs_days", str(KEEP_DAYS))
     return Check(
         "retention",
         None,
-        detail,
-        _set(name, str(KEEP_DAYS * (86_400 if name.endswith("seconds") else 1))),
+        f"the binlog is kept for {kept_s / 3600:g} hours: a longer outage costs a snapshot",
+        hint,
     )
 
 
-def _rds(hours: int) -> str:
-    return f"CALL mysql.rds_set_configuration('binlog retention hours', {hours});"
-
-
-def _set(name: str, value: str) -> str:
+def _set_global(name: str, value: str) -> str:
     return f"SET GLOBAL {name} = {value};  -- and in my.cnf"

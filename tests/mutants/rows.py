@@ -297,9 +297,9 @@ ROWS = (
     ),
     Mutant(
         "row 36: what is outside obs is told",
-        "cdc/checks/server.py",
-        function="ServerChecks._not_carried",
-        old='f"{count} rows, not carried yet" if count else "no rows"',
+        "cdc/checks/not_carried.py",
+        function="_count",
+        old='f"{count} rows, not carried yet"',
         new='"no rows"',
         test=f"{MEANING}test_row_36_what_is_kept_outside_obs_is_reported",
     ),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from cdc.retention import Headroom, kept_s, left_s
+from cdc.retention import Headroom, headroom_s, retention_s
 from passport import health
 from passport.version import Position
 
@@ -33,7 +33,7 @@ FILES = ["binlog.000007", "binlog.000008", "binlog.000009"]
 def test_what_the_server_keeps(
     variables: dict[str, str], rds: tuple[tuple[str | None, ...], ...], seconds: float
 ) -> None:
-    assert kept_s(variables, rds) == seconds
+    assert retention_s(variables, rds) == seconds
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_the_server_keeps(
     ],
 )
 def test_what_is_left(file: str, kept: float, age_s: float, left: float) -> None:
-    assert left_s(kept, FILES, Position(file, 4), age_s) == left
+    assert headroom_s(kept, FILES, Position(file, 4), age_s) == left
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""Checks of what the account may do: all that reading needs, and nothing else."""
+
+from collections.abc import Iterator
+
+from pymysql.constants import ER
+
+from cdc.checks.grants import REPLICATION, quoted, table_grants
+from cdc.checks.server import Server
+from openmrs.tables import REFERENCE_TABLES, WATCHED
+from passport.check import Check
+
+MAY_STREAM = {"REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES"}
+# The first is another name of BINLOG MONITOR, the second comes with it.
+SHOWN_BESIDE_BINLOG_MONITOR = {"REPLICATION CLIENT", "SLAVE MONITOR"}
+
+
+def checks(server: Server) -> Iterator[Check]:
+    privileges = _privileges(server)
+    yield _replication(server, privileges)
+    yield _tables(server)
+    yield _excess(server, privileges)
+
+
+def _replication(server: Server, privileges: set[str]) -> Check:
+    missing = []
+    if not privileges & MAY_STREAM:
+        missing.append("REPLICATION SLAVE")
+    if server.error_number("SHOW BINARY LOGS") not in (0, ER.NO_BINARY_LOGGING):
+        if server.flavour == "mariadb":
+            missing.append("BINLOG MONITOR")
+        else:
+            missing.append("REPLICATION CLIENT")
+    if not missing:
+        return Check("replication grants", True, "lacking: none")
+    names = ", ".join(missing)
+    return Check(
+        "replication grants",
+        False,
+        f"lacking: {names}",
+        f"GRANT {names} ON *.* TO {server.account};",
+    )
+
+
+def _tables(server: Server) -> Check:
+    not_readable = []
+    absent = []
+    for table in WATCHED:
+        reference = REFERENCE_TABLES.get(table)
+        columns = "1"
+        if reference is not None and reference.has_secrets:
+            columns = ", ".join(reference.columns)
+        number = server.error_number(f"SELECT {columns} FROM {quoted(table)} LIMIT 0")  # noqa: S608  # constants
+        if number == ER.NO_SUCH_TABLE:
+            absent.append(table)
+        elif number:
+            not_readable.append(table)
+
+    if not_readable:
+        statements = table_grants(server.hospital, server.account)
+        return Check(
+            "tables",
+            False,
+            f"not readable: {', '.join(not_readable)}",
+            "\n".join(statements[table] for table in not_readable),
+        )
+    if absent:
+        return Check(
+            "tables",
+            False,
+            f"not there: {', '.join(absent)}",
+            f"is {server.hospital.mysql.database} an OpenMRS 1.9 or newer?"
+            f" check hospitals.{server.hospital_id}.mysql.database",
+        )
+    return Check("tables", True, f"all {len(WATCHED)} tables are readable")
+
+
+def _excess(server: Server, privileges: set[str]) -> Check:
+    """Warn of an account that can do more than reading needs, or that can read passwords."""
+    needed = {"USAGE", "SELECT", "REFERENCES", *SHOWN_BESIDE_BINLOG_MONITOR}
+    needed.update(REPLICATION[server.flavour].split(", "))
+    excess = sorted(privileges - needed)
+    if server.error_number("SELECT password, salt, secret_answer FROM users LIMIT 0") == 0:
+        excess.append("SELECT on users.password")
+    if not excess:
+        return Check("excess grants", True, "the account can do no more than it needs")
+    return Check(
+        "excess grants",
+        None,
+        f"more than is needed: {', '.join(excess)}",
+        f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {server.account};"
+        f"  -- then: passport grants --hospital {server.hospital_id}",
+    )
+
+
+def _privileges(server: Server) -> set[str]:
+    """Return the names of the account's privileges, wherever they hold, without their columns.
+
+    A server shows ``GRANT SELECT (`uuid`, `name`), INSERT ON ...``.
+    """
+    privileges = set()
+    for (statement,) in server.rows("SHOW GRANTS"):
+        names = statement.removeprefix("GRANT ").partition(" ON ")[0]
+        # Only the commas outside parentheses part privileges; those inside part columns.
+        depth = 0
+        name = ""
+        for letter in f"{names},":
+            depth += (letter == "(") - (letter == ")")
+            if letter == "," and not depth:
+                privileges.add(name.strip().upper())
+                name = ""
+            elif not depth and letter != ")":
+                name += letter
+    # What is quoted is a role.
+    return {name for name in privileges if "`" not in name}
