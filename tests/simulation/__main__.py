@@ -9,8 +9,11 @@ from tests.simulation.history import History
 
 def main() -> None:
     flavours = [word for word in sys.argv[1:] if word.isalpha()] or ["mariadb", "mysql"]
-    first, count = (*map(int, filter(str.isdigit, sys.argv[1:])), 1, 1)[:2]
-    began, happened = time.monotonic(), Counter[str]()
+    numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
+    first = numbers[0] if numbers else 1
+    count = numbers[1] if len(numbers) > 1 else 1
+    began = time.monotonic()
+    happened = Counter[str]()
     for seed in range(first, first + count):
         for flavour in flavours:
             try:
@@ -18,7 +21,8 @@ def main() -> None:
             except AssertionError as error:
                 print(f"seed {seed} {flavour}: {error}")
     print(f"{count * len(flavours)} histories in {time.monotonic() - began:.1f} s")
-    print("\n".join(f"{number:8d} {what}" for what, number in sorted(happened.items())))
+    for name, number in sorted(happened.items()):
+        print(f"{number:8d} {name}")
 
 
 if __name__ == "__main__":

@@ -19,12 +19,13 @@ class Destination:
     """
 
     def __init__(self, world: World, broker: Broker) -> None:
-        self._world, self._broker = world, broker
+        self._world = world
+        self._broker = broker
         self.rows: dict[int, tuple[str, str | None]] = {}
-        self.committed = self._next = 0
-        self._epoch = (
-            ""  # the newest seen: a row of an older one comes late, from a reader that was cut off
-        )
+        self.committed = 0
+        self._next = 0
+        # The newest that was seen. A row of an older one comes late, from a reader that was cut off.
+        self._epoch = ""
 
     def work(self) -> None:
         """Write a batch, row by row, and commit its offset. It may die in between."""
@@ -44,19 +45,25 @@ class Destination:
 
     def go_back(self) -> None:
         """Go back to an older offset, as if the offsets were restored from a backup."""
-        self._next = self.committed = self._world.rng.randint(0, self.committed)
+        self.committed = self._world.rng.randint(0, self.committed)
+        self._next = self.committed
         self._world.count("read again")
 
-    def cut(self, kept: int) -> None:
+    def cut(self, length: int) -> None:
         """Begin at the topic's start, if the topic now ends before its offset, or was made anew."""
-        if self._next > kept or not kept:
-            self._next = self.committed = 0
+        if self._next > length or not length:
+            self.committed = 0
+            self._next = 0
 
     def apply(self, event: Event) -> None:
         version = event.source.version
-        late, self._epoch = version[:10] < self._epoch, max(self._epoch, version[:10])
-        if event.kind == "row" and not late:
-            value = None if event.op == "d" or event.after is None else event.after["value_text"]
+        epoch = version[:10]
+        is_late = epoch < self._epoch
+        self._epoch = max(self._epoch, epoch)
+        if event.kind == "row" and not is_late:
+            value = None
+            if event.op != "d" and event.after is not None:
+                value = event.after["value_text"]
             self._write(event.row["obs_id"], version, value)
         elif event.kind == "chunk":
             self.retain(event)
@@ -64,22 +71,21 @@ class Destination:
     def retain(self, event: Event) -> None:
         present = set(event.keys)
         for key in sorted(self.rows):
-            within = (event.first is None or key > event.first) and (
-                event.to is None or key <= event.to
-            )
-            if within and key not in present:
+            is_after_first = event.first is None or key > event.first
+            is_up_to_end = event.to is None or key <= event.to
+            if is_after_first and is_up_to_end and key not in present:
                 self._write(key, event.source.version, None)
 
     def _write(self, key: int, version: str, value: str | None) -> None:
-        known = self.rows.get(key, (LOWEST, None))[0]
-        if not self.newer(version, known):
+        before = self.rows.get(key, (LOWEST, None))[0]
+        if not self.newer(version, before):
             return
-        if version < known:
+        if version < before:
             raise BrokenPromise(f"row {key}: its version fell")
-        self.rows[key] = version, value
+        self.rows[key] = (version, value)
 
-    def newer(self, version: str, known: str) -> bool:
-        return version >= known
+    def newer(self, version: str, before: str) -> bool:
+        return version >= before
 
     @property
     def table(self) -> dict[int, str]:

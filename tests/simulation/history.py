@@ -22,6 +22,7 @@ from cdc.connections import Connections
 from cdc.positions import Saved, highest
 from cdc.reader import Reader
 from passport.event import Event, parse_event
+from passport.settings import Kafka
 from tests import stream
 from tests.servers import Address
 from tests.simulation import kafka, mysql
@@ -65,10 +66,10 @@ class History:
     gtids: bool = True
     commits: int = COMMITS
     excused: set[int] = field(default_factory=set)
-    rivals: bool = (
-        False  # two readers at once: each may have begun before it saw the other's position
-    )
-    broken: bool = False  # something happened that may cost the reader its position
+    # Two readers ran at once. Each may have begun before it saw the other's position.
+    rivals: bool = False
+    # Something happened that may cost the reader its position.
+    broken: bool = False
     destination_of: Callable[[World, Broker], Destination] = Destination
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class History:
         self.upheaval = 0.0  # when the binlog began anew, or another server came
         self.reused = False  # GTIDs were given twice
         self._parsed: list[Event] = []
-        self._told: set[str] = set()  # versions that were in the topic before it was cut off
+        self._cut_off: set[str] = set()  # versions that were in the topic before it was cut off
         self.number = 0
         self.servers = 1
         self.server = Server(self.world, self.flavour, 1, gtids=self.gtids)
@@ -90,7 +91,10 @@ class History:
         self.server.births = self._born
         self.server.open_file()
         for key in range(1, 6):
-            self.server.base[key] = self.server.table[key] = self.server.written[key] = f"old {key}"
+            value = f"old {key}"
+            self.server.base[key] = value
+            self.server.table[key] = value
+            self.server.written[key] = value
         self.server.write(0, ())
         self.server.show_all()
         self.destination = self.destination_of(self.world, self.broker)
@@ -116,7 +120,8 @@ class History:
 
     def _draw(self) -> None:
         """Draw how wild this history is."""
-        world, rng = self.world, self.world.rng
+        world = self.world
+        rng = world.rng
         world.crash_p = rng.choice((0, 0.002, 0.01))
         world.switch_p = rng.choice((0, 0.05, 0.3))
         world.settle = self._settle
@@ -147,11 +152,12 @@ class History:
         world.between = often + [(fault, 0.003) for fault in faults if rng.random() < 0.4]
 
     def _turn(self) -> None:
-        world, rng = self.world, self.world.rng
+        world = self.world
+        rng = world.rng
         self.readers = [reader for reader in self.readers if not (reader.ended or reader.dead)]
         rival = rng.random() < 0.01 and "positions emptied" not in world.happened
-        wanted = 2 if rival else 1
-        if len(self.readers) < wanted:
+        most_readers = 2 if rival else 1
+        if len(self.readers) < most_readers:
             self.rivals = self.rivals or bool(self.readers)
             self.readers.append(
                 Process(world, self._reader(), skew_s=rng.choice((0, 0, 0, -600, 600)))
@@ -172,8 +178,12 @@ class History:
             process = self.world.process
             assert process is not None
             reader = Reader(
-                "kigali", SETTINGS.hospitals["kigali"], SETTINGS, process, self._connections()
-            )  # type: ignore[arg-type]
+                "kigali",
+                SETTINGS.hospitals["kigali"],
+                SETTINGS,
+                process,  # type: ignore[arg-type]
+                self._connections(),
+            )
             try:
                 reader.run(until_caught_up=until_caught_up)
             finally:
@@ -185,28 +195,35 @@ class History:
         return Connections(
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
-            publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
+            publisher=self._publisher,  # type: ignore[arg-type]
             positions=lambda _: kafka.Positions(self.broker),  # type: ignore[arg-type,return-value]
         )
+
+    def _publisher(
+        self, _kafka: Kafka, _hospital: str, _partition: int, end_offset: int
+    ) -> kafka.Publisher:
+        return kafka.Publisher(self.broker, end_offset)
 
     def _commit(self) -> None:
         if self.world.now < self.server.down_until:
             return
-        rng, server = self.world.rng, self.server
+        rng = self.world.rng
+        server = self.server
         self.number += 1
         changes: list[Change] = []
         table = dict(server.written)
         for _ in range(rng.choice((0, 1, 1, 2, 4))):
             key = rng.randint(1, KEYS)
             before = table.get(key)
-            after = (
-                None
-                if before is not None and rng.random() < 0.4
-                else f"value {self.number}.{len(changes)}"
-            )
-            changes.append(
-                ("c" if before is None else "d" if after is None else "u", key, before, after)
-            )
+            after: str | None = f"value {self.number}.{len(changes)}"
+            if before is None:
+                op = "c"
+            elif rng.random() < 0.4:
+                op = "d"
+                after = None
+            else:
+                op = "u"
+            changes.append((op, key, before, after))
             table.pop(key, None)
             if after is not None:
                 table[key] = after
@@ -256,23 +273,25 @@ class History:
 
         For one from between the saved position and what was published, see positions.md.
         """
-        server, first = self.server, self.server.files[0].gtids_before
+        server = self.server
         saved = highest(map(Saved.parse, self.broker.saved))
-        file = (
-            server.file(saved.position.file) if saved and saved.server == server.identity else None
-        )
-        if saved is None or file is None or file.ts != saved.format_ts:
+        if saved is None or saved.server != server.identity:
             return
-        known = file.gtids_before + sum(group.end <= saved.position.pos for group in file.groups)
-        if known > first:
+        file = server.file(saved.position.file)
+        if file is None or file.ts != saved.format_ts:
+            return
+        purged = server.files[0].gtids_before
+        read = file.gtids_before + sum(group.end <= saved.position.pos for group in file.groups)
+        if read > purged:
             self.world.count("restored")
-            self.broken = self.reused = True
-            self._replace(server.restored(self.world.rng.randint(first, known - 1)))
+            self.broken = True
+            self.reused = True
+            self._replace(server.restored(self.world.rng.randint(purged, read - 1)))
 
     def _failover(self) -> None:
-        rng, server = self.world.rng, self.server
+        server = self.server
         server.show_all()
-        lag = rng.choice((0, 0, 1, 3))
+        lag = self.world.rng.choice((0, 0, 1, 3))
         if lag or not server.gtids:
             self.broken = True
         self.world.count("failed over, lagging" if lag else "failed over")
@@ -282,7 +301,8 @@ class History:
     def _replace(self, server: Server) -> None:
         self.server.cut()
         server.down_until = self.world.now + 0.5
-        self.server = self.by_identity[server.identity] = server
+        self.server = server
+        self.by_identity[server.identity] = server
         self.upheaval = self.world.now
 
     def _forget_positions(self) -> None:
@@ -296,15 +316,15 @@ class History:
 
     def _topic_cut(self) -> None:
         """Lose acknowledged records, the newest or all. The next snapshot must bring them."""
-        kept = self.world.rng.choice((0, self.world.rng.randint(0, len(self.broker.log))))
-        if kept < len(self.broker.log) and not self.rivals:
+        length = self.world.rng.choice((0, self.world.rng.randint(0, len(self.broker.log))))
+        if length < len(self.broker.log) and not self.rivals:
             self.world.count("topic cut off")
             self.broken = True
             self.excused |= set(range(self.number + 1))
-            self._told |= {event.source.version for event in self._rows()}
-            del self._parsed[kept:]
-            self.broker.cut(kept)
-            self.destination.cut(kept)
+            self._cut_off |= {event.source.version for event in self._rows()}
+            del self._parsed[length:]
+            self.broker.cut(length)
+            self.destination.cut(length)
 
     def _terminate(self) -> None:
         if self.readers:
@@ -360,26 +380,26 @@ class History:
             return
         if not saved.format_ts or saved.epoch in self.raced:
             return
-        if (
-            self.upheaval > self.epochs_at[saved.epoch]
-            and saved.position == self.epochs[saved.epoch].position
-        ):
-            self.raced.add(saved.epoch)  # the binlog began anew before the epoch's stream did
+        is_at_start = saved.position == self.epochs[saved.epoch].position
+        if is_at_start and self.upheaval > self.epochs_at[saved.epoch]:
+            # The binlog began anew before the epoch's stream did.
+            self.raced.add(saved.epoch)
             return
         file = self.files[saved.format_ts]
-        cut = "machine crashed" in self.world.happened  # ends that were are no more
-        if not (saved.by_gtid or cut or saved.position.pos in file.ends()):
+        # A machine that crashed lost transactions, and so their ends.
+        may_be_lost = saved.by_gtid or "machine crashed" in self.world.happened
+        if not may_be_lost and saved.position.pos not in file.ends():
             raise BrokenPromise(f"saved inside a transaction: {saved.position}")
         self._acknowledged(saved, file)
 
     def _new_epoch(self, saved: Saved) -> None:
         if self.epochs:
             self.world.count("new epoch")
-            highest = max((int(event.source.version[:10]) for event in self._events()), default=0)
-            if (
-                saved.epoch <= highest and not self.rivals
-            ):  # one stood still between its lock and its save
-                raise BrokenPromise(f"epoch {saved.epoch} follows {highest}")
+            epochs = [int(event.source.version[:10]) for event in self._events()]
+            highest_epoch = max(epochs, default=0)
+            # A rival may have stood still between its lock and its save.
+            if saved.epoch <= highest_epoch and not self.rivals:
+                raise BrokenPromise(f"epoch {saved.epoch} follows {highest_epoch}")
             if not (self.broken or self.rivals or saved.by_gtid):
                 raise BrokenPromise("a new epoch without a reason")
         self.epochs[saved.epoch] = saved
@@ -388,14 +408,11 @@ class History:
             self.raced.add(saved.epoch)
         if saved.by_gtid:
             self.world.count("by GTID")
-            # the same GTIDs may be other transactions: the snapshot beside the stream is for them
+            # The same GTIDs may be other transactions. The snapshot beside the stream is for them.
             if self.reused:
-                history = self.by_identity[saved.server].history
-                self.excused |= {
-                    one.number
-                    for one in history
-                    if mysql.known(self.flavour, saved.gtid_set, one.gtid)
-                }
+                for group in self.by_identity[saved.server].history:
+                    if mysql.contains(self.flavour, saved.gtid_set, group.gtid):
+                        self.excused.add(group.number)
             return
         self._excuse(saved)
 
@@ -403,33 +420,30 @@ class History:
         """Excuse what is before an epoch's start: it need not be streamed in it."""
         file: mysql.File | None = self.by_identity[saved.server].files[-1]
         while file is not None:
-            at = saved.position.order
-            self.excused |= {
-                group.number for group in file.groups if (file.number, group.start) < at
-            }
+            for group in file.groups:
+                if (file.number, group.start) < saved.position.order:
+                    self.excused.add(group.number)
             file = file.previous
 
     def _acknowledged(self, saved: Saved, file: mysql.File) -> None:
+        """Check that every transaction from the epoch's start to `saved` is in the topic."""
         began = self.epochs[saved.epoch]
         landed = self._landed()
-        walk: mysql.File | None = file
-        while walk is not None:
-            for group in walk.groups:
-                order = walk.number, group.end
+        earlier: mysql.File | None = file
+        while earlier is not None:
+            for group in earlier.groups:
+                order = (earlier.number, group.end)
                 if order > saved.position.order or group.number in self.excused:
                     continue
-                if began.by_gtid and mysql.known(self.flavour, began.gtid_set, group.gtid):
+                if began.by_gtid and mysql.contains(self.flavour, began.gtid_set, group.gtid):
                     continue
                 if not began.by_gtid and order <= began.position.order:
                     continue
-                if any(
-                    (group.number, ordinal) not in landed
-                    for ordinal in range(1, len(group.changes) + 1)
-                ):
+                if group.rows() - landed:
                     raise BrokenPromise(
                         f"saved {saved.position} before transaction {group.number} was in the topic"
                     )
-            walk = walk.previous
+            earlier = earlier.previous
 
     def _landed(self) -> set[tuple[int, int]]:
         """Return the transaction and ordinal of each row of the binlog that is in the topic."""
@@ -452,14 +466,9 @@ class History:
         for epoch in self.raced:
             self._excuse(self.epochs[epoch])
         for group in self.server.history:
-            if group.number not in self.excused:
-                missing = [
-                    n for n in range(1, len(group.changes) + 1) if (group.number, n) not in landed
-                ]
-                if missing:
-                    raise BrokenPromise(
-                        f"transaction {group.number}: rows {missing} are not in the topic"
-                    )
+            missing = sorted(group.rows() - landed)
+            if missing and group.number not in self.excused:
+                raise BrokenPromise(f"rows are not in the topic: {missing}")
         self._in_order()
         before = dict(self.destination.rows)
         for event in self._events():
@@ -470,15 +479,16 @@ class History:
     def _in_order(self) -> None:
         """Check that the first deliveries of each epoch are in order."""
         latest: dict[str, str] = {}
-        seen = set(self._told)
-        kept = {group.number for group in self.server.history}
+        delivered = set(self._cut_off)
+        numbers = {group.number for group in self.server.history}
         for event in self._rows():
             version = event.source.version
-            if version not in seen and event.source.ts_ms // 1000 in kept:
-                seen.add(version)
-                if version < latest.get(version[:10], ""):
+            epoch = version[:10]
+            if version not in delivered and event.source.ts_ms // 1000 in numbers:
+                delivered.add(version)
+                if version < latest.get(epoch, ""):
                     raise BrokenPromise("first deliveries are out of order")
-                latest[version[:10]] = version
+                latest[epoch] = version
 
     @contextmanager
     def _played(self) -> Iterator[None]:

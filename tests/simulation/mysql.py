@@ -50,8 +50,12 @@ class Group:
         return self.start + self.step * (len(self.changes) + 2)
 
     def at(self, ordinal: int) -> int:
-        """Return the END of the event of its row number `ordinal`."""
+        """Return the end of the event of its row number `ordinal`."""
         return self.start + self.step * (ordinal + 1)
+
+    def rows(self) -> set[tuple[int, int]]:
+        """Return its number and the ordinal of each of its rows."""
+        return {(self.number, ordinal) for ordinal in range(1, len(self.changes) + 1)}
 
 
 @dataclass
@@ -76,20 +80,20 @@ class File:
 
 
 class Server:
-    """`history` is every transaction since the binlog began. The `hidden` ones, which are the last,
+    """One server, its table and its binlog.
+
+    `history` is every transaction since the binlog began. The `hidden` ones, which are the last,
     can't be seen by other sessions yet.
     """
 
     def __init__(
         self, world: World, flavour: str, number: int, *, gtids: bool = True, step: int = 40
     ) -> None:
-        self.world, self.flavour, self.number, self.gtids, self.step = (
-            world,
-            flavour,
-            number,
-            gtids,
-            step,
-        )
+        self.world = world
+        self.flavour = flavour
+        self.number = number
+        self.gtids = gtids
+        self.step = step
         self.base: dict[int, str] = {}
         self.table: dict[int, str] = {}
         self.written: dict[int, str] = {}  # as it is once all that is in the binlog can be seen
@@ -105,11 +109,9 @@ class Server:
 
     @property
     def identity(self) -> str:
-        return (
-            f"mariadb-{self.number}"
-            if self.flavour == "mariadb"
-            else f"{self.number:08d}-0000-4000-8000-000000000000"
-        )
+        if self.flavour == "mariadb":
+            return f"mariadb-{self.number}"
+        return f"{self.number:08d}-0000-4000-8000-000000000000"
 
     # --- its life
 
@@ -124,12 +126,13 @@ class Server:
     def write(self, number: int, changes: tuple[Change, ...]) -> None:
         """Commit: it is in the binlog now, and can be seen later."""
         self.sequence += 1
-        gtid = (
-            f"0-{self.number}-{self.sequence}"
-            if self.flavour == "mariadb"
-            else f"{self.identity}:{self.sequence}"
-        )
-        self.append(Group(number, gtid if self.gtids else "", changes))
+        if not self.gtids:
+            gtid = ""
+        elif self.flavour == "mariadb":
+            gtid = f"0-{self.number}-{self.sequence}"
+        else:
+            gtid = f"{self.identity}:{self.sequence}"
+        self.append(Group(number, gtid, changes))
 
     def append(self, group: Group) -> None:
         placed = replace(group, start=self.files[-1].size, step=self.step)
@@ -156,7 +159,8 @@ class Server:
         """Kill the server. If its machine goes down, the last `lost` commits are gone."""
         lost = min(lost, len(self.files[-1].groups))
         if lost:
-            del self.files[-1].groups[-lost:], self.history[-lost:]
+            del self.files[-1].groups[-lost:]
+            del self.history[-lost:]
             self.table = dict(self.base)
             for group in self.history:
                 _apply(self.table, group)
@@ -172,16 +176,19 @@ class Server:
 
     def purge(self) -> None:
         """Purge all files that nobody reads, except the last."""
-        used = [
-            stream.file.number for one in self.connections if (stream := one.stream) and stream.file
-        ]
-        keep = min([self.files[-1].number, *used])
-        self.files = [file for file in self.files if file.number >= keep]
+        oldest = self.files[-1].number
+        for connection in self.connections:
+            stream = connection.stream
+            if stream is not None and stream.file is not None:
+                oldest = min(oldest, stream.file.number)
+        self.files = [file for file in self.files if file.number >= oldest]
 
     def reset(self) -> None:
         """Run RESET MASTER: file numbers and GTIDs begin anew. A stream ends at the next write."""
         self.show_all()
-        self.history, self.files, self.sequence = [], [], 0
+        self.history = []
+        self.files = []
+        self.sequence = 0
         self.base = dict(self.table)
         self.began_anew += 1
         self.open_file()
@@ -189,28 +196,31 @@ class Server:
     def restored(self, commits: int) -> "Server":
         """Return the same server, restored to what it was after its first `commits` commits."""
         server = Server(self.world, self.flavour, self.number, gtids=self.gtids, step=self.step)
-        server.births, server.base = self.births, dict(self.base)
-        server.table, server.history = dict(self.base), self.history[:commits]
+        server.births = self.births
+        server.base = dict(self.base)
+        server.table = dict(self.base)
+        server.history = self.history[:commits]
         for group in server.history:
             _apply(server.table, group)
         server.written = dict(server.table)
         server.sequence = self.sequence - (len(self.history) - commits)
-        kept = {group.number for group in server.history}
+        numbers = {group.number for group in server.history}
+        previous: File | None = None
         for file in self.files:
-            groups = [group for group in file.groups if group.number in kept]
-            if groups or not server.files or file.gtids_before < commits:
-                copy = replace(
-                    file, groups=groups, previous=server.files[-1] if server.files else None
-                )
-                server.files.append(copy)
+            groups = [group for group in file.groups if group.number in numbers]
+            if groups or previous is None or file.gtids_before < commits:
+                previous = replace(file, groups=groups, previous=previous)
+                server.files.append(previous)
         server.rotate(clean=False)
         return server
 
     def replica(self, number: int, commits: int) -> "Server":
         """Return a replica with the first `commits` commits, at positions of its own."""
         server = Server(self.world, self.flavour, number, gtids=self.gtids, step=self.step + 4)
-        server.births, server.base = self.births, dict(self.base)
-        server.table, server.written = dict(self.base), dict(self.base)
+        server.births = self.births
+        server.base = dict(self.base)
+        server.table = dict(self.base)
+        server.written = dict(self.base)
         server.open_file()
         for count, group in enumerate(self.history[:commits]):
             if count % 7 == 6:
@@ -234,11 +244,11 @@ class Server:
 
     def executed(self, count: int) -> str:
         """Return the GTIDs of its first `count` commits, as it writes them."""
-        known: Any = MariadbGtidSet() if self.flavour == "mariadb" else MysqlGtidSet()
+        executed = gtid_set_of(self.flavour, "")
         for group in self.history[:count]:
             if group.gtid:
-                known.advance(group.gtid)
-        return str(known)
+                executed.advance(group.gtid)
+        return str(executed)
 
     def state(self) -> str:
         """Return MariaDB's last GTID of each domain and server."""
@@ -258,7 +268,8 @@ class Connection:
     """A session. It ends with its process or its server."""
 
     def __init__(self, world: World, server: Server) -> None:
-        self.world, self.server = world, server
+        self.world = world
+        self.server = server
         self.alive = True
         self.stream: Stream | None = None
         self.decoders: dict[int, Any] = {}
@@ -272,8 +283,8 @@ class Connection:
     def get_server_info(self) -> str:
         return "10.11.0-MariaDB" if self.server.flavour == "mariadb" else "9.7.0"
 
-    def cursor(self, _: Any = None) -> "Cursor":
-        return Cursor(self, as_dicts=_ is not None)
+    def cursor(self, cursor_class: Any = None) -> "Cursor":
+        return Cursor(self, as_dicts=cursor_class is not None)
 
     def rollback(self) -> None:
         self.view = None
@@ -311,7 +322,9 @@ def connect(world: World, server: Callable[[], Server]) -> Callable[..., Any]:
 
 class Cursor:
     def __init__(self, connection: Connection, *, as_dicts: bool) -> None:
-        self._connection, self._server, self._as_dicts = connection, connection.server, as_dicts
+        self._connection = connection
+        self._server = connection.server
+        self._as_dicts = as_dicts
         self._rows: list[tuple[Any, ...]] = []
         self._names: list[str] = []
 
@@ -323,8 +336,8 @@ class Cursor:
 
     def execute(self, sql: str, args: Any = None) -> None:
         self._connection.world.call("sql")
-        for one in [*self._server.connections]:
-            one.expire()
+        for connection in [*self._server.connections]:
+            connection.expire()
         if not self._connection.alive:
             raise LOST
         self._connection.asked_at = self._connection.world.now
@@ -338,11 +351,9 @@ class Cursor:
         return self._rows[0] if self._rows else None
 
     def fetchall(self) -> Any:
-        return (
-            [dict(zip(self._names or range(len(row)), row, strict=True)) for row in self._rows]
-            if self._as_dicts
-            else tuple(self._rows)
-        )
+        if not self._as_dicts:
+            return tuple(self._rows)
+        return [dict(zip(self._names or range(len(row)), row, strict=True)) for row in self._rows]
 
     # --- the answers, a method a statement
 
@@ -480,24 +491,32 @@ _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
 
 def members(gtid_set: str) -> set[str]:
     """Return each GTID of a MySQL set."""
-    found: set[str] = set()
+    gtids: set[str] = set()
     for part in filter(None, gtid_set.split(",")):
         uuid, *intervals = part.split(":")
         for interval in intervals:
             first, _, last = interval.partition("-")
-            found |= {f"{uuid}:{number}" for number in range(int(first), int(last or first) + 1)}
-    return found
+            gtids |= {f"{uuid}:{number}" for number in range(int(first), int(last or first) + 1)}
+    return gtids
 
 
-def known(flavour: str, gtid_set: str, gtid: str) -> bool:
+def contains(flavour: str, gtid_set: str, gtid: str) -> bool:
     """Return whether a reader that has `gtid_set` already has `gtid`."""
     if flavour == "mysql":
         return gtid in members(gtid_set)
-    domain, _, seq = gtid.split("-")
-    return any(
-        one.split("-")[0] == domain and int(one.split("-")[2]) >= int(seq)
-        for one in filter(None, gtid_set.split(","))
-    )
+    domain, _, sequence = gtid.split("-")
+    for last_gtid in filter(None, gtid_set.split(",")):
+        last_domain, _, last_sequence = last_gtid.split("-")
+        if last_domain == domain and int(last_sequence) >= int(sequence):
+            return True
+    return False
+
+
+def gtid_set_of(flavour: str, gtid_set: str) -> MariadbGtidSet | MysqlGtidSet:
+    """Return the set as the product's own class of the flavour."""
+    if flavour == "mariadb":
+        return MariadbGtidSet(gtid_set)
+    return MysqlGtidSet(gtid_set)
 
 
 class Stream:
@@ -520,23 +539,21 @@ class Stream:
     ) -> None:
         self._connection: Connection = connect()
         self._connection.stream = self
-        self._server, self._world = self._connection.server, self._connection.world
+        self._server = self._connection.server
+        self._world = self._connection.world
         self._anew = self._server.began_anew
         self._written = 0
-        self._flavour, self._start, self._set, self._heartbeat_s = (
-            flavour,
-            start,
-            gtid_set or "",
-            heartbeat_s,
-        )
-        self._executed: Any = (
-            MariadbGtidSet(self._set) if flavour == "mariadb" else MysqlGtidSet(self._set)
-        )
+        self._flavour = flavour
+        self._start = start
+        self._set = gtid_set or ""
+        self._heartbeat_s = heartbeat_s
+        self._executed = gtid_set_of(flavour, self._set)
         self._units: deque[BinlogItem] = deque()
         self._next = 0
         self._heard = self._world.now
         self.file: File | None = None
-        self.format_ts = self.began_ts = 0
+        self.format_ts = 0
+        self.began_ts = 0
         self.position = start or Position("", 4)
 
     def poll(self, timeout_s: float) -> list[BinlogItem]:
@@ -563,7 +580,7 @@ class Stream:
         return [Idle(self.position)]
 
     def set_columns(self, _: Any) -> None:
-        """No DDL here."""
+        """Do nothing: there is no DDL here."""
 
     def close(self) -> None:
         self._connection.end()
@@ -576,7 +593,8 @@ class Stream:
 
     def _open(self) -> None:
         if self._start is not None:
-            file, pos = self._server.file(self._start.file), self._start.pos
+            file = self._server.file(self._start.file)
+            pos = self._start.pos
             if file is None or pos > file.size:
                 raise self._gone()
             inside = {group.at(n + 1) for group in file.groups for n in range(len(group.changes))}
@@ -585,11 +603,14 @@ class Stream:
         else:
             first = self._server.files[0]
             purged = self._server.history[: first.gtids_before]
-            if any(not known(self._flavour, self._set, group.gtid) for group in purged):
+            if any(not contains(self._flavour, self._set, group.gtid) for group in purged):
                 raise self._gone()
-            file, pos = first, HEADER
-        self.file, self.position = file, Position(file.name, pos)
-        self.format_ts = self.began_ts = file.ts
+            file = first
+            pos = HEADER
+        self.file = file
+        self.position = Position(file.name, pos)
+        self.format_ts = file.ts
+        self.began_ts = file.ts
         self._next = sum(group.end <= pos for group in file.groups)
 
     def _gone(self) -> Gap:
@@ -617,14 +638,17 @@ class Stream:
         while self._next < len(file.groups):
             group = file.groups[self._next]
             self._next += 1
-            if self._start is None and known(self._flavour, self._set, group.gtid):
+            if self._start is None and contains(self._flavour, self._set, group.gtid):
                 self.position = Position(file.name, group.end)
                 continue
             self._units.extend(self._items(file, group))
             return
-        following = next((one for one in self._server.files if one.number == file.number + 1), None)
-        if following is not None:
-            self.file, self.format_ts, self._next = following, following.ts, 0
+        numbers = [other.number for other in self._server.files]
+        if file.number + 1 in numbers:
+            following = self._server.files[numbers.index(file.number + 1)]
+            self.file = following
+            self.format_ts = following.ts
+            self._next = 0
             self._units.append(NextFile(Position(following.name, 4), bool(file.clean)))
             self.position = Position(following.name, HEADER)
 

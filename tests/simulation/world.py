@@ -8,8 +8,11 @@ from typing import Any
 MOST_CALLS = 60_000
 
 
-class Crashed(BaseException):  # nobody may catch it by mistake: kill -9 runs no handler
-    """The process that gets this is gone."""
+class Crashed(BaseException):
+    """The process that gets this is gone.
+
+    No handler may catch it by mistake, as none runs after kill -9.
+    """
 
 
 class BrokenPromise(AssertionError):  # noqa: N818
@@ -22,13 +25,15 @@ class Process:
     def __init__(self, world: "World", work: Callable[[], None], skew_s: float = 0) -> None:
         self.world = world
         self.skew_s = skew_s
-        self.dead = self.ended = False
+        self.dead = False
+        self.ended = False
         self.stopping = False
         self.asleep_until = 0.0
         self.raised: BaseException | None = None
         self.at_death: list[Callable[[], None]] = []  # what the world does with what it held
         self._work = work
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._go = threading.Semaphore(0)
+        self._back = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -69,9 +74,10 @@ class Process:
 
 
 class World:
-    """`between` is what may happen between two calls, each with its weight.
+    """The clock, the chance and the process that runs now.
 
-    Once the world is `quiet`, nothing of it happens any more.
+    `between` is what may happen between two calls, each with its probability. Once the world is
+    `quiet`, nothing of it happens any more.
     """
 
     def __init__(self, seed: int) -> None:
@@ -88,12 +94,12 @@ class World:
         self.crash_p = 0.0
         self.switch_p = 0.0
 
-    def call(self, what: str) -> None:
+    def call(self, name: str) -> None:
         """Note that the process talks to the outside. Here anything may happen in between."""
         self.calls += 1
         self.now += 0.002
         if self.calls > MOST_CALLS:
-            raise BrokenPromise(f"no end: still calling {what}")
+            raise BrokenPromise(f"no end: still calling {name}")
         process = self.process
         if process is not None and process.dead:
             raise Crashed
@@ -101,13 +107,13 @@ class World:
             self.settle()
             return
         draw = self.rng.random
-        for happen, weight in self.between:
-            if draw() < weight:
+        for happen, probability in self.between:
+            if draw() < probability:
                 happen()
         if process is None:
             return
         if draw() < self.crash_p and not process.dead:
-            self.count(f"crash at {what}")
+            self.count(f"crash at {name}")
             process.die()
         if process.dead:
             raise Crashed
@@ -123,14 +129,15 @@ class World:
 
     def run(self, process: Process) -> None:
         """Give a process one turn."""
-        before, self.process = self.process, process
+        before = self.process
+        self.process = process
         process.resume()
         self.process = before
         if process.raised is not None:
             raise process.raised
 
-    def count(self, what: str) -> None:
-        self.happened[what] = self.happened.get(what, 0) + 1
+    def count(self, name: str) -> None:
+        self.happened[name] = self.happened.get(name, 0) + 1
 
     # --- as the module `time`
 
@@ -138,7 +145,9 @@ class World:
         return self.now
 
     def time(self) -> float:
-        return self.now + (self.process.skew_s if self.process else 0)
+        if self.process is None:
+            return self.now
+        return self.now + self.process.skew_s
 
     def time_ns(self) -> int:
         return int(self.time() * 1e9)
