@@ -1,5 +1,6 @@
 """The consumer between real servers: hospital, Kafka, a file."""
 
+import itertools
 import json
 import signal
 import time
@@ -263,16 +264,29 @@ def test_a_hospital_that_is_away_waits_alone(
             lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 1,
             "not paused",
         )
-        for comment in ("one", "two", "three"):
+        comments = itertools.count()
+        wait_for_server_s = given.hospitals["kigali"].mysql.connect_timeout_s
+
+        def seconds_of_a_change() -> float:
+            comment = f"number {next(comments)}"
             working.execute(
                 "USE openmrs", f"UPDATE obs SET comments = '{comment}' WHERE obs_id = 3"
             )
-            took = seconds_until(
-                lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment,  # noqa: B023
-                "butare waits",
+            return seconds_until(
+                lambda: delivered(path).rows["butare", 3]["row"]["comments"] == comment,
+                "butare's change is delivered",
             )
-            assert took < 5
-        assert metric("passport_consumer_paused", hospital="butare", destination="file") == 0
+
+        def three_in_a_row_arrive_sooner() -> bool:
+            """A worker that waits for kigali's server delays one of three; a busy machine may too,
+            but not every time.
+            """
+            took = [seconds_of_a_change() for _ in range(3)]
+            assert metric("passport_consumer_paused", hospital="butare", destination="file") == 0
+            assert metric("passport_consumer_paused", hospital="kigali", destination="file") == 1
+            return max(took) < wait_for_server_s
+
+        eventually(three_in_a_row_arrive_sooner, "butare's changes don't wait for kigali's server")
         away.start() if refuses else away.resume()
         eventually(
             lambda: metric("passport_consumer_paused", hospital="kigali", destination="file") == 0,
