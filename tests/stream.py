@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-
 from openmrs.read import END_OF_BINLOG, Source
 from openmrs.tables import OBS
 from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
 from tests.servers import Address
+from tests.topic_reader import read_topic
 
 
 def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Settings:
@@ -41,28 +40,20 @@ def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Setting
 
 
 def records(settings_: Settings, partition: int = 0) -> list[Event]:
-    """All records of the partition, in order."""
-    found: list[Event] = []
+    """Return all events of the partition, in order."""
+    events: list[Event] = []
     for record in raw(settings_, partition):
         event = parse_event(record.value)
         assert record.key == event.source.hospital.encode()
         assert record.headers == [("ce_type", event.kind.encode())]
-        found.append(event)
-    return found
+        events.append(event)
+    return events
 
 
 def raw(settings_: Settings, partition: int = 0) -> list[Any]:
-    """The same as Kafka has them."""
-    place = TopicPartition(settings_.kafka.topic, partition)
-    consumer = KafkaConsumer(bootstrap_servers=settings_.kafka.bootstrap, enable_auto_commit=False)
-    consumer.assign([place])
-    end = consumer.end_offsets([place])[place]
-    found: list[Any] = []
-    consumer.seek_to_beginning(place)
-    while consumer.position(place) < end:
-        found += consumer.poll(1_000).get(place, ())
-    consumer.close()
-    return found
+    """Return the same records as Kafka has them."""
+    kafka = settings_.kafka
+    return list(read_topic(kafka.bootstrap, kafka.topic, partition))
 
 
 @dataclass

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer
 
 from dev import hospital as generator
 from tests.e2e.roles import command, environment, run
 from tests.e2e.stage import PASSWORD, Hospital, Stage, opened
 from tests.eventually import eventually
+from tests.topic_reader import read_topic
 
 FAILED, USAGE, NOT_READY = 1, 2, 3
 WRONG = "wr0ng-but-secret-too"
@@ -206,16 +207,13 @@ def test_a_record_that_nobody_understands(stage: Stage) -> None:
 
 
 def parked(stage: Stage) -> list[str]:
-    """The reasons of what stands in the dead letters' topic."""
-    consumer = KafkaConsumer(
-        "openmrs.changes.dead-letters",
-        bootstrap_servers=stage.kafka.url,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=1_000,
-    )
-    letters = [dict(record.headers) for record in consumer if record.value is not None]
-    consumer.close()
-    return [letter["_dlq.errors.reason"].decode() for letter in letters]
+    """Return the reasons of what stands in the dead letters' topic."""
+    reasons = []
+    for record in read_topic(stage.kafka.url, "openmrs.changes.dead-letters"):
+        if record.value is not None:
+            headers = dict(record.headers)
+            reasons.append(headers["_dlq.errors.reason"].decode())
+    return reasons
 
 
 def test_dead_letters_are_listed_without_their_content(stage: Stage) -> None:

@@ -3,60 +3,56 @@
 import json
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from tests.e2e.stage import Stage
 from tests.e2e.ward import eventually
+from tests.topic_reader import end_of_topic, read_topic
 
 TOPIC = "openmrs.changes"
 
 
 def events(stage: Stage, partition: int, first: int = 0) -> list[dict[str, Any]]:
-    return [json.loads(one.value) for one in raw(stage, partition, first)]
+    """Return a partition's records as JSON, from offset `first`."""
+    return [json.loads(record.value) for record in raw(stage, partition, first)]
 
 
 def obs_of(event: dict[str, Any]) -> Any:
+    """Return the obs_id of the row that the event has, or None."""
     return (event.get("after") or {}).get("obs_id")
 
 
 def end_of(stage: Stage, partition: int) -> int:
-    consumer = KafkaConsumer(bootstrap_servers=stage.kafka.url)
-    end: int = consumer.end_offsets([TopicPartition(TOPIC, partition)])[
-        TopicPartition(TOPIC, partition)
-    ]
-    consumer.close()
-    return end
+    """Return the offset that the partition's next record will have."""
+    return end_of_topic(stage.kafka.url, TOPIC, partition)
 
 
 def raw(stage: Stage, partition: int, first: int = 0, topic: str = TOPIC) -> list[Any]:
-    """A partition's records from offset `first`, or from where it begins if that is later."""
-    consumer = KafkaConsumer(bootstrap_servers=stage.kafka.url)
-    place = TopicPartition(topic, partition)
-    consumer.assign([place])
-    consumer.seek(place, max(first, consumer.beginning_offsets([place])[place]))
-    end, found = consumer.end_offsets([place])[place], []
-    while consumer.position(place) < end:
-        for records in consumer.poll(1000).values():
-            found += records
-    consumer.close()
-    return found
+    """Return a partition's records from offset `first`, or from where it begins if that is later."""
+    return list(read_topic(stage.kafka.url, topic, partition, first=first))
 
 
 def send(stage: Stage, records: list[Any]) -> None:
+    """Send these records once more, to the partitions that they came from."""
     producer = KafkaProducer(bootstrap_servers=stage.kafka.url)
-    for one in records:
-        headers = list(one.headers)
-        producer.send(TOPIC, value=one.value, key=one.key, headers=headers, partition=one.partition)
+    for record in records:
+        producer.send(
+            TOPIC,
+            value=record.value,
+            key=record.key,
+            headers=list(record.headers),
+            partition=record.partition,
+        )
     producer.flush()
     producer.close()
 
 
 def applied(stage: Stage, hospital: str) -> None:
-    """Waits until all that the topic holds now is applied."""
+    """Wait until all that the topic holds now is applied."""
     end = end_of(stage, stage.hospitals[hospital].partition)
 
-    def there() -> bool:
-        found = stage.db["progress"].find_one({"_id": hospital})
-        return found is not None and found["offset"] >= end
+    def is_applied() -> bool:
+        progress = stage.db["progress"].find_one({"_id": hospital})
+        return progress is not None and progress["offset"] >= end
 
-    eventually(there, f"{hospital} is applied up to {end}")
+    eventually(is_applied, f"{hospital} is applied up to {end}")

@@ -4,11 +4,10 @@ row wins.
 
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-
 from passport.event import Event, Row, parse_event
 from passport.settings import Hospital, Kafka, LoadBudget, Settings
 from tests.servers import Address
+from tests.topic_reader import read_topic
 
 HOSPITAL = "kigali"
 
@@ -36,19 +35,8 @@ def settings_for(address: Address, bootstrap: str, topic: str, **hospital: Any) 
 
 
 def read(bootstrap: str, topic: str, start: int = 0) -> list[Event]:
-    """The events from offset `start` to the end."""
-    place = TopicPartition(topic, 0)
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, group_id=None, auto_offset_reset="earliest"
-    )
-    consumer.assign([place])
-    end = consumer.end_offsets([place])[place]
-    consumer.seek(place, start)
-    events: list[Event] = []
-    while consumer.position(place) < end:
-        events += [parse_event(record.value) for record in consumer.poll(1_000).get(place, ())]
-    consumer.close()
-    return events
+    """Return the events from offset `start` to the end."""
+    return [parse_event(record.value) for record in read_topic(bootstrap, topic, first=start)]
 
 
 def folded(events: list[Event]) -> dict[int, Row]:

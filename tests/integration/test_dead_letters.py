@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from consumers import dead_letters
 from passport import sink as sinks
@@ -14,6 +14,7 @@ from passport.settings import Settings
 from passport.sink import Sink
 from passport.version import Version
 from tests.integration.consuming import Server, consume, delivered, hospital, read, settings
+from tests.topic_reader import read_topic
 
 SECRET = "1199080099999999"
 
@@ -136,11 +137,7 @@ def test_content_is_shown_on_demand_only(given: Settings) -> None:
 def test_headers_say_where_and_why_and_nothing_of_a_patient(given: Settings) -> None:
     send(given, encode_event(event()))
     consume(given)
-    place = TopicPartition(given.kafka.dead_letters_topic, 0)
-    consumer = KafkaConsumer(bootstrap_servers=given.kafka.bootstrap, auto_offset_reset="earliest")
-    consumer.assign([place])
-    (record,) = consumer.poll(10_000)[place]
-    consumer.close()
+    (record,) = read_topic(given.kafka.bootstrap, given.kafka.dead_letters_topic)
     headers = dict(record.headers)
     assert headers["_dlq.errors.original.topic"] == given.kafka.topic.encode()
     assert headers["_dlq.errors.original.partition"] == b"0"

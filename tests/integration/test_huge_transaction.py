@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from passport.kafka import topic_offsets
 from passport.settings import Settings
 from tests.eventually import eventually
 from tests.hospitals import Server, hospital, log, reading
 from tests.reader_process import catch_up, spawn
+from tests.topic_reader import read_topic
 
 PEAK_MB = 150
 INSERT = """
@@ -79,16 +79,9 @@ def _peak_mb(process: "subprocess.Popen[bytes]") -> float:
 
 
 def _rows_and_ends(settings: Settings, start: int) -> tuple[int, int]:
-    """Rows in the topic from `start` on, and how many of them end a transaction."""
-    place = TopicPartition(settings.kafka.topic, 0)
-    consumer = KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap, enable_auto_commit=False)
-    consumer.assign([place])
-    end = consumer.end_offsets([place])[place]
-    consumer.seek(place, start)
+    """Return how many rows the topic has from `start` on, and how many of them end a transaction."""
     rows = ends = 0
-    while consumer.position(place) < end:
-        for record in consumer.poll(1_000).get(place, ()):
-            rows += b'"kind":"row"' in record.value
-            ends += b'"last":true}' in record.value
-    consumer.close()
+    for record in read_topic(settings.kafka.bootstrap, settings.kafka.topic, first=start):
+        rows += b'"kind":"row"' in record.value
+        ends += b'"last":true}' in record.value
     return rows, ends

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -23,6 +22,7 @@ from dev.stack.server import Server
 from passport.errors import Fatal
 from tests.eventually import eventually
 from tests.servers import Address
+from tests.topic_reader import read_topic
 
 KINDS = [MariaDB, MySQL, Kafka, Mongo]
 
@@ -62,7 +62,7 @@ def read(server: Server) -> list[str]:
             with MongoClient[Any](server.url) as client:
                 return [document["v"] for document in client.kept.t.find().sort("_id")]
         case _:
-            return _read_topic(server.url)
+            return [record.value.decode() for record in read_topic(server.url, "kept")]
 
 
 def _create_topic(server: Kafka) -> None:
@@ -70,20 +70,6 @@ def _create_topic(server: Kafka) -> None:
     if "kept" not in admin.list_topics():
         admin.create_topics([NewTopic("kept", 1, 1)])
     admin.close()
-
-
-def _read_topic(bootstrap: str) -> list[str]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-    partition = TopicPartition("kept", 0)
-    consumer.assign([partition])
-    consumer.seek_to_beginning(partition)
-    end, values = consumer.end_offsets([partition])[partition], []
-    deadline = time.monotonic() + 30
-    while consumer.position(partition) < end and time.monotonic() < deadline:
-        for records in consumer.poll(timeout_ms=500).values():
-            values += [record.value.decode() for record in records]
-    consumer.close()
-    return values
 
 
 def test_a_stop_and_a_kill_keep_what_was_acknowledged(server: Server) -> None:

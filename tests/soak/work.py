@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pymysql
-from kafka import KafkaConsumer, TopicPartition
 
 from dev import hospital as generator
 from tests.e2e.stage import Hospital, Stage
+from tests.topic_reader import read_topic
 
 
 class Shift:
@@ -97,27 +97,17 @@ class Told:
 
 
 def told(stage: Stage) -> dict[str, Told]:
-    """Of the whole topic."""
-    hospitals = {one.partition: key for key, one in stage.hospitals.items()}
-    found = {key: Told() for key in stage.hospitals}
-    consumer = KafkaConsumer(
-        bootstrap_servers=stage.kafka.url,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        max_poll_records=5000,
-    )
-    places = [TopicPartition("openmrs.changes", number) for number in hospitals]
-    consumer.assign(places)
-    ends = consumer.end_offsets(places)
-    while any(consumer.position(place) < end for place, end in ends.items()):
-        for place, records in consumer.poll(1_000).items():
-            for record in records:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    event = json.loads(record.value)
-                    if event["kind"] == "row":
-                        found[hospitals[place.partition]].take(event)
-    consumer.close()
-    return found
+    """Return what the whole topic tells, by hospital."""
+    told_by_hospital = {}
+    for key, hospital in stage.hospitals.items():
+        told_of_hospital = Told()
+        for record in read_topic(stage.kafka.url, "openmrs.changes", hospital.partition):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                event = json.loads(record.value)
+                if event["kind"] == "row":
+                    told_of_hospital.take(event)
+        told_by_hospital[key] = told_of_hospital
+    return told_by_hospital
 
 
 def lost(hospital: Hospital, told: Told, *, gap: bool) -> int:
