@@ -1,4 +1,4 @@
-"""A hospital at a real server, the settings that read it, and what must be true of what was read."""
+"""A hospital at a real server, the settings to read it, and what must be true of what was read."""
 
 import threading
 from collections.abc import Iterator

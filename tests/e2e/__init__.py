@@ -1,1 +1,1 @@
-"""The whole way: real servers, every role a process of its own, MongoDB compared with the oracle."""
+"""The whole way: real servers, a process of its own for every role, MongoDB against the oracle."""

@@ -260,7 +260,8 @@ def test_row_14_encounters_visits_and_patients_that_are_moved_voided_and_restore
         ward.do(action, encounter)
     moved = ward.shown(ward.newest(obs))
     place = ward.sql(
-        "SELECT l.name FROM encounter e JOIN location l USING (location_id) WHERE encounter_id = %s",
+        "SELECT l.name FROM encounter e JOIN location l USING (location_id)"
+        " WHERE encounter_id = %s",
         encounter,
     )
     assert moved["openmrsData"]["locationName"] == place[0][0]
@@ -282,7 +283,7 @@ def test_row_14_encounters_visits_and_patients_that_are_moved_voided_and_restore
 
 
 def test_row_15_old_events_out_of_order_change_nothing(scene: Set) -> None:
-    """A tenth of the topic comes again, shuffled; then all that two rows were before, newest first."""
+    """A tenth of the topic comes again, shuffled; then all that two rows were, newest first."""
     ward, person = scene.kigali, scene.kigali.patient()
     ward.shown(ward.obs(person))
     applied(scene.stage, "kigali")

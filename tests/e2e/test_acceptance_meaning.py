@@ -211,13 +211,18 @@ def hostile(
         with suppress(ValueError):  # one of them is voided
             ward.do(patients.merge, person, other)
     else:
-        no_patient = "(SELECT MAX(person_id) FROM person WHERE person_id NOT IN (SELECT patient_id FROM patient))"
+        no_patient = (
+            "(SELECT MAX(person_id) FROM person WHERE person_id NOT IN (SELECT patient_id"
+            " FROM patient))"
+        )
         ward.run(
             {
-                "take": f"UPDATE patient_identifier SET voided = 1 WHERE {own} ORDER BY RAND({seed}) LIMIT 1",
+                "take": f"UPDATE patient_identifier SET voided = 1 WHERE {own}"
+                f" ORDER BY RAND({seed}) LIMIT 1",
                 "back": f"UPDATE patient_identifier SET voided = 0 WHERE {own}",
                 "swap": "UPDATE patient_identifier SET patient_id = "
-                f"IF(patient_id = {person}, {other}, {person}) WHERE patient_id IN ({person}, {other})",
+                f"IF(patient_id = {person}, {other}, {person})"
+                f" WHERE patient_id IN ({person}, {other})",
                 "void": f"UPDATE patient SET voided = 1 WHERE patient_id = {person}",
                 "unvoid": f"UPDATE patient SET voided = 0 WHERE patient_id = {person}",
                 # A merge in place, as 1.x does: the row's own person changes.
@@ -225,7 +230,10 @@ def hostile(
                 f" WHERE person_id = {person} AND value_numeric > 0 LIMIT 1",
             }[what]
         )
-    sql = "SELECT patient_id, REGEXP_REPLACE(identifier, '[^0-9]', '') FROM patient_identifier WHERE voided = 0"
+    sql = (
+        "SELECT patient_id, REGEXP_REPLACE(identifier, '[^0-9]', '')"
+        " FROM patient_identifier WHERE voided = 0"
+    )
     held |= {(ward.key, patient, one) for patient, one in ward.sql(sql)}
 
 
@@ -571,7 +579,8 @@ def test_row_39_what_is_renamed_moved_and_corrected_reaches_what_is_stored(scene
     obs = ward.obs(person, "729", encounter_id=encounter, creator=6, value_numeric=200)
     signed = ward.shown(obs)
     ward.run(
-        f"UPDATE concept_name SET name = 'Thrombocytes' WHERE concept_id = {ward.concept('729')} AND locale LIKE 'en%'"
+        "UPDATE concept_name SET name = 'Thrombocytes'"
+        f" WHERE concept_id = {ward.concept('729')} AND locale LIKE 'en%'"
     )
     ward.shown(obs, testName="Thrombocytes")
     ward.run("UPDATE person_name SET family_name = 'Married' WHERE person_id = 6")
@@ -581,7 +590,8 @@ def test_row_39_what_is_renamed_moved_and_corrected_reaches_what_is_stored(scene
     )
     ward.shown(obs, result="200 10^9/L")
     ward.run(
-        f"UPDATE encounter SET location_id = {ward.known.locations[3]} WHERE encounter_id = {encounter}"
+        f"UPDATE encounter SET location_id = {ward.known.locations[3]}"
+        f" WHERE encounter_id = {encounter}"
     )
     [(name,)] = ward.sql(
         "SELECT name FROM location WHERE location_id = %s", ward.known.locations[3]
@@ -630,7 +640,10 @@ def test_row_40_a_name_is_never_older_than_the_event_that_needed_it(scene: Set) 
     slow = ("timeout = 3000", "wait_point = 'AFTER_SYNC'", "enabled = ON")
     ward.hospital.sql.execute(*(f"SET GLOBAL rpl_semi_sync_master_{one}" for one in slow))
     names = f"UPDATE concept_name SET name = '{name}' WHERE concept_id = {ward.concept('678')}"
-    obs = "INSERT INTO obs (obs_id, person_id, concept_id, obs_datetime, value_numeric, creator, date_created, uuid)"
+    obs = (
+        "INSERT INTO obs (obs_id, person_id, concept_id, obs_datetime, value_numeric,"
+        " creator, date_created, uuid)"
+    )
     obs += f" VALUES ({key}, {person}, {ward.concept('678')}, NOW(), 7, 1, NOW(), UUID())"
     committing = Thread(target=ward.run, args=(names, obs))
     committing.start()

@@ -128,8 +128,10 @@ def insert_pulse(running: Running, value: int) -> int:
         connection.cursor() as cursor,
     ):
         cursor.execute(
-            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
-            " SELECT %s, MIN(concept_id), NOW(), %s, 1, NOW(), 0, UUID() FROM concept_name WHERE name = 'Pulse'",
+            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator,"
+            " date_created, voided, uuid)"
+            " SELECT %s, MIN(concept_id), NOW(), %s, 1, NOW(), 0, UUID() FROM concept_name"
+            " WHERE name = 'Pulse'",
             [running.person, value],
         )
         connection.commit()
@@ -138,7 +140,8 @@ def insert_pulse(running: Running, value: int) -> int:
 
 def void(running: Running, obs_id: int) -> None:
     running.stage.hospitals["kigali"].sql.execute(
-        f"UPDATE openmrs.obs SET voided = 1, voided_by = 1, date_voided = NOW() WHERE obs_id = {obs_id}"
+        "UPDATE openmrs.obs SET voided = 1, voided_by = 1, date_voided = NOW()"
+        f" WHERE obs_id = {obs_id}"
     )
 
 

@@ -41,12 +41,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def burst(hospital: Hospital, concept: str, column: str) -> None:
-    """One INSERT of obs of registered patients: all with the same second, as an import writes them."""
+    """Insert obs of registered patients, all of the same second, as an import writes them."""
     with hospital.connect() as connection, connection.cursor() as cursor:
         people = [person for person, _ in generator.registrable(connection)]
         person = f"ELT(1 + MOD(seq, {len(people)}), {', '.join(map(str, people))})"
         cursor.execute(
-            f"INSERT INTO obs (person_id, concept_id, obs_datetime, {column}, creator, date_created, voided, uuid)"
+            f"INSERT INTO obs (person_id, concept_id, obs_datetime, {column}, creator,"
+            " date_created, voided, uuid)"
             f" SELECT {person}, (SELECT MIN(concept_id) FROM concept_name WHERE name = %s),"
             f" NOW(), MOD(seq, 97), 1, NOW(), 0, UUID() FROM seq_1_to_{BURST}",
             [concept],
@@ -77,7 +78,8 @@ def test_row_48_a_burst_of_40_000_drains_and_loses_none(stage: Stage) -> None:
     for key in stage.hospitals:
         eventually(partial(full, stage, key, before[key] + BURST), f"{BURST} rows of {key}", 120)
         print(
-            f"{key}: all there {time.monotonic() - began:.1f} s after the first insert (inserting: {inserted:.1f} s)"
+            f"{key}: all there {time.monotonic() - began:.1f} s after the first insert"
+            f" (inserting: {inserted:.1f} s)"
         )
     found = stage.wait_equal(90)
     assert {key: mirrored(stage, key) - before[key] for key in stage.hospitals} == dict.fromkeys(

@@ -86,8 +86,10 @@ def write_long_texts(stage: Stage) -> int:
     with stage.hospitals["kigali"].connect() as connection, connection.cursor() as cursor:
         people = [person for person, _ in generator.registrable(connection)]
         cursor.execute(
-            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_text, creator, date_created, voided, uuid)"
-            " SELECT %s, (SELECT MIN(concept_id) FROM concept_name WHERE name = 'Ward remark'), NOW(),"
+            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_text, creator,"
+            " date_created, voided, uuid)"
+            " SELECT %s, (SELECT MIN(concept_id) FROM concept_name"
+            " WHERE name = 'Ward remark'), NOW(),"
             f" CONCAT(seq, REPEAT('x', {TEXT})), 1, NOW(), 0, UUID() FROM seq_1_to_{ROWS}",
             people[:1],
         )

@@ -46,14 +46,17 @@ def canaries(connection: Any) -> list[str]:
     planted = []
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT MIN(o.obs_id), o.person_id, o.concept_id FROM obs o JOIN concept c USING (concept_id)"
-            " JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id WHERE d.name = 'Text'"
+            "SELECT MIN(o.obs_id), o.person_id, o.concept_id FROM obs o"
+            " JOIN concept c USING (concept_id)"
+            " JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id"
+            " WHERE d.name = 'Text'"
             " GROUP BY o.person_id, o.concept_id"
         )
         for _, person, concept in list(cursor.fetchall())[:CANARIES]:
             text, comment = f"CANARY{uuid.uuid4().hex}", f"CANARY{uuid.uuid4().hex}"
             cursor.execute(
-                "INSERT INTO obs (person_id, concept_id, obs_datetime, value_text, comments, creator, date_created,"
+                "INSERT INTO obs (person_id, concept_id, obs_datetime, value_text,"
+                " comments, creator, date_created,"
                 " voided, uuid) VALUES (%s, %s, NOW(), %s, %s, 1, NOW(), 0, %s)",
                 (person, concept, text, comment, str(uuid.uuid4())),
             )
@@ -75,7 +78,7 @@ def private(connection: Any) -> list[str]:
 
 
 def found_in(text: str, secrets: list[str]) -> list[str]:
-    """Which secrets stand in the text. Their places in the list are reported, not they themselves."""
+    """Return the places in the list of the secrets that stand in the text, never the secrets."""
     folded = text.casefold()
     return [
         f"secret {number}" for number, secret in enumerate(secrets) if secret.casefold() in folded

@@ -34,8 +34,10 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
 
 def fill(ward: Ward, person: int, rows: int) -> None:
     ward.run(
-        "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, uuid)"
-        f" SELECT {person}, {ward.concept('5087')}, '2025-03-04 10:05:00', 60 + seq % 60, 6, NOW(), UUID()"
+        "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator,"
+        " date_created, uuid)"
+        f" SELECT {person}, {ward.concept('5087')}, '2025-03-04 10:05:00', 60 + seq % 60,"
+        " 6, NOW(), UUID()"
         f" FROM seq_1_to_{rows}"
     )
 
@@ -60,7 +62,8 @@ def test_live_events_overtake_a_rename_of_half_a_million_obs(ward: Ward) -> None
         time.sleep(0.1)
     assert len(overtook) > 20, "live events waited for what is read again"
     print(
-        f"{OBS:,} obs renamed; {len(overtook)} events took {max(overtook):.2f} s at most, before {max(quiet):.2f} s"
+        f"{OBS:,} obs renamed; {len(overtook)} events took {max(overtook):.2f} s at most,"
+        f" before {max(quiet):.2f} s"
     )
     shown = stage.db["medicalrecords"].count_documents(
         {"data.testName": "Heart rate", "patientId": {"$ne": ""}}

@@ -54,7 +54,8 @@ def work(stage: Stage, rows: int) -> None:
             ((newest,),) = cursor.fetchall()
             for _ in range(rows):
                 cursor.execute(
-                    f"INSERT INTO obs ({COPIED}, uuid) SELECT {COPIED}, UUID() FROM obs WHERE obs_id = {newest}"
+                    f"INSERT INTO obs ({COPIED}, uuid) SELECT {COPIED}, UUID() FROM obs"
+                    f" WHERE obs_id = {newest}"
                 )
 
 

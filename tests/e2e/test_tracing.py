@@ -126,9 +126,12 @@ class Scene:
             before = time.time()
             for word in words:
                 cursor.execute(
-                    "INSERT INTO obs (person_id, concept_id, obs_datetime, value_text, creator, date_created,"
-                    " voided, uuid) SELECT %s, MIN(concept_id), NOW(), %s, 1, NOW(), 0, UUID() FROM concept"
-                    " JOIN concept_datatype d ON d.concept_datatype_id = datatype_id WHERE d.name = 'Text'",
+                    "INSERT INTO obs (person_id, concept_id, obs_datetime, value_text,"
+                    " creator, date_created,"
+                    " voided, uuid) SELECT %s, MIN(concept_id), NOW(), %s, 1, NOW(), 0,"
+                    " UUID() FROM concept"
+                    " JOIN concept_datatype d ON d.concept_datatype_id = datatype_id"
+                    " WHERE d.name = 'Text'",
                     (self.person, word),
                 )
             connection.commit()

@@ -33,7 +33,7 @@ def commands(page: str) -> dict[str, list[str]]:
 
 
 class Terminal:
-    """A shell in the checkout; `type` gives what the command printed, and its exit code must be 0."""
+    """A shell in the checkout. `type` returns what a command prints, whose exit code must be 0."""
 
     def __init__(self, log: Path) -> None:
         self._log = log

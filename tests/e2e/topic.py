@@ -28,7 +28,7 @@ def end_of(stage: Stage, partition: int) -> int:
 
 
 def raw(stage: Stage, partition: int, first: int = 0, topic: str = TOPIC) -> list[Any]:
-    """Return a partition's records from offset `first`, or from where it begins if that is later."""
+    """Return a partition's records from offset `first`, or from its beginning if that is later."""
     return list(read_topic(stage.kafka.url, topic, partition, first=first))
 
 

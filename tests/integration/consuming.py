@@ -117,7 +117,7 @@ class Delivered:
 
     @cached_property
     def live(self) -> dict[tuple[str, int], Enriched]:
-        """Rows that are there, without what says how and when they came; the person as last said."""
+        """The rows that are there, without how and when they came; the person as last said."""
         return {key: plain(one) for key, one in self.rows.items() if not one["deleted"]}
 
 

@@ -1,4 +1,4 @@
-"""A table of every column type, and rows of extremes: what a SELECT and the binlog must agree on."""
+"""A table of every column type and rows of extremes, on which a SELECT and the binlog agree."""
 
 # ruff: noqa: PIE800  # several columns a line
 
@@ -11,16 +11,20 @@ TABLE = "every_type"
 
 _COLUMNS = r"""
 id INT PRIMARY KEY, y YEAR, ti TINYINT, tu TINYINT UNSIGNED, si SMALLINT, su SMALLINT UNSIGNED,
-mi MEDIUMINT, mu MEDIUMINT UNSIGNED, ii INT, iu INT UNSIGNED, bi BIGINT, bu BIGINT UNSIGNED, iz INT(8) ZEROFILL,
+mi MEDIUMINT, mu MEDIUMINT UNSIGNED, ii INT, iu INT UNSIGNED, bi BIGINT, bu BIGINT UNSIGNED,
+iz INT(8) ZEROFILL,
 f FLOAT, fd FLOAT(7,3), d DOUBLE, dd DOUBLE(10,2),
 n1 DECIMAL(10,2), n2 DECIMAL(65,30), n3 DECIMAL(5,5), n4 DECIMAL(9,0), nz DECIMAL(8,3) ZEROFILL,
 b1 BIT(1), b9 BIT(9), b64 BIT(64),
 e ENUM('a','b''c','d\\e','é,"'), el ENUM('ä','ö') CHARACTER SET latin1, s SET('x','y z','é'),
-da DATE, t0 TIME, t1 TIME(1), t3 TIME(3), t6 TIME(6), dt DATETIME, dt2 DATETIME(2), dt3 DATETIME(3), dt6 DATETIME(6),
+da DATE, t0 TIME, t1 TIME(1), t3 TIME(3), t6 TIME(6), dt DATETIME, dt2 DATETIME(2), dt3 DATETIME(3),
+dt6 DATETIME(6),
 ts TIMESTAMP NULL, ts1 TIMESTAMP(1) NULL, ts5 TIMESTAMP(5) NULL, ts6 TIMESTAMP(6) NULL,
 c CHAR(10) CHARACTER SET utf8mb4, cl CHAR(255) CHARACTER SET utf8mb4, g GEOMETRY,
-v3 VARCHAR(40) CHARACTER SET utf8mb3, v4 VARCHAR(300) CHARACTER SET utf8mb4, vl VARCHAR(300) CHARACTER SET latin1,
-va VARCHAR(20) CHARACTER SET ascii, vu VARCHAR(20) CHARACTER SET ucs2, v16 VARCHAR(20) CHARACTER SET utf16,
+v3 VARCHAR(40) CHARACTER SET utf8mb3, v4 VARCHAR(300) CHARACTER SET utf8mb4,
+vl VARCHAR(300) CHARACTER SET latin1,
+va VARCHAR(20) CHARACTER SET ascii, vu VARCHAR(20) CHARACTER SET ucs2,
+v16 VARCHAR(20) CHARACTER SET utf16,
 v32 VARCHAR(20) CHARACTER SET utf32,
 bn BINARY(4), vb VARBINARY(300), tb TINYBLOB, bl BLOB, mb MEDIUMBLOB, lb LONGBLOB,
 tt TINYTEXT, tx TEXT CHARACTER SET latin1, mt MEDIUMTEXT, lt LONGTEXT, j JSON,
@@ -29,9 +33,11 @@ inv INT INVISIBLE DEFAULT 7, `odd '{"\\` INT
 """
 # Types that are no part of a row's JSON lie between those that are, and must be stepped over.
 _SKIPPED = {
-    "mariadb": "vc VARCHAR(900) COMPRESSED, bc TEXT COMPRESSED CHARACTER SET latin1, bbc MEDIUMBLOB COMPRESSED, "
-    "u UUID, i6 INET6, i4 INET4, gbk VARCHAR(9) CHARACTER SET gbk, behind VARCHAR(5) CHARACTER SET latin1",
-    "mysql": "vec VECTOR(3), p POINT, gbk VARCHAR(9) CHARACTER SET gbk, behind VARCHAR(5) CHARACTER SET latin1",
+    "mariadb": "vc VARCHAR(900) COMPRESSED, bc TEXT COMPRESSED CHARACTER SET latin1,"
+    " bbc MEDIUMBLOB COMPRESSED, u UUID, i6 INET6, i4 INET4,"
+    " gbk VARCHAR(9) CHARACTER SET gbk, behind VARCHAR(5) CHARACTER SET latin1",
+    "mysql": "vec VECTOR(3), p POINT,"
+    " gbk VARCHAR(9) CHARACTER SET gbk, behind VARCHAR(5) CHARACTER SET latin1",
 }
 SKIPPED = frozenset({"u", "i6", "i4", "vec", "p", "gbk"})
 
@@ -177,7 +183,8 @@ _HIGH = {
         "tx": "é\x80",
     },
     **{"mt": "m" * 70_000, "lt": "😀" * 20_000, "behind": "é"},
-    "j": '{"b": 1, "aa": [1, -5, 70000, 3000000000, 18446744073709551615, 1.5, 1e100, true, null, "é\\"😀", {"k": {}}],'
+    "j": '{"b": 1, "aa": [1, -5, 70000, 3000000000, 18446744073709551615, 1.5, 1e100, true,'
+    ' null, "é\\"😀", {"k": {}}],'
     f' "": "{"z" * 70_000}"}}',
 }
 _ODD = [
@@ -211,9 +218,13 @@ _ODD = [
 _STATEMENTS = {
     "mariadb": [
         "INSERT INTO every_type (id, f, d) VALUES (9001, -0.0, -0e0)",
-        "INSERT INTO every_type (id, u, i6, i4, gbk, behind) VALUES (9003, UUID(), '::1', '127.0.0.1', '中文', 'é')",
+        (
+            "INSERT INTO every_type (id, u, i6, i4, gbk, behind)"
+            " VALUES (9003, UUID(), '::1', '127.0.0.1', '中文', 'é')"
+        ),
         """INSERT INTO every_type (id, vc, bc, bbc, behind) VALUES
-        (9004, REPEAT('é€', 300), REPEAT('é', 500), REPEAT(x'00ff', 40000), 'é'), (9005, '', '', '', ''),
+        (9004, REPEAT('é€', 300), REPEAT('é', 500), REPEAT(x'00ff', 40000), 'é'),
+        (9005, '', '', '', ''),
         (9006, 'é', '€', x'00', 'é'), (9007, REPEAT('ab', 300), NULL, x'', NULL)""",
         "SET column_compression_zlib_wrap = ON",
         "INSERT INTO every_type (id, vc, bc) VALUES (9008, REPEAT('é', 400), REPEAT('x', 65535))",
@@ -225,10 +236,13 @@ _STATEMENTS = {
         "INSERT INTO every_type (id, p, behind) VALUES (9003, POINT(1, 2), 'é')",
         "INSERT INTO every_type (id, gbk, behind) VALUES (9006, '中文', 'é')",
         "INSERT INTO every_type (id, vec, behind) VALUES (9004, STRING_TO_VECTOR('[1,2,3]'), 'é')",
-        """INSERT INTO every_type (id, j) VALUES (9005, JSON_OBJECT('n', CAST('1.10' AS DECIMAL(10,2)),
-           'm', CAST('-123456789012345.678901' AS DECIMAL(30,6)), 't', CAST('-12:34:56.5' AS TIME(1)),
+        """INSERT INTO every_type (id, j) VALUES (9005, JSON_OBJECT(
+           'n', CAST('1.10' AS DECIMAL(10,2)),
+           'm', CAST('-123456789012345.678901' AS DECIMAL(30,6)),
+           't', CAST('-12:34:56.5' AS TIME(1)),
            'dt', CAST('2015-01-15 23:24:25.12' AS DATETIME(2)), 'da', CAST('2015-01-15' AS DATE),
-           'b', CAST('abc' AS BINARY(3)), 'f', 1e0/3, 'ts', TIMESTAMP('2020-01-01 00:00:00'), 'bit', b'101',
+           'b', CAST('abc' AS BINARY(3)), 'f', 1e0/3, 'ts', TIMESTAMP('2020-01-01 00:00:00'),
+           'bit', b'101',
            'y', CAST(2020 AS YEAR), 'neg', -1e-7, 'big', 1e20))""",
     ],
 }

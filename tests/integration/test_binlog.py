@@ -232,7 +232,8 @@ def test_a_large_transaction_is_streamed(tap: Tap) -> None:
     tap.execute(insert(*range(1, 1001)))
     start = tap.end()
     tap.execute(
-        "INSERT INTO obs SELECT a.obs_id * 1000 + b.obs_id, 1, 'x' FROM obs a JOIN obs b ON b.obs_id <= 200"
+        "INSERT INTO obs SELECT a.obs_id * 1000 + b.obs_id, 1, 'x' FROM obs a"
+        " JOIN obs b ON b.obs_id <= 200"
     )
     stream, end = tap.stream(start), tap.end()
     lengths: list[int] = []
@@ -445,7 +446,8 @@ def test_a_table_that_is_not_transactional_keeps_what_is_rolled_back(
 def test_a_function_that_writes_is_noticed(tap: Tap) -> None:
     tap.execute(
         "SET GLOBAL log_bin_trust_function_creators = 1",
-        "CREATE FUNCTION bump() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN DELETE FROM obs; RETURN 1; END",
+        "CREATE FUNCTION bump() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN DELETE"
+        " FROM obs; RETURN 1; END",
         insert(1),
     )
     found = kinds(tap.changes("SET SESSION binlog_format = STATEMENT", "SELECT bump()"))
@@ -549,7 +551,8 @@ def test_a_start_inside_a_transaction_stops(tap: Tap) -> None:
     rows = of(
         RowChange,
         tap.changes(
-            f"INSERT INTO obs VALUES (1, 1, REPEAT('x', 9000)), (2, 1, REPEAT('y', 9000)), {insert(3)[23:]}"
+            "INSERT INTO obs VALUES (1, 1, REPEAT('x', 9000)), (2, 1, REPEAT('y', 9000)),"
+            f" {insert(3)[23:]}"
         ),
     )
     assert rows[0].at != rows[1].at  # two ROWS events, one TABLE_MAP

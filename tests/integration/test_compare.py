@@ -29,7 +29,10 @@ from tests.integration.published import HOSPITAL, read, settings_for
 from tests.servers import Address
 
 Mongo = Database[dict[str, Any]]
-COPY = "person_id, concept_id, encounter_id, obs_datetime, location_id, value_numeric, creator, date_created, status"
+COPY = (
+    "person_id, concept_id, encounter_id, obs_datetime, location_id, value_numeric,"
+    " creator, date_created, status"
+)
 
 
 PATIENCE = Patience(settle_s=0.05, caught_up_s=2.0)
@@ -114,7 +117,10 @@ def test_a_healthy_pipeline_publishes_nothing(way: Way) -> None:
 
 
 UNSEEN = (
-    f"INSERT INTO obs ({COPY}, uuid) SELECT {COPY}, UUID() FROM obs WHERE person_id = @person LIMIT 1",
+    (
+        f"INSERT INTO obs ({COPY}, uuid) SELECT {COPY}, UUID() FROM obs"
+        " WHERE person_id = @person LIMIT 1"
+    ),
     "UPDATE obs SET voided = 1 WHERE person_id = @person AND voided = 0",
     "DELETE FROM obs WHERE person_id = @person",
     "UPDATE patient_identifier SET voided = 1 WHERE patient_id = @person",
@@ -173,13 +179,15 @@ def test_a_patient_whom_the_stream_never_told_of_is_found(way: Way) -> None:
     unknown = way.execute("SELECT MAX(patient_id) + 1 FROM patient")[0][0]
     (person, *_) = way.matched()
     way.unseen(
-        f"INSERT INTO person (person_id, gender, creator, date_created, uuid) SELECT {unknown}, 'F', 1, NOW(), UUID()",
+        "INSERT INTO person (person_id, gender, creator, date_created, uuid)"
+        f" SELECT {unknown}, 'F', 1, NOW(), UUID()",
         f"INSERT INTO patient (patient_id, creator, date_created) VALUES ({unknown}, 1, NOW())",
         "INSERT INTO patient_identifier"
         " (patient_id, identifier, identifier_type, preferred, creator, date_created, uuid)"
         f" SELECT {unknown}, '1199980012345678', patient_identifier_type_id, 1, 1, NOW(), UUID()"
         f" FROM patient_identifier_type WHERE uuid = '{people.NATIONAL_ID_TYPE}'",
-        f"INSERT INTO obs ({COPY}, uuid) SELECT {COPY.replace('person_id', str(unknown))}, UUID() FROM obs"
+        f"INSERT INTO obs ({COPY}, uuid)"
+        f" SELECT {COPY.replace('person_id', str(unknown))}, UUID() FROM obs"
         f" WHERE person_id = {person}",
     )
     registration.passport_patients(way.mongo, ["1199980012345678"])

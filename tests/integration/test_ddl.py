@@ -50,12 +50,18 @@ DDL = {
     ],
     "a column less": ["ALTER TABLE obs DROP COLUMN form_namespace_and_path"],
     "another type": [
-        "ALTER TABLE obs MODIFY value_numeric DECIMAL(12,3), MODIFY obs_datetime DATETIME(3) NOT NULL"
+        (
+            "ALTER TABLE obs MODIFY value_numeric DECIMAL(12,3),"
+            " MODIFY obs_datetime DATETIME(3) NOT NULL"
+        )
     ],
     "two names exchanged": [
         "ALTER TABLE obs CHANGE comments spare VARCHAR(255)",
         "UPDATE obs SET uuid = UUID() LIMIT 2",
-        "ALTER TABLE obs CHANGE void_reason comments VARCHAR(255), CHANGE spare void_reason VARCHAR(255)",
+        (
+            "ALTER TABLE obs CHANGE void_reason comments VARCHAR(255),"
+            " CHANGE spare void_reason VARCHAR(255)"
+        ),
     ],
     "two places exchanged": ["ALTER TABLE obs MODIFY void_reason VARCHAR(255) AFTER value_complex"],
     "truncated": ["TRUNCATE TABLE obs"],
@@ -309,7 +315,8 @@ def test_swapped_under_load(
         "DROP TABLE IF EXISTS _obs_new, _obs_old",
         "CREATE TABLE _obs_new LIKE obs",
         "ALTER TABLE _obs_new ADD COLUMN value_boolean TINYINT FIRST,"
-        " MODIFY comments VARCHAR(255) AFTER obs_id, MODIFY void_reason VARCHAR(255) AFTER comments",
+        " MODIFY comments VARCHAR(255) AFTER obs_id,"
+        " MODIFY void_reason VARCHAR(255) AFTER comments",
     )
     with running(settings), clinic(site.address, rate=40):
         with grows("events_total"):

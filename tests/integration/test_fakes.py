@@ -134,7 +134,10 @@ class Real:
         self.server.execute(RESET[self.flavour])
 
     def cut(self) -> None:
-        of_clients = "SELECT id FROM information_schema.processlist WHERE user = 'root' AND id <> CONNECTION_ID()"
+        of_clients = (
+            "SELECT id FROM information_schema.processlist"
+            " WHERE user = 'root' AND id <> CONNECTION_ID()"
+        )
         for (number,) in self.server.execute(of_clients):
             with suppress(pymysql.MySQLError):  # it may have ended by itself
                 self.server.execute(f"KILL {number}")

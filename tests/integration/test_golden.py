@@ -194,7 +194,10 @@ def test_zones_and_clocks_of_who_writes_change_nothing(tap: Tap) -> None:
     in 2038.
     """
     start = tap.end()
-    row = f"INSERT INTO {every_type.TABLE} (id, ts, ts6, dt, dt6, da, t6) VALUES ({{}}, NOW(), NOW(6), NOW(), NOW(6)"
+    row = (
+        f"INSERT INTO {every_type.TABLE} (id, ts, ts6, dt, dt6, da, t6)"
+        " VALUES ({}, NOW(), NOW(6), NOW(), NOW(6)"
+    )
     row += ", CURDATE(), CURTIME(6))"
     clocks = ["DEFAULT", "1700000000", "1699996400.25", "2147483646"]
     try:

@@ -1,4 +1,4 @@
-"""A transaction larger than the reader's memory: read, published and acknowledged piece by piece."""
+"""A transaction larger than the reader's memory is read, published and acknowledged in pieces."""
 
 import re
 import signal
@@ -18,8 +18,10 @@ from tests.topic_reader import read_topic
 
 PEAK_MB = 150
 INSERT = """
-INSERT INTO openmrs.obs (person_id, concept_id, obs_datetime, date_created, creator, value_text, uuid)
-SELECT a.person_id, a.concept_id, a.obs_datetime, a.date_created, a.creator, REPEAT('x', 100), UUID()
+INSERT INTO openmrs.obs (person_id, concept_id, obs_datetime, date_created, creator, value_text,
+uuid)
+SELECT a.person_id, a.concept_id, a.obs_datetime, a.date_created, a.creator, REPEAT('x', 100),
+UUID()
 FROM openmrs.obs a, openmrs.obs b, openmrs.obs c LIMIT {rows}"""
 
 
@@ -79,7 +81,7 @@ def _peak_mb(process: "subprocess.Popen[bytes]") -> float:
 
 
 def _rows_and_ends(settings: Settings, start: int) -> tuple[int, int]:
-    """Return how many rows the topic has from `start` on, and how many of them end a transaction."""
+    """Return how many rows the topic has from `start` on, and how many end a transaction."""
     rows = ends = 0
     for record in read_topic(settings.kafka.bootstrap, settings.kafka.topic, first=start):
         rows += b'"kind":"row"' in record.value

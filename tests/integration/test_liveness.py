@@ -465,7 +465,10 @@ def test_a_dump_that_is_killed_again_and_again(address: Address, kafka_bootstrap
     """
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
-    dump = "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%' AND user = 'cdc'"
+    dump = (
+        "SELECT id FROM information_schema.processlist"
+        " WHERE command LIKE 'Binlog Dump%' AND user = 'cdc'"
+    )
     before, killed = sample("disconnects_total"), set[int]()
     with clinic(address, rate=20), running(settings):
         while len(killed) < KILLS:

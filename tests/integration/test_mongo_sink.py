@@ -294,7 +294,7 @@ def test_a_document_that_a_validator_refuses_is_rejected_alone(passport: Passpor
 
 
 # --- whose rows
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["ok", "none", "invalid", "ambiguous", "not_patient", "voided"])
@@ -488,7 +488,7 @@ def test_rows_of_a_writer_that_died_after_the_link_ended_are_swept(passport: Pas
 
 
 # --- scopes
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_chunk_removes_what_it_has_not(passport: Passport) -> None:
@@ -787,7 +787,7 @@ def test_progress_is_kept_and_its_version_never_falls(passport: Passport) -> Non
 
 
 def story() -> list[Observation]:
-    """Events of one hospital in their order: groups, edits, voids, purges, a merge, a moved member."""
+    """Events of one hospital in order: groups, edits, voids, purges, a merge, a moved member."""
     other = person(2, "1199080012340000")
     return [
         obs(1, 10),
@@ -957,7 +957,7 @@ def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport)
 
 
 # --- two writers
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def interposed(
@@ -1126,7 +1126,7 @@ def test_a_doctors_edit_meanwhile_is_seen(
 
 
 # --- the server
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_without_a_server_it_is_not_ready() -> None:
@@ -1238,7 +1238,7 @@ def operations(passport: Passport, act: Callable[[], Any]) -> int:
 
 
 # --- erased
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing(

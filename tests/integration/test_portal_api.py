@@ -137,7 +137,7 @@ def test_pages_join_without_gap_or_double(site: Site) -> None:
 
 
 def test_a_page_is_read_from_the_index(site: Site) -> None:
-    """Each part of a page examines no more documents than it gives: 5,000 records cost what 50 do."""
+    """Each part of a page examines no more documents than it gives: 5,000 cost what 50 do."""
     patient = ps.patient_id(BORIS)
     many = [
         ps.record(patient, "test", "Pulse", f"2025-{1 + n % 12:02}-01T08:00:00", "70")

@@ -97,8 +97,8 @@ def test_each_section_has_its_own(site: Site) -> None:
     tests = browser.get("/tests").text
     assert tests.count("<svg") == 1, "numbers are drawn when there are two"
     assert (
-        "Haemoglobin: 4 results from 6 March 2025 to 6 November 2025, between 9.8 g/dL and 12.1 g/dL"
-        in tests
+        "Haemoglobin: 4 results from 6 March 2025 to 6 November 2025,"
+        " between 9.8 g/dL and 12.1 g/dL" in tests
     )
     visit = text(browser.get("/visits").text)
     assert "Fever since three days" in visit

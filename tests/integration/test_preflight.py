@@ -279,7 +279,7 @@ def test_row_50_each_bad_setting_comes_with_its_statement(
 def test_rds_keeps_its_retention_in_a_table_of_its_own(
     server: Server, kafka_bootstrap: str
 ) -> None:
-    """As Amazon documents it; tried on servers that have the same table and procedure, not on RDS."""
+    """As Amazon documents it; tried on servers with the same table and procedure, not on RDS."""
     settings = prepared(server, kafka_bootstrap)
     server.execute(
         "USE mysql",

@@ -175,7 +175,8 @@ def test_reset_while_it_is_down_and_the_binlog_has_grown_past_the_position(
         "RESET MASTER" if address.flavour == "mariadb" else "RESET BINARY LOGS AND GTIDS"
     )
     any_server.execute(
-        "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id) FROM openmrs.obs) o)"
+        "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id)"
+        " FROM openmrs.obs) o)"
     )
     any_server.execute("CREATE TABLE openmrs.filler (f LONGBLOB)")
     any_server.execute(f"INSERT INTO openmrs.filler VALUES (REPEAT('x', {before.position.pos}))")
@@ -196,7 +197,8 @@ def test_row_49_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str
     with clinic(address):
         time.sleep(1)
     any_server.execute(
-        "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id) FROM openmrs.obs) o)"
+        "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id)"
+        " FROM openmrs.obs) o)"
     )
     any_server.execute("FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
     last = [row[0] for row in any_server.execute("SHOW BINARY LOGS")][-1]

@@ -144,7 +144,8 @@ def test_statements_texts_go_nowhere(address: Address, kafka_bootstrap: str) -> 
         with running(settings):
             address.execute(
                 insert(void_reason=f"'{canary}'"),
-                f"UPDATE obs /* {canary} */ SET accession_number = '{canary}' ORDER BY obs_id LIMIT 3",
+                f"UPDATE obs /* {canary} */ SET accession_number = '{canary}'"
+                " ORDER BY obs_id LIMIT 3",
                 f"UPDATE person_name SET family_name = '{canary}' LIMIT 2",
                 f"ALTER TABLE obs ADD COLUMN spare INT DEFAULT 5 COMMENT '{canary}'",
                 "SET SESSION binlog_format = STATEMENT",
@@ -208,7 +209,7 @@ def test_xa_stops_it_and_a_new_epoch_goes_on(
 
 
 def test_tables_without_transactions(address: Address, kafka_bootstrap: str) -> None:
-    """MyISAM: beside obs in a transaction that is rolled back, wholly or in part; then obs itself."""
+    """MyISAM: beside obs in a transaction that is rolled back, all or a part; then obs itself."""
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     mariadb = address.flavour == "mariadb"  # MySQL with GTIDs refuses to mix them

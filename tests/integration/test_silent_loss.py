@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:'(db|passwd)' is deprecated:DeprecationWarning"
 )  # the library's
 
-TABLE = """CREATE TABLE obs (obs_id INT PRIMARY KEY, big BIGINT UNSIGNED, kind ENUM('low', 'high'), octets BINARY(4),
+TABLE = """CREATE TABLE obs (obs_id INT PRIMARY KEY, big BIGINT UNSIGNED, kind ENUM('low', 'high'),
+octets BINARY(4),
 moment TIMESTAMP NULL, value_text TEXT)"""
 COLUMNS = ("obs_id", "big", "kind", "octets", "moment", "value_text")
 

@@ -18,8 +18,10 @@ from passport.version import Position
 
 WRITERS = 4
 OBS = (
-    "CREATE TABLE obs (obs_id INT AUTO_INCREMENT PRIMARY KEY, person_id INT NOT NULL, value_text TEXT,"
-    " value_numeric DOUBLE, obs_datetime DATETIME NOT NULL, voided TINYINT(1) NOT NULL, secret TEXT)"
+    "CREATE TABLE obs (obs_id INT AUTO_INCREMENT PRIMARY KEY, person_id INT NOT NULL,"
+    " value_text TEXT,"
+    " value_numeric DOUBLE, obs_datetime DATETIME NOT NULL, voided TINYINT(1) NOT NULL,"
+    " secret TEXT)"
 )
 
 

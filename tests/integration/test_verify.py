@@ -201,7 +201,10 @@ def test_the_mirror_level_finds_links_and_rows_and_says_that_records_were_left_o
 UNPUBLISHED = (
     "UPDATE concept_name SET name = CONCAT(name, ' (new)')",
     "UPDATE person_name SET family_name = 'Somebody'",
-    "UPDATE obs SET value_numeric = value_numeric + 1 WHERE value_numeric IS NOT NULL AND voided = 0",
+    (
+        "UPDATE obs SET value_numeric = value_numeric + 1"
+        " WHERE value_numeric IS NOT NULL AND voided = 0"
+    ),
 )
 
 

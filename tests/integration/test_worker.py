@@ -124,14 +124,16 @@ CHANGES = {
     "concept renamed": "UPDATE concept_name SET name = CONCAT(name, ' renamed')",
     "concept name voided": "UPDATE concept_name SET voided = 1 WHERE locale_preferred = 0",
     "class renamed": "UPDATE concept_class SET name = CONCAT(name, ' renamed')",
-    "datatype renamed": "UPDATE concept_datatype SET name = CONCAT(name, ' renamed') WHERE name = 'Boolean'",
+    "datatype renamed": "UPDATE concept_datatype SET name = CONCAT(name, ' renamed')"
+    " WHERE name = 'Boolean'",
     "units changed": "UPDATE concept_numeric SET units = 'stone'",
     "mapping changed": "UPDATE concept_reference_term SET code = CONCAT(code, '-9')",
     "source renamed": "UPDATE concept_reference_source SET name = CONCAT(name, ' renamed')",
     "mapping taken away": "DELETE FROM concept_reference_map",
     "drug renamed": "UPDATE drug SET name = CONCAT(name, ' renamed')",
     "location renamed": "UPDATE location SET name = CONCAT(name, ' renamed')",
-    "encounter moved": "UPDATE encounter SET encounter_datetime = encounter_datetime - INTERVAL 1 DAY",
+    "encounter moved": "UPDATE encounter SET encounter_datetime = encounter_datetime -"
+    " INTERVAL 1 DAY",
     "encounter type renamed": "UPDATE encounter_type SET name = CONCAT(name, ' 2')",
     "visit type renamed": "UPDATE visit_type SET name = CONCAT(name, ' renamed')",
     "visit moved": "UPDATE visit SET location_id = 2, uuid = REVERSE(uuid)",
@@ -374,9 +376,12 @@ def identifiers(server: Server) -> list[tuple[int, str]]:
     """Two patients in state ok, and their ids."""
     rows: Any = server.execute(
         "USE openmrs",
-        "SELECT i.patient_id, MIN(i.identifier) FROM patient_identifier i JOIN patient_identifier_type t"
-        " ON t.patient_identifier_type_id = i.identifier_type JOIN patient p ON p.patient_id = i.patient_id"
-        f" JOIN obs o ON o.person_id = i.patient_id WHERE t.uuid = '{consuming.NATIONAL_ID_TYPE}' AND i.voided = 0"
+        "SELECT i.patient_id, MIN(i.identifier) FROM patient_identifier i"
+        " JOIN patient_identifier_type t"
+        " ON t.patient_identifier_type_id = i.identifier_type"
+        " JOIN patient p ON p.patient_id = i.patient_id"
+        " JOIN obs o ON o.person_id = i.patient_id"
+        f" WHERE t.uuid = '{consuming.NATIONAL_ID_TYPE}' AND i.voided = 0"
         " AND p.voided = 0 AND i.identifier REGEXP '^[0-9]{16}$'"
         " GROUP BY i.patient_id HAVING COUNT(DISTINCT i.identifier) = 1",
     )

@@ -32,7 +32,10 @@ class Comparison:
     types: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        head = f"{self.matched} people, {self.rows} rows, {self.records} records: {len(self.differences)} differences"
+        head = (
+            f"{self.matched} people, {self.rows} rows,"
+            f" {self.records} records: {len(self.differences)} differences"
+        )
         return "\n  ".join([head, *self.differences[:SHOWN]])
 
     def require_equal(self) -> "Comparison":
@@ -187,7 +190,10 @@ def records(db: Database[Document], settings: Settings, want: Expected) -> Itera
         if what := authors.wrong(doc["createdBy"], record):
             yield f"medicalrecords {key}/{record.anchor}: createdBy {what}"
     for doc in live.values():
-        yield f"medicalrecords {doc['_id']} (obs {key}/{doc['openmrsData'].get('obsId')}, {doc['type']}): not expected"
+        yield (
+            f"medicalrecords {doc['_id']} (obs {key}/{doc['openmrsData'].get('obsId')},"
+            f" {doc['type']}): not expected"
+        )
 
 
 def one_record(doc: Document, record: Record) -> str:
@@ -217,7 +223,9 @@ def tombstone(doc: Document) -> Iterator[str]:
     if doc["data"]:
         yield f"medicalrecords {doc['_id']}: removed, but has data"
     if extra := set(doc["openmrsData"]) - {"hospitalId", "obsUuid"}:
-        yield f"medicalrecords {doc['_id']}: removed, but openmrsData has {', '.join(sorted(extra))}"
+        yield (
+            f"medicalrecords {doc['_id']}: removed, but openmrsData has {', '.join(sorted(extra))}"
+        )
     if doc.get("removedAt") is None:
         yield f"medicalrecords {doc['_id']}: removed, without removedAt"
 

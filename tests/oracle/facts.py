@@ -13,8 +13,9 @@ Settings = Mapping[
 ]  # key, name, timezone, locales, provider_roles, national_id_type; link_key if it is known
 
 ALLOWED = """
-obs_id person_id concept_id encounter_id order_id obs_datetime location_id obs_group_id value_boolean value_coded
-value_coded_name_id value_drug value_datetime value_numeric value_modifier value_text value_complex comments creator
+obs_id person_id concept_id encounter_id order_id obs_datetime location_id obs_group_id
+value_boolean value_coded value_coded_name_id value_drug value_datetime value_numeric
+value_modifier value_text value_complex comments creator
 date_created voided date_voided uuid previous_version form_namespace_and_path status interpretation
 """
 TIMES = {"obs_datetime", "value_datetime", "date_created", "date_voided"}
@@ -104,15 +105,18 @@ def observations(ask: Query) -> dict[int, dict[str, Any]]:
 PEOPLE = """
 WITH held AS (
   SELECT i.patient_id, i.preferred, REGEXP_REPLACE(i.identifier, '[^0-9]', '') AS digits
-  FROM patient_identifier i JOIN patient_identifier_type t ON t.patient_identifier_type_id = i.identifier_type
+  FROM patient_identifier i JOIN patient_identifier_type t
+  ON t.patient_identifier_type_id = i.identifier_type
   WHERE i.voided = 0 AND t.uuid = %s
 ), used AS (
   SELECT h.patient_id, COUNT(DISTINCT h.digits) AS different, MIN(h.digits) AS digits FROM held h
-  WHERE h.preferred = 1 OR NOT EXISTS (SELECT 1 FROM held o WHERE o.patient_id = h.patient_id AND o.preferred = 1)
+  WHERE h.preferred = 1 OR NOT EXISTS (SELECT 1 FROM held o
+  WHERE o.patient_id = h.patient_id AND o.preferred = 1)
   GROUP BY h.patient_id
 ), shared AS (
   SELECT h.digits, COUNT(DISTINCT h.patient_id) AS holders, MIN(h.patient_id) AS one
-  FROM held h JOIN patient p ON p.patient_id = h.patient_id JOIN person s ON s.person_id = h.patient_id
+  FROM held h JOIN patient p ON p.patient_id = h.patient_id
+  JOIN person s ON s.person_id = h.patient_id
   WHERE p.voided = 0 AND s.voided = 0 GROUP BY h.digits
 )
 SELECT n.person_id, u.digits, CASE
@@ -140,7 +144,8 @@ def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
     mappings: dict[int, set[str]] = {}
     for concept, code in ask.pairs(
         "SELECT m.concept_id, CONCAT(s.name, ':', t.code) AS code FROM concept_reference_map m"
-        " JOIN concept_reference_term t ON t.concept_reference_term_id = m.concept_reference_term_id"
+        " JOIN concept_reference_term t"
+        " ON t.concept_reference_term_id = m.concept_reference_term_id"
         " JOIN concept_reference_source s ON s.concept_source_id = t.concept_source_id"
     ):
         mappings.setdefault(concept, set()).add(code)
@@ -155,7 +160,8 @@ def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
             frozenset(mappings.get(row["concept_id"], ())),
         )
         for row in ask(
-            "SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units FROM concept c"
+            "SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units"
+            " FROM concept c"
             " LEFT JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id"
             " LEFT JOIN concept_class k ON k.concept_class_id = c.class_id"
             " LEFT JOIN concept_numeric n ON n.concept_id = c.concept_id"
@@ -175,12 +181,24 @@ def best_names(locales: Sequence[str]) -> tuple[str, list[str]]:
         tiers.append(f"WHEN {language} = %s THEN {len(tiers)} ")
         args += [locale, locale.replace("-", "_").split("_")[0]]
     place = f"CASE {''.join(tiers)} ELSE 999 END" if tiers else "0"
-    kind = "CASE WHEN concept_name_type = 'FULLY_SPECIFIED' THEN 0 WHEN concept_name_type IS NULL THEN 1"
-    kind += " WHEN concept_name_type = 'SHORT' THEN 2 WHEN concept_name_type = 'INDEX_TERM' THEN 3 ELSE 4 END"
+    kind = (
+        "CASE WHEN concept_name_type = 'FULLY_SPECIFIED' THEN 0"
+        " WHEN concept_name_type IS NULL THEN 1"
+    )
+    kind += (
+        " WHEN concept_name_type = 'SHORT' THEN 2 WHEN concept_name_type = 'INDEX_TERM'"
+        " THEN 3 ELSE 4 END"
+    )
     order = f"{place}, locale_preferred DESC, {kind}, concept_name_id"
-    ranked = f"SELECT concept_id, name, ROW_NUMBER() OVER (PARTITION BY concept_id ORDER BY {order}) AS place"
+    ranked = (
+        "SELECT concept_id, name, ROW_NUMBER() OVER (PARTITION BY concept_id"
+        f" ORDER BY {order}) AS place"
+    )
     return (
-        f"SELECT concept_id, name FROM ({ranked} FROM concept_name WHERE voided = 0) n WHERE place = 1",
+        (
+            f"SELECT concept_id, name FROM ({ranked} FROM concept_name WHERE voided = 0) n"
+            " WHERE place = 1"
+        ),
         args,
     )
 
@@ -188,8 +206,9 @@ def best_names(locales: Sequence[str]) -> tuple[str, list[str]]:
 def encounters(ask: Query) -> dict[int, dict[str, Any]]:
     """uuid, written (wall time), location and the visit's location."""
     rows = ask(
-        "SELECT e.encounter_id, e.uuid, CAST(e.encounter_datetime AS CHAR) AS written, e.location_id,"
-        " v.location_id AS visit_location FROM encounter e LEFT JOIN visit v ON v.visit_id = e.visit_id"
+        "SELECT e.encounter_id, e.uuid, CAST(e.encounter_datetime AS CHAR) AS written,"
+        " e.location_id, v.location_id AS visit_location FROM encounter e"
+        " LEFT JOIN visit v ON v.visit_id = e.visit_id"
     )
     return {
         row["encounter_id"]: {**row, "written": row["written"].replace(" ", "T")} for row in rows
@@ -197,20 +216,23 @@ def encounters(ask: Query) -> dict[int, dict[str, Any]]:
 
 
 PERSON_NAMES = """
-SELECT person_id, TRIM(CONCAT(COALESCE(given_name, ''), ' ', COALESCE(family_name, ''))) AS name FROM (
+SELECT person_id, TRIM(CONCAT(COALESCE(given_name, ''), ' ', COALESCE(family_name, ''))) AS name
+FROM (
   SELECT person_id, given_name, family_name,
     ROW_NUMBER() OVER (PARTITION BY person_id ORDER BY preferred DESC, person_name_id) AS place
   FROM person_name WHERE voided = 0) n
 WHERE place = 1"""
 
 PROVIDERS = f"""
-SELECT p.provider_id, p.uuid, p.person_id, p.retired, COALESCE(NULLIF(n.name, ''), NULLIF(p.name, '')) AS name
+SELECT p.provider_id, p.uuid, p.person_id, p.retired,
+COALESCE(NULLIF(n.name, ''), NULLIF(p.name, '')) AS name
 FROM provider p LEFT JOIN ({PERSON_NAMES}) n ON n.person_id = p.person_id"""
 
 
 def teams(ask: Query, roles: Sequence[str]) -> dict[int, list[Author]]:
     rows = ask(
-        "SELECT ep.encounter_id, ep.encounter_provider_id, r.uuid AS role_uuid, r.name AS role, p.uuid, p.name"
+        "SELECT ep.encounter_id, ep.encounter_provider_id, r.uuid AS role_uuid,"
+        " r.name AS role, p.uuid, p.name"
         " FROM encounter_provider ep"
         f" JOIN ({PROVIDERS}) p ON p.provider_id = ep.provider_id"
         " LEFT JOIN encounter_role r ON r.encounter_role_id = ep.encounter_role_id"
@@ -233,7 +255,8 @@ def teams(ask: Query, roles: Sequence[str]) -> dict[int, list[Author]]:
 
 def orderers(ask: Query) -> dict[int, Author]:
     rows = ask(
-        f"SELECT o.order_id, p.uuid, p.name FROM orders o JOIN ({PROVIDERS}) p ON p.provider_id = o.orderer"
+        "SELECT o.order_id, p.uuid, p.name FROM orders o"
+        f" JOIN ({PROVIDERS}) p ON p.provider_id = o.orderer"
         " WHERE p.name IS NOT NULL"
     )
     return {row["order_id"]: Author(row["name"], row["uuid"], "orderer") for row in rows}
@@ -241,7 +264,8 @@ def orderers(ask: Query) -> dict[int, Author]:
 
 def creators(ask: Query) -> dict[int, Author]:
     rows = ask(
-        "SELECT u.user_id, n.name, COALESCE((SELECT p.uuid FROM provider p WHERE p.person_id = u.person_id"
+        "SELECT u.user_id, n.name, COALESCE((SELECT p.uuid FROM provider p"
+        " WHERE p.person_id = u.person_id"
         " AND p.retired = 0 ORDER BY p.provider_id LIMIT 1), CONCAT('user/', u.uuid)) AS reference"
         f" FROM users u JOIN ({PERSON_NAMES}) n ON n.person_id = u.person_id WHERE n.name <> ''"
     )

@@ -1,4 +1,4 @@
-"""What a FHIR destination holds of one hospital, by docs/how-to/fhir.md: the live resources, whole."""
+"""What a FHIR destination holds of a hospital by docs/how-to/fhir.md: the live resources."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

@@ -44,7 +44,7 @@ class Broker:
             self.late.pop(0)()
 
     def cut(self, length: int) -> None:
-        """Lose the records behind the first `length`, and what dead clients still had on its way."""
+        """Lose the records behind the first `length`, and what dead clients still had to send."""
         del self.log[length:]
         self.late.clear()
 

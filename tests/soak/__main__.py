@@ -93,7 +93,8 @@ class Soak:
         for shift in shifts:
             shift.end()
         print(
-            f"{sum(one.rows for one in shifts)} obs changes, {sum(one.rows for one in shifts) / worked:.0f} a second"
+            f"{sum(one.rows for one in shifts)} obs changes,"
+            f" {sum(one.rows for one in shifts) / worked:.0f} a second"
         )
         return self._judge(scene, sum(one.rows for one in shifts) / worked / len(shifts))
 

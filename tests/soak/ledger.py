@@ -36,7 +36,8 @@ class Ledger:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
         print(
-            f"{entry.at_s:7.0f} s  {entry.kind:22} {'proven' if entry.proven else 'NOT PROVEN'}, fresh after"
+            f"{entry.at_s:7.0f} s  {entry.kind:22}"
+            f" {'proven' if entry.proven else 'NOT PROVEN'}, fresh after"
             f" {entry.recovery_s:.1f} s  ({entry.proof})",
             flush=True,
         )

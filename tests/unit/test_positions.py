@@ -1,4 +1,4 @@
-"""Saved positions: which of several holds, what goes through Kafka, and what may be saved at all."""
+"""Saved positions: which of several holds, what goes through Kafka, and what may be saved."""
 
 from dataclasses import replace
 

@@ -84,8 +84,14 @@ def item(*headers: tuple[str, bytes], offset: int = 7) -> RejectedRecord:
 
 
 def test_off_nothing_of_it_is_imported() -> None:
-    code = "import sys, passport.tracing as t, cli; from passport.settings import Tracing; t.start(Tracing());"
-    code += " import cdc.reader, consumers.worker; sys.exit(any('opentelemetry' in name for name in sys.modules))"
+    code = (
+        "import sys, passport.tracing as t, cli;"
+        " from passport.settings import Tracing; t.start(Tracing());"
+    )
+    code += (
+        " import cdc.reader, consumers.worker; sys.exit(any('opentelemetry' in name for"
+        " name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
