@@ -79,7 +79,8 @@ def test_chunks_follow_each_other_from_end_to_end(server: Server, kafka_bootstra
 def bulk(address: Address, times: int) -> None:
     """So many copies of all obs, each with a uuid of its own."""
     listed = address.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'openmrs' AND table_name = 'obs'"
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_schema = 'openmrs' AND table_name = 'obs'"
         " AND column_name NOT IN ('obs_id', 'uuid')"
     )
     columns = ", ".join(row[0] for row in listed)
@@ -93,7 +94,8 @@ def edges(address: Address, stop: threading.Event, done: Counter[str]) -> None:
     """As fast as one session can: keys below and at zero, far apart, moved, gone, come back."""
     rng = Random(5)
     listed = address.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'openmrs' AND table_name = 'obs'"
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_schema = 'openmrs' AND table_name = 'obs'"
         " AND column_name NOT IN ('obs_id', 'uuid', 'comments')"
     )
     columns = ", ".join(row[0] for row in listed)
@@ -117,7 +119,8 @@ def edges(address: Address, stop: threading.Event, done: Counter[str]) -> None:
                 f" SELECT {key}, UUID(), 'edge', {columns} FROM obs WHERE obs_id = {from_key}",
                 "delete": f"DELETE FROM obs WHERE obs_id = {key}",
                 "edit": f"UPDATE obs SET comments = UUID() WHERE obs_id IN ({key}, {from_key})",
-                "void": f"UPDATE obs SET voided = 1 - voided, date_voided = NOW() WHERE obs_id = {key}",
+                "void": "UPDATE obs SET voided = 1 - voided, date_voided = NOW()"
+                f" WHERE obs_id = {key}",
                 "move": f"UPDATE IGNORE obs SET obs_id = {key} WHERE obs_id = {rng.choice(wild)}",
                 "delete low": f"DELETE FROM obs WHERE obs_id = {from_key} AND obs_id % 7 = 0",
             }[what]
@@ -136,7 +139,8 @@ def test_it_is_exact_beside_writers_at_full_speed(server: Server, kafka_bootstra
     address.execute(
         "SET GLOBAL foreign_key_checks = 0",  # what an edge takes away, a clinic may refer to
         "INSERT INTO obs (obs_id, person_id, concept_id, obs_datetime, creator, date_created, uuid,"
-        " previous_version) SELECT -900, person_id, concept_id, obs_datetime, creator, date_created,"
+        " previous_version) SELECT -900, person_id, concept_id, obs_datetime, creator,"
+        " date_created,"
         " 'below zero', -900 FROM obs LIMIT 1",
     )
     stop, done = threading.Event(), Counter[str]()
