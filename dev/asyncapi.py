@@ -1,5 +1,6 @@
-"""docs/reference/asyncapi.json: the topics that others may read, with the schemas of the types that
-are parsed.
+"""Makes docs/reference/asyncapi.json, which describes the topics that others may read.
+
+The schemas are those of the very types that the consumer parses.
 """
 
 import json
@@ -10,6 +11,7 @@ import msgspec
 from passport import __version__, event
 from passport.settings import Kafka
 
+# The kinds of records: the word on the wire, its summary, the type that is parsed.
 MESSAGES = {
     "row": ("a row of obs changed, or was read", event.RowEvent),
     "notice": (
@@ -24,7 +26,7 @@ TRACEPARENT = {
     "type": "string",
     "description": "W3C Trace Context, of a transaction that is traced.",
 }
-LETTER = {
+DEAD_LETTER = {
     "type": "string",
     "contentEncoding": "binary",
     "description": "The record as it came, or null: settled.",
@@ -32,13 +34,25 @@ LETTER = {
 
 
 def page() -> str:
+    """Return the text of the document."""
     return json.dumps(_document(), indent=1) + "\n"
 
 
 def _document() -> dict[str, Any]:
-    kafka = Kafka(bootstrap="localhost")
+    kafka = Kafka(bootstrap="localhost")  # for the topics' default names
     messages = {kind: _message(kind, summary) for kind, (summary, _) in MESSAGES.items()}
-    letter = {"summary": "a record that could not be carried", "payload": LETTER}
+    dead_letter = {"summary": "a record that could not be carried", "payload": DEAD_LETTER}
+    channels = {
+        "changes": _channel(
+            kafka.topic, "One partition a hospital, in commit order.", list(messages)
+        ),
+        "deadLetters": _channel(
+            kafka.dead_letters_topic, "Why each is here stands in its headers.", ["letter"]
+        ),
+    }
+    operations = {}
+    for name in channels:
+        operations[name] = {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -47,19 +61,13 @@ def _document() -> dict[str, Any]:
             "description": "What travels in Kafka; events.md tells it in words.",
         },
         "defaultContentType": "application/json",
-        "channels": {
-            "changes": _channel(
-                kafka.topic, "One partition a hospital, in commit order.", list(messages)
-            ),
-            "deadLetters": _channel(
-                kafka.dead_letters_topic, "Why each is here stands in its headers.", ["letter"]
-            ),
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            # `letter` is a name that other tools may know: it stays.
+            "messages": {**messages, "letter": dead_letter},
+            "schemas": _schemas(),
         },
-        "operations": {
-            name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
-            for name in ("changes", "deadLetters")
-        },
-        "components": {"messages": {**messages, "letter": letter}, "schemas": _schemas()},
     }
 
 

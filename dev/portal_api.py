@@ -1,4 +1,4 @@
-"""Writes docs/reference/portal-api.json, the OpenAPI document of the portal: ``make portal-api``."""
+"""``make portal-api`` writes docs/reference/portal-api.json, the OpenAPI document of the portal."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,12 @@ DOCUMENT = Path(__file__).parents[1] / "docs/reference/portal-api.json"
 
 
 def main() -> None:
-    """Nothing is connected to."""
+    """Write the document. No server is needed: the client never connects."""
     client: MongoClient[dict[str, Any]] = MongoClient("mongodb://127.0.0.1", connect=False)
-    app = create(
-        Portal(jwt_secret=SecretStr("of nobody, for the document alone")), {}, client["none"], list
-    )
-    DOCUMENT.write_text(
-        json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    settings = Portal(jwt_secret=SecretStr("of nobody, for the document alone"))
+    app = create(settings, {}, client["none"], list)
+    text = json.dumps(app.openapi(), indent=1, ensure_ascii=False)
+    DOCUMENT.write_text(f"{text}\n", encoding="utf-8")
     client.close()
 
 

@@ -1,5 +1,6 @@
-"""The reference pages that are made from code: ``python -m dev.reference`` writes them, a unit test
-holds them.
+"""``python -m dev.reference`` writes the reference pages that are made from code.
+
+A unit test fails when a page no longer says what the code says.
 """
 
 import re
@@ -26,7 +27,7 @@ MADE = "<!-- Made by `make docs` from {}: edit there. -->\n"
 
 
 def pages() -> dict[Path, str]:
-    """Text by place of each page."""
+    """Return the text of each page by its place."""
     folder = ROOT / "docs/reference"
     return {
         folder / "asyncapi.json": asyncapi.page(),
@@ -37,6 +38,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> int:
+    """Write the pages; return the exit code."""
     for place, text in pages().items():
         place.write_text(text, encoding="utf-8")
     return 0
@@ -45,10 +47,8 @@ def main() -> int:
 def _command_line() -> str:
     command = get_command(app)
     text: str = get_docs_for_click(obj=command, ctx=typer.Context(command), name="passport")
-    return (
-        text.rstrip()
-        + "\n\nExit codes: 0 ok, 1 failed, 2 usage or settings, 3 a server isn't there.\n"
-    )
+    exit_codes = "Exit codes: 0 ok, 1 failed, 2 usage or settings, 3 a server isn't there."
+    return f"{text.rstrip()}\n\n{exit_codes}\n"
 
 
 def _metrics() -> str:
@@ -57,28 +57,27 @@ def _metrics() -> str:
     for metric in vars(metrics).values():
         if isinstance(metric, Counter | Gauge | Histogram):
             (family,) = metric.describe()
-            name = family.name + ("_total" if isinstance(metric, Counter) else "")
+            name = family.name
+            if isinstance(metric, Counter):
+                name += "_total"  # as the client library exposes it
             labels = ", ".join(metric._labelnames)  # noqa: SLF001
             rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return "\n".join(rows) + "\n"
 
 
 def _settings() -> str:
-    notes = {
-        path: note
-        for file in ("default.yaml", "local.example.yaml")
-        for path, note in _comments(file)
-    }
+    notes: dict[str, str] = {}
+    for file in ("default.yaml", "local.example.yaml"):
+        notes |= _comments(file)
     rows = [
         "# Settings",
         "",
         "`<id>` is a hospital's, `<name>` a destination's. A variable is the path in capitals",
-    ]
-    rows += [
         "with `__` for each dot behind `PASSPORT_`: `PASSPORT_HOSPITALS__KIGALI__MYSQL__PASSWORD`.",
         "",
+        "| setting | type | default | meaning |",
+        "|---|---|---|---|",
     ]
-    rows += ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for path, field in _fields(Settings):
         note = notes.get(re.sub(r"<\w+>\.", "", path)) or notes.get(path, "")
         rows.append(f"| `{path}` | {_type(field.annotation)} | {_default(field)} | {note} |")
@@ -86,9 +85,10 @@ def _settings() -> str:
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Leaves of the tree of settings."""
+    """Yield the leaves of the tree of settings, each with its path."""
     for name, field in model.model_fields.items():
-        path, inner = f"{prefix}{name}", _model(field.annotation)
+        path = f"{prefix}{name}"
+        inner = _model(field.annotation)
         if inner is None:
             yield path, field
         elif get_origin(field.annotation) is dict:
@@ -98,28 +98,31 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *get_args(annotation)]
-    return next(
-        (one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None
-    )
+    """Return the model that the annotation is, or that it is a mapping to or an option of."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
 
 
 def _type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(map(str, get_args(annotation)))
     if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(_type(one) for one in get_args(annotation) if one is not type(None))
+        options = [option for option in get_args(annotation) if option is not type(None)]
+        return " or ".join(_type(option) for option in options)
     if get_origin(annotation) is tuple:
         return f"list of {_type(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
         return "mapping"
-    return {
+    words = {
         str: "text",
         int: "number",
         float: "number",
         bool: "yes or no",
         SecretStr: "secret",
-    }.get(annotation, "path")
+    }
+    return words.get(annotation, "path")
 
 
 def _default(field: FieldInfo) -> str:
@@ -128,22 +131,23 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, SecretStr) or value in (None, (), {}, ""):
         return ""
-    return f"`{value if isinstance(value, str) else repr(value)}`"
+    return f"`{value}`" if isinstance(value, str) else f"`{value!r}`"
 
 
-def _comments(name: str) -> Iterator[tuple[str, str]]:
-    """(path without ids, comment) of the lines of a settings file that have one."""
+def _comments(file: str) -> dict[str, str]:
+    """Return the comments behind the lines of a settings file, by path without ids."""
+    comments = {}
     path: list[str] = []
-    for line in (ROOT / "config" / name).read_text(encoding="utf-8").splitlines():
-        found = re.match(r"( *)([\w.-]+):(.*?)(?: # (.*))?$", line)
-        if found:
-            depth = len(found[1]) // 2
-            path = [*path[:depth], found[2]]
-            if found[4]:
-                yield (
-                    ".".join(one for one in path if one not in ("kigali", "passport", "lines")),
-                    found[4],
-                )
+    for line in (ROOT / "config" / file).read_text(encoding="utf-8").splitlines():
+        match = re.match(r"( *)([\w.-]+):(.*?)(?: # (.*))?$", line)
+        if not match:
+            continue
+        indent, key, _, comment = match.groups()
+        path = [*path[: len(indent) // 2], key]
+        if comment:
+            names = [name for name in path if name not in ("kigali", "passport", "lines")]
+            comments[".".join(names)] = comment
+    return comments
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The concept dictionary: CIEL concepts under their real uuids, and a few that only this hospital
-has.
+"""The concept dictionary.
+
+It has CIEL concepts under their real uuids, and a few that only this hospital has.
 """
 
 import uuid
@@ -9,11 +10,10 @@ from typing import Any
 
 from dev.hospital.sql import Connection, fetch
 
-LOCAL = uuid.UUID(
-    "5b1f3a52-3f0e-4d0a-9d61-0f6a3f2c7e10"
-)  # names the uuids of a hospital's own metadata
+# The namespace of the uuids of a hospital's own metadata.
+LOCAL = uuid.UUID("5b1f3a52-3f0e-4d0a-9d61-0f6a3f2c7e10")
 
-# Name -> (hl7 abbreviation, uuid): the same in every OpenMRS.
+# By name: (hl7 abbreviation, uuid). They are the same in every OpenMRS.
 DATATYPES: Mapping[str, tuple[str, str]] = {
     "Numeric": ("NM", "8d4a4488-c2cc-11de-8d13-0010c6dffd0f"),
     "Coded": ("CWE", "8d4a48b6-c2cc-11de-8d13-0010c6dffd0f"),
@@ -39,7 +39,7 @@ CLASSES: Mapping[str, str] = {
     "Symptom": "8d492954-c2cc-11de-8d13-0010c6dffd0f",
     "Frequency": "8e071bfe-520c-44c0-a89b-538e9129b42a",
 }
-# Name -> (hl7 code, uuid)
+# By name: (hl7 code, uuid).
 SOURCES: Mapping[str, tuple[str | None, str]] = {
     "CIEL": (None, "21ADDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD"),
     "LOINC": ("LN", "6ADDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD"),
@@ -52,13 +52,16 @@ MAP_TYPES: Mapping[str, str] = {
 
 
 def local_uuid(name: str) -> str:
+    """Return the uuid of a hospital's own metadata, the same for the same name."""
     return str(uuid.uuid5(LOCAL, name))
 
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """`key` is the CIEL code, or a word for what CIEL lacks; `units` and `normal` (low, high) are
-    for Numeric.
+    """A concept of the dictionary.
+
+    `key` is the CIEL code, or a word for what CIEL lacks. `units` and `normal` (low, high) are for
+    Numeric.
     """
 
     key: str
@@ -78,13 +81,17 @@ class Concept:
 
     @property
     def mappings(self) -> tuple[tuple[str, str], ...]:
-        """(source, code) pairs."""
-        return ((("CIEL", self.key),) if self.key.isdigit() else ()) + self.codes
+        """The codes of other dictionaries, as (source, code)."""
+        if self.key.isdigit():
+            return (("CIEL", self.key), *self.codes)
+        return self.codes
 
 
 def concept_uuid(key: str) -> str:
-    """CIEL pads its code with A to 36 characters."""
-    return f"{key:A<36}" if key.isdigit() else OWN_UUIDS.get(key) or local_uuid(f"concept/{key}")
+    """Return the concept's uuid. CIEL pads its code with A to 36 characters."""
+    if key.isdigit():
+        return f"{key:A<36}"
+    return OWN_UUIDS.get(key) or local_uuid(f"concept/{key}")
 
 
 OWN_UUIDS = {
@@ -121,13 +128,10 @@ def _vitals() -> Iterator[Concept]:
     ]
     for key, en, fr, short, units, normal, loinc in rows:
         yield Concept(key, "Finding", "Numeric", en, fr, short, units, normal, (("LOINC", loinc),))
-    en, fr = (
-        "Arterial blood oxygen saturation (pulse oximeter)",
-        "Saturation en oxygène du sang artériel",
-    )
-    yield Concept(
-        "5092", "Test", "Numeric", en, fr, "SpO2", "%", (94, 100), (("LOINC", "59408-5"),)
-    )
+    en = "Arterial blood oxygen saturation (pulse oximeter)"
+    fr = "Saturation en oxygène du sang artériel"
+    codes = (("LOINC", "59408-5"),)
+    yield Concept("5092", "Test", "Numeric", en, fr, "SpO2", "%", (94, 100), codes)
 
 
 def _laboratory() -> Iterator[Concept]:
@@ -140,15 +144,8 @@ def _laboratory() -> Iterator[Concept]:
     ]
     for key, en, fr, short, units, normal, loinc in rows:
         yield Concept(key, "Test", "Numeric", en, fr, short, units, normal, (("LOINC", loinc),))
-    yield Concept(
-        "32",
-        "Test",
-        "Coded",
-        "Malarial smear",
-        "Goutte épaisse",
-        "GE",
-        codes=(("LOINC", "32700-7"),),
-    )
+    codes = (("LOINC", "32700-7"),)
+    yield Concept("32", "Test", "Coded", "Malarial smear", "Goutte épaisse", "GE", codes=codes)
     yield Concept("703", "Misc", "N/A", "Positive", "Positif", "POS")
     yield Concept("664", "Misc", "N/A", "Negative", "Négatif", "NEG")
     yield Concept(
@@ -187,16 +184,14 @@ def _diagnoses() -> Iterator[Concept]:
 
 
 def _medication() -> Iterator[Concept]:
-    # OpenMRS distributions record a prescription as this set: drug, dose, frequency, duration (and
-    # start).
+    # OpenMRS distributions record a prescription as this set: drug, dose, frequency, duration and,
+    # now and then, the start.
     group = ("1282", "160856", "160855", "159368", "1190")
     en, fr = "Current medication order", "Prescription médicale en cours"
     yield Concept("1442", "MedSet", "N/A", en, fr, members=group)
     yield Concept("1282", "Question", "Coded", "MEDICATION ORDERS", "MÉDICAMENTS PRESCRITS")
-    en, fr = (
-        "Quantity of medication prescribed per dose",
-        "Quantité de médicament prescrite par dose",
-    )
+    en = "Quantity of medication prescribed per dose"
+    fr = "Quantité de médicament prescrite par dose"
     yield Concept("160856", "Question", "Text", en, fr, "Dosage")
     yield Concept(
         "160855", "Question", "Coded", "Drug frequency, coded", "Fréquence du médicament, codée"
@@ -251,7 +246,7 @@ CONCEPTS: tuple[Concept, ...] = (
     *_consultation(),
 )
 
-# Formulations in stock: word -> (concept, name, strength)
+# The formulations in stock by a word for each: (concept, name, strength).
 DRUGS: Mapping[str, tuple[str, str, str]] = {
     "paracetamol": ("70116", "Paracetamol 500mg tablet", "500mg"),
     "amoxicillin": ("71160", "Amoxicillin 250mg capsule", "250mg"),
@@ -277,11 +272,10 @@ class Dictionary:
 
     @classmethod
     def read(cls, connection: Connection) -> "Dictionary":
-        """Finds them by uuid; what this database lacks is absent."""
+        """Find them by uuid. What this database lacks is absent."""
         keys = {concept.uuid: concept.key for concept in CONCEPTS}
-        rows = fetch(
-            connection, "SELECT uuid, concept_id FROM concept WHERE uuid IN %s", [list(keys)]
-        )
+        sql = "SELECT uuid, concept_id FROM concept WHERE uuid IN %s"
+        rows = fetch(connection, sql, [list(keys)])
         concepts = {keys[row["uuid"]]: int(row["concept_id"]) for row in rows}
         words = {drug_uuid(word): word for word in DRUGS}
         drugs = fetch(connection, "SELECT uuid, drug_id FROM drug WHERE uuid IN %s", [list(words)])
@@ -295,15 +289,19 @@ class Dictionary:
 
 
 def _names(connection: Connection, concepts: list[int]) -> dict[int, tuple[int, ...]]:
-    sql = "SELECT concept_id, concept_name_id FROM concept_name WHERE voided = 0 AND concept_id IN %s ORDER BY 2"
+    """Return the concept_name_ids of these concepts in their order, by concept_id."""
+    sql = (
+        "SELECT concept_id, concept_name_id FROM concept_name"
+        " WHERE voided = 0 AND concept_id IN %s ORDER BY 2"
+    )
     names: dict[int, tuple[int, ...]] = {}
+    # An empty list is no SQL; no concept has the id 0.
     for row in fetch(connection, sql, [concepts or [0]]):
         names[row["concept_id"]] = (*names.get(row["concept_id"], ()), row["concept_name_id"])
     return names
 
 
 def _property(connection: Connection, name: str) -> int | None:
-    rows: list[dict[str, Any]] = fetch(
-        connection, "SELECT property_value FROM global_property WHERE property = %s", [name]
-    )
+    sql = "SELECT property_value FROM global_property WHERE property = %s"
+    rows: list[dict[str, Any]] = fetch(connection, sql, [name])
     return int(rows[0]["property_value"]) if rows else None

@@ -1,4 +1,7 @@
-"""What is filled in at an encounter: trees of observations, before a database gives them ids. Pure."""
+"""What is filled in at an encounter: trees of observations, before a database gives them ids.
+
+It is pure.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +13,7 @@ from dev.hospital.dictionary import CONCEPTS, DRUGS, Dictionary
 
 NORMAL = {concept.key: concept.normal for concept in CONCEPTS}
 DIAGNOSES = ("116128", "117399", "119481", "114100", "117889", "121375", "111633", "121629")
+UNCODED_DIAGNOSES = ("Snake bite, left foot", "Douleur chronique du dos")
 DOSES = ("1 tablet", "2 tablets", "1 capsule", "5 ml", "½ tablet after meals")
 COMPLAINTS = (
     "Fever for three days",
@@ -29,8 +33,10 @@ REMARKS = ("Family asked for a visit.", "Bed moved to the window.", "Brought own
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One observation to be: columns of obs, or `coded` (concept key), `drug` (word), `truth`
-    (bool).
+    """One observation to be.
+
+    `values` has columns of obs, or `coded` (the key of a concept), `drug` (a word of DRUGS) or
+    `truth` (a bool), for which only a database has the ids.
     """
 
     concept: str
@@ -41,21 +47,27 @@ class Draft:
 Form = Callable[[Random, datetime], Iterator[Draft]]
 
 
-def _number(rng: Random, key: str) -> Draft:
+def _measurement(rng: Random, key: str) -> Draft:
     low, high = NORMAL[key] or (20.0, 95.0)
     value = round(rng.uniform(low - (high - low) / 5, high + (high - low) / 4), 1)
-    return Draft(key, {"value_numeric": min(value, 100.0) if key == "5092" else value})
+    if key == "5092":  # oxygen saturation, in percent
+        value = min(value, 100.0)
+    return Draft(key, {"value_numeric": value})
 
 
-def _result(rng: Random, key: str) -> Draft:
+def _laboratory_result(rng: Random, key: str) -> Draft:
     low, high = NORMAL[key] or (0.0, 0.0)
-    number: float = _number(rng, key).values["value_numeric"]
+    number: float = _measurement(rng, key).values["value_numeric"]
     values: dict[str, Any] = {
         "value_numeric": number,
         "accession_number": f"LAB-{rng.randrange(10**6):06d}",
     }
     if rng.random() < 0.6:
-        values["interpretation"] = "LOW" if number < low else "HIGH" if number > high else "NORMAL"
+        values["interpretation"] = "NORMAL"
+        if number < low:
+            values["interpretation"] = "LOW"
+        if number > high:
+            values["interpretation"] = "HIGH"
     if number > high * 1.04 and rng.random() < 0.5:
         values["interpretation"] = "CRITICALLY_HIGH"
     if rng.random() < 0.05:
@@ -70,33 +82,35 @@ def _result(rng: Random, key: str) -> Draft:
 def vitals(rng: Random, when: datetime) -> Iterator[Draft]:
     for key in ("5085", "5086", "5087", "5088", "5089", "5090", "5092"):
         if rng.random() < 0.95:
-            yield _number(rng, key)
+            yield _measurement(rng, key)
 
 
 def laboratory(rng: Random, when: datetime) -> Iterator[Draft]:
     if rng.random() < 0.8:
-        yield Draft("1019", members=tuple(_result(rng, key) for key in ("21", "678", "729")))
+        members = tuple(_laboratory_result(rng, key) for key in ("21", "678", "729"))
+        yield Draft("1019", members=members)
     if rng.random() < 0.5:
         yield Draft("32", {"coded": rng.choice(("703", "664", "664"))})
         yield Draft("collected", {"value_datetime": when - timedelta(minutes=rng.randint(20, 90))})
 
 
 def diagnosis(rng: Random, order: str) -> Draft:
+    """Return a diagnosis whose place among the visit's is `order` (the key of a concept)."""
     if rng.random() < 0.15:
-        what = Draft(
-            "161602",
-            {"value_text": rng.choice(("Snake bite, left foot", "Douleur chronique du dos"))},
-        )
+        name = Draft("161602", {"value_text": rng.choice(UNCODED_DIAGNOSES)})
     else:
-        what = Draft("1284", {"coded": rng.choice(DIAGNOSES)})
+        name = Draft("1284", {"coded": rng.choice(DIAGNOSES)})
     certainty = Draft("159394", {"coded": rng.choice(("159392", "159393"))})
-    return Draft("159947", members=(what, certainty, Draft("159946", {"coded": order})))
+    return Draft("159947", members=(name, certainty, Draft("159946", {"coded": order})))
 
 
 def prescription(rng: Random, when: datetime) -> Draft:
+    """Return a prescription; one of five names the drug's concept but no formulation."""
     word = rng.choice(list(DRUGS))
-    key = DRUGS[word][0]
-    drug = {"coded": key, "drug": word} if rng.random() < 0.8 else {"coded": key}
+    concept, _, _ = DRUGS[word]
+    drug = {"coded": concept}
+    if rng.random() < 0.8:
+        drug["drug"] = word
     members = [
         Draft("1282", drug),
         Draft("160856", {"value_text": rng.choice(DOSES)}),
@@ -133,7 +147,7 @@ def consultation(rng: Random, when: datetime) -> Iterator[Draft]:
         yield Draft("ward-remark", {"value_text": rng.choice(REMARKS)})
 
 
-# Name of the encounter type -> what is filled in there.
+# What is filled in at an encounter, by the name of its type.
 FORMS: Mapping[str, Form] = {
     "Vitals": vitals,
     "Visit Note": visit_note,
@@ -144,29 +158,40 @@ FORMS: Mapping[str, Form] = {
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A draft with this database's ids: columns of obs."""
+    """A draft with the ids of one database. `columns` are those of obs."""
 
     columns: dict[str, Any]
     members: tuple["Filled", ...] = ()
 
 
 def fill(draft: Draft, dictionary: Dictionary, rng: Random) -> Filled | None:
-    """None if this database has no such concept (or none of a group's members)."""
-    members = tuple(filled for each in draft.members if (filled := fill(each, dictionary, rng)))
+    """Return the draft with this database's ids.
+
+    None: the database has no such concept, or none of a group's members.
+    """
+    members = []
+    for member in draft.members:
+        filled = fill(member, dictionary, rng)
+        if filled:
+            members.append(filled)
     concept = dictionary.concepts.get(draft.concept)
     columns = _columns(draft.values, dictionary, rng)
-    if concept is None or columns is None or (draft.members and not members):
+    if concept is None or columns is None:
         return None
-    return Filled({"concept_id": concept, **columns}, members)
+    if draft.members and not members:
+        return None
+    return Filled({"concept_id": concept, **columns}, tuple(members))
 
 
 def _columns(
     values: Mapping[str, Any], dictionary: Dictionary, rng: Random
 ) -> dict[str, Any] | None:
-    columns = {
-        name: value for name, value in values.items() if name not in ("coded", "drug", "truth")
-    }
-    if "truth" in values:  # since OpenMRS 2.0 a boolean is one of two concepts
+    """Return the columns of obs, None if this database lacks the answer's concept."""
+    columns = dict(values)
+    for name in ("coded", "drug", "truth"):
+        columns.pop(name, None)
+    if "truth" in values:
+        # Since OpenMRS 2.0 a boolean is one of two concepts.
         columns["value_coded"] = dictionary.true if values["truth"] else dictionary.false
         return columns if columns["value_coded"] else None
     if "coded" in values:
@@ -175,7 +200,9 @@ def _columns(
             return None
         columns["value_coded"] = answer
         names = dictionary.names.get(answer, ())
-        columns["value_coded_name_id"] = rng.choice(names) if names and rng.random() < 0.7 else None
+        columns["value_coded_name_id"] = None
+        if names and rng.random() < 0.7:
+            columns["value_coded_name_id"] = rng.choice(names)
     if "drug" in values:
         columns["value_drug"] = dictionary.drugs.get(values["drug"])
     return columns

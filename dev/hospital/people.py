@@ -1,4 +1,7 @@
-"""Citizens and how hospitals write their national ids; pure, the same citizen in every hospital."""
+"""Citizens, and how hospitals write their national ids.
+
+It is pure, and a citizen is the same in every hospital.
+"""
 
 import re
 from collections.abc import Iterator
@@ -13,20 +16,23 @@ OPENMRS_ID_TYPE = "05a29f94-c0ed-11e2-94be-8c13b969e334"
 OLD_ID_TYPE = "8d79403a-c2cc-11de-8d13-0010c6dffd0f"
 
 _FAMILY = """
-Uwimana Mukamana Habimana Niyonzima Nshimiyimana Mukeshimana Ndayisaba Uwase Hakizimana Mugisha Nkurunziza Bizimana
-Iradukunda Ingabire Kagabo Munyaneza Nsengiyumva Twagirayezu Umutoni Rukundo Gasana Kayitesi Murekatete Ntaganda
-Sibomana Tuyisenge Umuhoza Zaninka Byiringiro Muhire
+Uwimana Mukamana Habimana Niyonzima Nshimiyimana Mukeshimana Ndayisaba Uwase Hakizimana Mugisha
+Nkurunziza Bizimana Iradukunda Ingabire Kagabo Munyaneza Nsengiyumva Twagirayezu Umutoni Rukundo
+Gasana Kayitesi Murekatete Ntaganda Sibomana Tuyisenge Umuhoza Zaninka Byiringiro Muhire
 """
 _WOMEN = """
-Claudine Jeanne Marie Immaculée Solange Vestine Diane Chantal Béatrice Espérance Aline Josiane Yvonne Odette Francine
-Grâce Clarisse Denise Alphonsine Thérèse
+Claudine Jeanne Marie Immaculée Solange Vestine Diane Chantal Béatrice Espérance Aline Josiane
+Yvonne Odette Francine Grâce Clarisse Denise Alphonsine Thérèse
 """
 _MEN = """
-Jean Emmanuel Eric Innocent Patrick Théogène Olivier Célestin Fabrice Damascène Claude Alexis Vincent Gaspard Aimable
-Félicien Donatien Pascal Samuel Évariste
+Jean Emmanuel Eric Innocent Patrick Théogène Olivier Célestin Fabrice Damascène Claude Alexis
+Vincent Gaspard Aimable Félicien Donatien Pascal Samuel Évariste
 """
-FAMILY, WOMEN, MEN = _FAMILY.split(), _WOMEN.split(), _MEN.split()
-FIRST_BIRTH, BIRTH_DAYS = date(1938, 1, 1), 31_000
+FAMILY = _FAMILY.split()
+WOMEN = _WOMEN.split()
+MEN = _MEN.split()
+FIRST_BIRTH = date(1938, 1, 1)
+BIRTH_DAYS = 31_000  # after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class Citizen:
 
 
 def citizen(number: int) -> Citizen:
-    """The same person for the same number, whichever hospital asks."""
+    """Return the citizen of this number: the same person, whichever hospital asks."""
     rng = Random(f"citizen {number}")
     gender = rng.choice("MF")
     born = FIRST_BIRTH + timedelta(days=rng.randrange(BIRTH_DAYS))
@@ -48,18 +54,22 @@ def citizen(number: int) -> Citizen:
 
 
 def national_id(year: int, gender: str, serial: int) -> str:
-    """Sixteen digits in the Rwandan manner: 1, year, sex (8 male, 7 female), serial, issue, check
-    digits.
+    """Return sixteen digits in the Rwandan manner.
+
+    They are 1, the year of birth, the sex (8 male, 7 female), seven digits of the serial number,
+    the issue (0) and two check digits.
     """
     digits = f"1{year:04d}{8 if gender == 'M' else 7}{serial:07d}0"
     return f"{digits}{97 - int(digits) % 97:02d}"
 
 
 def spaced(digits: str) -> str:
+    """Return a national id with spaces between its parts."""
     return re.sub(r"(.)(.{4})(.)(.{7})(.)(..)", r"\1 \2 \3 \4 \5 \6", digits)
 
 
 def dashed(digits: str) -> str:
+    """Return a national id with dashes between its parts."""
     return spaced(digits).replace(" ", "-")
 
 
@@ -72,8 +82,9 @@ class Identifier:
 
 
 def identifiers(index: int, person: Citizen, sharer: Citizen) -> Iterator[Identifier]:
-    """What the hospital wrote down for its patient number `index`; the 11th has the 10th's
-    (`sharer`) national id.
+    """Yield what the hospital wrote down for its patient number `index`, with every oddity.
+
+    The 11th patient has got the national id of the 10th, who is the `sharer`.
     """
     yield Identifier(OPENMRS_ID_TYPE, f"100{index:04d}", preferred=not _has_national_id(index))
     if index % 37 == 8:  # a typing error, voided
@@ -82,9 +93,8 @@ def identifiers(index: int, person: Citizen, sharer: Citizen) -> Iterator[Identi
         return
     yield Identifier(NATIONAL_ID_TYPE, _written(index, sharer if index == 11 else person))
     if index % 31 == 6:  # an older card
-        yield Identifier(
-            NATIONAL_ID_TYPE, national_id(1902, person.gender, 5_000_000 + index), preferred=False
-        )
+        older = national_id(1902, person.gender, 5_000_000 + index)
+        yield Identifier(NATIONAL_ID_TYPE, older, preferred=False)
     if index % 17 == 3:
         yield Identifier(OLD_ID_TYPE, f"RW/{index:05d}", preferred=False)
 
@@ -94,19 +104,20 @@ def _has_national_id(index: int) -> bool:
 
 
 def _written(index: int, person: Citizen) -> str:
+    """Return the national id as this patient's was typed: whole, cut short, spaced or dashed."""
     digits = person.national_id
     if index % 29 == 5:
         return digits[:7] if index % 2 else f"PC{digits[:6]}"
     if index % 7 == 0:
         return spaced(digits)
-    return dashed(digits) if index % 13 == 1 else digits
+    if index % 13 == 1:
+        return dashed(digits)
+    return digits
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody of the staff; `provider` is the provider's identifier, if the person treats
-    patients.
-    """
+    """A member of the staff. `provider` is the identifier of one who treats patients."""
 
     username: str
     given: str

@@ -16,6 +16,15 @@ from dev.hospital.sql import Connection, fetch
 
 REGISTERED = datetime(2025, 11, 1, 8, 0, tzinfo=UTC)
 BLOOD = ("A+", "A-", "B+", "B-", "AB+", "AB-", "O+", "O-")
+EMPTY_LISTS = (
+    "allergies",
+    "currentMedications",
+    "medicalHistory",
+    "medications",
+    "testResults",
+    "hospitalVisits",
+    "assignedDoctors",
+)
 
 _IDENTIFIERS = """
 SELECT i.patient_id, REGEXP_REPLACE(i.identifier, '[^0-9]', '') AS digits, i.preferred,
@@ -30,62 +39,70 @@ ORDER BY i.patient_id, i.preferred DESC, i.patient_identifier_id
 
 
 def registrable(connection: Connection) -> list[tuple[int, str]]:
-    """(person_id, national id's digits) of the patients who have one valid id that nobody else here
-    has.
+    """Return (person_id, digits of the national id) of the patients who can be matched.
+
+    They have one valid national id, which nobody else in this hospital has.
     """
     chosen: dict[int, str] = {}
+    has_preferred: set[int] = set()
     unclear: set[int] = set()
     holders: Counter[str] = Counter()
-    preferred: set[int] = set()
+    # Preferred ones come first.
     for row in fetch(connection, _IDENTIFIERS, [people.NATIONAL_ID_TYPE]):
-        patient, digits = int(row["patient_id"]), str(row["digits"])
         if row["gone"]:
             continue
+        patient = int(row["patient_id"])
+        digits = str(row["digits"])
         holders[digits] += 1
         if patient not in chosen:
             chosen[patient] = digits
-            preferred |= {patient} if row["preferred"] else set()
-        elif digits != chosen[patient] and (row["preferred"] or patient not in preferred):
+            if row["preferred"]:
+                has_preferred.add(patient)
+        elif digits != chosen[patient] and (row["preferred"] or patient not in has_preferred):
             unclear.add(patient)
-    return [
-        (patient, digits)
-        for patient, digits in chosen.items()
-        if 10 <= len(digits) <= 16 and holders[digits] == 1 and patient not in unclear
-    ]
+    able = []
+    for patient, digits in chosen.items():
+        is_valid = 10 <= len(digits) <= 16
+        if is_valid and holders[digits] == 1 and patient not in unclear:
+            able.append((patient, digits))
+    return able
 
 
 def passport_patients(
     mongo_db: Database[dict[str, Any]], national_ids: Iterable[str]
 ) -> dict[str, ObjectId]:
-    """Registers these people (10 to 16 digits each) in `users` and `patients`, in the shapes of the
-    Passport's own schemas; the same digits always give the same documents. Returns national id ->
-    patients._id."""
-    users, patients, made = [], [], {}
+    """Register these people (10 to 16 digits each) in the Passport; return `patients._id` by id.
+
+    Their documents in `users` and `patients` have the shapes of the Passport's own schemas. The
+    same digits always give the same documents.
+    """
+    users = []
+    patients = []
+    patient_ids = {}
     for digits in national_ids:
         user, patient = documents(digits)
         users.append(ReplaceOne({"_id": user["_id"]}, user, upsert=True))
         patients.append(ReplaceOne({"_id": patient["_id"]}, patient, upsert=True))
-        made[digits] = patient["_id"]
-    if made:
+        patient_ids[digits] = patient["_id"]
+    if patient_ids:
         mongo_db["users"].bulk_write(users, ordered=False)
         mongo_db["patients"].bulk_write(patients, ordered=False)
-    return made
+    return patient_ids
 
 
 def documents(digits: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The user and the patient of one national id."""
+    """Return the documents of the user and of the patient with this national id."""
     rng = Random(f"passport {digits}")
     woman = rng.random() < 0.5
     name = f"{rng.choice(people.WOMEN if woman else people.MEN)} {rng.choice(people.FAMILY)}"
     born = datetime(rng.randint(1938, 2020), rng.randint(1, 12), rng.randint(1, 28), tzinfo=UTC)
+    digest = hashlib.sha256(digits.encode()).hexdigest()
     stamps = {"createdAt": REGISTERED, "updatedAt": REGISTERED, "__v": 0}
     user = {
         "_id": _object_id("user", digits),
         "name": name,
         "email": f"p{digits}@passport.example.com",
-        "password": "$2b$12${0:.21}.{0:.31}".format(
-            hashlib.sha256(digits.encode()).hexdigest()
-        ),  # fits no password
+        "password": f"$2b$12${digest[:21]}.{digest[:31]}",  # fits no password
         "role": "patient",
         "isActive": True,
         "isEmailVerified": True,
@@ -105,22 +122,11 @@ def documents(digits: str) -> tuple[dict[str, Any], dict[str, Any]]:
             "phone": "+250780000000",
         },
         "bloodType": rng.choice((*BLOOD, None)),
-        **{name: [] for name in _LISTS},
+        **{name: [] for name in EMPTY_LISTS},
         "status": "active",
         **stamps,
     }
     return user, patient
-
-
-_LISTS = (
-    "allergies",
-    "currentMedications",
-    "medicalHistory",
-    "medications",
-    "testResults",
-    "hospitalVisits",
-    "assignedDoctors",
-)
 
 
 def _object_id(kind: str, digits: str) -> ObjectId:

@@ -7,7 +7,7 @@ from random import Random
 
 from dev.hospital import metadata, people
 from dev.hospital.dictionary import Dictionary
-from dev.hospital.history import COLUMNS, Chart, Known
+from dev.hospital.history import COLUMNS, Chart, MetadataIds
 from dev.hospital.sql import Connection, execute, fetch, insert_many
 
 SCHEMA = Path(__file__).with_name("schema.sql")
@@ -25,27 +25,40 @@ def create(
     obs_id_start: int = 1,
     now: datetime = NOW,
 ) -> None:
-    """Drops and makes OpenMRS' tables in the connection's current database and fills them: `visits`
-    visits a patient, some 20 obs each, all before `now`. Commits as it goes. The same arguments
-    give the same rows."""
-    _schema(connection)
+    """Make OpenMRS' tables anew in the connection's current database, and fill them.
+
+    Each of the `patients` has about `visits` visits with some 20 obs each, all before `now`. It
+    commits as it goes. The same arguments give the same rows.
+    """
+    _make_schema(connection)
     connection.begin()
     metadata.fill(connection, seed=seed, now=now)
     connection.commit()
-    _patients(connection, Random(f"hospital {seed}"), patients, visits, obs_id_start, now)
+    rng = Random(f"hospital {seed}")
+    ids = _metadata_ids(connection)
+    chart = Chart(ids, rng, now, obs_id_start, first_person=len(people.STAFF))
+    numbers = rng.sample(range(1, int(patients * POOL) + 20), patients)
+    citizens = [people.citizen(number) for number in numbers]
+    sharer = citizens[min(9, patients - 1)]
+    for index, citizen in enumerate(citizens, 1):
+        chart.add_patient(index, citizen, sharer, visits)
+        if len(chart.rows["obs"]) >= BATCH:
+            _insert_rows(connection, chart)
+    chart.add_staff_obs(person=4)
+    chart.add_staff_obs(person=6)
+    _insert_rows(connection, chart)
 
 
 def statements() -> Iterator[str]:
-    """The schema's CREATE TABLE statements."""
-    lines = [
-        line
-        for line in SCHEMA.read_text(encoding="utf-8").splitlines()
-        if not line.startswith("--")
-    ]
-    yield from (one.strip() for one in "\n".join(lines).split(";") if one.strip())
+    """Yield the schema's CREATE TABLE statements."""
+    lines = SCHEMA.read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if not line.startswith("--")]
+    for statement in "\n".join(lines).split(";"):
+        if statement.strip():
+            yield statement.strip()
 
 
-def _schema(connection: Connection) -> None:
+def _make_schema(connection: Connection) -> None:
     execute(connection, "SET SESSION foreign_key_checks = 0")
     for statement in statements():
         table = statement.split()[2]
@@ -56,30 +69,8 @@ def _schema(connection: Connection) -> None:
     execute(connection, "SET SESSION foreign_key_checks = 1")
 
 
-def _patients(
-    connection: Connection,
-    rng: Random,
-    patients: int,
-    visits: int,
-    obs_id_start: int,
-    now: datetime,
-) -> None:
-    chart = Chart(_known(connection), rng, now, obs_id_start, first_person=len(people.STAFF))
-    crowd = [
-        people.citizen(number)
-        for number in rng.sample(range(1, int(patients * POOL) + 20), patients)
-    ]
-    sharer = crowd[min(9, patients - 1)]
-    for index, person in enumerate(crowd, 1):
-        chart.add_patient(index, person, sharer, visits)
-        if len(chart.rows["obs"]) >= BATCH:
-            _flush(connection, chart)
-    chart.add_staff_obs(person=4)
-    chart.add_staff_obs(person=6)
-    _flush(connection, chart)
-
-
-def _flush(connection: Connection, chart: Chart) -> None:
+def _insert_rows(connection: Connection, chart: Chart) -> None:
+    """Insert the chart's rows in one transaction, and take them out of the chart."""
     connection.begin()
     for table, columns in COLUMNS.items():
         if chart.rows[table]:
@@ -88,22 +79,21 @@ def _flush(connection: Connection, chart: Chart) -> None:
     connection.commit()
 
 
-def _known(connection: Connection) -> Known:
-    def ids(sql: str) -> list[int]:
+def _metadata_ids(connection: Connection) -> MetadataIds:
+    def ids(table: str, key: str, condition: str = "TRUE") -> list[int]:
+        sql = f"SELECT {key} AS id FROM {table} WHERE {condition} ORDER BY 1"
         return [int(row["id"]) for row in fetch(connection, sql)]
 
-    def by(table: str, name: str) -> dict[str, int]:
-        return {
-            row["name"]: int(row["id"])
-            for row in fetch(connection, f"SELECT {table}_id id, {name} name FROM {table}")
-        }
+    def ids_by(table: str, column: str) -> dict[str, int]:
+        sql = f"SELECT {table}_id AS id, {column} AS name FROM {table}"
+        return {row["name"]: int(row["id"]) for row in fetch(connection, sql)}
 
-    return Known(
+    return MetadataIds(
         dictionary=Dictionary.read(connection),
-        users=ids("SELECT user_id AS id FROM users WHERE retired = 0 ORDER BY 1"),
-        providers=ids("SELECT provider_id AS id FROM provider ORDER BY 1"),
-        locations=ids("SELECT location_id AS id FROM location ORDER BY 1"),
-        encounter_types=by("encounter_type", "name"),
-        roles=by("encounter_role", "name"),
-        identifier_types=by("patient_identifier_type", "uuid"),
+        users=ids("users", "user_id", "retired = 0"),
+        providers=ids("provider", "provider_id"),
+        locations=ids("location", "location_id"),
+        encounter_types=ids_by("encounter_type", "name"),
+        roles=ids_by("encounter_role", "name"),
+        identifier_types=ids_by("patient_identifier_type", "uuid"),
     )

@@ -1,5 +1,6 @@
-"""Real servers without Docker: MariaDB, MySQL, Kafka, MongoDB and a FHIR server, each in a folder
-of its own.
+"""Real servers without Docker, each in a folder of its own.
+
+They are MariaDB, MySQL, Kafka, MongoDB and a FHIR server.
 """
 
 from dev.stack.fhir import Fhir

@@ -1,7 +1,7 @@
-"""``python -m dev.stack up|down|status|env``: hospitals, Kafka and MongoDB that stay until
-``down``.
+"""``python -m dev.stack up|down|status|env``: hospitals, Kafka and MongoDB that stay.
 
-STACK=docker does the same with ``docker compose`` (this way is not run in CI).
+They run until ``down``. STACK=docker does the same with ``docker compose`` (this way is not run
+in CI).
 """
 
 import argparse
@@ -31,14 +31,24 @@ _COMPOSE = {
 
 
 def main() -> int:
-    """Exit code 0 ok, 1 failed, 2 usage, 3 (``status``) when something isn't running."""
+    """Do what the command line says.
+
+    Return the exit code: 0 ok, 1 failed, 2 usage, 3 (``status``) when something isn't running.
+    """
     arguments = _arguments()
     if os.environ.get("STACK", "local") == "docker":
         return _docker(arguments.action)
+    folder = arguments.folder
     try:
-        if arguments.action == "up":
-            return _up(arguments.folder, arguments.hospitals, mysql=arguments.mysql)
-        return _ACTIONS[arguments.action](_servers(arguments.folder))
+        match arguments.action:
+            case "up":
+                return _up(folder, arguments.hospitals, mysql=arguments.mysql)
+            case "down":
+                return _down(_servers(folder))
+            case "status":
+                return _status(_servers(folder))
+            case _:
+                return _env(_servers(folder))
     except PassportError as error:
         print(error, file=sys.stderr)
         return 1
@@ -85,30 +95,42 @@ def _status(servers: Mapping[str, Server]) -> int:
 
 
 def _env(servers: Mapping[str, Server]) -> int:
-    """Lines for a shell, with which the tests use these servers instead of starting their own."""
-    variables = {"mariadb": "TEST_MYSQL_URL", "mysql": "TEST_MYSQL9_URL"}
-    variables |= {"kafka": "TEST_KAFKA_BOOTSTRAP", "mongo": "TEST_MONGO_URL"}
+    """Print lines for a shell, with which the tests use these servers and start none."""
+    variables = {
+        "mariadb": "TEST_MYSQL_URL",
+        "mysql": "TEST_MYSQL9_URL",
+        "kafka": "TEST_KAFKA_BOOTSTRAP",
+        "mongo": "TEST_MONGO_URL",
+    }
     for name, server in servers.items():
-        variable = variables.pop(name.partition("-")[0], None)
+        # Of several hospitals the first is named: each variable has one server.
+        variable = variables.pop(_kind(name), None)
         if server.pid and variable:
             print(f"export {variable}='{server.url}'")
     return 0
 
 
+def _kind(name: str) -> str:
+    """Return the kind of a server: "mariadb" of the server mariadb-kigali."""
+    return name.partition("-")[0]
+
+
 def _server(folder: Path, name: str) -> Server:
-    return _KINDS[name.partition("-")[0]](folder / name, outlives=True)
+    return _KINDS[_kind(name)](folder / name, outlives=True)
 
 
 def _servers(folder: Path) -> dict[str, Server]:
-    """What was started here, hospitals in their order."""
-    found = folder.iterdir() if folder.exists() else ()
-    names = [each.name for each in found if each.name.partition("-")[0] in _KINDS]
-    order = {hospital: number for number, hospital in enumerate(HOSPITALS)}
-    names.sort(key=lambda name: (order.get(name.partition("-")[2], len(order)), name))
-    return {name: _server(folder, name) for name in names}
+    """Return what was started in `folder`, by name, the hospitals in their order."""
+    if not folder.exists():
+        return {}
+    names = [entry.name for entry in folder.iterdir() if _kind(entry.name) in _KINDS]
+    places = {hospital: number for number, hospital in enumerate(HOSPITALS)}
 
+    def order(name: str) -> tuple[int, str]:
+        hospital = name.partition("-")[2]
+        return places.get(hospital, len(places)), name
 
-_ACTIONS = {"down": _down, "status": _status, "env": _env}
+    return {name: _server(folder, name) for name in sorted(names, key=order)}
 
 
 def _docker(action: str) -> int:

@@ -20,11 +20,11 @@ _LOGGING = """\
 
 
 class Fhir(Server):
-    """A FHIR server; what it holds is in `folder`."""
+    """A FHIR server. What it holds is in `folder`."""
 
     @property
     def url(self) -> str:
-        """The base."""
+        """The base of all its addresses."""
         return f"http://127.0.0.1:{self.port}/fhir"
 
     def prepare(self) -> None:
@@ -33,38 +33,28 @@ class Fhir(Server):
     def command(self) -> list[str]:
         (self.folder / "logback.xml").write_text(_LOGGING)
         logging = f"-Dlogback.configurationFile={self.folder}/logback.xml"
-        return [str(install.java()), "-cp", _path(), *_SMALL, logging, "FhirServer", str(self.port)]
+        path = f"{_classes()}:{install.fhir_jars()}/*"
+        return [str(install.java()), "-cp", path, *_SMALL, logging, "FhirServer", str(self.port)]
 
     def answers(self) -> bool:
         if ports.is_free(self.port):
             return False
+        count = f"{self.url}/Observation?_summary=count"
         try:
-            with urlopen(f"{self.url}/Observation?_summary=count", timeout=30) as answer:  # noqa: S310  # our own
+            with urlopen(count, timeout=30) as answer:  # noqa: S310  # our own
                 return bool(answer.status == 200)
         except (OSError, HTTPException):
             return False
 
 
-def _path() -> str:
-    return f"{_classes()}:{install.fhir_jars()}/*"
-
-
 def _classes() -> Path:
-    """The server's main class, compiled."""
+    """Return the folder of the server's main class, compiled."""
     return install.once(f"fhir-classes-{install.HAPI_VERSION}", _compile)
 
 
 def _compile(folder: Path) -> None:
     jars = f"{install.fhir_jars()}/*"
-    source = str(Path(__file__).with_name("FhirServer.java"))
-    command = [
-        str(install.javac()),
-        "-nowarn",
-        "-proc:none",
-        "-cp",
-        jars,
-        "-d",
-        str(folder),
-        source,
-    ]
+    source = Path(__file__).with_name("FhirServer.java")
+    options = ["-nowarn", "-proc:none", "-cp", jars, "-d", str(folder)]
+    command = [str(install.javac()), *options, str(source)]
     subprocess.run(command, check=True, capture_output=True)

@@ -1,8 +1,7 @@
-"""Gets what is missing, and says so: Debian's packages, Kafka's jars, a MySQL, the MongoDB of a
-wheel.
+"""Gets the servers that are missing, and says so.
 
-Packages go to the system, everything else to a cache (PASSPORT_STACK_CACHE, else
-~/.cache/openmrs-passport).
+They are Debian's packages, Kafka's jars, a MySQL, and the MongoDB of a wheel. Packages go to the
+system, everything else to a cache (PASSPORT_STACK_CACHE, else ~/.cache/openmrs-passport).
 """
 
 import fcntl
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -32,15 +31,16 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def cache() -> Path:
-    """The folder of downloads and data templates."""
+    """Return the folder of downloads and data templates."""
     folder = Path(os.environ.get("PASSPORT_STACK_CACHE") or Path.home() / ".cache/openmrs-passport")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
-    """The cached folder `name`; `make(path)` fills it the first time. Processes wait for one
-    another.
+    """Return the cached folder `name`, which `make(path)` fills the first time.
+
+    Processes wait for one another. The folder is there whole or not at all.
     """
     folder = cache() / name
     if folder.exists():
@@ -56,51 +56,51 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
 
 
 def mariadbd() -> Path:
-    """MariaDB's server program."""
+    """Return MariaDB's server program."""
     return _program("mariadbd", "mariadb-server")
 
 
 def java() -> Path:
+    """Return the program that runs Java."""
     return _program("java", "openjdk-17-jre-headless")
 
 
 def javac() -> Path:
-    """For benchmarks and the tests' FHIR server: the product compiles no Java."""
+    """Return Java's compiler, for benchmarks and the FHIR server: the product needs none."""
     return _program("javac", "openjdk-17-jdk-headless")
 
 
 def chromium() -> Path:
-    """Debian's browser, with a font to draw with: the browser tests drive it."""
-    if not _found("chromium"):
+    """Return Debian's browser, with a font to draw with: the browser tests drive it."""
+    if not _which("chromium"):
         _apt("chromium", "fonts-dejavu-core")
     return _program("chromium", "chromium")
 
 
 def kafka_jars() -> Path:
-    """The folder with the broker's jars."""
+    """Return the folder with the broker's jars."""
     java()
     return once(f"kafka/{KAFKA_VERSION}", _get_kafka)
 
 
 def fhir_jars() -> Path:
-    """The folder with a FHIR server's jars."""
+    """Return the folder with a FHIR server's jars."""
     java()
     return once(f"fhir/{HAPI_VERSION}", _get_fhir)
 
 
 def mysqld() -> Path:
-    """MySQL's server program: a wrapper that brings its own libraries."""
-    wrapper = cache() / "mysql" / "mysqld"
-    return wrapper if wrapper.exists() else once("mysql", _get_mysql) / "mysqld"
+    """Return MySQL's server program: a wrapper that brings its own libraries."""
+    return once("mysql", _get_mysql) / "mysqld"
 
 
 def mysql_base(program: Path) -> Path:
-    """MySQL's --basedir."""
+    """Return MySQL's --basedir."""
     return program.parent / "root/usr"
 
 
 def mongod() -> Path:
-    """MongoDB's server program, from the wheel in the test dependencies."""
+    """Return MongoDB's server program, from the wheel in the test dependencies."""
     program = _mongod()
     if program is None:
         raise Fatal("mongod is missing", hint="uv sync (the wheel is for Linux on x86_64)")
@@ -112,17 +112,17 @@ def mongod() -> Path:
 
 
 def promtool() -> Path:
-    """Checks Prometheus' rules."""
+    """Return the program that checks Prometheus' rules."""
     return _program("promtool", "prometheus")
 
 
 def systemd_analyze() -> Path:
-    """Checks systemd's units."""
+    """Return the program that checks systemd's units."""
     return _program("systemd-analyze", "systemd")
 
 
 def helm() -> Path:
-    """Renders the chart; built with Go, which takes a minute."""
+    """Return the program that renders the chart; building it with Go takes a minute."""
     return once(f"helm-{HELM_VERSION}", _get_helm) / "helm"
 
 
@@ -133,26 +133,30 @@ def mermaid() -> Path:
 
 @functools.cache
 def version(program: Path) -> str:
-    """``10.11.19`` of whatever ``--version`` says."""
-    found = re.search(r"\d+\.\d+\.\d+", _output(program, "--version"))
-    if not found:
+    """Return the version that ``--version`` says, as ``10.11.19``."""
+    match = re.search(r"\d+\.\d+\.\d+", _output(program, "--version"))
+    if not match:
         raise Fatal(f"{program} doesn't say its version", hint=f"{program} --version")
-    return found[0]
+    return match[0]
 
 
 def here() -> dict[str, str]:
-    """The version of each server that needn't be fetched any more."""
-    mariadb, mysql, mongo = _found("mariadbd"), cache() / "mysql/mysqld", _mongod()
-    found = {"MariaDB": version(Path(mariadb))} if mariadb else {}
+    """Return the version of each server that needn't be fetched any more, by its name."""
+    versions = {}
+    mariadb = _which("mariadbd")
+    if mariadb:
+        versions["MariaDB"] = version(Path(mariadb))
+    mysql = cache() / "mysql/mysqld"
     if mysql.exists():
-        found["MySQL"] = version(mysql)
+        versions["MySQL"] = version(mysql)
     if (cache() / "kafka" / KAFKA_VERSION).exists():
-        found["Kafka"] = KAFKA_VERSION
+        versions["Kafka"] = KAFKA_VERSION
     if (cache() / "fhir" / HAPI_VERSION).exists():
-        found["HAPI FHIR"] = HAPI_VERSION
+        versions["HAPI FHIR"] = HAPI_VERSION
+    mongo = _mongod()
     if mongo:
-        found["MongoDB"] = version(mongo)
-    return found
+        versions["MongoDB"] = version(mongo)
+    return versions
 
 
 def _mongod() -> Path | None:
@@ -164,45 +168,43 @@ def _mongod() -> Path | None:
 
 
 def _program(name: str, package: str) -> Path:
-    found = _found(name)
-    if not found:
+    """Return the program, which the Debian package brings if it is missing."""
+    program = _which(name)
+    if not program:
         _apt(package)
-        found = _found(name)
-    if not found:
+        program = _which(name)
+    if not program:
         raise Fatal(f"{name} is missing", hint=f"apt-get install --no-install-recommends {package}")
-    return Path(found)
+    return Path(program)
 
 
-def _found(name: str) -> str | None:
+def _which(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
 def _apt(*packages: str) -> None:
-    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
-    typed = (
-        f"sudo apt-get update && sudo apt-get install --no-install-recommends {' '.join(packages)}"
-    )
+    """Install Debian packages. Raises Fatal where this is no Debian or we are not root."""
+    missing = " and ".join(packages)
     if not shutil.which("apt-get"):
-        raise Fatal(
-            f"{' and '.join(packages)} missing, no apt here",
-            hint="STACK=docker python -m dev.stack up",
-        )
+        raise Fatal(f"{missing} missing, no apt here", hint="STACK=docker python -m dev.stack up")
     if os.geteuid() != 0:
-        raise Fatal(f"{' and '.join(packages)} missing, and only root may install", hint=typed)
+        install = f"sudo apt-get install --no-install-recommends {' '.join(packages)}"
+        raise Fatal(
+            f"{missing} missing, and only root may install",
+            hint=f"sudo apt-get update && {install}",
+        )
     say(f"installing {' '.join(packages)} with apt-get")
+    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
     with _lock(), _no_services():
-        if not _has_lists():
+        has_lists = any(Path("/var/lib/apt/lists").glob("*_Packages*"))
+        if not has_lists:
             _run("apt-get", "update", "--quiet")
         _run(*command, environment={"DEBIAN_FRONTEND": "noninteractive"})
 
 
-def _has_lists() -> bool:
-    return any(Path("/var/lib/apt/lists").glob("*_Packages*"))
-
-
 @contextmanager
 def _no_services() -> Iterator[None]:
-    """Debian starts a server when its package is installed, unless this file forbids it."""
+    """Keep Debian from starting a server when its package is installed, as this file does."""
     if _POLICY.exists():
         yield
         return
@@ -234,7 +236,7 @@ def _get_mermaid(folder: Path) -> None:
 
 
 def jars(folder: Path, pom: Path, *options: str) -> None:
-    """What the pom depends on, by Maven."""
+    """Let Maven copy what the pom depends on into `folder`."""
     maven = _program("mvn", "maven")
     options = ("-DincludeScope=runtime", f"-DoutputDirectory={folder}", *options)
     _run(maven, "--batch-mode", "--quiet", "--file", pom, "dependency:copy-dependencies", *options)
@@ -272,11 +274,8 @@ def _run(*command: str | Path, environment: Mapping[str, str] | None = None) -> 
     )
     if done.returncode:
         end = "\n     ".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise Fatal(f"{_typed(command)} failed: {end}", hint=_typed(command))
-
-
-def _typed(command: Sequence[str | Path]) -> str:
-    return " ".join(map(str, command))
+        typed = " ".join(str(word) for word in command)
+        raise Fatal(f"{typed} failed: {end}", hint=typed)
 
 
 def _output(*command: str | Path) -> str:
@@ -285,7 +284,7 @@ def _output(*command: str | Path) -> str:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """One process at a time installs, in one thread; calls may nest."""
+    """Let one thread of one process install at a time. Calls may nest in that thread."""
     with _threads, ExitStack() as stack:
         if not _held:
             file = stack.enter_context((cache() / "lock").open("w"))

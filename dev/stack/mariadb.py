@@ -11,7 +11,10 @@ _LOG_SIZE = "--innodb-log-file-size=32M"
 
 
 class MariaDB(SqlServer):
-    """A MariaDB with a row binlog and GTIDs; root has no password, on the socket and on 127.0.0.1."""
+    """A MariaDB with a row binlog and GTIDs.
+
+    Root has no password, on the socket and on 127.0.0.1.
+    """
 
     defaults = ("--gtid-strict-mode=1", _LOG_SIZE)
 
@@ -24,12 +27,14 @@ class MariaDB(SqlServer):
 
 
 def _initialise(data: Path) -> None:
-    """Tables of accounts and privileges, without test databases and anonymous users."""
+    """Make the tables of accounts and privileges, without test databases and anonymous users."""
     command = [
         "mariadb-install-db",
         "--no-defaults",
         f"--datadir={data}",
         f"--user={getpass.getuser()}",
+        "--auth-root-authentication-method=normal",
+        "--skip-test-db",
+        _LOG_SIZE,
     ]
-    command += ["--auth-root-authentication-method=normal", "--skip-test-db", _LOG_SIZE]
     subprocess.run(command, check=True, capture_output=True)

@@ -15,8 +15,9 @@ _PARAMETERS = ("--setParameter", "ttlMonitorSleepSecs=1")  # its default is 60
 
 
 class Mongo(Server):
-    """The replica set ``rs0`` of one mongod, without authentication; TTL runs every second. `flags`
-    come last.
+    """The replica set ``rs0`` of one mongod, without authentication.
+
+    TTL indexes are looked at every second. `flags` come last.
     """
 
     def __init__(
@@ -39,28 +40,14 @@ class Mongo(Server):
         (self.folder / "data").mkdir(exist_ok=True)
 
     def command(self) -> list[str]:
-        place = [
-            "--bind_ip",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--dbpath",
-            f"{self.folder}/data",
-        ]
+        place = ["--bind_ip", "127.0.0.1", "--port", str(self.port)]
+        place += ["--dbpath", f"{self.folder}/data", "--nounixsocket"]
         size = ["--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"]
-        return [
-            str(install.mongod()),
-            "--replSet",
-            "rs0",
-            *place,
-            *size,
-            "--nounixsocket",
-            *_PARAMETERS,
-            *self.flags,
-        ]
+        replica_set = ["--replSet", "rs0"]
+        return [str(install.mongod()), *replica_set, *place, *size, *_PARAMETERS, *self.flags]
 
     def answers(self) -> bool:
-        """Whether it is primary; a new set is initiated on the way."""
+        """Tell whether it is primary. A new replica set is initiated on the way."""
         try:
             with MongoClient[Any](
                 "127.0.0.1", self.port, directConnection=True, timeoutMS=2_000
@@ -71,17 +58,17 @@ class Mongo(Server):
             return False
 
     def _join(self, client: MongoClient[Any]) -> None:
+        """Initiate the replica set, or tell it that its only member has another port now."""
         host = f"127.0.0.1:{self.port}"
         try:
             config = client.admin.command("replSetGetConfig")["config"]
         except OperationFailure as error:
             if error.code != _NOT_INITIALISED:
                 raise
-            client.admin.command(
-                "replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]}
-            )
+            members = [{"_id": 0, "host": host}]
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
             return
-        if config["members"][0]["host"] != host:  # the data folder moved to another port
+        if config["members"][0]["host"] != host:
             config["members"][0]["host"] = host
             config["version"] += 1
             client.admin.command("replSetReconfig", config, force=True)

@@ -16,7 +16,10 @@ _ROOT = (
 
 
 class MySQL(SqlServer):
-    """A MySQL with a row binlog and GTIDs; root has no password, on the socket and on 127.0.0.1."""
+    """A MySQL with a row binlog and GTIDs.
+
+    Root has no password, on the socket and on 127.0.0.1.
+    """
 
     defaults = (
         "--gtid-mode=ON",
@@ -43,7 +46,10 @@ def _initialise(data: Path) -> None:
             "--no-defaults",
             f"--user={getpass.getuser()}",
             f"--basedir={install.mysql_base(program)}",
+            f"--datadir={data}",
+            f"--init-file={root.name}",
+            "--initialize-insecure",
         ]
-        options += [f"--datadir={data}", f"--init-file={root.name}", "--initialize-insecure"]
         subprocess.run([program, *options], check=True, capture_output=True)
-    (data / "auto.cnf").unlink(missing_ok=True)  # the server_uuid: every copy makes its own
+    # It has the server_uuid, and every copy must make its own.
+    (data / "auto.cnf").unlink(missing_ok=True)

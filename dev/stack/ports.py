@@ -4,16 +4,15 @@ import random
 import socket
 from pathlib import Path
 
-# Below Linux's range for outgoing connections, which would take a chosen port before its server
-# does.
+# It ends below Linux's range for outgoing connections, one of which could take a chosen port before
+# its server does.
 _RANGE = range(10_000, 32_000)
-_choice = (
-    random.SystemRandom()
-)  # not the shared generator: tests seed that, and would all choose alike
+# Tests seed the shared generator: with that one, they would all choose alike.
+_choice = random.SystemRandom()
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now."""
+    """Tell whether a server could listen on `port` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -24,8 +23,10 @@ def is_free(port: int) -> bool:
 
 
 def kept(file: Path, wanted: int = 0) -> int:
-    """`wanted`, else the port that `file` remembers if it's free, else a new one; remembered in
-    `file`.
+    """Return a port, and remember it in `file`.
+
+    It is `wanted` if that is not 0, else the port that `file` remembers if it is free, else a new
+    one.
     """
     port = wanted or remembered(file)
     while not port or (not wanted and not is_free(port)):
@@ -35,5 +36,5 @@ def kept(file: Path, wanted: int = 0) -> int:
 
 
 def remembered(file: Path) -> int:
-    """The port in `file`, 0 if there is none."""
+    """Return the port in `file`, 0 if there is none."""
     return int(file.read_text()) if file.exists() else 0

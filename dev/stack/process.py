@@ -1,4 +1,7 @@
-"""A process of ours: its output in a log, found again by its pid file, never mistaken for another."""
+"""A process of ours, whose output goes to a log.
+
+It is found again by its pid file, and never mistaken for another process.
+"""
 
 import os
 import select
@@ -8,8 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# A parent-death signal comes when the THREAD that started the child ends: this one lasts as long as
-# we do.
+# A parent-death signal comes when the THREAD that started the child ends. This thread lasts as long
+# as we do.
 _spawner = ThreadPoolExecutor(1, thread_name_prefix="stack-spawner")
 
 
@@ -34,13 +37,13 @@ def _popen(command: Sequence[str], folder: Path, log: int) -> subprocess.Popen[b
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        # Ctrl-C in the terminal is for the starter, who stops its servers in order
+        # Ctrl-C in the terminal is for the starter, who stops its servers in order.
         start_new_session=True,
     )
 
 
 def running(folder: Path) -> int | None:
-    """The pid of the process that was started in `folder`, if it is that process and lives."""
+    """Return the pid of the process that was started in `folder`, None if it has ended."""
     try:
         pid, started = map(int, (folder / "pid").read_text().split())
     except (FileNotFoundError, ValueError):
@@ -50,33 +53,30 @@ def running(folder: Path) -> int | None:
 
 def send(folder: Path, signals: Sequence[signal.Signals], *, wait: float = 0) -> bool:
     """Send `signals` to the process of `folder`; True if it is gone (within `wait` seconds)."""
-    if (pid := running(folder)) is None:
+    pid = running(folder)
+    if pid is None:
         return True
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        if (
-            running(folder) != pid
-        ):  # the handle can't be reused for another process, the number could have been
+        # Before it was opened, the number could have been reused; the handle cannot be.
+        if running(folder) != pid:
             return True
-        for each in signals:
-            signal.pidfd_send_signal(handle, each)
-        return _gone(handle, wait)
+        for number in signals:
+            signal.pidfd_send_signal(handle, number)
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(wait * 1000))
     finally:
         os.close(handle)
 
 
-def _gone(handle: int, wait: float) -> bool:
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    return bool(poll.poll(wait * 1000))
-
-
 def _started(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None if there is none or only its
-    zombie.
+    """Return when the process started, in clock ticks since boot.
+
+    None: there is no such process, or only its zombie.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

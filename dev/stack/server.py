@@ -11,16 +11,16 @@ from typing import Self
 from dev.stack import ports, process
 from passport.errors import Fatal
 
-START_S = 120  # busy machines are slow; what matters is that it answers
+START_S = 120  # Busy machines are slow. What matters is that it answers.
 STOP_S = 30
 
 
 class Server(ABC):
-    """A real server; data, ``log``, ``pid`` and ``port`` are in `folder`, and it listens on
-    127.0.0.1.
+    """A real server that listens on 127.0.0.1.
 
-    `port` 0: the one that the folder remembers, or a free one. A server dies with the process that
-    started it, even by SIGKILL, unless it `outlives` it.
+    Its data, ``log``, ``pid`` and ``port`` are in `folder`. Port 0 means the one that the folder
+    remembers, or a free one. A server dies with the process that started it, even by SIGKILL,
+    unless it `outlives` it.
     """
 
     def __init__(self, folder: Path | str, port: int = 0, *, outlives: bool = False) -> None:
@@ -35,11 +35,11 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """What to run, with `port` known."""
+        """Return the command to run. `port` is known by then."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether the server did a real request."""
+        """Tell whether the server did a real request."""
 
     @property
     @abstractmethod
@@ -52,12 +52,13 @@ class Server(ABC):
 
     @property
     def pid(self) -> int | None:
-        """Its process, None when it doesn't run."""
+        """The pid of its process, None when it doesn't run."""
         return process.running(self.folder)
 
     def start(self) -> Self:
-        """Start it if it doesn't run, return when it answers. Fatal, with the log's end, if it ends
-        first.
+        """Start it if it doesn't run, and return when it answers.
+
+        Raises Fatal, with the log's end, when it ends first or doesn't answer within START_S.
         """
         if self.pid is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,27 +66,34 @@ class Server(ABC):
             # The object keeps its port for good: its clients know it.
             self._wanted = ports.kept(self.folder / "port", self._wanted)
             self._child = process.spawn(self.command(), self.folder, outlives=self.outlives)
-        self._wait_until_it_answers()
+        deadline = time.monotonic() + START_S
+        while not self.answers():
+            if self.pid is None:
+                raise Fatal(f"{self.name} ended while it started", hint=self._log_end())
+            if time.monotonic() > deadline:
+                self.kill()
+                raise Fatal(f"{self.name} doesn't answer after {START_S} s", hint=self._log_end())
+            time.sleep(0.05)
         return self
 
     def stop(self) -> None:
-        """Ask it to end and wait; SIGKILL after 30 s."""
+        """Ask it to end, and wait; kill it after STOP_S."""
         if not process.send(self.folder, [signal.SIGTERM, signal.SIGCONT], wait=STOP_S):
             self.kill()
         self._reap()
 
     def kill(self) -> None:
-        """SIGKILL: no time for a last write."""
+        """Send SIGKILL: it has no time for a last write."""
         if not process.send(self.folder, [signal.SIGKILL], wait=STOP_S):
             raise Fatal(f"{self.name} survives SIGKILL", hint=f"ps -o stat,wchan -p {self.pid}")
         self._reap()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
+        """Send SIGSTOP: connections stay open and nobody answers."""
         process.send(self.folder, [signal.SIGSTOP])
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT after `pause`."""
         process.send(self.folder, [signal.SIGCONT])
 
     def restart(self) -> Self:
@@ -107,16 +115,6 @@ class Server(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-    def _wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + START_S
-        while not self.answers():
-            if self.pid is None:
-                raise Fatal(f"{self.name} ended while it started", hint=self._log_end())
-            if time.monotonic() > deadline:
-                self.kill()
-                raise Fatal(f"{self.name} doesn't answer after {START_S} s", hint=self._log_end())
-            time.sleep(0.05)
 
     def _reap(self) -> None:
         if self._child is not None:

@@ -1,5 +1,6 @@
-"""What MariaDB and MySQL have in common here: root without a password, a row binlog, a copied data
-folder.
+"""What MariaDB and MySQL have in common here.
+
+Root has no password, the binlog has rows, and the data folder is a copy of a template.
 """
 
 import getpass
@@ -36,7 +37,10 @@ COMMON = (
 
 
 class SqlServer(Server):
-    """`flags` come last and win. `fast`: no fsync; the data still survive `kill()`."""
+    """A MariaDB or a MySQL.
+
+    `flags` come last and win. A `fast` server does no fsync; its data still survive `kill()`.
+    """
 
     defaults: tuple[str, ...] = ()
 
@@ -57,7 +61,7 @@ class SqlServer(Server):
 
     @abstractmethod
     def template(self) -> Path:
-        """A data folder as the server makes it, to be copied."""
+        """Return a data folder as the server makes it, to be copied."""
 
     @property
     def data(self) -> Path:
@@ -65,7 +69,7 @@ class SqlServer(Server):
 
     @property
     def server_id(self) -> int:
-        """Its own, kept with the data."""
+        """The server_id, which is kept with the data."""
         file = self.folder / "server_id"
         if self._server_id or not file.exists():
             self._server_id = self._server_id or _choice.randrange(1_000, 2**31)
@@ -84,14 +88,16 @@ class SqlServer(Server):
 
     @property
     def _temporary(self) -> Path:
-        """Its own: a server that starts deletes what it takes for leftovers of a dead one."""
+        # A folder of its own: a server that starts deletes what it takes for leftovers.
         return self.folder / "tmp"
 
     def options(self) -> list[str]:
-        own = (f"--datadir={self.data}", f"--tmpdir={self._temporary}", f"--port={self.port}")
+        """Return the server's options, those that win last."""
         return [
             *COMMON,
-            *own,
+            f"--datadir={self.data}",
+            f"--tmpdir={self._temporary}",
+            f"--port={self.port}",
             f"--server-id={self.server_id}",
             *self.defaults,
             *(FAST if self.fast else DURABLE),
@@ -99,11 +105,11 @@ class SqlServer(Server):
         ]
 
     def connect(self, database: str | None = None, **options: Any) -> "pymysql.Connection[Any]":
-        """A connection of root; autocommit unless `options` say otherwise."""
+        """Return a connection of root, with autocommit unless `options` say otherwise."""
         return connect("127.0.0.1", self.port, database=database, **options)
 
     def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
-        """Run the statements on a connection of their own; the rows of the last one."""
+        """Run the statements on a connection of their own; return the rows of the last one."""
         rows: tuple[tuple[Any, ...], ...] = ()
         with self.connect() as connection, connection.cursor() as cursor:
             for statement in statements:
@@ -120,19 +126,21 @@ class SqlServer(Server):
 
 
 def connect(host: str, port: int, **options: Any) -> "pymysql.Connection[Any]":
-    """Root's connection, without TLS: the tests of TLS make their own."""
-    merged: dict[str, Any] = {
+    """Return a connection of root, without TLS: the tests of TLS make their own."""
+    defaults: dict[str, Any] = {
         "user": "root",
         "autocommit": True,
         "charset": "utf8mb4",
         "ssl_disabled": True,
-    } | options
-    connection: pymysql.Connection[Any] = pymysql.connect(host=host, port=port, **merged)
+    }
+    connection: pymysql.Connection[Any] = pymysql.connect(
+        host=host, port=port, **{**defaults, **options}
+    )
     return connection
 
 
 def copy(template: Path, data: Path) -> None:
-    """Copy a data folder, holes as holes; it's there whole or not at all."""
+    """Copy a data folder, holes as holes. The copy is there whole or not at all."""
     new = data.with_name(f"{data.name}.new")
     subprocess.run(["rm", "-rf", new], check=True)
     subprocess.run(["cp", "-a", "--sparse=always", template, new], check=True)
