@@ -1,8 +1,9 @@
 """The command line: verbs that start the roles, look at their work and repair it.
 
 Each verb is one file, named as it is typed. It imports its own stage when it runs, so that
-``passport config show`` starts without Kafka's and MongoDB's clients. Reads take ``--json``; logs go
-to stderr.
+``passport config show`` starts without Kafka's and MongoDB's clients. Verbs that read take
+``--json``, and logs go to stderr.
+
 Exit codes: 0 ok, 1 failed, 2 usage or settings, 3 a server isn't there.
 """
 
@@ -40,7 +41,10 @@ from cli.context import CommandContext
 from passport import __version__
 from passport.errors import BadSettings, Fatal, NotReady, PassportError, without_text
 
-OK, FAILED, USAGE, NOT_READY = 0, 1, 2, 3
+OK = 0
+FAILED = 1
+USAGE = 2
+NOT_READY = 3
 
 app = typer.Typer(
     name="passport",
@@ -83,12 +87,16 @@ def _options_of_all(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", envvar="PASSPORT_CONFIG", help="Settings, laid over config/default.yaml."
+            "--config",
+            envvar="PASSPORT_CONFIG",
+            help="The settings file, laid over config/default.yaml.",
         ),
     ] = None,
     _: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Say it and end."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and end."
+        ),
     ] = False,
 ) -> None:
     ctx.obj = CommandContext(config)
@@ -142,8 +150,8 @@ def _fail_unexpectedly(error: Exception) -> int:
         return _fail(Fatal("out of memory", hint=hint), FAILED)
     # The error's text may quote values of patients: its type, its number and its place are shown.
     place = traceback.extract_tb(error.__traceback__)[-1]
-    what = f"{without_text(error)} in {Path(place.filename).name}:{place.lineno}"
-    return _fail(f"a fault of this program: {what}", FAILED)
+    text = f"{without_text(error)} in {Path(place.filename).name}:{place.lineno}"
+    return _fail(f"a fault of this program: {text}", FAILED)
 
 
 def _fail(error: object, code: int) -> int:

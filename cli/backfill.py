@@ -12,10 +12,10 @@ from cli.progress_bars import rows_bar
 def backfill(
     ctx: typer.Context,
     hospital: HospitalOption,
-    from_key: Annotated[int | None, typer.Option("--from-key", help="First obs_id.")] = None,
-    to_key: Annotated[int | None, typer.Option("--to-key", help="Last obs_id.")] = None,
+    from_key: Annotated[int | None, typer.Option("--from-key", help="The first obs_id.")] = None,
+    to_key: Annotated[int | None, typer.Option("--to-key", help="The last obs_id.")] = None,
     person: Annotated[
-        int | None, typer.Option("--person", help="All of this person_id instead.")
+        int | None, typer.Option("--person", help="Bring all obs of this person_id instead.")
     ] = None,
 ) -> None:
     """Bring a hospital's obs once more to every destination, while its reader goes on."""

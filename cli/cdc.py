@@ -8,7 +8,7 @@ from cli.context import CommandContext
 from cli.options import HospitalOption, UntilCaughtUpOption
 from cli.progress_bars import snapshot_bar
 
-commands = typer.Typer(no_args_is_help=True, help="Capture: one hospital's binlog into Kafka.")
+commands = typer.Typer(no_args_is_help=True, help="Capture one hospital's binlog into Kafka.")
 
 
 @commands.command()
@@ -20,12 +20,13 @@ def run(
         bool,
         typer.Option(
             "--new-epoch",
-            help="Begin at the binlog's end, with a snapshot, past what stopped a reader.",
+            help="Skip what stopped a reader: begin at the binlog's end, with a snapshot.",
         ),
     ] = False,
 ) -> None:
-    """Read one hospital's binlog and publish every committed change (the first start takes a
-    snapshot beside it).
+    """Read one hospital's binlog and publish every committed change.
+
+    The first start takes a snapshot beside it.
     """
     from cdc import reader
 

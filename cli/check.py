@@ -20,7 +20,7 @@ LINK_KEY_LENGTH = 16  # characters; a shorter key can be guessed from a few hash
 def check(
     ctx: typer.Context, hospital: OnlyHospitalOption = None, as_json: JsonOption = False
 ) -> int:
-    """Look at hospitals, Kafka and destinations; every failed check comes with what repairs it."""
+    """Check hospitals, Kafka and destinations. Each failed check says what repairs it."""
     context: CommandContext = ctx.obj
     hospitals = context.hospital_ids(hospital)
     destinations = context.settings.destinations
@@ -49,9 +49,8 @@ def _check_hospital(settings: Settings, hospital_id: str) -> list[Check]:
 
 
 def _check_destination(settings: Settings, name: str) -> list[Check]:
-
     destination = settings.destinations[name]
-    what = f"destination {name}"
+    check_name = f"destination {name}"
     own_checks: list[Check] = []
     try:
         with closing(connect(name, settings)) as sink:
@@ -59,38 +58,38 @@ def _check_destination(settings: Settings, name: str) -> list[Check]:
             if isinstance(sink, HasChecks):
                 own_checks = list(sink.checks())
     except (Fatal, NotReady) as error:
-        return [Check(what, False, error.reason, error.hint)]
+        return [Check(check_name, False, error.reason, error.hint)]
     except PassportError as error:
-        return [Check(what, False, error.reason)]
-    checks = [Check(what, True, f"type {destination.type}, can be written")]
-    checks += [replace(check, name=f"{what}: {check.name}") for check in own_checks]
+        return [Check(check_name, False, error.reason)]
+    checks = [Check(check_name, True, f"type {destination.type}, can be written")]
+    checks += [replace(check, name=f"{check_name}: {check.name}") for check in own_checks]
     if destination.type == "mongo":
         if len(str(destination.options.get("link_key", ""))) < LINK_KEY_LENGTH:
             checks.append(
                 Check(
-                    what,
+                    check_name,
                     None,
                     "link_key is short: ids hashed with it can be guessed",
                     f"set destinations.{name}.options.link_key to {LINK_KEY_LENGTH} or more random"
                     " characters before people are stored",
                 )
             )
-        checks.append(_check_former_sync(settings, name))
+        checks.append(_check_legacy_records(settings, name))
     return checks
 
 
-def _check_former_sync(settings: Settings, name: str) -> Check:
+def _check_legacy_records(settings: Settings, name: str) -> Check:
     """Return whether something that the documented sync wrote would be shown beside our records."""
     from destinations import mongo
     from destinations.mongo import legacy_records
 
-    what = f"destination {name}: former sync"
+    check_name = f"destination {name}: former sync"  # other programs may know it by this name
     with mongo.opened(settings, name) as (database, _):
         records, doctors = legacy_records.count(database)
     if not records and not doctors:
-        return Check(what, True, "nothing of it is left")
+        return Check(check_name, True, "nothing of it is left")
     return Check(
-        what,
+        check_name,
         False,
         f"{records:,} records and {doctors:,} doctors of it",
         "passport cut-over list, then adopt",

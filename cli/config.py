@@ -10,12 +10,12 @@ from cli.options import JsonOption
 from passport.configuration import without_secrets
 from passport.settings import Settings
 
-commands = typer.Typer(no_args_is_help=True, help="The settings.")
+commands = typer.Typer(no_args_is_help=True, help="Show the settings and their schema.")
 
 
 @commands.command()
 def show(ctx: typer.Context, as_json: JsonOption = False) -> None:
-    """All settings as they hold, secrets as stars."""
+    """Print all settings as they hold, with stars in place of secrets."""
     context: CommandContext = ctx.obj
     tree = without_secrets(context.settings)
     if as_json:
@@ -26,5 +26,5 @@ def show(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 @commands.command()
 def schema() -> None:
-    """JSON Schema of the settings file, for editors."""
+    """Print the JSON Schema of the settings file, for editors."""
     print(json.dumps(Settings.model_json_schema(), indent=2))  # noqa: T201

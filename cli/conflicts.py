@@ -8,14 +8,14 @@ import typer
 from cli.context import CommandContext
 from cli.options import DestinationOption, JsonOption, OnlyHospitalOption
 
-RecordArgument = Annotated[str, typer.Argument(help="Its id, from `conflicts list`.")]
+RecordArgument = Annotated[str, typer.Argument(help="The record's id, from `conflicts list`.")]
 RevealOption = Annotated[
-    bool, typer.Option("--reveal", help="The values too, which are a patient's.")
+    bool, typer.Option("--reveal", help="Print the values too, which are a patient's.")
 ]
 
 commands = typer.Typer(
     no_args_is_help=True,
-    help="Records edited in the Passport that the hospital has changed since.",
+    help="Decide on records edited in the Passport that the hospital has changed since.",
 )
 
 
@@ -26,7 +26,7 @@ def list_conflicts(
     hospital: OnlyHospitalOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Records that wait for a decision: which, and which fields differ, never what they say."""
+    """List records that wait for a decision, and the names of the fields that differ."""
     from destinations.mongo import conflicts
 
     context: CommandContext = ctx.obj
@@ -45,7 +45,7 @@ def show(
     destination: DestinationOption = None,
     reveal: RevealOption = False,
 ) -> None:
-    """One of them."""
+    """Show one record that waits for a decision."""
     from destinations.mongo import conflicts
 
     context: CommandContext = ctx.obj
@@ -62,12 +62,16 @@ def resolve(
     record: RecordArgument,
     keep: Annotated[
         Literal["passport", "hospital"],
-        typer.Option("--keep", help="`passport` (the person's edit) or `hospital`."),
+        typer.Option(
+            "--keep", help="Whose values to keep: `passport` (the person's edit) or `hospital`."
+        ),
     ],
     destination: DestinationOption = None,
 ) -> None:
-    """Keep the edit, until the hospital says something else again; or follow the hospital from now
-    on.
+    """Decide whose values a record keeps.
+
+    The edit is kept until the hospital changes the record again. With `--keep hospital` the record
+    follows the hospital from now on.
     """
     from destinations.mongo import conflicts
 

@@ -1,4 +1,4 @@
-"""What every command starts from: the settings, the console and the stop signal."""
+"""The settings, the console and the stop signal, from which every command starts."""
 
 import gc
 import json
@@ -142,7 +142,7 @@ class CommandContext:
 
     def print_counts(self, counts: Mapping[str, int]) -> None:
         """Print what was done, as in "3 records, 1 doctors"; zeros are left out."""
-        texts = [f"{count:,} {what}" for what, count in counts.items() if count]
+        texts = [f"{count:,} {name}" for name, count in counts.items() if count]
         self.console.print(", ".join(texts) or "nothing to do", highlight=False)
 
 

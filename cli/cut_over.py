@@ -8,7 +8,7 @@ from cli.context import CommandContext
 from cli.options import DestinationOption, JsonOption
 
 commands = typer.Typer(
-    no_args_is_help=True, help="What the former sync wrote: shown once, or gone."
+    no_args_is_help=True, help="Take over, or remove, what the documented sync wrote."
 )
 
 
@@ -16,7 +16,7 @@ commands = typer.Typer(
 def list_findings(
     ctx: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False
 ) -> None:
-    """What the former sync left in the Passport, and what would become of it."""
+    """List what the documented sync left in the Passport, and what would become of it."""
     from legacy_import.cut_over import LegacyImport
 
     context: CommandContext = ctx.obj
@@ -40,8 +40,9 @@ def list_findings(
 
 @commands.command()
 def adopt(ctx: typer.Context, destination: DestinationOption = None) -> None:
-    """Records of live observations become ours, with what people edited in them; what is wrong or
-    gone goes.
+    """Take over the records of live observations, with what people edited in them.
+
+    Records that are wrong, or whose observation is gone, are removed.
     """
     from legacy_import.cut_over import LegacyImport
 
@@ -58,11 +59,12 @@ def adopt(ctx: typer.Context, destination: DestinationOption = None) -> None:
 def remove(
     ctx: typer.Context,
     records: Annotated[
-        list[str] | None, typer.Argument(help="Their ids; without: all that nothing else decides.")
+        list[str] | None,
+        typer.Argument(help="Ids of records; without any, all that are removed in any case."),
     ] = None,
     destination: DestinationOption = None,
 ) -> None:
-    """What belongs to no observation, or to one of several hospitals, goes."""
+    """Remove records that belong to no observation, or to those of several hospitals."""
     from legacy_import.cut_over import LegacyImport
 
     context: CommandContext = ctx.obj

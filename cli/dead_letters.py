@@ -10,7 +10,9 @@ from cli.options import DestinationOption, JsonOption, OnlyHospitalOption
 from passport.errors import Fatal
 from passport.sink import connect
 
-commands = typer.Typer(no_args_is_help=True, help="Records that could not be carried.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Look at records that could not be carried, and try them again."
+)
 
 
 @commands.command("list")
@@ -20,7 +22,7 @@ def list_letters(
     hospital: OnlyHospitalOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is parked and not settled: where it came from and why, never what it says."""
+    """List the dead letters that are not settled: their origin and reason, never a value."""
     from consumers import dead_letters
 
     context: CommandContext = ctx.obj
@@ -44,12 +46,12 @@ def list_letters(
 @commands.command()
 def show(
     ctx: typer.Context,
-    letter: Annotated[str, typer.Argument(help="Its id, from `dead-letters list`.")],
+    letter: Annotated[str, typer.Argument(help="The dead letter's id, from `dead-letters list`.")],
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Its content too, which may be a patient's.")
+        bool, typer.Option("--reveal", help="Print the content too, which may be a patient's.")
     ] = False,
 ) -> None:
-    """One parked record."""
+    """Show one dead letter."""
     from consumers import dead_letters
 
     context: CommandContext = ctx.obj
@@ -62,15 +64,15 @@ def show(
 @commands.command()
 def retry(
     ctx: typer.Context,
-    letters: Annotated[list[str] | None, typer.Argument(help="Their ids.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    letters: Annotated[list[str] | None, typer.Argument(help="Ids of dead letters.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Retry all dead letters.")] = False,
 ) -> int:
-    """Try again: the row is read anew at its hospital, so that an old letter can do no harm."""
+    """Try again. The row is read anew at its hospital, so an old dead letter does no harm."""
     from consumers import dead_letters
 
     context: CommandContext = ctx.obj
     if not letters and not everything:
-        raise Fatal("which letters?", hint="passport dead-letters retry ID..., or --all")
+        raise Fatal("which dead letters?", hint="passport dead-letters retry ID..., or --all")
     results = dead_letters.retry(
         context.settings,
         None if everything else letters,

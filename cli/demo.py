@@ -23,9 +23,11 @@ def demo(
     data: Annotated[
         Path | None, typer.Option("--data", help="A folder with load.py: a third, real hospital.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Other patients, other work.")] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Another number makes other patients and other work.")
+    ] = 1,
 ) -> None:
-    """Two hospitals at work and the Passport that follows them, on real servers on this machine."""
+    """Run two hospitals at work and the Passport that follows them, on this machine."""
     if not (CHECKOUT / "dev" / "demo" / "__main__.py").exists():
         raise Fatal(
             "the demo is part of a checkout, not of the package", hint="in a clone: make demo"

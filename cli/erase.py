@@ -12,11 +12,12 @@ from cli.options import DestinationOption, JsonOption
 def erase(
     ctx: typer.Context,
     destination: DestinationOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, delete nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; delete nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete what is left of a person who has left the Passport; their national id comes on stdin
-    or is asked for.
+    """Delete what is left of a person who has left the Passport.
+
+    The national id is read from stdin, or is asked for on a terminal.
     """
     from consumers import dead_letters
     from destinations.mongo.erasure import Erasure

@@ -12,10 +12,11 @@ def grants(
     ctx: typer.Context,
     hospital: HospitalOption,
     flavour: Annotated[
-        Literal["auto", "mariadb", "mysql"], typer.Option("--flavour", help="auto asks the server.")
+        Literal["auto", "mariadb", "mysql"],
+        typer.Option("--flavour", help="The kind of server; auto asks it."),
     ] = "auto",
 ) -> None:
-    """The SQL that the hospital's DBA runs: the smallest grants that suffice."""
+    """Print the SQL that the hospital's DBA runs: the smallest grants that suffice."""
     from cdc.checks.grants import grants as grants_sql
     from openmrs.connection import flavour_without_login
 

@@ -10,7 +10,10 @@ from passport.errors import Fatal, NotReady
 
 
 def health(ctx: typer.Context) -> int:
-    """Ask the role's own /readyz on this machine (for a container's health check). 0 ready, 3 not."""
+    """Ask the /readyz of the role on this machine: exit code 0 if it is ready, 3 if not.
+
+    A container's health check runs this.
+    """
     context: CommandContext = ctx.obj
     port = context.settings.health.port
     if not port:

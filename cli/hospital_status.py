@@ -1,4 +1,4 @@
-"""What state a hospital is in, and what somebody should do about it. Pure: it reads nothing.
+"""Says what state a hospital is in, and what somebody should do about it. Pure: it reads nothing.
 
 `status_report.py` reads the facts; `status.py` and the operators' page show the result.
 """
@@ -22,13 +22,13 @@ SOON_PURGED_S = 86_400  # a day: time enough for somebody to act
 
 @dataclass(frozen=True, slots=True)
 class HospitalFacts:
-    """What was read about one hospital.
+    """All that was read about one hospital.
 
-    `saved`: the reader's position, None if it never saved one. `offsets`: of the hospital's
-    partition of the changes' topic. `progress` and `counts`: what the destination says. `behind`:
-    whether the server's binlog goes on past the position, None if that isn't known now.
-    `headroom_s`: for how long the server surely keeps the position, infinite for ever, None if that
-    isn't known now.
+    `saved` is the reader's position, None if it never saved one. `offsets` are those of the
+    hospital's partition of the changes' topic. `progress` and `counts` are what the destination
+    says. `behind` says whether the server's binlog goes on past the position. `headroom_s` says for
+    how many seconds the server surely keeps the position; it is infinite if it keeps it for ever.
+    Both are None if that isn't known now.
     """
 
     hospital_id: str
@@ -124,5 +124,5 @@ def is_soon_purged(headroom: float | str | None) -> bool:
     return isinstance(headroom, float) and headroom < SOON_PURGED_S
 
 
-def _problem(what: str, command: str) -> dict[str, str]:
-    return {"what": what, "command": command}
+def _problem(text: str, command: str) -> dict[str, str]:
+    return {"what": text, "command": command}

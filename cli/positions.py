@@ -7,12 +7,14 @@ import typer
 
 from cli.context import CommandContext
 
-commands = typer.Typer(no_args_is_help=True, help="Where the readers are.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Keep a copy of the readers' positions outside of Kafka."
+)
 
 
 @commands.command()
 def backup(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
-    """Write them to a file."""
+    """Write the positions to a file."""
     from cdc import positions_file
 
     context: CommandContext = ctx.obj
@@ -23,8 +25,9 @@ def backup(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
 
 @commands.command()
 def restore(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
-    """Bring them back from a file, where it is further than what Kafka has. Readers go on from
-    there.
+    """Bring back positions from a file, where they are further than those in Kafka.
+
+    Readers go on from there.
     """
     from cdc import positions_file
 

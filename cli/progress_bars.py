@@ -29,13 +29,13 @@ COLUMNS = (
 
 
 @contextmanager
-def rows_bar(what: str, *, visible: bool = True) -> Iterator[Callable[[int, float], None]]:
+def rows_bar(description: str, *, visible: bool = True) -> Iterator[Callable[[int, float], None]]:
     """Show a bar. Yield the function that moves it: rows so far, and their share of all, 0 to 1."""
     console = Console(stderr=True)
     with Progress(
         *COLUMNS, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task(what, total=1.0, rows=0, visible=visible)
+        task = bar.add_task(description, total=1.0, rows=0, visible=visible)
         yield lambda rows, share: bar.update(task, completed=share, rows=rows, visible=share < 1)
 
 
@@ -48,11 +48,11 @@ def snapshot_bar(hospital: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    done = threading.Event()
+    stop = threading.Event()
     with rows_bar(f"snapshot of {hospital}", visible=False) as progress:
 
         def watch() -> None:
-            while not done.wait(EVERY_S):
+            while not stop.wait(EVERY_S):
                 if _metric("passport_cdc_snapshot_running", hospital):
                     share = _metric("passport_cdc_snapshot_done_ratio", hospital)
                     progress(int(_metric("passport_cdc_snapshot_rows_total", hospital)), share)
@@ -62,7 +62,7 @@ def snapshot_bar(hospital: str) -> Iterator[None]:
         try:
             yield
         finally:
-            done.set()
+            stop.set()
             watcher.join()
 
 

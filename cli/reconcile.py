@@ -12,10 +12,13 @@ def reconcile(
     ctx: typer.Context,
     hospital: HospitalOption,
     destination: DestinationOption = None,
-    once: Annotated[bool, typer.Option("--once", help="One whole pass, then end with 0.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Make one whole pass, then end with 0.")
+    ] = False,
 ) -> None:
-    """Poll a hospital without a binlog, or compare a streaming one with the destination and repair
-    differences.
+    """Poll a hospital, or compare it with the destination and repair differences.
+
+    A hospital whose `capture` is polling is polled; a streaming one is compared.
     """
     from cdc.polling import poll
     from reconcile import compare

@@ -36,10 +36,12 @@ def replay(
     ctx: typer.Context,
     destination: DestinationOption = None,
     hospital: OnlyHospitalOption = None,
-    start: Annotated[str, typer.Option("--from", help="Offset, or ISO time of publishing.")] = "",
-    end: Annotated[str, typer.Option("--to", help="The same; not with it.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="First offset, or ISO time of publishing.")
+    ] = "",
+    end: Annotated[str, typer.Option("--to", help="Offset or time to stop before.")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Look at the topic, write nothing.")
+        bool, typer.Option("--dry-run", help="Only look at the topic; write nothing.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -59,8 +61,8 @@ def replay(
         for hospital_id in hospitals:
             task = bar.add_task(f"records of {hospital_id}", total=None)
 
-            def show(done: int, total: int, task: TaskID = task) -> None:
-                bar.update(task, completed=done, total=total)
+            def show(applied: int, total: int, task: TaskID = task) -> None:
+                bar.update(task, completed=applied, total=total)
 
             results[hospital_id] = replaying.run(
                 name,

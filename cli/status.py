@@ -24,9 +24,11 @@ def status(
     ctx: typer.Context,
     destination: DestinationOption = None,
     as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again every two seconds.")
+    ] = False,
 ) -> None:
-    """How far each hospital is: read, published, applied, matched."""
+    """Show how far each hospital is: read, published, applied, matched."""
     from cli.status_report import PassportStatus, collect
 
     context: CommandContext = ctx.obj

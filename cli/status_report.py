@@ -21,7 +21,7 @@ from passport.sink import Progress
 
 
 class ReportsProgress(Protocol):
-    """What of a destination a status needs. Every Sink has it (see passport.sink.Sink)."""
+    """The two methods of a destination that a status needs. Every Sink has them."""
 
     def progress(self, hospital: str) -> Progress | None: ...
 

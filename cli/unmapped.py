@@ -8,7 +8,7 @@ from cli.context import CommandContext
 from cli.options import DestinationOption, JsonOption, OnlyHospitalOption
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Observations that no rule of mapping.yaml shows."
+    no_args_is_help=True, help="Find observations that no rule of mapping.yaml shows."
 )
 
 
@@ -19,8 +19,9 @@ def list_concepts(
     hospital: OnlyHospitalOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Concepts whose observations are in no record, with a rule that would show them: copy it, look
-    at its type.
+    """List concepts whose observations are in no record, with a rule that would show them.
+
+    Copy the rule into mapping.yaml, after a look at its type.
     """
     from destinations.mongo import unmapped
 

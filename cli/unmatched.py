@@ -10,15 +10,14 @@ from cli.options import DestinationOption, JsonOption
 from passport.errors import Fatal
 from passport.sink import ListsUnmatched, connect
 
-commands = typer.Typer(no_args_is_help=True, help="People whose observations wait.")
+commands = typer.Typer(no_args_is_help=True, help="Find people whose observations wait.")
 
 
 @commands.command("list")
 def list_people(
     ctx: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False
 ) -> None:
-    """People who are not matched, by state: hospital and person_id, never an identifier."""
-
+    """List people who are not matched: hospital, person_id and state, never an identifier."""
     context: CommandContext = ctx.obj
     name, settings = context.destination(destination, "mongo")
     people: list[dict[str, Any]] = []

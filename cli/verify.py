@@ -17,20 +17,24 @@ def verify(
     destination: DestinationOption = None,
     hospital: OnlyHospitalOption = None,
     from_person: Annotated[
-        int | None, typer.Option(help="First person_id; with --hospital.")
+        int | None, typer.Option(help="First person_id; needs --hospital.")
     ] = None,
-    to_person: Annotated[int | None, typer.Option(help="Last person_id; with --hospital.")] = None,
+    to_person: Annotated[int | None, typer.Option(help="Last person_id; needs --hospital.")] = None,
     level: Annotated[
         Literal["record", "mirror"],
-        typer.Option("--level", help="mirror: links and rows, by hash; several times faster."),
+        typer.Option(
+            "--level",
+            help="`mirror` compares links and rows by hash, which is several times faster.",
+        ),
     ] = "record",
     repair: Annotated[
-        bool, typer.Option("--repair", help="Who differs is read whole again.")
+        bool, typer.Option("--repair", help="Read everybody who differs whole again.")
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Compare the two ends, mirror and records. 0 only if something was compared and all of it is
-    equal.
+    """Compare the hospitals with the destination: links, rows and records.
+
+    The exit code is 0 only if something was compared and all of it is equal.
     """
     from reconcile.persons import EVERYBODY
     from reconcile.verify import verify as compare_both_ends
@@ -54,7 +58,7 @@ def verify(
             persons=persons,
             level=level,
             repair=repair,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda compared, total: bar.update(task, completed=compared, total=total),
         )
     if persons == EVERYBODY and level == "record":
         _remember(context.settings, name, report)

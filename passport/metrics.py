@@ -1,11 +1,13 @@
-"""Every metric, in Prometheus' own client: base units, few labels, never anything of a patient."""
+"""Declares every metric: base units, few labels, never anything of a patient."""
 
 from collections.abc import Iterator
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Metric
 
 # The readers, cdc/.
-EVENTS = Counter("passport_cdc_events_total", "Changes published", ["hospital", "table", "op"])
+EVENTS = Counter(
+    "passport_cdc_events_total", "Events published to Kafka", ["hospital", "table", "op"]
+)
 SKIPPED = Counter(
     "passport_cdc_events_skipped_total",
     "Statements that no row event carries",
@@ -19,21 +21,23 @@ LAST_EVENT = Gauge(
 )
 HEADROOM = Gauge(
     "passport_cdc_binlog_headroom_seconds",
-    "At least so long until the server purges the file of the saved position; +Inf: never",
+    "Seconds for which the server surely keeps the saved position's file; +Inf is for ever",
     ["hospital"],
 )
 CONNECTED = Gauge("passport_cdc_connected", "1 while the binlog is being read", ["hospital"])
 DISCONNECTS = Counter("passport_cdc_disconnects_total", "Binlog connections lost", ["hospital"])
 SNAPSHOT_ROWS = Counter("passport_cdc_snapshot_rows_total", "Rows read by snapshots", ["hospital"])
 SNAPSHOT_DONE = Gauge(
-    "passport_cdc_snapshot_done_ratio", "Share of the obs keys that is read", ["hospital"]
+    "passport_cdc_snapshot_done_ratio",
+    "Share of the obs keys that the snapshot has read",
+    ["hospital"],
 )
 SNAPSHOT_RUNNING = Gauge("passport_cdc_snapshot_running", "1 while a snapshot runs", ["hospital"])
 
 # The consumers, consumers/, and the destinations.
 APPLY_SECONDS = Histogram(
     "passport_apply_seconds",
-    "Commit at the hospital until stored in the destination",
+    "Time from the commit at the hospital until the destination has stored it",
     ["hospital", "destination"],
     # from a lone change, which takes a few ms, to a hospital that was away for an hour
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600),
@@ -54,14 +58,18 @@ LOOKUPS = Counter(
 )
 REENRICHED = Counter(
     "passport_reenriched_rows_total",
-    "Obs rows read again because something that they refer to changed",
+    "Obs rows that were re-enriched after a key change",
     ["hospital"],
 )
-WRITE_SECONDS = Histogram("passport_sink_write_seconds", "One batch written", ["sink"])
-DEAD_LETTERS = Counter("passport_dead_letters_total", "Records parked", ["destination", "reason"])
+WRITE_SECONDS = Histogram(
+    "passport_sink_write_seconds", "Time that the destination took to write one batch", ["sink"]
+)
+DEAD_LETTERS = Counter(
+    "passport_dead_letters_total", "Records parked as dead letters", ["destination", "reason"]
+)
 UNMATCHED = Gauge(
     "passport_people_unmatched",
-    "People not matched, by state; every consumer reports it",
+    "People not matched, by state, as every consumer reports them",
     ["hospital", "state"],
 )
 # Comparing and polling, reconcile/ and cdc/polling/.
@@ -74,7 +82,7 @@ POLLED_INSTEAD = Gauge(
     ["hospital"],
 )
 # Every role.
-BUILD = Gauge("passport_build_info", "1, labelled with the version that runs", ["version"])
+BUILD = Gauge("passport_build_info", "Always 1; the label is the version that runs", ["version"])
 
 
 class _FormerNames:

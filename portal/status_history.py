@@ -1,4 +1,4 @@
-"""The operators' numbers: asked for again and again, and kept for an hour for the charts."""
+"""Asks for the operators' numbers again and again, and keeps an hour of them for the charts."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ KEPT_S = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one hospital had reached at `at`, in Unix seconds.
+    """The point that one hospital had reached at `at`, in Unix seconds.
 
     `applied` is the offset up to which records are applied. `lag` is how many records wait.
     """
@@ -43,8 +43,8 @@ class StatusHistory:
     def __init__(self, collect: Collect, every_s: float) -> None:
         self._collect = collect
         self._every_s = every_s
-        kept = max(2, int(KEPT_S / every_s))
-        self._samples: dict[str, deque[Sample]] = defaultdict(lambda: deque(maxlen=kept))
+        sample_count = max(2, int(KEPT_S / every_s))
+        self._samples: dict[str, deque[Sample]] = defaultdict(lambda: deque(maxlen=sample_count))
         self._stop = threading.Event()
         self.rows: Sequence[Row] = ()
         self.at: float | None = None
@@ -62,7 +62,9 @@ class StatusHistory:
                 self.look()
             except PassportError as error:
                 self.problem = str(error)
-                log.warning("the operators' numbers can't be had now", reason=type(error).__name__)
+                log.warning(
+                    "the operators' numbers can't be had now", reason=error.reason, hint=error.hint
+                )
             self._stop.wait(self._every_s)
 
     def look(self) -> None:
@@ -77,7 +79,9 @@ class StatusHistory:
         self.problem = ""
 
     def charts(self, hospital: str) -> dict[str, Any]:
-        """Return `lag` and `rate` (records a second) as lines, with their newest and highest numbers."""
+        """Return `lag` and `rate` (records a second) as lines, each with its newest and its highest
+        number.
+        """
         samples = list(self._samples[hospital])
         lags = [float(sample.lag) for sample in samples]
         return {"lag": _drawn(lags), "rate": _drawn(rates(samples))}
