@@ -1,4 +1,4 @@
-"""What one hospital's obs rows refer to: names, encounters, staff and persons.
+"""Reads what one hospital's obs rows refer to: names, encounters, staff and persons.
 
 They are read in batches, at a binlog position that is known to contain the rows, and are kept until
 a key change or time evicts them. For each kind of row there is one cache and one query.
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from consumers.cache import Cache, Order
-from consumers.enrich.obs import Known, enrich
+from consumers.enrich.obs import References, enrich
 from openmrs import lookup_queries
 from openmrs.identity import Identities
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
@@ -63,7 +63,7 @@ class ReadOnDemand:
 
 
 class OpenRead:
-    """The same, for a consistent read that somebody else has opened."""
+    """A consistent read that somebody else has opened, and will close."""
 
     def __init__(self, reading: ConsistentRead) -> None:
         self._reading = reading
@@ -142,7 +142,7 @@ class Lookups:
     def observations_in(
         self, reading: ConsistentRead, rows: Sequence[RowToEnrich]
     ) -> list[Observation]:
-        """Return the same, within a read that is open already."""
+        """Return the rows enriched, in order, within a read that is open already."""
         return self._enriched(rows, OpenRead(reading))
 
     def persons(
@@ -155,7 +155,10 @@ class Lookups:
     def persons_in(
         self, reading: ConsistentRead, person_ids: Collection[int], *, fresh: bool = False
     ) -> dict[int, Person]:
-        """Return the same, within a read that is open already. `fresh`: nothing from the cache."""
+        """Return the persons by id, within a read that is open already.
+
+        `fresh`: nothing comes from the cache.
+        """
         if fresh:
             for person_id in person_ids:
                 self._persons.evict(person_id, None)
@@ -200,7 +203,8 @@ class Lookups:
     def evict(self, event: KeyChangeEvent) -> None:
         """Forget what a key change concerns, unless it was read at its position or later."""
         source = event.source
-        if not event.keys:  # the whole table: a snapshot follows, and reads with what is true then
+        if not event.keys:
+            # It concerns the whole table. A snapshot follows, and reads with what is true then.
             self.clear(identities=True)
         before: Order | None = None
         if source.file and source.version[:10] == self.newest[:10]:
@@ -224,8 +228,9 @@ class Lookups:
     def _evict(  # noqa: C901  # one case a table
         self, table: str, key: dict[str, Any], before: Order | None
     ) -> None:
-        """Forget what one row of `table` concerns. Some tables hardly ever change: then the whole
-        kind is forgotten.
+        """Forget what one row of `table` concerns.
+
+        Some tables hardly ever change. Then the whole kind is forgotten.
         """
         match table:
             case "concept" | "concept_numeric" | "concept_reference_map":
@@ -269,46 +274,46 @@ class Lookups:
                 self.clear(identities=True)
 
     def _enriched(self, rows: Sequence[RowToEnrich], read: Read) -> list[Observation]:
-        known = self._known(rows, read)
+        references = self._references(rows, read)
         return [
-            enrich(row, version, known, deleted=deleted, origin=origin)
+            enrich(row, version, references, deleted=deleted, origin=origin)
             for row, version, deleted, origin in rows
         ]
 
-    def _known(self, rows: Sequence[RowToEnrich], read: Read) -> Known:
-        """Return all that the rows refer to. Of a deleted row only the person is needed."""
-        known = Known(self.hospital_id, self.hospital.timezone)
-        known.persons = self._people({to_enrich.row["person_id"] for to_enrich in rows}, read)
+    def _references(self, rows: Sequence[RowToEnrich], read: Read) -> References:
+        """Return all that the rows refer to. A deleted row needs only its person."""
+        references = References(self.hospital_id, self.hospital.timezone)
+        references.persons = self._people({to_enrich.row["person_id"] for to_enrich in rows}, read)
         live = [to_enrich.row for to_enrich in rows if not to_enrich.deleted]
 
-        known.concepts = self._concepts.get(_ids(live, "concept"), read)
-        known.coded_names = self._coded_names.get(_ids(live, "concept_name"), read)
-        known.drugs = self._drugs.get(_ids(live, "drug"), read)
-        known.encounters = self._encounters.get(_ids(live, "encounter"), read)
-        encounters = known.encounters.values()
+        references.concepts = self._concepts.get(_ids(live, "concept"), read)
+        references.coded_names = self._coded_names.get(_ids(live, "concept_name"), read)
+        references.drugs = self._drugs.get(_ids(live, "drug"), read)
+        references.encounters = self._encounters.get(_ids(live, "encounter"), read)
+        encounters = references.encounters.values()
 
         location_ids = _ids(live, "location")
         location_ids.update(encounter.location_id for encounter in encounters)
         location_ids.update(encounter.visit_location_id for encounter in encounters)
-        known.places = self._places.get(location_ids, read)
+        references.places = self._places.get(location_ids, read)
 
-        known.orderers = self._orderers.get(_ids(live, "orders"), read)
-        provider_ids = set(known.orderers.values())
+        references.orderers = self._orderers.get(_ids(live, "orders"), read)
+        provider_ids = set(references.orderers.values())
         for encounter in encounters:
             provider_ids.update(encounter.providers)
-        known.providers = self._providers.get(provider_ids, read)
-        known.users = self._users.get(_ids(live, "users"), read)
-        staff_ids = {provider.person_id for provider in known.providers.values()}
-        staff_ids.update(user.person_id for user in known.users.values())
-        known.staff = self._staff.get(staff_ids, read)
-        return known
+        references.providers = self._providers.get(provider_ids, read)
+        references.users = self._users.get(_ids(live, "users"), read)
+        staff_ids = {provider.person_id for provider in references.providers.values()}
+        staff_ids.update(user.person_id for user in references.users.values())
+        references.staff = self._staff.get(staff_ids, read)
+        return references
 
     def _people(self, person_ids: Collection[int], read: Read) -> dict[int, Person]:
         persons, missing = self._persons.take(person_ids)
         if missing:
             reading = read.reading()
             fresh = self.identities.read(reading, missing, self.version(reading))
-            # Who isn't there is not kept: a person who is added later is found.
+            # A person whom the hospital doesn't have is not cached, and is found when added later.
             existing = {key: person for key, person in fresh.items() if person.uuid is not None}
             self._persons.put(existing, _order(reading))
             persons |= fresh

@@ -1,6 +1,10 @@
-"""One obs row and what is known about it make one Observation. Pure: no I/O, no clock."""
+"""One obs row and what it refers to make one Observation. Pure: no I/O, no clock.
 
-from collections.abc import Callable, Iterator
+A person who reads the Observation must not have to know OpenMRS: a coded answer is a name, an
+author is a person and not a number, and a wall time is also an instant.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +20,50 @@ from passport.facts import (
     Person,
     Place,
     Value,
-    ValueKind,
 )
 
 NOBODY = Author("OpenMRS", "none", None)
 NOTHING = Value("none", "")
 
+# The types that each column of obs has in an event. Only columns that are used are listed.
+_INTEGER = (int,)
+_INTEGER_OR_NULL = (int, type(None))
+_NUMBER_OR_NULL = (float, int, type(None))
+_TEXT = (str,)
+_TEXT_OR_NULL = (str, type(None))
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "obs_id": _INTEGER,
+    "person_id": _INTEGER,
+    "concept_id": _INTEGER,
+    "creator": _INTEGER,
+    "voided": _INTEGER,
+    "uuid": _TEXT,
+    "obs_datetime": _TEXT,
+    "date_created": _TEXT,
+    "encounter_id": _INTEGER_OR_NULL,
+    "order_id": _INTEGER_OR_NULL,
+    "location_id": _INTEGER_OR_NULL,
+    "obs_group_id": _INTEGER_OR_NULL,
+    "value_coded": _INTEGER_OR_NULL,
+    "value_coded_name_id": _INTEGER_OR_NULL,
+    "value_drug": _INTEGER_OR_NULL,
+    "value_boolean": _INTEGER_OR_NULL,
+    "previous_version": _INTEGER_OR_NULL,
+    "value_datetime": _TEXT_OR_NULL,
+    "value_modifier": _TEXT_OR_NULL,
+    "value_text": _TEXT_OR_NULL,
+    "value_complex": _TEXT_OR_NULL,
+    "comments": _TEXT_OR_NULL,
+    "status": _TEXT_OR_NULL,
+    "interpretation": _TEXT_OR_NULL,
+    "value_numeric": _NUMBER_OR_NULL,
+}
+
 
 @dataclass(slots=True)
-class Known:
-    """What a batch's rows refer to, by id. `zone` is the hospital's IANA name."""
+class References:
+    """All that the rows of a batch refer to, by id. `zone` is the hospital's IANA name."""
 
     hospital: str
     zone: str
@@ -39,135 +77,116 @@ class Known:
     providers: dict[int, Provider] = field(default_factory=dict)
     users: dict[int, User] = field(default_factory=dict)
     staff: dict[int, Staff] = field(default_factory=dict)
+    # The author by encounter, order and creator: many rows of a batch share one.
     authors: dict[tuple[Any, Any, Any], Author] = field(default_factory=dict)
 
 
-_INT, _TEXT = (int,), (str,)
-_SHAPE: tuple[tuple[str, tuple[type, ...]], ...] = (
-    *((name, _INT) for name in ("obs_id", "person_id", "concept_id", "creator", "voided")),
-    *((name, _TEXT) for name in ("uuid", "obs_datetime", "date_created")),
-    *(
-        (name, (int, type(None)))
-        for name in ("encounter_id", "order_id", "location_id", "obs_group_id")
-    ),
-    *((name, (int, type(None))) for name in ("value_coded", "value_coded_name_id", "value_drug")),
-    *((name, (int, type(None))) for name in ("value_boolean", "previous_version")),
-    *(
-        (name, (str, type(None)))
-        for name in ("value_datetime", "value_modifier", "value_text", "value_complex")
-    ),
-    *((name, (str, type(None))) for name in ("comments", "status", "interpretation")),
-    ("value_numeric", (float, int, type(None))),
-)
-
-
 def check(row: Row) -> None:
-    """Reject ``malformed`` with the column's name when a column that is used has not its type."""
+    """Raise Reject if a column that is used has not its type. It names the column."""
     get = row.get
-    for name, types in _SHAPE:
-        if type(get(name)) not in types:
-            raise Reject("malformed", f"column {name}")
+    for column, types in _TYPES.items():
+        # Not isinstance: True is an int, too.
+        if type(get(column)) not in types:
+            raise Reject("malformed", f"column {column}")
 
 
 def enrich(
-    row: Row, version: str, known: Known, *, deleted: bool, origin: ObservationOrigin
+    row: Row, version: str, references: References, *, deleted: bool, origin: ObservationOrigin
 ) -> Observation:
-    """The Observation of a row; a deleted row has its person only. Never raises for a row that
-    passed `check`.
+    """Return the Observation of a row. A deleted row has its person only.
+
+    Never raises for a row that passed `check`.
     """
-    person = known.persons[row["person_id"]]
-    at = instant(row["obs_datetime"], known.zone)
-    created = instant(row["date_created"], known.zone)
+    person = references.persons[row["person_id"]]
+    at = instant(row["obs_datetime"], references.zone)
+    created = instant(row["date_created"], references.zone)
     if deleted:
         return Observation(
-            known.hospital,
-            version,
-            row,
-            True,
-            person,
-            None,
-            NOTHING,
-            NOBODY,
-            None,
-            None,
-            at,
-            created,
-            origin,
+            hospital=references.hospital,
+            version=version,
+            row=row,
+            deleted=True,
+            person=person,
+            concept=None,
+            value=NOTHING,
+            author=NOBODY,
+            place=None,
+            encounter=None,
+            at=at,
+            created=created,
+            origin=origin,
         )
-    concept = known.concepts.get(row["concept_id"])
-    facts = known.encounters.get(row["encounter_id"])
+    concept = references.concepts.get(row["concept_id"])
+    encounter = references.encounters.get(row["encounter_id"])
     return Observation(
-        known.hospital,
-        version,
-        row,
-        False,
-        person,
-        concept,
-        value(row, concept, known),
-        author(row, facts, known),
-        place(row, facts, known),
-        facts.encounter if facts else None,
-        at,
-        created,
-        origin,
+        hospital=references.hospital,
+        version=version,
+        row=row,
+        deleted=False,
+        person=person,
+        concept=concept,
+        value=value(row, concept, references),
+        author=author(row, encounter, references),
+        place=place(row, encounter, references),
+        encounter=encounter.encounter if encounter is not None else None,
+        at=at,
+        created=created,
+        origin=origin,
     )
 
 
-def value(row: Row, question: Concept | None, known: Known) -> Value:
-    """The first value column that is not null, as a person reads it."""
-    number = row["value_numeric"]
-    if number is not None and row["value_drug"] is None and row["value_coded"] is None:
-        return _numeric(float(number), row["value_modifier"])
-    for make in _VALUES:
-        found = make(row, question, known)
-        if found is not None:
-            return found
+def value(row: Row, question: Concept | None, references: References) -> Value:
+    """Return the value of a row, as a person reads it.
+
+    OpenMRS fills one value column, and for a drug its concept too. Should there be more, the first
+    in this order holds.
+    """
+    if row["value_drug"] is not None:
+        name = references.drugs.get(row["value_drug"])
+        if name:
+            return Value("drug", name, concept=references.concepts.get(row["value_coded"]))
+        # A drug without a name may still have its concept in value_coded.
+    if row["value_coded"] is not None:
+        return _coded(row, question, references)
+    if row["value_numeric"] is not None:
+        return _numeric(float(row["value_numeric"]), row["value_modifier"])
+    if row["value_datetime"] is not None:
+        return _datetime(row["value_datetime"], question, references)
+    if row.get("value_boolean") is not None:
+        return Value("boolean", "Yes" if row["value_boolean"] else "No")
+    if row.get("value_complex") is not None:
+        # A title, and after the bar where the file lies on the hospital's server.
+        title, _, _ = row["value_complex"].partition("|")
+        return Value("complex", title)
+    if row["value_text"] is not None:
+        return Value("text", row["value_text"])
     return NOTHING
 
 
-def _numeric(number: float, modifier: str | None) -> Value:
-    return Value(
-        "numeric",
-        f"{modifier or ''}{number_text(number)}",
-        number=number,
-        modifier=modifier or None,
-    )
-
-
 def number_text(number: float) -> str:
-    """``37.0`` -> ``37``, ``36.6`` -> ``36.6``."""
+    """Return a number as a person writes it: ``37`` for 37.0, and ``36.6`` for 36.6."""
     return repr(number).removesuffix(".0")
 
 
-def _drug(row: Row, _: Concept | None, known: Known) -> Value | None:
-    name = known.drugs.get(row["value_drug"]) if row["value_drug"] is not None else None
-    return Value("drug", name, concept=known.concepts.get(row["value_coded"])) if name else None
+def _coded(row: Row, question: Concept | None, references: References) -> Value:
+    answer = references.concepts.get(row["value_coded"])
+    # The name that was chosen at the time, else the concept's name of today.
+    text = references.coded_names.get(row["value_coded_name_id"])
+    if not text:
+        text = answer.name if answer is not None else f"Concept {row['value_coded']}"
+    is_yes_or_no = question is not None and question.datatype == "Boolean"
+    return Value("boolean" if is_yes_or_no else "coded", text, concept=answer)
 
 
-def _coded(row: Row, question: Concept | None, known: Known) -> Value | None:
-    if row["value_coded"] is None:
-        return None
-    answer = known.concepts.get(row["value_coded"])
-    text = known.coded_names.get(row["value_coded_name_id"]) or (
-        answer.name if answer else f"Concept {row['value_coded']}"
-    )
-    kind: ValueKind = (
-        "boolean" if question is not None and question.datatype == "Boolean" else "coded"
-    )
-    return Value(kind, text, concept=answer)
+def _numeric(number: float, modifier: str | None) -> Value:
+    text = f"{modifier or ''}{number_text(number)}"
+    return Value("numeric", text, number=number, modifier=modifier or None)
 
 
-def _number(row: Row, *_: object) -> Value | None:
-    number = row["value_numeric"]
-    return None if number is None else _numeric(float(number), row["value_modifier"])
-
-
-def _datetime(row: Row, question: Concept | None, known: Known) -> Value | None:
-    written = row["value_datetime"]
-    if written is None:
-        return None
-    at = instant(written, known.zone)
-    datatype = question.datatype if question else ""
+def _datetime(written: str, question: Concept | None, references: References) -> Value:
+    """Return a value that a person wrote as ``2025-11-06T10:30:00``, as far as it was asked for."""
+    at = instant(written, references.zone)
+    datatype = question.datatype if question is not None else ""
     if datatype == "Date":
         return Value("date", written[:10], at=at)
     if datatype == "Time":
@@ -175,67 +194,52 @@ def _datetime(row: Row, question: Concept | None, known: Known) -> Value | None:
     return Value("datetime", written.replace("T", " "), at=at)
 
 
-def _boolean(row: Row, *_: object) -> Value | None:
-    stated = row.get("value_boolean")
-    return None if stated is None else Value("boolean", "Yes" if stated else "No")
+def place(row: Row, encounter: EncounterFacts | None, references: References) -> Place | None:
+    """Return the obs' own location, else the encounter's, else the visit's."""
+    location_ids = [row["location_id"]]
+    if encounter is not None:
+        location_ids += [encounter.location_id, encounter.visit_location_id]
+    for location_id in location_ids:
+        if location_id in references.places:
+            return references.places[location_id]
+    return None
 
 
-def _complex(row: Row, *_: object) -> Value | None:
-    pointer = row.get("value_complex")
-    return None if pointer is None else Value("complex", pointer.partition("|")[0])
-
-
-def _text(row: Row, *_: object) -> Value | None:
-    return None if row["value_text"] is None else Value("text", row["value_text"])
-
-
-_VALUES: tuple[Callable[[Row, Concept | None, Known], Value | None], ...] = (
-    _drug,
-    _coded,
-    _number,
-    _datetime,
-    _boolean,
-    _complex,
-    _text,
-)
-
-
-def place(row: Row, facts: EncounterFacts | None, known: Known) -> Place | None:
-    """Where: the obs' own location, else the encounter's, else the visit's."""
-    found = known.places.get(row["location_id"])
-    if found is None and facts is not None:
-        found = known.places.get(facts.location_id) or known.places.get(facts.visit_location_id)  # type: ignore[arg-type]
-    return found
-
-
-def author(row: Row, facts: EncounterFacts | None, known: Known) -> Author:
-    """Who stated it: the first candidate with a name."""
+def author(row: Row, encounter: EncounterFacts | None, references: References) -> Author:
+    """Return who stated the obs: the first candidate with a name."""
     key = (row["encounter_id"], row["order_id"], row["creator"])
-    found = known.authors.get(key)
-    if found is None:
-        found = known.authors[key] = next(_candidates(row, facts, known), NOBODY)
-    return found
+    if key not in references.authors:
+        references.authors[key] = next(_candidates(row, encounter, references), NOBODY)
+    return references.authors[key]
 
 
-def _candidates(row: Row, facts: EncounterFacts | None, known: Known) -> Iterator[Author]:
-    for provider_id in facts.providers if facts else ():
-        uuid, name = _provider(provider_id, known)
+def _candidates(
+    row: Row, encounter: EncounterFacts | None, references: References
+) -> Iterator[Author]:
+    """Yield those who may have stated the obs, and have a name, the likeliest first."""
+    for provider_id in encounter.providers if encounter is not None else ():
+        uuid, name = _provider(provider_id, references)
         if name:
             yield Author(name, "encounter_provider", uuid)
-    orderer = known.orderers.get(row["order_id"])
+    orderer = references.orderers.get(row["order_id"])
     if orderer is not None:
-        uuid, name = _provider(orderer, known)
+        uuid, name = _provider(orderer, references)
         if name:
             yield Author(name, "orderer", uuid)
-    user = known.users.get(row["creator"])
-    staff = known.staff.get(user.person_id) if user and user.person_id is not None else None
-    if user and staff and staff.name:
-        yield Author(staff.name, "creator", staff.provider_uuid or f"user/{user.uuid}")
+    user = references.users.get(row["creator"])
+    if user is not None and user.person_id is not None:
+        staff = references.staff.get(user.person_id)
+        if staff is not None and staff.name:
+            yield Author(staff.name, "creator", staff.provider_uuid or f"user/{user.uuid}")
 
 
-def _provider(provider_id: int, known: Known) -> tuple[str | None, str | None]:
-    provider = known.providers.get(provider_id)
+def _provider(provider_id: int, references: References) -> tuple[str | None, str | None]:
+    """Return a provider's uuid and name. A provider is a person, or has only a name."""
+    provider = references.providers.get(provider_id)
     if provider is None:
         return None, None
-    staff = known.staff.get(provider.person_id) if provider.person_id is not None else None
-    return provider.uuid, (staff.name if staff else None) or provider.name
+    if provider.person_id is not None:
+        staff = references.staff.get(provider.person_id)
+        if staff is not None and staff.name:
+            return provider.uuid, staff.name
+    return provider.uuid, provider.name

@@ -230,7 +230,7 @@ ROWS = (
         "row 29: the encounter's provider is the author",
         "consumers/enrich/obs.py",
         function="_candidates",
-        old="facts.providers if facts else ()",
+        old="encounter.providers if encounter is not None else ()",
         new="()",
         test=(
             f"{MEANING}test_row_29_the_author_is_the_encounters_provider_then_the_"
@@ -315,8 +315,8 @@ ROWS = (
         "row 38: the visit's place, where the encounter has none",
         "consumers/enrich/obs.py",
         function="place",
-        old="known.places.get(facts.location_id) or known.places.get(facts.visit_location_id)",
-        new="known.places.get(facts.location_id)",
+        old="[encounter.location_id, encounter.visit_location_id]",
+        new="[encounter.location_id]",
         test=f"{MEANING}test_row_38_the_place_is_the_obs_own_then_the_encounters_then_the_visits",
     ),
     Mutant(
@@ -331,9 +331,9 @@ ROWS = (
         "row 40: no value is read back",
         "consumers/lookups.py",
         function="Lookups._enriched",
-        old="known = self._known(rows, read)",
+        old="references = self._references(rows, read)",
         new=(
-            "known = self._known(rows, read)\n"
+            "references = self._references(rows, read)\n"
             "now = 'SELECT value_numeric, voided FROM obs WHERE obs_id = %s'\n"
             "found = [[*read().rows(now, (row['obs_id'],)), row][0] for row, *_ in rows]\n"
             "rows = [({**row, **one}, *rest) for (row, *rest), one in zip(rows, found)]"

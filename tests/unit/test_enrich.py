@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.enrich.obs import Known, check, enrich, number_text
+from consumers.enrich.obs import References, check, enrich, number_text
 from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
 from openmrs.tables import OBS
 from openmrs.wall_time import instant
@@ -38,9 +38,9 @@ def a_row(**columns: Any) -> Row:
     )
 
 
-def known(datatype: str = "Numeric", **facts: Any) -> Known:
+def references(datatype: str = "Numeric", **facts: Any) -> References:
     question = Concept(5, "c-5", "Question", datatype, "Test", "kg", ())
-    whole = Known(
+    whole = References(
         "kigali", "Africa/Kigali", persons={7: PERSON}, concepts={5: question, 90: ANSWER}
     )
     for name, value in facts.items():
@@ -48,12 +48,12 @@ def known(datatype: str = "Numeric", **facts: Any) -> Known:
     return whole
 
 
-def enriched(row: Row, facts: Known) -> Observation:
+def enriched(row: Row, facts: References) -> Observation:
     check(row)
     return enrich(row, "v1", facts, deleted=False, origin="stream")
 
 
-def text(row: Row, facts: Known) -> tuple[str, str]:
+def text(row: Row, facts: References) -> tuple[str, str]:
     value = enriched(row, facts).value
     return value.kind, value.text
 
@@ -95,20 +95,22 @@ def text(row: Row, facts: Known) -> tuple[str, str]:
     ],
 )
 def test_value_text(datatype: str, columns: dict[str, Any], expected: tuple[str, str]) -> None:
-    facts = known(
+    facts = references(
         datatype, coded_names={4: "Paludisme", 5: None}, drugs={2: "Coartem 20/120", 3: None}
     )
     assert text(a_row(**columns), facts) == expected
 
 
 def test_value_keeps_what_it_was_made_of() -> None:
-    number = enriched(a_row(value_numeric=20.5, value_modifier=">"), known()).value
+    number = enriched(a_row(value_numeric=20.5, value_modifier=">"), references()).value
     assert (number.number, number.modifier, number.concept) == (20.5, ">", None)
-    coded = enriched(a_row(value_coded=90), known("Coded")).value
+    coded = enriched(a_row(value_coded=90), references("Coded")).value
     assert coded.concept == ANSWER
-    drug = enriched(a_row(value_coded=90, value_drug=2), known("Coded", drugs={2: "Coartem"})).value
+    drug = enriched(
+        a_row(value_coded=90, value_drug=2), references("Coded", drugs={2: "Coartem"})
+    ).value
     assert drug.concept == ANSWER
-    date = enriched(a_row(value_datetime="2025-11-06T10:30:00"), known("Datetime")).value
+    date = enriched(a_row(value_datetime="2025-11-06T10:30:00"), references("Datetime")).value
     assert date.at == datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
 
 
@@ -165,12 +167,12 @@ def encounter(
     ],
 )
 def test_author(providers: tuple[int, ...], columns: dict[str, Any], expected: Author) -> None:
-    facts = known(encounters={50: encounter(*providers)}, **STAFF)
+    facts = references(encounters={50: encounter(*providers)}, **STAFF)
     assert enriched(a_row(encounter_id=50, **columns), facts).author == expected
 
 
 def test_author_without_an_encounter_is_not_that_of_another_row() -> None:
-    facts = known(encounters={50: encounter(1)}, **STAFF)
+    facts = references(encounters={50: encounter(1)}, **STAFF)
     assert enriched(a_row(encounter_id=50), facts).author.name == "Ada Uwase"
     assert enriched(a_row(), facts).author.name == "Jean Bosco"
 
@@ -183,7 +185,7 @@ def test_place(
     own: int | None, encounters: int | None, visits: int | None, expected: int | None
 ) -> None:
     places = {one: Place(one, f"l-{one}", f"Ward {one}") for one in (1, 2, 3)}
-    facts = known(
+    facts = references(
         encounters={50: encounter(location=encounters, visit_location=visits)}, places=places
     )
     found = enriched(a_row(encounter_id=50, location_id=own), facts).place
@@ -191,7 +193,7 @@ def test_place(
 
 
 def test_deleted_row_has_its_person_only() -> None:
-    gone = enrich(a_row(value_numeric=1.0), "v1", known(), deleted=True, origin="stream")
+    gone = enrich(a_row(value_numeric=1.0), "v1", references(), deleted=True, origin="stream")
     assert (gone.deleted, gone.person, gone.concept, gone.value.kind) == (
         True,
         PERSON,
@@ -279,4 +281,4 @@ def test_check_takes_rows_of_openmrs_without_optional_columns() -> None:
         "form_namespace_and_path",
     ):
         del row[name]
-    assert enriched(row, known()).value.kind == "none"
+    assert enriched(row, references()).value.kind == "none"
