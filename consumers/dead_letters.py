@@ -45,9 +45,9 @@ LARGEST = 15 * 1024 * 1024  # bytes: the topic takes 16 MiB, headers included
 class DeadLetter:
     """A parked record.
 
-    `hospital` is "" if the partition is no hospital's. `offset` is -1 for a row that was read at the
-    hospital. `parked_ms` is Unix time. `value` is empty if it was larger than LARGEST bytes: it is
-    still in the topic of changes, at `offset`.
+    `hospital` is "" if the partition is no hospital's. `offset` is -1 for a row that was read at
+    the hospital. `parked_ms` is Unix time. `value` is empty if it was larger than LARGEST bytes: it
+    is still in the topic of changes, at `offset`.
     """
 
     id: str
@@ -70,7 +70,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A dead letter for people to look at. `value` is its text, None unless it was to be revealed."""
+    """A dead letter for people to look at. `value` is its text, or None if it stays hidden."""
 
     letter: DeadLetter
     kind: str
@@ -88,10 +88,11 @@ class Retried:
 
 
 class DeadLetters:
-    """Where one destination's worker parks what it can't carry."""
+    """The dead letters of one destination, for those who park and settle them."""
 
     def __init__(self, kafka: Kafka, destination: str) -> None:
-        self._kafka, self._destination = kafka, destination
+        self._kafka = kafka
+        self._destination = destination
         self._writer = DeadLetterWriter(kafka)
 
     def park(self, record: Record, reason: str, hospital: str) -> None:
@@ -121,6 +122,7 @@ class DeadLetters:
         )
 
     def settle(self, letter: DeadLetter) -> None:
+        """Take a dead letter off the list. Raises NotReady and Fatal."""
         self._writer.write(letter.id.encode(), None, ())
 
     def close(self) -> None:
@@ -146,12 +148,13 @@ class DeadLetters:
             _HOSPITAL: hospital,
             _PARKED: int(time.time() * 1000),
         }
-        kept = [
+        all_headers = [
             (name, content) for name, content in headers if name in ("ce_type", tracing.TRACEPARENT)
         ]
-        all_headers = kept + [(name, str(content).encode()) for name, content in own.items()]
-        kept_value = value if len(value) <= LARGEST else b""
-        self._writer.write(identity.encode(), kept_value, all_headers)
+        all_headers += [(name, str(content).encode()) for name, content in own.items()]
+        if len(value) > LARGEST:
+            value = b""
+        self._writer.write(identity.encode(), value, all_headers)
         metrics.DEAD_LETTERS.labels(self._destination, reason).inc()
 
 
@@ -193,22 +196,22 @@ def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: boo
     then everything that was there before is deleted. Raises NotReady and Fatal.
     """
     kafka = settings.kafka
-    found = 0
+    number = 0
     others: dict[bytes, Record] = {}
     ends: dict[int, int] = {}
     for record in read_dead_letters(kafka):
         ends[record.partition] = record.offset + 1
         others.pop(record.key or b"", None)
         if concern(record):
-            found += 1
+            number += 1
         elif record.value is not None:
             others[record.key or b""] = record
-    if found and not dry_run:
+    if number and not dry_run:
         with closing(DeadLetterWriter(kafka)) as writer:
             for key, record in others.items():
                 writer.write(key, record.value, record.headers)
         delete_dead_letters(kafka, ends)
-    return found
+    return number
 
 
 def show(settings: Settings, identity: str, *, reveal: bool = False) -> Shown:
@@ -294,10 +297,13 @@ def _apply_key_change(settings: Settings, event: KeyChangeEvent, sink: Sink) -> 
 def _lookups(settings: Settings, event: Event, sink: Sink) -> Lookups:
     """Return the lookups of the event's hospital, in the newest epoch that is known here."""
     hospital_id = event.source.hospital
-    hospital, consumer = settings.hospitals[hospital_id], settings.consumer
-    source = Source(hospital_id, hospital.mysql)
+    hospital = settings.hospitals[hospital_id]
     lookups = Lookups(
-        hospital_id, hospital, source, entries=consumer.cache_entries, ttl_s=consumer.cache_ttl_s
+        hospital_id,
+        hospital,
+        Source(hospital_id, hospital.mysql),
+        entries=settings.consumer.cache_entries,
+        ttl_s=settings.consumer.cache_ttl_s,
     )
     lookups.seen(event.source.version)
     progress = sink.progress(hospital_id)

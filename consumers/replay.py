@@ -57,7 +57,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Counting:
-    """A sink (see passport.sink.Sink) that counts what another one writes."""
+    """A sink (see `passport.sink.Sink`) that counts what another one writes."""
 
     sink: Sink
     into: Replayed
@@ -135,25 +135,26 @@ def run(
     NotReady, Retry and Fatal.
     """
     number = settings.hospitals[hospital_id].partition
-    first, last = subscription.partition_offsets(settings.kafka, number)
-    done = Replayed(
-        first if start is None else max(first, start), last if end is None else min(last, end)
+    first, end_of_topic = subscription.partition_offsets(settings.kafka, number)
+    result = Replayed(
+        first=first if start is None else max(first, start),
+        end=end_of_topic if end is None else min(end_of_topic, end),
     )
-    replay = _Replay(
-        destination, settings, sink, hospital_id, done, stop, complete=done.first == first == 0
-    )
+    # Nothing is older than the record at offset 0.
+    complete = first == 0 and result.first == 0
+    replay = _Replay(destination, settings, sink, hospital_id, result, stop, complete=complete)
     try:
-        wanted = OffsetRange(done.first, done.end)
-        for records in read_range(settings.kafka, settings.kafka.topic, number, wanted):
+        offsets = OffsetRange(result.first, result.end)
+        for records in read_range(settings.kafka, settings.kafka.topic, number, offsets):
             if stop.is_set():
-                raise Retry(f"hospital {hospital_id}: stopped before offset {done.end}")
+                raise Retry(f"hospital {hospital_id}: stopped before offset {result.end}")
             replay.take(records, dry_run=dry_run)
-            progress(done.records, done.end - done.first)
+            progress(result.records, result.end - result.first)
         if not dry_run:
             replay.finish()
     finally:
         replay.close()
-    return done
+    return result
 
 
 def offset(settings: Settings, hospital_id: str, at_ms: int) -> int:
@@ -173,22 +174,25 @@ class _Replay:
         settings: Settings,
         sink: Sink,
         hospital_id: str,
-        done: Replayed,
+        result: Replayed,
         stop: threading.Event,
         *,
         complete: bool,
     ) -> None:
         hospital = settings.hospitals[hospital_id]
-        order = sinks.module(settings.destinations[destination].type).ORDER
-        counting = _Counting(sink, done)
+        module = sinks.module(settings.destinations[destination].type)
+        counting = _Counting(sink, result)
         self._limit = settings.consumer.batch_records
         self._partition = Partition(
-            hospital.partition, hospital_id, hospital, settings.consumer, done.first
+            hospital.partition, hospital_id, hospital, settings.consumer, result.first
         )
         letters = _Parked(settings.kafka, destination)
-        self._applier = Applier(destination, counting, letters, newest_wins=order == "newest-wins")
+        self._applier = Applier(
+            destination, counting, letters, newest_wins=module.ORDER == "newest-wins"
+        )
         self._snapshots = _Snapshots(whole=complete)
-        self._done, self._stop = done, stop
+        self._result = result
+        self._stop = stop
 
     def take(self, records: Sequence[Record], *, dry_run: bool) -> None:
         """Count the records and, unless it is a dry run, apply them."""
@@ -210,14 +214,14 @@ class _Replay:
 
     def _look(self, record: Record) -> None:
         item = parse_record(record, self._partition.hospital_id)
-        self._done.records += 1
+        self._result.records += 1
         if isinstance(item, RejectedRecord):
-            self._done.rejected += 1
+            self._result.rejected += 1
         elif isinstance(item, RowRecord):
-            self._done.rows += 1
+            self._result.rows += 1
         elif isinstance(item.event, ChunkEvent):
             self._snapshots.take(item.event)
-        self._done.complete = self._snapshots.whole
+        self._result.complete = self._snapshots.whole
 
     def _apply(self) -> None:
         while items := self._partition.take(self._limit):

@@ -23,14 +23,16 @@ from destinations.fhir.newest import (
     progress_content,
     require_ids,
 )
-from destinations.fhir.resources import TYPES, Held, Resource, held
+from destinations.fhir.resources import TYPES, Held, Resource, held_row
 from passport.errors import Fatal, NotReady, without_text
 from passport.facts import Observation
 from passport.settings import Destination, Settings
 from passport.sink import KeyRange, Outcome, Progress, Scope
 
 ORDER = "newest-wins"
-BELOW_ALL, ABOVE_ALL = -1, 2**62  # obs_ids, for the open ends of a range
+# obs_ids for the open ends of a range
+BELOW_ALL = -1
+ABOVE_ALL = 2**62
 
 # `unsure` are the people who are ambiguous; `told` is the content of a progress, as JSON.
 TABLES = """
@@ -95,8 +97,8 @@ class Files:
     def retain(self, scope: Scope, keys: Iterable[int], version: str) -> Outcome:
         with self._transaction():
             rows = self._live_rows(scope)
-            made = gone(scope, frozenset(keys), version, rows, self._options)
-            return self._apply(scope.hospital, made)
+            result = gone(scope, frozenset(keys), version, rows, self._options)
+            return self._apply(scope.hospital, result)
 
     def ambiguous(self, hospital: str) -> Sequence[int]:
         sql = "SELECT person_id FROM unsure WHERE hospital = ? ORDER BY person_id"
@@ -125,13 +127,13 @@ class Files:
     def close(self) -> None:
         self._index.close()
 
-    def _apply(self, hospital: str, made: Changes) -> Outcome:
-        resources = [resource for _, resource in made.resources]
+    def _apply(self, hospital: str, result: Changes) -> Outcome:
+        resources = [resource for _, resource in result.resources]
         for type_ in TYPES:
             of_type = [resource for resource in resources if resource["resourceType"] == type_]
             self._append(type_, of_type)
         for resource in resources:
-            row = held(resource)
+            row = held_row(resource)
             self._index.execute(
                 "REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -146,13 +148,13 @@ class Files:
             )
         self._index.executemany(
             "REPLACE INTO unsure VALUES (?, ?)",
-            [(hospital, person_id) for person_id in made.ambiguous],
+            [(hospital, person_id) for person_id in result.ambiguous],
         )
         self._index.executemany(
             "DELETE FROM unsure WHERE hospital = ? AND person_id = ?",
-            [(hospital, person_id) for person_id in made.settled],
+            [(hospital, person_id) for person_id in result.settled],
         )
-        return made.outcome
+        return result.outcome
 
     def _append(self, type_: str, resources: Sequence[Resource]) -> None:
         """Write lines to disk after those that count, and note how long the file is now."""
@@ -238,8 +240,8 @@ def _require_length(path: Path, length: int, counted: int) -> None:
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(file, left, offset)
-        left = left[written:]
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest = rest[written:]
         offset += written

@@ -1,4 +1,4 @@
-"""Which resources a batch changes, given what a destination has of its rows. Pure.
+"""Decides which resources a batch changes, given what a destination has of its rows. Pure.
 
 A row has one resource that is live, or none. Under any other type that it once had, its resource is
 entered in error. The highest version of all of them is the row's.
@@ -16,7 +16,7 @@ from destinations.fhir.resources import (
     Held,
     Naming,
     Resource,
-    held,
+    held_row,
     resource,
     type_of,
     withdrawn,
@@ -39,10 +39,10 @@ MEDICATIONS = ("CIEL:1282", "CIEL:1193")
 
 
 class FhirOptions(Model):
-    """What the settings may say of both FHIR destinations.
+    """The options that both FHIR destinations have.
 
-    `people`: ``matched`` keeps only rows of people whose national id is sure. `prefix` stands before
-    a hospital's id in ids and systems, where several write to one place. `conditions` and
+    `people`: ``matched`` keeps only rows of people whose national id is sure. `prefix` stands
+    before a hospital's id in ids and systems, where several write to one place. `conditions` and
     `medications` are the codes of questions that ask for one.
     """
 
@@ -67,10 +67,11 @@ class FhirOptions(Model):
 
 @dataclass
 class Changes:
-    """What a batch changes.
+    """The changes that a batch makes.
 
-    `resources` are to be written, each with the key of its row. `outcome` is what it will be if all
-    are. `ambiguous` and `settled` are the person_ids of people who are ambiguous now, or are not.
+    `resources` are to be written, each with the key of its row. `outcome` is that of the batch if
+    all of them are. `ambiguous` and `settled` are the person_ids of people who are ambiguous now,
+    and of those who are not.
     """
 
     resources: list[tuple[str, Resource]] = field(default_factory=list)
@@ -84,25 +85,25 @@ def changes(batch: Iterable[Observation], rows: HeldRows, options: FhirOptions) 
 
     A row may occur several times in the batch.
     """
-    made = Changes()
+    result = Changes()
     newest: dict[int, Observation] = {}
     for observation in batch:
         before = newest.get(observation.obs_id)
-        made.outcome.stale += before is not None
+        result.outcome.stale += before is not None
         if before is None or before.version <= observation.version:
             newest[observation.obs_id] = observation
     for observation in newest.values():
-        _note_state(made, observation.person)
-        _change(made, observation, rows.get(observation.obs_id, ()), options)
-    made.settled -= made.ambiguous
-    return made
+        _note_state(result, observation.person)
+        _change(result, observation, rows.get(observation.obs_id, ()), options)
+    result.settled -= result.ambiguous
+    return result
 
 
 def gone(
     scope: Scope, keys: Collection[int], version: str, rows: Iterable[Held], options: FhirOptions
 ) -> Changes:
     """Return what `retain` changes. `rows` may be more than those of the scope."""
-    made = Changes()
+    result = Changes()
     for row in rows:
         is_gone = row.live and row.version <= version and row.obs_id not in keys
         if not is_gone or not within(scope, row):
@@ -111,11 +112,11 @@ def gone(
         # event which says so is not older.
         marked = row._replace(version=version) if isinstance(scope, KeyRange) else row
         key = f"{scope.hospital}/{row.obs_id}"
-        made.resources.append((key, withdrawn(options.prefix + scope.hospital, marked)))
-        made.outcome.stored += 1
+        result.resources.append((key, withdrawn(options.prefix + scope.hospital, marked)))
+        result.outcome.stored += 1
     if isinstance(scope, Person):
-        _note_state(made, scope)
-    return made
+        _note_state(result, scope)
+    return result
 
 
 def within(scope: Scope, row: Held) -> bool:
@@ -126,64 +127,59 @@ def within(scope: Scope, row: Held) -> bool:
     return row.person_id == scope.person_id
 
 
-def _note_state(made: Changes, person: Person) -> None:
+def _note_state(result: Changes, person: Person) -> None:
     if person.state == "ambiguous":
-        made.ambiguous.add(person.person_id)
+        result.ambiguous.add(person.person_id)
     else:
-        made.settled.add(person.person_id)
+        result.settled.add(person.person_id)
 
 
 def _change(
-    made: Changes, observation: Observation, rows: Sequence[Held], options: FhirOptions
+    result: Changes, observation: Observation, rows: Sequence[Held], options: FhirOptions
 ) -> None:
-    """Add to `made` what one observation changes. `rows` is what the destination has of its row."""
+    """Add to `result` what one observation changes. `rows` is what the destination has of its row."""
     if rows and max(row.version for row in rows) > observation.version:
-        made.outcome.stale += 1
-        made.outcome.overtaken.append(observation.key)
+        result.outcome.stale += 1
+        result.outcome.overtaken.append(observation.key)
     elif observation.live and options.keeps(observation.person):
-        shown = resource(observation, options.naming)
-        made.resources.append((observation.key, shown))
-        made.resources += _others(observation, rows, options, but=shown["resourceType"])
-        made.outcome.stored += 1
+        live = resource(observation, options.naming)
+        result.resources.append((observation.key, live))
+        result.resources += _withdraw_all(observation, rows, options, but=live["resourceType"])
+        result.outcome.stored += 1
     elif observation.live and not rows:
-        made.outcome.unmatched += 1
+        result.outcome.unmatched += 1
     else:
         # A row that is gone leaves its mark though nothing was there: an older version of it may
         # still come.
-        others = _others(observation, rows, options)
-        if not others:
-            mark = _mark(observation, rows, options)
-            shown = withdrawn(options.prefix + observation.hospital, mark)
-            others = [(observation.key, shown)]
-        made.resources += others
-        made.outcome.stored += not observation.live
-        made.outcome.unmatched += observation.live
+        resources = _withdraw_all(observation, rows, options)
+        if not resources:
+            type_ = rows[0].type if rows else type_of(observation, options.naming)
+            mark = Held(
+                type_,
+                observation.obs_id,
+                observation.uuid,
+                observation.person.person_id,
+                observation.version,
+                live=False,
+            )
+            hospital = options.prefix + observation.hospital
+            resources = [(observation.key, withdrawn(hospital, mark))]
+        result.resources += resources
+        result.outcome.stored += not observation.live
+        result.outcome.unmatched += observation.live
 
 
-def _others(
+def _withdraw_all(
     observation: Observation, rows: Sequence[Held], options: FhirOptions, but: str = ""
 ) -> list[tuple[str, Resource]]:
-    """Return what else is live of this row, under other types than `but`, as entered in error."""
-    others = []
+    """Return what is live of this row, under other types than `but`, as entered in error."""
+    hospital = options.prefix + observation.hospital
+    resources = []
     for row in rows:
         if row.live and row.type != but:
             gone_now = row._replace(version=observation.version)
-            shown = withdrawn(options.prefix + observation.hospital, gone_now)
-            others.append((observation.key, shown))
-    return others
-
-
-def _mark(observation: Observation, rows: Sequence[Held], options: FhirOptions) -> Held:
-    """Return where a row that is gone is marked, when nothing of it is live."""
-    type_ = rows[0].type if rows else type_of(observation, options.naming)
-    return Held(
-        type_,
-        observation.obs_id,
-        observation.uuid,
-        observation.person.person_id,
-        observation.version,
-        live=False,
-    )
+            resources.append((observation.key, withdrawn(hospital, gone_now)))
+    return resources
 
 
 def rows_of(resources: Iterable[Resource]) -> dict[int, list[Held]]:
@@ -192,9 +188,9 @@ def rows_of(resources: Iterable[Resource]) -> dict[int, list[Held]]:
     Resources of other types than this project makes are passed over.
     """
     rows: dict[int, list[Held]] = {}
-    for found in resources:
-        if found.get("resourceType") in TYPES:
-            row = held(found)
+    for row_resource in resources:
+        if row_resource.get("resourceType") in TYPES:
+            row = held_row(row_resource)
             rows.setdefault(row.obs_id, []).append(row)
     return rows
 

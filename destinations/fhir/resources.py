@@ -63,15 +63,16 @@ _STATUSES: Mapping[str, str] = {
     "AMENDED": "amended",
 }
 _TRUTH: Mapping[str, bool] = {"CIEL:1065": True, "CIEL:1066": False}
+_COMPARATORS = (None, "<", "<=", ">=", ">")
 _DIAGNOSES = frozenset({"Diagnosis", "Symptom", "Symptom/Finding"})
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How a destination names things, and what it takes for a condition or a medication.
+    """The names that a destination gives, and its settings for conditions and medications.
 
-    `prefix` stands before a hospital's id. `national_id` is the system of national ids. `conditions`
-    and `medications` are the codes of the questions that ask for one.
+    `prefix` stands before a hospital's id. `national_id` is the system of national ids.
+    `conditions` and `medications` are the codes of the questions that ask for one.
     """
 
     prefix: str
@@ -81,7 +82,7 @@ class Naming:
 
 
 class Held(NamedTuple):
-    """What a destination has of a row under one type. If not `live`, it is entered in error."""
+    """A row as a destination has it under one type. If not `live`, it is entered in error."""
 
     type: Type
     obs_id: int
@@ -109,44 +110,47 @@ def resource(observation: Observation, naming: Naming) -> Resource:
         content = _medication(observation, naming)
     else:
         content = _observation(observation, naming)
-    return _filled(frame | content)
+    return _without_empty(frame | content)
 
 
-def withdrawn(hospital: str, held: Held) -> Resource:
-    """Return a resource as entered in error: who and what it was about is gone.
+def withdrawn(hospital: str, row: Held) -> Resource:
+    """Return a row's resource as entered in error: who and what it was about is gone.
 
     `hospital` is its id with the prefix.
     """
-    made = _frame(held.type, hospital, held.obs_id, held.uuid, held.person_id, held.version)
-    nothing = {"extension": [{"url": _ABSENT, "valueCode": "masked"}]}
-    if held.type == "Observation":
-        return made | {"status": "entered-in-error", "code": nothing}
-    if held.type == "Condition":
-        return made | {
+    frame = _frame(row.type, hospital, row.obs_id, row.uuid, row.person_id, row.version)
+    # FHIR requires these elements. An extension says that they are kept back.
+    masked = {"extension": [{"url": _ABSENT, "valueCode": "masked"}]}
+    if row.type == "Observation":
+        content = {"status": "entered-in-error", "code": masked}
+    elif row.type == "Condition":
+        content = {
             "verificationStatus": _code(_VERIFICATION, "entered-in-error"),
-            "subject": nothing,
+            "subject": masked,
         }
-    return made | {
-        "status": "entered-in-error",
-        "medicationCodeableConcept": nothing,
-        "subject": nothing,
-    }
+    else:
+        content = {
+            "status": "entered-in-error",
+            "medicationCodeableConcept": masked,
+            "subject": masked,
+        }
+    return frame | content
 
 
-def held(found: Resource) -> Held:
+def held_row(resource: Resource) -> Held:
     """Return what a resource that this project made says of its row.
 
     Raises KeyError, StopIteration or ValueError for a resource of anybody else.
     """
-    row = next(extension for extension in found["extension"] if extension["url"] == ROW)
+    row = next(extension for extension in resource["extension"] if extension["url"] == ROW)
     content = {extension["url"]: extension for extension in row["extension"]}
     # A Condition is entered in error by its verification status, the others by their status.
-    verification = found.get("verificationStatus", {}).get("coding", ())
-    statuses = [found.get("status"), *(coding["code"] for coding in verification)]
+    verification = resource.get("verificationStatus", {}).get("coding", ())
+    statuses = [resource.get("status"), *(coding["code"] for coding in verification)]
     return Held(
-        type=found["resourceType"],
-        obs_id=int(found["id"].rpartition("-")[2]),
-        uuid=found["identifier"][0]["value"],
+        type=resource["resourceType"],
+        obs_id=int(resource["id"].rpartition("-")[2]),
+        uuid=resource["identifier"][0]["value"],
         person_id=content["person"]["valueInteger"],
         version=content["version"]["valueString"],
         live="entered-in-error" not in statuses,
@@ -158,98 +162,99 @@ def identity(hospital: str, obs_id: int) -> str:
     return f"{hospital}-{obs_id}"
 
 
-def system(hospital: str, what: str) -> str:
+def system(hospital: str, kind: str) -> str:
     """Return a hospital's own system of identifiers, as ``urn:openmrs:kigali:obs``."""
-    return f"urn:openmrs:{quote(hospital, safe='')}:{what}"
+    return f"urn:openmrs:{quote(hospital, safe='')}:{kind}"
 
 
 def type_of(observation: Observation, naming: Naming) -> Type:
     """Decide by the question and the class of its answer. What isn't sure is an Observation."""
-    if _asks(observation.concept, naming.medications, "Drug") and _is_drug(observation.value):
+    question = observation.concept
+    if question is None:
+        return "Observation"
+    codes = set(_codes(question))
+
+    asks_for_drug = question.concept_class == "Drug" or not codes.isdisjoint(naming.medications)
+    if asks_for_drug and _is_drug(observation.value):
         return "MedicationStatement"
-    if _asks(observation.concept, naming.conditions, "Diagnosis") and _is_diagnosis(
-        observation, naming
-    ):
+
+    asks_for_condition = not codes.isdisjoint(naming.conditions)
+    # A diagnosis in words counts only where the question asks for just that.
+    if asks_for_condition and observation.value.kind == "text":
+        return "Condition"
+    asks_for_diagnosis = asks_for_condition or question.concept_class == "Diagnosis"
+    if asks_for_diagnosis and _is_diagnosis(observation.value):
         return "Condition"
     return "Observation"
 
 
-def _asks(concept: Concept | None, codes: frozenset[str], class_: str) -> bool:
-    return concept is not None and (
-        concept.concept_class == class_ or not codes.isdisjoint(_codes(concept))
-    )
-
-
 def _is_drug(value: Value) -> bool:
-    return value.kind == "drug" or (
-        value.concept is not None and value.concept.concept_class == "Drug"
-    )
+    if value.kind == "drug":
+        return True
+    return value.concept is not None and value.concept.concept_class == "Drug"
 
 
-def _is_diagnosis(observation: Observation, naming: Naming) -> bool:
-    value = observation.value
-    # A diagnosis in words counts only where the question asks for just that.
-    if value.kind == "text":
-        return observation.concept is not None and not naming.conditions.isdisjoint(
-            _codes(observation.concept)
-        )
-    return (
-        value.kind == "coded"
-        and value.concept is not None
-        and value.concept.concept_class in _DIAGNOSES
-    )
+def _is_diagnosis(value: Value) -> bool:
+    if value.kind != "coded" or value.concept is None:
+        return False
+    return value.concept.concept_class in _DIAGNOSES
 
 
 def _codes(concept: Concept) -> Iterator[str]:
     """Yield a concept's mappings, and the CIEL code that a uuid of that dictionary has."""
     yield from concept.mappings
-    if len(concept.uuid) == 36 and (found := re.fullmatch(r"(\d+)A+", concept.uuid)):
-        yield f"CIEL:{found[1]}"
+    # The dictionary's uuids are the code, filled up with A to 36 characters.
+    code_in_uuid = re.fullmatch(r"(\d+)A+", concept.uuid)
+    if code_in_uuid and len(concept.uuid) == 36:
+        yield f"CIEL:{code_in_uuid[1]}"
 
 
 def _frame(
     type_: Type, hospital: str, obs_id: int, uuid: str, person_id: int, version: str
 ) -> Resource:
-    said = [
+    """Return what every resource has: by which it is found again, and what it says of its row."""
+    tags = [
+        {"system": system(hospital, "bucket"), "code": str(obs_id // BUCKET)},
+        {"system": system(hospital, "person-id"), "code": str(person_id)},
+    ]
+    row = [
         {"url": "version", "valueString": version},
         {"url": "person", "valueInteger": person_id},
     ]
-    found_by = {"bucket": str(obs_id // BUCKET), "person-id": str(person_id)}
     return {
         "resourceType": type_,
         "id": identity(hospital, obs_id),
-        "meta": {
-            "tag": [
-                {"system": system(hospital, what), "code": code} for what, code in found_by.items()
-            ]
-        },
-        "extension": [{"url": ROW, "extension": said}],
+        "meta": {"tag": tags},
+        "extension": [{"url": ROW, "extension": row}],
         "identifier": [{"system": system(hospital, "obs"), "value": uuid}],
     }
 
 
 def _observation(observation: Observation, naming: Naming) -> Resource:
     row = observation.row
-    meaning = _INTERPRETATIONS.get(row.get("interpretation") or "")
+    author = _author(observation)
+    interpretation = _INTERPRETATIONS.get(row.get("interpretation") or "")
+    question = _concept(
+        observation.hospital, observation.concept, f"Concept {row.get('concept_id')}"
+    )
     return {
         "status": _STATUSES.get(row.get("status") or "", "final"),
-        "code": _concept(
-            observation.hospital, observation.concept, f"Concept {row.get('concept_id')}"
-        ),
+        "code": question,
         "subject": _subject(observation, naming),
         "encounter": _encounter(observation),
         "effectiveDateTime": _when(observation),
         "issued": _instant(observation.created),
-        "performer": [author] if (author := _author(observation)) else None,
+        "performer": [author] if author else None,
         **_value(observation),
-        "interpretation": [_code(_MEANINGS, meaning)] if meaning else None,
+        "interpretation": [_code(_MEANINGS, interpretation)] if interpretation else None,
         "note": _note(observation),
     }
 
 
 def _condition(observation: Observation, naming: Naming) -> Resource:
+    in_encounter = observation.encounter is not None
     return {
-        "category": [_code(_CATEGORY, "encounter-diagnosis")] if observation.encounter else None,
+        "category": [_code(_CATEGORY, "encounter-diagnosis")] if in_encounter else None,
         "code": _answer(observation),
         "subject": _subject(observation, naming),
         "encounter": _encounter(observation),
@@ -282,12 +287,10 @@ def _value(observation: Observation) -> Resource:
         case "coded" | "drug":
             return {"valueCodeableConcept": _answer(observation)}
         case "boolean":
-            stated = _truth(value)
-            return (
-                {"valueCodeableConcept": _answer(observation)}
-                if stated is None
-                else {"valueBoolean": stated}
-            )
+            truth = _truth(value)
+            if truth is None:
+                return {"valueCodeableConcept": _answer(observation)}
+            return {"valueBoolean": truth}
         case "date" if _day(value.text):
             return {"valueDateTime": value.text}
         case "time":
@@ -300,36 +303,42 @@ def _value(observation: Observation) -> Resource:
 
 
 def _quantity(observation: Observation) -> Resource:
-    number, modifier = observation.value.number, observation.value.modifier
+    """Return ``valueQuantity``, or ``valueString`` for what FHIR has no quantity for."""
+    number = observation.value.number
+    modifier = observation.value.modifier
     units = observation.concept.units if observation.concept else None
-    # FHIR has no infinite quantity, and no other comparators.
-    is_a_quantity = (
-        number is not None and math.isfinite(number) and modifier in (None, "<", "<=", ">=", ">")
-    )
-    if number is None or not is_a_quantity:
+    if number is None or not math.isfinite(number) or modifier not in _COMPARATORS:
         return {"valueString": f"{observation.value.text} {units or ''}".strip()}
     # JSON would say 72.0 of what was written as 72.
     value = int(number) if number.is_integer() and abs(number) < 1e15 else number
-    return {"valueQuantity": _filled({"value": value, "comparator": modifier, "unit": units})}
+    quantity = {"value": value, "comparator": modifier, "unit": units}
+    return {"valueQuantity": _without_empty(quantity)}
 
 
 def _truth(value: Value) -> bool | None:
+    """Return what a boolean value says; None if its answer is a concept other than yes and no."""
     if value.concept is None:
         return {"Yes": True, "No": False}.get(value.text)
-    return next((_TRUTH[code] for code in _codes(value.concept) if code in _TRUTH), None)
+    for code in _codes(value.concept):
+        if code in _TRUTH:
+            return _TRUTH[code]
+    return None
 
 
 def _answer(observation: Observation) -> Resource:
-    made = _concept(observation.hospital, observation.value.concept, observation.value.text)
-    return made | {"text": observation.value.text}
+    """Return the value as a concept, with the text that was chosen at the time."""
+    value = observation.value
+    concept = _concept(observation.hospital, value.concept, value.text)
+    return concept | {"text": value.text}
 
 
 def _concept(hospital: str, concept: Concept | None, text: str) -> Resource:
     """Return the hospital's own coding, then those mappings whose source has a known system."""
     if concept is None:
         return {"text": text}
-    own = {"system": system(hospital, "concept"), "code": concept.uuid, "display": concept.name}
-    codings = [own]
+    codings = [
+        {"system": system(hospital, "concept"), "code": concept.uuid, "display": concept.name}
+    ]
     for mapping in _codes(concept):
         source, _, code = mapping.partition(":")
         url = CODE_SYSTEMS.get(source.casefold())
@@ -353,22 +362,23 @@ def _subject(observation: Observation, naming: Naming) -> Resource:
     """
     person = observation.person
     if person.state == "ok" and person.national_id:
-        return {
-            "type": "Patient",
-            "identifier": {"system": naming.national_id, "value": person.national_id},
+        identifier = {"system": naming.national_id, "value": person.national_id}
+    else:
+        identifier = {
+            "system": system(observation.hospital, "person"),
+            "value": person.uuid or str(person.person_id),
         }
-    own = {
-        "system": system(observation.hospital, "person"),
-        "value": person.uuid or str(person.person_id),
-    }
-    return {"type": "Patient", "identifier": own}
+    return {"type": "Patient", "identifier": identifier}
 
 
 def _encounter(observation: Observation) -> Resource | None:
     if observation.encounter is None:
         return None
-    own = {"system": system(observation.hospital, "encounter"), "value": observation.encounter.uuid}
-    return _filled({"type": "Encounter", "identifier": own, "display": observation.encounter.type})
+    encounter = observation.encounter
+    identifier = {"system": system(observation.hospital, "encounter"), "value": encounter.uuid}
+    return _without_empty(
+        {"type": "Encounter", "identifier": identifier, "display": encounter.type}
+    )
 
 
 def _author(observation: Observation) -> Resource | None:
@@ -388,7 +398,7 @@ def _when(observation: Observation) -> str | None:
 
 
 def _day(written: str) -> str | None:
-    """Return the day of a wall time. Old imports have days like 0000-00-00, which FHIR doesn't take."""
+    """Return the day of a wall time, None for 0000-00-00 and its like, which old imports have."""
     try:
         return date.fromisoformat(written[:10]).isoformat()
     except ValueError:
@@ -399,5 +409,6 @@ def _instant(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat().replace("+00:00", "Z")
 
 
-def _filled(made: Resource) -> Resource:
-    return {name: value for name, value in made.items() if value not in (None, "", [])}
+def _without_empty(resource: Resource) -> Resource:
+    """Leave out elements without content, which FHIR doesn't allow."""
+    return {name: value for name, value in resource.items() if value not in (None, "", [])}

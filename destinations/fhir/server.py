@@ -3,7 +3,7 @@
 Each hospital has a journal on the server, a Basic resource. It holds the progress, who is ambiguous,
 and the highest obs_id. Every transaction also moves the journal, with ``ifMatch``, from the version
 that was read before the rows were. So a writer that was frozen meanwhile, or a second one, is
-refused as a whole, whether it would have replaced a resource or made one.
+refused as a whole, whether it would have replaced a resource or result one.
 """
 
 import json
@@ -108,11 +108,11 @@ class Journal:
     ambiguous: frozenset[int] = frozenset()
     highest_obs_id: int = 0
 
-    def after(self, made: Changes, obs_ids: Iterable[int]) -> "Journal":
-        """Return the journal as it must be once `made`, which is about `obs_ids`, is written."""
+    def after(self, result: Changes, obs_ids: Iterable[int]) -> "Journal":
+        """Return the journal as it must be once `result`, which is about `obs_ids`, is written."""
         return replace(
             self,
-            ambiguous=(self.ambiguous | made.ambiguous) - made.settled,
+            ambiguous=(self.ambiguous | result.ambiguous) - result.settled,
             highest_obs_id=max([self.highest_obs_id, *obs_ids]),
         )
 
@@ -142,10 +142,10 @@ class FhirServer:
             # The journal first: a transaction that moves it then knows that the rows are current.
             journal = self._journal(scope.hospital)
             rows = rows_of(self._resources_of_scope(scope))
-            held = [row for rows_of_one_obs in rows.values() for row in rows_of_one_obs]
-            made = gone(scope, obs_ids, version, held, self._options)
-            if self._store(scope.hospital, journal, journal.after(made, ()), made):
-                return made.outcome
+            all_rows = [row for rows_of_obs in rows.values() for row in rows_of_obs]
+            result = gone(scope, obs_ids, version, all_rows, self._options)
+            if self._store(scope.hospital, journal, journal.after(result, ()), result):
+                return result.outcome
         raise _always_overtaken(scope.hospital)
 
     def ambiguous(self, hospital: str) -> Sequence[int]:
@@ -195,33 +195,34 @@ class FhirServer:
             # The journal first: a transaction that moves it then knows that the rows are current.
             journal = self._journal(hospital)
             rows = rows_of(self.resources_of_rows(hospital, obs_ids))
-            made = changes(batch, rows, self._options)
-            if self._store(hospital, journal, journal.after(made, obs_ids), made):
-                return made.outcome
+            result = changes(batch, rows, self._options)
+            if self._store(hospital, journal, journal.after(result, obs_ids), result):
+                return result.outcome
         raise _always_overtaken(hospital)
 
-    def _store(self, hospital: str, before: Journal, after: Journal, made: Changes) -> bool:
+    def _store(self, hospital: str, before: Journal, after: Journal, result: Changes) -> bool:
         """Write what was decided, and count in its outcome what the server refuses.
 
         Return False if somebody else has written since the journal `before` was read.
         """
-        if not made.resources and after.ambiguous == before.ambiguous:
+        if not result.resources and after.ambiguous == before.ambiguous:
             return True
         try:
-            refused = self._send(hospital, after, _by_row(made.resources))
+            refused = self._send(hospital, after, _by_row(result.resources))
         except Overtaken:
             return False
-        made.outcome.rejected += [(key, "refused") for key in refused]
-        made.outcome.stored -= len(refused)
+        result.outcome.rejected += [(key, "refused") for key in refused]
+        result.outcome.stored -= len(refused)
         return True
 
     def _send(
         self, hospital: str, journal: Journal, rows: Sequence[tuple[str, list[Resource]]]
     ) -> list[str]:
-        """Write rows, each with all its resources, and the journal. Return the keys of refused rows.
+        """Write rows, each with all its resources, and the journal.
 
-        A server refuses a transaction as a whole. Halving finds the rows that it won't take. Raises
-        Overtaken, and Fatal if it refuses the journal alone.
+        Return the keys of the rows that are refused. A server refuses a transaction as a whole, and
+        halving finds the rows that it won't take. Raises Overtaken, and Fatal if it refuses the
+        journal alone.
         """
         resources = [resource for _, of_row in rows for resource in of_row]
         try:
@@ -249,17 +250,18 @@ class FhirServer:
         The journal moves from the version that is known here, if the server still has that one.
         """
         # Without an answer it isn't known which version the server has: the journal is read anew.
-        known = self._journals.pop(hospital, None)
-        if known is None:
+        before = self._journals.pop(hospital, None)
+        if before is None:
             raise Overtaken
-        entries = [_put(self._as_basic(hospital, journal), known.etag)]
+        entries = [_put(self._as_basic(hospital, journal), before.etag)]
         entries += [_put(resource) for resource in resources]
         try:
             answers = self._client.bundle("transaction", entries)
         except Refused:
-            self._journals[hospital] = known
+            self._journals[hospital] = before
             raise
-        if answers and (etag := answers[0].get("response", {}).get("etag")):
+        etag = answers[0].get("response", {}).get("etag") if answers else None
+        if etag:
             self._journals[hospital] = replace(journal, etag=_etag(etag))
 
     # The journal.
@@ -364,11 +366,12 @@ class FhirServer:
                 raise Retry(f"the FHIR server refuses to search ({error})") from None
             if len(answers) != len(part) or any("resource" not in answer for answer in answers):
                 raise Retry("the FHIR server left a search unanswered")
-            found = [answer["resource"] for answer in answers]
-            # A search that failed is answered with an OperationOutcome.
-            if any(resource.get("resourceType") != "Bundle" for resource in found):
-                raise Retry("the FHIR server couldn't search")
-            pages += found
+            for answer in answers:
+                page = answer["resource"]
+                # A search that failed is answered with an OperationOutcome.
+                if page.get("resourceType") != "Bundle":
+                    raise Retry("the FHIR server couldn't search")
+                pages.append(page)
         return pages
 
 
@@ -377,7 +380,10 @@ def _always_overtaken(hospital: str) -> Retry:
 
 
 def _put(resource: Resource, etag: str = "") -> Resource:
-    """Return the entry of a transaction that writes a resource: with `etag`, only over that version."""
+    """Return the entry of a transaction that writes a resource.
+
+    With `etag` it is written only over that version.
+    """
     request = {"method": "PUT", "url": f"{resource['resourceType']}/{resource['id']}"}
     if etag:
         request["ifMatch"] = etag

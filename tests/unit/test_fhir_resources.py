@@ -12,7 +12,7 @@ from fhir.resources.R4B.observation import Observation as FhirObservation
 from msgspec import structs
 
 from destinations.fhir.newest import FhirOptions, changes, gone
-from destinations.fhir.resources import Held, Resource, held, resource, withdrawn
+from destinations.fhir.resources import Held, Resource, held_row, resource, withdrawn
 from passport.facts import Concept, Observation, Value
 from tests.observations import (
     CERTAINTY,
@@ -189,20 +189,20 @@ def test_only_what_the_patient_has_or_takes_says_so(
 def test_what_is_withdrawn_keeps_its_version_and_nothing_of_the_patient(type_: Any) -> None:
     row = Held(type_, 5, "obs-5", 1, version(10), live=False)
     found = valid(withdrawn("kigali", row))
-    assert held(found) == row
+    assert held_row(found) == row
     assert "1199" not in str(found)
     assert "Malaria" not in str(found)
 
 
 def test_a_resource_says_which_row_it_is() -> None:
-    assert held(made()) == Held("Observation", 5, "obs-5", 1, version(10), live=True)
+    assert held_row(made()) == Held("Observation", 5, "obs-5", 1, version(10), live=True)
 
 
 def written(
     batch: list[Observation], rows: list[Held], kept: FhirOptions = KEPT
 ) -> list[tuple[str, bool]]:
     """(type, whether live) of what a batch of obs 5 writes."""
-    found = [held(valid(one)) for _, one in changes(batch, {5: rows}, kept).resources]
+    found = [held_row(valid(one)) for _, one in changes(batch, {5: rows}, kept).resources]
     return [(one.type, one.live) for one in found]
 
 
