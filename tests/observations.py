@@ -7,8 +7,9 @@ from bson import ObjectId
 from msgspec.structs import replace
 
 from passport.facts import Author, Concept, Encounter, Observation, Person, Place, Value
-from passport.settings import Destination, Hospital, Kafka, MySQL, Settings
+from passport.settings import Destination, Kafka, Settings
 from passport.version import Version
+from tests.settings import build_settings, hospital_settings
 
 HOSPITAL = "kigali"
 BORN = datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
@@ -151,20 +152,19 @@ def at_position(observation: Observation, pos: int, row: int = 1) -> Observation
     return replace(observation, version=version(pos, row))
 
 
-def settings(options: dict[str, Any], **hospital: Any) -> Settings:
-    """Two hospitals and one destination named passport."""
-    place = {
-        "timezone": "Africa/Kigali",
-        "national_id_type": "type-uuid",
-        "mysql": MySQL(host="127.0.0.1", user="x"),
+def settings(options: dict[str, Any], **kigali: Any) -> Settings:
+    """Return the settings of two hospitals and one destination named passport.
+
+    `kigali` are fields of the first hospital's settings.
+    """
+    hospitals = {
+        HOSPITAL: hospital_settings(
+            **{"name": "Kigali Hospital", "national_id_type": "type-uuid", **kigali}
+        ),
+        "huye": hospital_settings(name="Huye Hospital", partition=1, national_id_type="type-uuid"),
     }
-    kigali = Hospital(name="Kigali Hospital", partition=0, **(place | hospital))
-    huye = Hospital(name="Huye Hospital", partition=1, **place)
-    return Settings(
-        hospitals={HOSPITAL: kigali, "huye": huye},
-        kafka=Kafka(bootstrap="127.0.0.1:1"),
-        destinations={"passport": Destination(type="mongo", options=options)},
-    )
+    destinations = {"passport": Destination(type="mongo", options=options)}
+    return build_settings(hospitals, Kafka(bootstrap="127.0.0.1:1"), destinations)
 
 
 def patient(national_id: str = "1199080012345678") -> dict[str, Any]:

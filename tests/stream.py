@@ -9,34 +9,27 @@ from typing import Any
 from openmrs.read import END_OF_BINLOG, Source
 from openmrs.tables import OBS
 from passport.event import Event, Row, parse_event
-from passport.settings import Hospital, Kafka, LoadBudget, MySQL, Settings
+from passport.settings import LoadBudget, MySQL, Settings
 from tests.servers import Address
+from tests.settings import QUICK_CDC, build_settings, hospital_settings, kafka_settings
 from tests.topic_reader import read_topic
 
 
 def settings(mysql: MySQL, bootstrap: str, name: str, **changes: Any) -> Settings:
-    """One hospital called `kigali`, topics of its own."""
-    hospital = Hospital(
-        name="Kigali",
+    """Return the settings of one hospital called `kigali`, with topics named after `name`.
+
+    `partition`, `load_budget` and `hospital` change the hospital, `cdc` the reader; everything
+    else is a top-level key.
+    """
+    budget = {"chunk_rows": 200, "queries_per_s": 10_000, **changes.pop("load_budget", {})}
+    hospital = hospital_settings(
+        mysql,
         partition=changes.pop("partition", 0),
-        timezone="Africa/Kigali",
-        national_id_type="00000000-0000-0000-0000-000000000001",
-        load_budget=LoadBudget(
-            **{"chunk_rows": 200, "queries_per_s": 10_000, **changes.pop("load_budget", {})}
-        ),
-        mysql=mysql,
+        load_budget=LoadBudget(**budget),
         **changes.pop("hospital", {}),
     )
-    kafka = Kafka(
-        bootstrap=bootstrap,
-        topic=name,
-        positions_topic=f"{name}.positions",
-        dead_letters_topic=f"{name}.dead",
-    )
-    cdc = {"heartbeat_s": 0.5, "checkpoint_s": 0.1, "reconnect_max_s": 1, **changes.pop("cdc", {})}
-    return Settings(
-        hospitals={"kigali": hospital}, kafka=kafka, destinations={}, cdc=cdc, **changes
-    )
+    cdc = {**QUICK_CDC, **changes.pop("cdc", {})}
+    return build_settings({"kigali": hospital}, kafka_settings(bootstrap, name), cdc=cdc, **changes)
 
 
 def records(settings_: Settings, partition: int = 0) -> list[Event]:

@@ -21,9 +21,11 @@ from dev.hospital import NATIONAL_ID_TYPE, create
 from dev.stack import MariaDB, MySQL
 from openmrs.read import END_OF_BINLOG, Source
 from openmrs.tables import OBS
-from passport.settings import Settings
+from passport.settings import Destination, Settings
+from passport.settings import MySQL as MySQLSettings
 from tests.beside import beside
 from tests.servers import fresh_name
+from tests.settings import QUICK_CDC, build_settings, hospital_settings, kafka_settings
 
 Server = MariaDB | MySQL
 Enriched = dict[str, Any]
@@ -42,44 +44,36 @@ def hospital(server: Server, *, seed: int = 1, patients: int = 20) -> None:
     server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
 
 
-def settings(servers: Mapping[str, Server], bootstrap: str, path: Path, **changes: Any) -> Settings:
-    """Hospitals by name; topics of their own; the destination ``file`` writes to `path`."""
-    topic = fresh_name()
-    account = {
-        "host": "127.0.0.1",
-        "user": "cdc",
-        "password": "choose-a-password",
-        "database": "openmrs",
+def settings(
+    servers: Mapping[str, Server], bootstrap: str, path: Path, **sections: Any
+) -> Settings:
+    """Return the settings of hospitals by name, with topics of their own.
+
+    The destination ``file`` writes to `path`. `sections` replace top-level keys.
+    """
+    hospitals = {}
+    for partition, (name, server) in enumerate(servers.items()):
+        mysql = MySQLSettings(
+            host="127.0.0.1",
+            port=server.port or 1,
+            user="cdc",
+            password="choose-a-password",
+            database="openmrs",
+        )
+        hospitals[name] = hospital_settings(
+            mysql,
+            name=name.title(),
+            partition=partition,
+            national_id_type=NATIONAL_ID_TYPE,
+            locales=("en_GB", "en"),
+        )
+    fields: dict[str, Any] = {
+        "destinations": {DESTINATION: Destination(type="jsonl", options={"path": str(path)})},
+        "cdc": QUICK_CDC,
+        "consumer": {"retry_max_s": 1},
+        **sections,
     }
-    one = {
-        "timezone": "Africa/Kigali",
-        "national_id_type": NATIONAL_ID_TYPE,
-        "locales": ["en_GB", "en"],
-    }
-    hospitals = {
-        name: {
-            **one,
-            "name": name.title(),
-            "partition": index,
-            "mysql": {**account, "port": server.port or 1},
-        }
-        for index, (name, server) in enumerate(servers.items())
-    }
-    names = {
-        "topic": topic,
-        "positions_topic": f"{topic}.positions",
-        "dead_letters_topic": f"{topic}.dead",
-    }
-    return Settings.model_validate(
-        {
-            "hospitals": hospitals,
-            "kafka": {"bootstrap": bootstrap, **names},
-            "destinations": {DESTINATION: {"type": "jsonl", "options": {"path": str(path)}}},
-            "cdc": {"heartbeat_s": 0.5, "checkpoint_s": 0.1, "reconnect_max_s": 1},
-            "consumer": {"retry_max_s": 1},
-            **changes,
-        }
-    )
+    return build_settings(hospitals, kafka_settings(bootstrap, fresh_name()), **fields)
 
 
 def read(given: Settings, *names: str) -> None:

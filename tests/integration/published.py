@@ -5,33 +5,27 @@ row wins.
 from typing import Any
 
 from passport.event import Event, Row, parse_event
-from passport.settings import Hospital, Kafka, LoadBudget, Settings
+from passport.settings import LoadBudget, Settings
 from tests.servers import Address
+from tests.settings import build_settings, hospital_settings, kafka_settings
 from tests.topic_reader import read_topic
 
 HOSPITAL = "kigali"
 
 
-def settings_for(address: Address, bootstrap: str, topic: str, **hospital: Any) -> Settings:
-    """One polling hospital; its budget is large enough to look at everything in each run."""
-    values = {
-        "name": "Kigali",
-        "partition": 0,
-        "timezone": "Africa/Kigali",
+def settings_for(address: Address, bootstrap: str, topic: str, **changes: Any) -> Settings:
+    """Return the settings of one polling hospital; `changes` are fields of its settings.
+
+    Its budget is large enough to look at everything in each run.
+    """
+    fields: dict[str, Any] = {
         "capture": "polling",
-        "national_id_type": "00000000-0000-0000-0000-000000000000",
         "poll_interval_s": 0.2,
         "load_budget": LoadBudget(rows_per_s=1_000_000, queries_per_s=10_000, chunk_rows=2_000),
-        "mysql": address.settings(),
-        **hospital,
+        **changes,
     }
-    kafka = Kafka(
-        bootstrap=bootstrap,
-        topic=topic,
-        positions_topic=f"{topic}-p",
-        dead_letters_topic=f"{topic}-d",
-    )
-    return Settings(hospitals={HOSPITAL: Hospital(**values)}, kafka=kafka, destinations={})
+    hospital = hospital_settings(address.settings(), **fields)
+    return build_settings({HOSPITAL: hospital}, kafka_settings(bootstrap, topic))
 
 
 def read(bootstrap: str, topic: str, start: int = 0) -> list[Event]:

@@ -25,11 +25,13 @@ from dev.hospital import passport_patients
 from openmrs.tables import OBS
 from passport import sink as sinks
 from passport.facts import Author, Concept, Observation, Person, PersonState, Value
-from passport.settings import Settings
+from passport.settings import Destination as DestinationSettings
+from passport.settings import Kafka
 from passport.sink import KeyRange, Progress, Sink, WantsPersons
 from passport.version import Version
 from tests.fhir_readers import newest, pages
 from tests.servers import fresh_name
+from tests.settings import build_settings, hospital_settings
 
 ID, OTHER_ID = "1199080012345678", "1199080087654321"
 WEIGHT = Concept(5089, "5089" + "A" * 32, "Weight (kg)", "Numeric", "Finding", "kg", ("CIEL:5089",))
@@ -152,19 +154,12 @@ def fhir_ndjson(tmp_path: Path) -> Destination:
 
 
 def _destination(kind: str, options: dict[str, Any], rows: Callable[[], Rows]) -> Destination:
-    mysql = {"host": "localhost", "user": "nobody"}
-    hospital = {
-        "name": "Kigali",
-        "partition": 0,
-        "timezone": "Africa/Kigali",
-        "national_id_type": "t",
-        "mysql": mysql,
-    }
-    whole = {"hospitals": {"kigali": hospital}, "kafka": {"bootstrap": "localhost:1"}}
-    made = Settings.model_validate(
-        whole | {"destinations": {"it": {"type": kind, "options": options}}}
+    settings = build_settings(
+        {"kigali": hospital_settings()},
+        Kafka(bootstrap="localhost:1"),
+        {"it": DestinationSettings(type=kind, options=options)},
     )
-    return Destination(lambda: sinks.connect("it", made), rows, sinks.module(kind).ORDER)
+    return Destination(lambda: sinks.connect("it", settings), rows, sinks.module(kind).ORDER)
 
 
 def _lines(path: Path) -> Rows:
