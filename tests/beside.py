@@ -1,4 +1,4 @@
-"""What goes on in threads while a test does something else."""
+"""Work that goes on in threads while a test does something else."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,10 +7,13 @@ from threading import Event, Thread
 
 @contextmanager
 def beside(*works: Callable[[Event], object]) -> Iterator[None]:
-    """Each in a thread until the block ends, which the event says; what one of them raised is
-    raised then.
+    """Run each of `works` in a thread until the block ends, and wait for all of them.
+
+    The event that a work gets is set when the block ends. If one of them raised an error, it is
+    raised again after the block.
     """
-    done, raised = Event(), list[BaseException]()
+    done = Event()
+    raised: list[BaseException] = []
 
     def guarded(work: Callable[[Event], object]) -> None:
         try:

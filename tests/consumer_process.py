@@ -1,5 +1,6 @@
-"""A consumer in a process of its own, to be killed: ``python -m tests.consumer_process SETTINGS
-DESTINATION``.
+"""A consumer in a process of its own, which a test can kill.
+
+It is started as ``python -m tests.consumer_process SETTINGS DESTINATION``.
 """
 
 import pickle
@@ -15,7 +16,7 @@ from passport.settings import Settings
 
 
 def spawn(settings: Settings, destination: str, folder: Path) -> "subprocess.Popen[bytes]":
-    """Its log goes to `folder`/consumer.log."""
+    """Start a consumer. Its log goes to `folder`/consumer.log."""
     file = folder / "consumer.pickle"
     file.write_bytes(pickle.dumps(settings))
     log = (folder / "consumer.log").open("ab")
@@ -25,7 +26,8 @@ def spawn(settings: Settings, destination: str, folder: Path) -> "subprocess.Pop
 
 
 def main() -> int:
-    settings: Settings = pickle.loads(Path(sys.argv[1]).read_bytes())  # noqa: S301  # written by the test itself
+    pickled = Path(sys.argv[1]).read_bytes()
+    settings: Settings = pickle.loads(pickled)  # noqa: S301  # written by the test itself
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:

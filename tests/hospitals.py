@@ -22,7 +22,10 @@ PASSWORD = "choose-a-password"
 
 
 def hospital(server: Server, patients: int = 20) -> Address:
-    """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
+    """Make an OpenMRS database, and an account with the grants that this project asks for.
+
+    The account can do nothing else.
+    """
     server.execute("CREATE DATABASE openmrs")
     create(server.connect(database="openmrs"), seed=1, patients=patients)
     address = Address(
@@ -36,6 +39,7 @@ def hospital(server: Server, patients: int = 20) -> Address:
 
 
 def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
+    """Return the settings of a reader of this hospital, with topics of its own."""
     return stream.settings(
         address.settings(user="cdc", password=PASSWORD), bootstrap, fresh_name(), **changes
     )
@@ -43,7 +47,7 @@ def reading(address: Address, bootstrap: str, **changes: Any) -> Settings:
 
 @contextmanager
 def clinic(address: Address, *, seed: int = 7, rate: float | None = 50) -> Iterator[None]:
-    """Somebody works in the hospital."""
+    """Let a clinic work in the hospital until the block ends."""
 
     def work(done: threading.Event) -> None:
         with address.connect(autocommit=False) as connection:
@@ -56,28 +60,26 @@ def clinic(address: Address, *, seed: int = 7, rate: float | None = 50) -> Itera
 
 
 def saved(settings: Settings) -> Saved:
-    positions = Positions(settings.kafka)
-    found = positions.load("kigali")
-    assert found is not None
-    return found
+    """Return the saved position."""
+    position = Positions(settings.kafka).load("kigali")
+    assert position is not None
+    return position
 
 
 def assert_equal(settings: Settings, address: Address) -> list[Event]:
-    """What the records tell is what the table holds."""
+    """Assert that the topic tells what the table holds, and return the events."""
     events = stream.records(settings)
     assert stream.Table.of(events).rows == stream.obs(address)
     return events
 
 
 def in_source_order(events: list[Event]) -> bool:
-    """First deliveries of the binlog's rows are in commit order, and the transactions' last rows
-    are marked.
-    """
+    """Return whether the first deliveries of the binlog's rows are in commit order."""
     versions = list(dict.fromkeys(event.source.version for event in stream.changes(events)))
     return versions == sorted(versions)
 
 
 def log(folder: Path) -> str:
-    """What a reader's process has said so far."""
+    """Return what a reader's process has logged so far."""
     file = folder / "reader.log"
     return file.read_text() if file.exists() else ""

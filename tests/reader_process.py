@@ -1,7 +1,7 @@
-"""A reader in a process of its own, to be killed: ``python -m tests.reader_process SETTINGS
-[caught-up]``.
+"""A reader in a process of its own, which a test can kill.
 
-``skew=-600``: its clock is 10 minutes slow; ``unlocked``: it does not see that another one reads.
+It is started as ``python -m tests.reader_process SETTINGS [caught-up]``. With ``skew=-600`` its
+clock is 10 minutes slow. With ``unlocked`` it does not see that another reader has the lease.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from passport.settings import Settings
 
 
 def spawn(settings: Settings, folder: Path, *words: str) -> "subprocess.Popen[bytes]":
-    """Its log goes to `folder`/reader.log."""
+    """Start a reader. Its log goes to `folder`/reader.log."""
     file = folder / "settings.pickle"
     file.write_bytes(pickle.dumps(settings))
     log = (folder / "reader.log").open("ab")
@@ -32,8 +32,9 @@ def spawn(settings: Settings, folder: Path, *words: str) -> "subprocess.Popen[by
 
 @contextlib.contextmanager
 def running(settings: Settings) -> Iterator[threading.Event]:
-    """A reader in a thread; it is asked to stop at the end, and what it raised is raised."""
-    stop, raised = threading.Event(), []
+    """Run a reader in a thread until the block ends. What it raised is raised again then."""
+    stop = threading.Event()
+    raised: list[PassportError] = []
 
     def run() -> None:
         try:
@@ -54,11 +55,12 @@ def running(settings: Settings) -> Iterator[threading.Event]:
 
 
 def catch_up(settings: Settings) -> None:
+    """Publish everything that the binlog holds."""
     reader.run("kigali", settings, until_caught_up=True, stop=threading.Event())
 
 
 def _misled(word: str) -> None:
-    """What is wrong with this process."""
+    """Break this process as `word` says."""
     name, _, value = word.partition("=")
     if name == "skew":
         right = time.time
@@ -71,7 +73,8 @@ def _misled(word: str) -> None:
 def main() -> int:
     for word in sys.argv[2:]:
         _misled(word)
-    settings: Settings = pickle.loads(Path(sys.argv[1]).read_bytes())  # noqa: S301  # written by the test itself
+    pickled = Path(sys.argv[1]).read_bytes()
+    settings: Settings = pickle.loads(pickled)  # noqa: S301  # written by the test itself
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:

@@ -1,5 +1,6 @@
-"""What a destination makes of a hospital's partition: newest version wins, and chunks take away
-what is gone.
+"""A hospital's partition as a destination reads it.
+
+The newest version of a row wins, and chunks take away what is gone.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ def raw(settings_: Settings, partition: int = 0) -> list[Any]:
 
 @dataclass
 class Table:
-    """obs as the records tell it."""
+    """The table obs as the records tell it."""
 
     rows: dict[int, Row] = field(default_factory=dict)
     versions: dict[int, str] = field(default_factory=dict)
@@ -89,7 +90,7 @@ def _within(key: int, event: Event) -> bool:
 
 
 def obs(database: Address) -> dict[int, Row]:
-    """The table itself, by key."""
+    """Return the table itself, by key."""
     reader = Source("kigali", database.settings())
     with reader.read_at(END_OF_BINLOG) as reading:
         rows = {row["obs_id"]: row for row in reading.facts(OBS, "1 = 1")}
@@ -98,5 +99,5 @@ def obs(database: Address) -> dict[int, Row]:
 
 
 def changes(events: Iterable[Event]) -> Iterator[Event]:
-    """Rows that the binlog gave."""
+    """Yield the rows that the binlog gave."""
     return (event for event in events if event.kind == "row" and event.source.origin == "binlog")

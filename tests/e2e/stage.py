@@ -1,5 +1,6 @@
-"""Hospitals, Kafka and MongoDB of a test's own, the settings file for them, and the roles that work
-on them.
+"""A stage: hospitals, Kafka and MongoDB of a test's own.
+
+It also has the settings file for them and the roles that work on them.
 """
 
 import contextlib
@@ -69,11 +70,11 @@ class Hospital:
         return Address.parse(self.flavour, self.sql.url)
 
     def connect(self, **options: Any) -> "pymysql.Connection[Any]":
-        """As root, to OpenMRS' database."""
+        """Connect to OpenMRS' database as root."""
         return self.sql.connect(database="openmrs", **options)
 
     def at_work(self, seed: int, rate: float) -> contextlib.AbstractContextManager[None]:
-        """The generator's clinic, so many transactions a second, until the block ends."""
+        """Let the generator's clinic do `rate` transactions a second until the block ends."""
 
         def work(done: Event) -> None:
             with self.connect(autocommit=False) as connection:
@@ -136,7 +137,7 @@ class Stage:
         self.write_config()
 
     def write_config(self, path: Path | None = None, **changes: Any) -> Path:
-        """The settings file; `changes` replace top-level keys."""
+        """Write the settings file. `changes` replace top-level keys."""
         options = {"uri": self.mongo.url, "database": "passport", "link_key": LINK_KEY}
         tree = {
             "hospitals": {key: hospital.as_settings() for key, hospital in self.hospitals.items()},
@@ -152,8 +153,9 @@ class Stage:
         return path
 
     def fill(self, hospital: Hospital, every: int = 1, **made: Any) -> None:
-        """A hospital as dev.hospital's `create` makes it; each `every`-th who can be matched
-        registers.
+        """Fill a hospital with the data that dev.hospital's `create` makes.
+
+        Of the people who can be matched, each `every`-th registers in the Passport.
         """
         with hospital.connect() as connection:
             generator.create(connection, **made)
@@ -161,7 +163,7 @@ class Stage:
         generator.passport_patients(self.db, able[::every])
 
     def grant(self) -> None:
-        """Each hospital's account, made by the SQL that `passport grants` prints for its DBA."""
+        """Make each hospital's account by the SQL that `passport grants` prints for its DBA."""
         for hospital in self.hospitals.values():
             hospital.sql.execute(
                 *(line for line in self.granted(hospital) if not line.startswith("--"))
@@ -174,20 +176,20 @@ class Stage:
             assert accounts
 
     def granted(self, hospital: Hospital) -> list[str]:
-        """The lines that `passport grants` prints, comments too."""
+        """Return the lines that `passport grants` prints, with the comments."""
         found = self.run("grants", "--hospital", hospital.key, "--flavour", hospital.flavour)
         assert found.returncode == 0, found.stderr
         return [line for line in found.stdout.splitlines() if line]
 
     def role(self, *words: str, **variables: str) -> Role:
-        """Starts a role, with these environment variables; it is ended with the stage."""
+        """Start a role with these environment variables. It ends with the stage."""
         log = self.folder / f"{len(self.roles)}-{'-'.join(words).replace('/', '_')}.log"
         role = Role(self.config, words, log, variables)
         self.roles.append(role)
         return role.start()
 
     def readers(self) -> dict[str, Role]:
-        """One `cdc run` a hospital (a polling one is read by `reconcile`)."""
+        """Start one `cdc run` a hospital, or `reconcile` for one that is polled."""
         polling = {
             key for key, one in self.hospitals.items() if one.settings.get("capture") == "polling"
         }
@@ -204,7 +206,7 @@ class Stage:
     # -- what came of it
 
     def compare(self, *only: str) -> Comparison:
-        """With the oracle; `only` these hospitals, or all."""
+        """Compare MongoDB with the oracle, for `only` these hospitals or for all."""
         hospitals = [one for key, one in self.hospitals.items() if not only or key in only]
         with contextlib.ExitStack() as stack:
             connections = {one.key: stack.enter_context(one.connect()) for one in hospitals}
@@ -248,7 +250,7 @@ class Stage:
         return operations["inserted"], self.db["observations"].estimated_document_count()
 
     def fingerprint(self) -> dict[str, str]:
-        """A hash of every field, by collection/_id/field; bookkeeping left out."""
+        """Return a hash of every field, by collection/_id/field, without the bookkeeping."""
         found = {}
         for name in self.db.list_collection_names():
             if name not in BOOKKEEPING:
@@ -259,7 +261,7 @@ class Stage:
         return found
 
     def said(self) -> str:
-        """Everything that all roles wrote."""
+        """Return everything that all roles wrote."""
         return "\n".join(role.said() for role in self.roles)
 
     def close(self) -> None:
@@ -284,8 +286,9 @@ class Stage:
 
 @contextlib.contextmanager
 def opened(folder: Path, *hospitals: Hospital, **settings: Any) -> Iterator[Stage]:
-    """A stage with its servers up; everything is ended and deleted after it. `settings`: top-level
-    keys of the file.
+    """Open a stage with its servers up. Everything is ended and deleted after it.
+
+    `settings` are top-level keys of the file.
     """
     stage = Stage(folder, hospitals, settings)
     try:

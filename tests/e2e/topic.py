@@ -1,4 +1,4 @@
-"""What the topic of changes holds, read and written as anybody could."""
+"""The topic of changes, read and written as anybody could."""
 
 import json
 from typing import Any

@@ -1,5 +1,6 @@
-"""A hospital of the stage where one thing at a time is done, to rows that the test chooses; and
-what MongoDB shows.
+"""A hospital of the stage, at which a test does one thing at a time to rows that it chooses.
+
+It also tells what MongoDB shows of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ class Ward:
         self.connect()
 
     def connect(self) -> None:
-        """Again, after its server was away."""
+        """Connect, also again after the server was away."""
         self.connection = self.hospital.connect(autocommit=False)
         self.known = Metadata.read(self.connection)
         self.connection.commit()
@@ -64,25 +65,27 @@ class Ward:
         self.connection.commit()
 
     def do(self, action: Callable[[Work], Any], *keys: int) -> Any:
-        """One of the generator's actions, on these."""
+        """Do one of the generator's actions to the rows with these keys."""
         with self.work(*keys) as work:
             return action(work)
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Within whatever transaction is open."""
+        """Run a statement within the transaction that is open, and return its rows."""
         with self.connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             return list(cursor.fetchall())
 
     def run(self, *statements: str) -> None:
-        """Several, in one transaction."""
+        """Run several statements in one transaction."""
         self.connection.begin()
         for statement in statements:
             self.sql(statement)
         self.connection.commit()
 
     def next_second(self) -> None:
-        """OpenMRS restores what was voided in one second: what was voided before it is to have
+        """Wait for the next second.
+
+        OpenMRS restores together what was voided in one second. What was voided before needs
         another stamp.
         """
         self.sql("DO SLEEP(1)")
@@ -92,8 +95,9 @@ class Ward:
     def patient(
         self, identifier: str | None = None, *, registered: bool = True, named: str = "Test"
     ) -> int:
-        """A new patient, with a new national id (or `identifier`, or "" for none), registered in
-        the Passport.
+        """Insert a new patient, register it in the Passport, and return its person_id.
+
+        It gets a new national id, or `identifier`, or none if that is "".
         """
         digits = new_id() if identifier is None else identifier
         with self.work() as work:
@@ -117,7 +121,7 @@ class Ward:
         return person
 
     def register(self, written: str) -> str:
-        """In the Passport; hex of patients._id."""
+        """Register the patient in the Passport, and return patients._id in hex."""
         digits = "".join(filter(str.isdigit, written))
         return str(passport_patients(self.stage.db, [digits])[digits])
 
@@ -138,8 +142,9 @@ class Ward:
             return work.insert("encounter", {**row, **work.created()})
 
     def obs(self, person: int, concept: str = "5087", **columns: Any) -> int:
-        """By the dictionary's key of the concept; a pulse of 72 unless `columns` have another
-        value.
+        """Insert an obs, and return its obs_id. `concept` is the dictionary's key.
+
+        It is a pulse of 72 unless `columns` have another value.
         """
         if not any(name.startswith("value_") for name in columns):
             columns["value_numeric"] = 72
@@ -156,7 +161,7 @@ class Ward:
         return int(self.known.dictionary.concepts[key])
 
     def group(self, person: int, header: str, *members: tuple[str, Row]) -> list[int]:
-        """A header without a value and its members, in one transaction; their ids."""
+        """Insert a header without a value and its members in one transaction; return their ids."""
         with self.work() as work:
             row = {"person_id": person, "obs_datetime": "2025-03-04 10:05:00"}
             ids = [work.insert_obs({**work.created(), **row, "concept_id": self.concept(header)})]
@@ -171,13 +176,13 @@ class Ward:
         return ids
 
     def diagnosis(self, person: int, answer: str = "116128") -> list[int]:
-        """Header, malaria, presumed, primary."""
+        """Insert a diagnosis: the header, malaria, presumed, primary. Return their ids."""
         coded = [("1284", answer), ("159394", "159393"), ("159946", "159943")]
         members = [(question, {"value_coded": self.concept(value)}) for question, value in coded]
         return self.group(person, "159947", *members)
 
     def newest(self, obs: int) -> int:
-        """The obs_id of the last version."""
+        """Return the obs_id of the last version."""
         self.connection.rollback()
         while found := self.sql("SELECT obs_id FROM obs WHERE previous_version = %s", obs):
             obs = found[0][0]
@@ -186,7 +191,7 @@ class Ward:
     # -- what MongoDB shows
 
     def record(self, obs: int) -> Document | None:
-        """The record anchored at this obs, where a reader finds it."""
+        """Return the record anchored at this obs, if a reader finds it."""
         named = {
             "openmrsData.hospitalId": self.key,
             "openmrsData.obsId": obs,
@@ -203,7 +208,7 @@ class Ward:
         return list(self.stage.db["medicalrecords"].find(named).sort("openmrsData.obsId"))
 
     def shown(self, obs: int, **data: str) -> Document:
-        """Waits until the record is there, with these fields in `data`."""
+        """Wait until the record is there, with these fields in `data`, and return it."""
 
         def expected_record() -> Document | None:
             record = self.record(obs)
@@ -222,7 +227,7 @@ class Ward:
         return record
 
     def hidden(self, obs: int) -> None:
-        """Waits until no reader finds it."""
+        """Wait until no reader finds the record."""
         eventually(lambda: self.record(obs) is None, f"obs {self.key}/{obs} is no longer shown")
 
     def state(self, person: int) -> str | None:
@@ -235,7 +240,7 @@ def new_id() -> str:
 
 
 def equal(stage: Stage, within_s: float = 90, *, be_it_nothing: bool = False) -> Comparison:
-    """Waits until MongoDB holds what the oracle expects."""
+    """Wait until MongoDB holds what the oracle expects."""
     comparison = Comparison()
 
     def is_equal() -> bool:

@@ -1,5 +1,6 @@
-"""The topic's last state of each key and the table's rows, both without the product's own parsing
-and queries.
+"""The topic's last state of each key, and the table's rows.
+
+Both are read without the product's own parsing and queries.
 """
 
 import json
@@ -16,7 +17,10 @@ Rows = dict[int, dict[str, Any]]
 
 
 def told(settings: Settings) -> Rows:
-    """Newest version wins; a chunk takes away what it does not name."""
+    """Return the rows that the topic tells.
+
+    The newest version wins, and a chunk takes away what it does not name.
+    """
     rows: Rows = {}
     versions: dict[int, str] = {}
 
@@ -46,7 +50,7 @@ def told(settings: Settings) -> Rows:
 
 
 def held(address: Address, table: str = "obs") -> Rows:
-    """What obs holds, of the columns that may leave the hospital."""
+    """Return the rows of obs, with the columns that may leave the hospital."""
     with (
         address.connect(init_command="SET time_zone = '+00:00'") as connection,
         connection.cursor() as cursor,
@@ -54,11 +58,11 @@ def held(address: Address, table: str = "obs") -> Rows:
         cursor.execute(f"SHOW COLUMNS FROM {table}")
         types = {row[0]: row[1].lower() for row in cursor.fetchall() if row[0] in OBS.columns}
         cursor.execute(f"SELECT {', '.join(types)} FROM {table}")
-        found = [
+        rows = [
             {name: _plain(value, types[name]) for name, value in zip(types, row, strict=True)}
             for row in cursor
         ]
-    return {row["obs_id"]: row for row in found}
+    return {row["obs_id"]: row for row in rows}
 
 
 def _plain(value: Any, column_type: str) -> Any:

@@ -1,5 +1,6 @@
-"""What a destination would hold after a hospital's partition of the topic: newest version of each
-row wins.
+"""A hospital's partition of the topic, and the rows that a destination would hold after it.
+
+The newest version of each row wins.
 """
 
 from typing import Any
@@ -34,7 +35,7 @@ def read(bootstrap: str, topic: str, start: int = 0) -> list[Event]:
 
 
 def folded(events: list[Event]) -> dict[int, Row]:
-    """obs_id -> row, as a destination of newest-wins order is left by the events."""
+    """Return the rows by obs_id that the events leave in a destination where the newest wins."""
     rows: dict[int, tuple[str, Row]] = {}
     for event in events:
         version = event.source.version

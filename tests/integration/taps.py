@@ -1,4 +1,4 @@
-"""Reads a server's binlog in a test: from a position to what it has written since."""
+"""A server's binlog in a test, read from a position to what the server has written since."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Tap:
         server.execute(f"DROP DATABASE IF EXISTS {database}", f"CREATE DATABASE {database}")
 
     def execute(self, *statements: str) -> Any:
-        """Of one session; rows of the last statement."""
+        """Run the statements in one session, and return the rows of the last one."""
         with (
             self.server.connect(database=self.database) as connection,
             connection.cursor() as cursor,
@@ -42,18 +42,18 @@ class Tap:
             return cursor.fetchall()
 
     def end(self) -> Position:
-        """Where the binlog ends now."""
+        """Return where the binlog ends now."""
         status = "SHOW MASTER STATUS" if self.flavour == "mariadb" else "SHOW BINARY LOG STATUS"
         file, pos = self.server.execute(status)[0][:2]
         return Position(file, int(pos))
 
     def gtid_set(self) -> str:
-        """What the server has executed."""
+        """Return the GTIDs that the server has executed."""
         name = "@@gtid_binlog_pos" if self.flavour == "mariadb" else "@@global.gtid_executed"
         return str(self.server.execute(f"SELECT {name}")[0][0]).replace("\n", "")
 
     def columns(self) -> dict[str, list[ColumnInfo]]:
-        """Column lists of the watched tables, as they are now."""
+        """Return the columns of the watched tables, as they are now."""
         found: dict[str, list[ColumnInfo]] = {}
         with self.server.connect() as connection, connection.cursor() as cursor:
             cursor.execute(COLUMN_INFO_SQL, (self.database, [*self.row_columns, *self.key_columns]))
@@ -64,7 +64,7 @@ class Tap:
     def stream(
         self, start: Position | None, *, gtid_set: str | None = "", **options: Any
     ) -> BinlogStream:
-        """A stream with an own server id."""
+        """Return a stream with a server id of its own."""
         options = {
             "connect": self.server.connect,
             "columns": self.columns(),
@@ -84,7 +84,7 @@ class Tap:
     def read(
         self, start: Position | None, end: Position | None = None, **options: Any
     ) -> list[BinlogItem]:
-        """All items from `start` to `end`, or to where the binlog ends now."""
+        """Return all items from `start` to `end`, or to where the binlog ends now."""
         stream = self.stream(start, **options)
         try:
             return read_until(stream, end or self.end())
@@ -92,21 +92,26 @@ class Tap:
             stream.close()
 
     def changes(self, *statements: str, **options: Any) -> list[BinlogItem]:
-        """The items of what these statements, of one session, write."""
+        """Return the items that these statements write, run in one session."""
         start = self.end()
         self.execute(*statements)
         return self.read(start, **options)
 
 
 def read_until(stream: BinlogStream, end: Position) -> list[BinlogItem]:
-    """Items up to `end`."""
+    """Return the items up to `end`.
+
+    A busy machine may take long. The wait is over when nothing more comes for PATIENCE_S.
+    """
     items: list[BinlogItem] = []
-    deadline, reached = time.monotonic() + PATIENCE_S, stream.position
+    deadline = time.monotonic() + PATIENCE_S
+    reached = stream.position
     while not stream.format_ts or stream.position.order < end.order or items_left(stream, items):
         found = stream.poll(1)
         items += found
         if stream.position != reached:
-            deadline, reached = time.monotonic() + PATIENCE_S, stream.position
+            deadline = time.monotonic() + PATIENCE_S
+            reached = stream.position
         assert found or time.monotonic() < deadline, (
             f"nothing more behind {stream.position}, the end is {end}"
         )
@@ -114,12 +119,12 @@ def read_until(stream: BinlogStream, end: Position) -> list[BinlogItem]:
 
 
 def items_left(stream: BinlogStream, items: list[BinlogItem]) -> bool:
-    """Whether the last event had more items than one poll gives; they are appended."""
+    """Append what the last event has more than one poll gives; return whether there was any."""
     found = stream.poll(0.01)
     items += found
     return any(type(item) is not Idle for item in found)
 
 
 def of(kind: type, items: Sequence[BinlogItem]) -> list[Any]:
-    """The items of one kind."""
+    """Return the items of one kind."""
     return [item for item in items if type(item) is kind]
