@@ -94,7 +94,7 @@ def obs(
     row: int = 1,
     **columns: Any,
 ) -> Observation:
-    """Obs `obs_id` as of binlog position `pos`; `columns` are columns of its row."""
+    """Return obs `obs_id` as of binlog position `pos`. `columns` are columns of its row."""
     who = who or person()
     value = value if value is not None else number(72)
     at = BORN + timedelta(minutes=obs_id)
@@ -168,7 +168,7 @@ def settings(options: dict[str, Any], **kigali: Any) -> Settings:
 
 
 def patient(national_id: str = "1199080012345678") -> dict[str, Any]:
-    """A document of the Passport's `patients`."""
+    """Return a document of the Passport's `patients`."""
     key, user = ObjectId(), ObjectId()
     return {
         "_id": key,

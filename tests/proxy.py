@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
 
 class Proxy:
-    """Listens on 127.0.0.1:`port` from the start, until `close`."""
+    """It listens on 127.0.0.1:`port` from the start until `close`."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -53,11 +53,11 @@ class Proxy:
         return int(self._listener.getsockname()[1])
 
     def arm(self, fault: Fault) -> None:
-        """At the next place where it fits, on whatever connection; `fired` counts."""
+        """Let the fault happen once, at the next place where it fits, on any connection."""
         self._fault = fault
 
     def cut(self) -> None:
-        """Ends all connections now."""
+        """End all connections now."""
         with self._lock:
             links, self._links = self._links, []
         for link in links:
@@ -94,7 +94,7 @@ class Proxy:
             _Link(self, client, server).start()
 
     def fault_in(self, event: int, size: int) -> tuple[How, int] | None:
-        """The armed fault, if it is to happen in this packet; then it is armed no more."""
+        """Return the armed fault if it is to happen in this packet, and disarm it."""
         with self._lock:
             fault = self._fault
             after = fault.where(event, size) if fault else None
@@ -132,7 +132,7 @@ class _Link:
                 self._server.sendall(data)
 
     def _down(self) -> None:
-        """Packets are looked at by their first bytes, and not held back."""
+        """Look at packets by their first bytes, without holding them back."""
         first, buffer, left = True, b"", 0
         while data := self._server.recv(65_536):
             time.sleep(self._proxy.delay_s)
@@ -155,7 +155,7 @@ class _Link:
                 self._pass(piece)
 
     def _broken(self, buffer: bytes, how: How, after: int) -> None:
-        """Passes on `after` bytes, then the fault."""
+        """Pass on `after` bytes, then let the fault happen."""
         while len(buffer) < after:
             buffer += self._server.recv(65_536)
         self._pass(buffer[:after])

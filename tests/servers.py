@@ -30,7 +30,7 @@ _NAMES = {MariaDB: "MariaDB", MySQL: "MySQL", Kafka: "Kafka", Mongo: "MongoDB", 
 
 
 class Address(NamedTuple):
-    """Where a hospital's server is, and whose account tests use: root's."""
+    """Where a hospital's server is, and the account that tests use, which is root's."""
 
     flavour: str  # mariadb or mysql
     host: str
@@ -41,7 +41,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, flavour: str, url: str) -> "Address":
-        """From ``mysql://user:password@host:port/database``."""
+        """Return the address that ``mysql://user:password@host:port/database`` names."""
         parts = urlsplit(url)
         account = unquote(parts.username or "root"), unquote(parts.password or "")
         return cls(
@@ -53,7 +53,7 @@ class Address(NamedTuple):
         )
 
     def connect(self, **options: Any) -> "pymysql.Connection[Any]":
-        """A connection; autocommit unless `options` say otherwise."""
+        """Open a connection, with autocommit unless `options` say otherwise."""
         merged: dict[str, Any] = {
             "autocommit": True,
             "charset": "utf8mb4",
@@ -65,7 +65,7 @@ class Address(NamedTuple):
         return connection
 
     def execute(self, *statements: str) -> tuple[tuple[Any, ...], ...]:
-        """Run the statements on a connection of their own; the rows of the last one."""
+        """Run the statements on a connection of their own, and return the rows of the last one."""
         rows: tuple[tuple[Any, ...], ...] = ()
         with self.connect() as connection, connection.cursor() as cursor:
             for statement in statements:
@@ -74,7 +74,7 @@ class Address(NamedTuple):
         return rows
 
     def settings(self, **changes: Any) -> settings.MySQL:
-        """The same, as a hospital's settings say it."""
+        """Return the address as a hospital's settings have it."""
         fields = {
             key: value
             for key, value in self._asdict().items()
@@ -84,13 +84,13 @@ class Address(NamedTuple):
 
 
 def fresh_name() -> str:
-    """A name that no other test has."""
+    """Return a name that no other test has."""
     return f"t_{uuid.uuid4().hex[:12]}"
 
 
 @contextlib.contextmanager
 def fresh_database(server: Address) -> Iterator[Address]:
-    """An empty database of its own, dropped at the end."""
+    """Make an empty database, and drop it at the end."""
     name = fresh_name()
     server.execute(f"CREATE DATABASE {name}")
     try:
@@ -139,14 +139,14 @@ class Servers:
 
 
 def unavailable(reason: str) -> NoReturn:
-    """In CI nothing may be skipped by accident."""
+    """Skip the test, or fail it in CI, where nothing may be skipped by accident."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"no server: {reason}", pytrace=False)
     pytest.skip(f"no server: {reason}")
 
 
 def described() -> str:
-    """One line: which servers the tests of this session get."""
+    """Return one line that says which servers the tests of this session get."""
     here = install.here()
     words = []
     for kind, variable in VARIABLES.items():

@@ -14,7 +14,7 @@ STOP_S = 20
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process' own, without settings of the project that a developer may have."""
+    """Return this process' environment, without a developer's settings of the project."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PASSPORT_")}
     return {**kept, "NO_COLOR": "1", "COLUMNS": "400", **(extra or {})}
 
@@ -26,7 +26,7 @@ def command(config: Path, *words: str) -> list[str]:
 def run(
     config: Path, *words: str, timeout: float = 60, extra: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """One command to its end."""
+    """Run one command to its end."""
     return subprocess.run(
         command(config, *words),
         cwd=REPOSITORY,
@@ -39,7 +39,7 @@ def run(
 
 
 class Role:
-    """A role as a process; what it says (stdout and stderr) goes to `log`, over all its lives."""
+    """A role as a process. What it says, in all its lives, goes to `log`."""
 
     def __init__(
         self, config: Path, words: Sequence[str], log: Path, extra: Mapping[str, str] | None = None
@@ -74,7 +74,7 @@ class Role:
         assert self.running, f"{self} ended: {self.said()[-2000:]}"
 
     def kill(self) -> None:
-        """SIGKILL, and the proof: it ran until then, died of it, and its pid is gone."""
+        """Kill the role, and prove that it ran until then, died of it, and that its pid is gone."""
         self.require_running()
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
@@ -83,7 +83,7 @@ class Role:
         self.process = None
 
     def stop(self) -> int | None:
-        """SIGTERM; its exit code. Killed when it doesn't end."""
+        """End the role with SIGTERM, and return its exit code. It is killed if it doesn't end."""
         process, self.process = self.process, None
         if process is None:
             return None
@@ -95,7 +95,7 @@ class Role:
             return process.wait()
 
     def wait(self, timeout: float) -> int:
-        """Its exit code when it ends by itself."""
+        """Return its exit code when it has ended by itself."""
         assert self.process is not None
         try:
             code = self.process.wait(timeout)

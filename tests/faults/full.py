@@ -20,7 +20,7 @@ def full_mongo(scene: Scene, rng: random.Random) -> str:
 
 
 def _full(server: Server) -> str:
-    """It ends by itself: neither server goes on with a write that it could not do."""
+    """Let no file grow. The server ends by itself, since it can't do a write."""
     pid = server.pid
     assert pid is not None
     subprocess.run(["prlimit", "--pid", str(pid), "--fsize=1"], check=True)

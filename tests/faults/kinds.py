@@ -305,7 +305,7 @@ def purge_binlog(scene: Scene, rng: random.Random) -> str:
 
 
 def _purged(server: Any, last: str) -> bool:
-    """A file that is still being sent to a reader stays, without an error."""
+    """Purge the files before `last`. A file that a reader still gets stays, without an error."""
     server.execute(f"PURGE BINARY LOGS TO '{last}'")
     return bool(server.execute("SHOW BINARY LOGS")[0][0] == last)
 
@@ -371,21 +371,21 @@ KINDS: Mapping[str, Kind] = {
 
 
 def active(readers: list[Role]) -> Role:
-    """The one that holds the lease: it said so last."""
+    """Return the reader that holds the lease, which is the one that said so last."""
     running = [one for one in readers if one.running]
     assert running
     return max(running, key=_since)
 
 
 def _since(role: Role) -> str:
-    """ISO time, "" for never."""
+    """Return an ISO time, or "" for never."""
     lines = [line for line in role.said().splitlines() if '"lease taken"' in line]
     return str(json.loads(lines[-1])["timestamp"]) if lines else ""
 
 
 @contextlib.contextmanager
 def frozen(role: Role) -> Iterator[None]:
-    """SIGSTOP, and the proof; SIGCONT."""
+    """Stop the role with SIGSTOP, prove it, and let it go on with SIGCONT."""
     role.require_running()
     assert role.process is not None
     role.process.send_signal(signal.SIGSTOP)

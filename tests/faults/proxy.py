@@ -57,7 +57,7 @@ class Proxy:
         return len(self._pairs)
 
     def cut(self) -> int:
-        """RST on every connection. Returns how many."""
+        """Reset every connection, and return how many there were."""
         with self._lock:
             pairs, self._pairs = self._pairs, set()
         for pair in pairs:
@@ -72,7 +72,7 @@ class Proxy:
         self._flowing.clear()
 
     def refuse(self) -> None:
-        """New connections are closed at once; those that are open are cut."""
+        """Close new connections at once, and cut those that are open."""
         self._refusing = True
         self.cut()
 

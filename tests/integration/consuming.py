@@ -1,5 +1,6 @@
-"""Hospitals, their readers and a consumer that writes JSON lines: what the file then says, and what
-it should say.
+"""Hospitals, their readers and a consumer that writes JSON lines.
+
+The file says what was delivered, and the hospitals say what it should say.
 """
 
 import json
@@ -33,7 +34,7 @@ DESTINATION = "file"
 
 
 def hospital(server: Server, *, seed: int = 1, patients: int = 20) -> None:
-    """An OpenMRS, and an account with the grants that this project asks for and nothing else."""
+    """Make an OpenMRS database, and an account with only the grants that this project needs."""
     server.execute("CREATE DATABASE openmrs")
     with server.connect(database="openmrs") as connection:
         create(connection, seed=seed, patients=patients)
@@ -77,19 +78,19 @@ def settings(
 
 
 def read(given: Settings, *names: str) -> None:
-    """Publishes all that the hospitals' binlogs hold."""
+    """Publish all that the hospitals' binlogs hold."""
     for name in names or given.hospitals:
         reader.run(name, given, until_caught_up=True, stop=threading.Event())
 
 
 def consume(given: Settings) -> None:
-    """Applies all that the topic holds."""
+    """Apply all that the topic holds."""
     worker.run(DESTINATION, given, until_caught_up=True, stop=threading.Event())
 
 
 @contextmanager
 def running(given: Settings, *names: str, consumer: bool = True) -> Iterator[None]:
-    """Readers, and the consumer, in threads."""
+    """Run the readers, and the consumer, in threads until the block ends."""
     roles = [(reader.run, name) for name in names or given.hospitals] + [
         (worker.run, DESTINATION)
     ] * consumer
@@ -103,7 +104,7 @@ def running(given: Settings, *names: str, consumer: bool = True) -> Iterator[Non
 
 @dataclass
 class Delivered:
-    """The file's lines folded: newest version of each row; `lines` of observations."""
+    """The file's content: the newest version of each row, and how many lines have a row."""
 
     rows: dict[tuple[str, int], Enriched]
     lines: int
@@ -165,7 +166,7 @@ def plain(one: Enriched) -> Enriched:
 
 
 def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]:
-    """Every row of the hospital, enriched from nothing."""
+    """Return every row of the hospital, enriched with empty caches."""
     chosen = given.hospitals[name]
     source = Source(name, chosen.mysql)
     lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
@@ -180,7 +181,7 @@ def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]
 
 
 def assert_equal(given: Settings, path: Path, names: Sequence[str] = ()) -> Delivered:
-    """The file says of every row what the hospital says."""
+    """Assert that the file says of every row what the hospital says, and return its content."""
     found = delivered(path)
     wanted: dict[tuple[str, int], Enriched] = {}
     for name in names or given.hospitals:

@@ -69,7 +69,7 @@ def patient_id(national_id: str) -> str:
 
 
 def register(db: Mongo, *national_ids: str) -> None:
-    """Active users with PASSWORD, and patients."""
+    """Insert active users, whose password is PASSWORD, and patients."""
     for national_id in national_ids:
         user, patient = documents(national_id)
         db.users.replace_one({"_id": user["_id"]}, user | {"password": HASHED}, upsert=True)
@@ -81,7 +81,7 @@ def register(db: Mongo, *national_ids: str) -> None:
 def record(
     patient: str, type_: str, title: str, when: str, value: str = "", **more: Any
 ) -> Document:
-    """As the mongo sink writes one; `more` goes into data, `origin` into openmrsData."""
+    """Return a record of the mongo sink. `more` goes into data, `origin` into openmrsData."""
     origin = {"hospitalId": "kigali", "locationName": "Outpatient Clinic", **more.pop("origin", {})}
     at = datetime.fromisoformat(when).replace(tzinfo=UTC)
     data = {
@@ -105,7 +105,7 @@ def record(
 
 
 def void(db: Mongo, key: ObjectId) -> None:
-    """As the mongo sink hides a record."""
+    """Hide a record as the mongo sink does."""
     gone = {
         "patientId": "",
         "data": {},
@@ -116,7 +116,7 @@ def void(db: Mongo, key: ObjectId) -> None:
 
 
 def annas() -> list[Document]:
-    """A visit with something of each type, and a test that was made four times."""
+    """Return a visit with something of each type, and a test that was made four times."""
     anna, visit, day = patient_id(ANNA), {"encounterUuid": "e-1"}, "2025-11-06T10"
     prescription = {
         "dosage": "2 tablets",
@@ -171,7 +171,7 @@ def fill(db: Mongo) -> None:
 def token(
     national_id: str = ANNA, key: str = SECRET, algorithm: str = "HS256", **claims: Any
 ) -> str:
-    """A session of the Passport's own; `claims` replace or, when None, remove its own."""
+    """Return a token of the Passport. `claims` replace its own ones, or remove them if None."""
     whole = {
         "userId": str(user_id(national_id)),
         "exp": datetime.now(UTC) + timedelta(hours=1),
@@ -198,7 +198,7 @@ class Site:
         return httpx.Client(base_url=self.url, **options)
 
     def signed_in(self, national_id: str = ANNA, **headers: str) -> httpx.Client:
-        """A browser without JavaScript that has signed in."""
+        """Return a browser without JavaScript that has signed in."""
         client = self.client(headers={"Accept": "text/html", **headers}, follow_redirects=True)
         answer = client.post("/sign-in", data={"identifier": national_id, "password": PASSWORD})
         assert answer.status_code == 200, answer.text
@@ -215,7 +215,7 @@ def settings(**changes: Any) -> Portal:
 
 @contextlib.contextmanager
 def running(db: Mongo, rows: Sequence[Document] = (), **changes: Any) -> Iterator[Site]:
-    """The portal on a real socket, in a thread."""
+    """Run the portal on a real socket, in a thread."""
     wanted, numbers = settings(**changes), list(rows)
     app = create(wanted, {"kigali": HOSPITAL}, db, lambda: numbers)
     stop = threading.Event()
@@ -235,7 +235,7 @@ def running(db: Mongo, rows: Sequence[Document] = (), **changes: Any) -> Iterato
 def opened(
     mongo_url: str, rows: Sequence[Document] = (), *listeners: CommandListener
 ) -> Iterator[Site]:
-    """A Passport of its own and its portal; `listeners` hear what the portal alone sends."""
+    """Open a Passport of its own and its portal. `listeners` hear what the portal alone sends."""
     name = fresh_name()
     with (
         MongoClient[Document](mongo_url, tz_aware=True) as client,

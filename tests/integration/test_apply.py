@@ -1,5 +1,6 @@
-"""What a consumer makes of chunks, key changes and failing writes, one at a time; the mutants rest on
-it.
+"""A consumer meets chunks, key changes and failing writes, one at a time.
+
+The mutants rest on it.
 """
 
 import threading

@@ -181,8 +181,9 @@ def test_while_records_wait_few_obs_wait_for_more_but_not_for_ever(ward: Ward) -
 
 
 def test_in_a_backlog_nothing_waits_for_its_end(ward: Ward) -> None:
-    """Each batch has a key change and each has a name that many obs have; one call of `read` comes to a
-    batch.
+    """Each batch has a key change, and each has a name that many obs have.
+
+    One call of `read` comes to a batch.
     """
     now = 0.0
     queue = ReenrichmentQueue(ward.lookups, LoadBudget(rows_per_s=1_000_000_000), lambda: now)

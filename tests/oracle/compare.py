@@ -39,7 +39,7 @@ class Comparison:
         return "\n  ".join([head, *self.differences[:SHOWN]])
 
     def require_equal(self) -> "Comparison":
-        """AssertionError also when nothing was compared."""
+        """Raise an AssertionError if there are differences, or if nothing was compared."""
         assert not self.differences, str(self)
         assert self.matched > 0, str(self)
         assert self.rows > 0, str(self)
@@ -53,7 +53,10 @@ def compare(
     settings: Sequence[Settings],
     mapping: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """`connections` by the hospital's key. Nobody may write meanwhile."""
+    """Compare MongoDB with the hospitals. `connections` go by the hospital's key.
+
+    Nobody may write meanwhile.
+    """
     patients = {
         str(one["nationalId"]): str(one["_id"])
         for one in db["patients"].find({}, {"nationalId": 1})
@@ -68,7 +71,7 @@ def compare(
 def compare_with(
     wanted: Mapping[str, Expected], db: Database[Document], settings: Sequence[Settings]
 ) -> Comparison:
-    """The same with what is expected already worked out."""
+    """Compare MongoDB with what is expected, which is already worked out."""
     naive: Database[Document] = db.with_options(db.codec_options.with_options(tz_aware=False))
     found = Comparison()
     for one in settings:
@@ -197,7 +200,7 @@ def records(db: Database[Document], settings: Settings, want: Expected) -> Itera
 
 
 def one_record(doc: Document, record: Record) -> str:
-    """Names of fields that differ, "" when none does."""
+    """Return the names of the fields that differ, or "" if none does."""
     openmrs = dict(doc["openmrsData"])
     data = {name: value for name, value in doc["data"].items() if name != "medicationStatus"}
     want = dict(record.content)
@@ -217,7 +220,7 @@ def one_record(doc: Document, record: Record) -> str:
 
 
 def tombstone(doc: Document) -> Iterator[str]:
-    """Out of every reader's reach, and empty."""
+    """Yield what is wrong with a removed record, which no reader finds and which is empty."""
     if doc["patientId"] != "":
         yield f"medicalrecords {doc['_id']}: removed, but found by patientId"
     if doc["data"]:
@@ -231,7 +234,7 @@ def tombstone(doc: Document) -> Iterator[str]:
 
 
 def twice(key: str, live: Mapping[ObjectId, Document]) -> Iterator[str]:
-    """Every obs in one record at most."""
+    """Yield the obs that are in more than one record."""
     seen: Counter[str] = Counter()
     for doc in live.values():
         seen.update({doc["openmrsData"].get("obsUuid"), *doc["openmrsData"].get("memberUuids", ())})
@@ -241,7 +244,7 @@ def twice(key: str, live: Mapping[ObjectId, Document]) -> Iterator[str]:
 
 
 class Authors:
-    """Whether `createdBy` is somebody who bears the author's name and can't log in."""
+    """The users that `createdBy` names. Each bears the author's name and can't log in."""
 
     def __init__(self, db: Database[Document], hospital: str) -> None:
         self.users = {str(user["_id"]): user for user in db["users"].find()}
@@ -250,7 +253,7 @@ class Authors:
         self.by_key: dict[str | None, str] = {}
 
     def wrong(self, user_id: str, record: Record) -> str:
-        """Words, "" when all is well."""
+        """Return what is wrong, or "" if nothing is."""
         user = self.users.get(user_id)
         if user is None:
             return "is no user"
@@ -267,7 +270,7 @@ class Authors:
 
 
 def signed(name: str) -> str:
-    """An author's name as `users` takes it: 2 to 50 characters."""
+    """Return an author's name as `users` takes it, in 2 to 50 characters."""
     shown = re.sub(r"\s+", " ", name).strip()[:NAME_LENGTH].strip()
     return shown if len(shown) > 1 else f"OpenMRS {shown}".strip()
 
@@ -299,7 +302,7 @@ def leaks(db: Database[Document], wanted: Mapping[str, Expected]) -> Iterator[st
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All strings in a document, keys too."""
+    """Yield all strings in a document, its keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a FHIR destination holds of a hospital by docs/how-to/fhir.md: the live resources."""
+"""A FHIR destination compared with a hospital, by docs/how-to/fhir.md."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -75,7 +75,7 @@ def in_error(one: Resource) -> bool:
 
 
 def still_says(withdrawn: Resource) -> list[str]:
-    """What is left in it besides that there is nothing."""
+    """Return what a withdrawn resource holds although it must hold nothing."""
     empty = {
         name
         for name in ("code", "subject", "medicationCodeableConcept")

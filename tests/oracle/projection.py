@@ -35,7 +35,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one value says: `text` as a person reads it, `full` with its units."""
+    """The words for one value: `text` as a person reads it, `full` with its units."""
 
     kind: str
     text: str

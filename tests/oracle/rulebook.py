@@ -83,7 +83,7 @@ def fits(question: Concept, answer: Concept | None, matcher: Matcher) -> bool:
 
 
 def ciel(concept: Concept) -> str:
-    """What a uuid of the CIEL dictionary says: its code, filled up with As to 36 letters."""
+    """Return the code in a uuid of the CIEL dictionary, which As fill up to 36 letters."""
     code = concept.uuid.rstrip("A")
     return (
         f"CIEL:{code}"

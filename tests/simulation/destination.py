@@ -24,7 +24,7 @@ class Destination:
         self.rows: dict[int, tuple[str, str | None]] = {}
         self.committed = 0
         self._next = 0
-        # The newest that was seen. A row of an older one comes late, from a reader that was cut off.
+        # The newest that was seen. A row of an older one comes late, from a reader that is cut off.
         self._epoch = ""
 
     def work(self) -> None:

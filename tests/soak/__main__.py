@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
 
 
 class Soak:
-    """One run."""
+    """One run of the soak."""
 
     def __init__(
         self, stage: Stage, seed: int, rate: float, ledger: Ledger, kinds: list[str]
@@ -99,7 +99,7 @@ class Soak:
         return self._judge(scene, sum(one.rows for one in shifts) / worked / len(shifts))
 
     def _faults(self, scene: Scene, began: float, seconds: float) -> None:
-        """Every kind once in random order, then again."""
+        """Yield every kind once in random order, then again."""
         waiting: list[str] = []
         while time.monotonic() - began < seconds:
             if not waiting:
@@ -134,7 +134,7 @@ class Soak:
         self._ledger.add(entry)
 
     def _revive(self, scene: Scene) -> None:
-        """A role must not end by itself: if one did, that is wrong, and the run goes on."""
+        """Report the roles that have ended by themselves, and start them again."""
         for role in scene.roles:
             if not role.running:
                 self._watch.wrong.append(f"{role} ended: {role.said()[-300:]}")

@@ -25,7 +25,7 @@ class Entry:
 
 
 class Ledger:
-    """Written to `file` as it grows, a JSON object a line."""
+    """The entries, written to `file` as they come, one JSON object a line."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -44,7 +44,7 @@ class Ledger:
 
 
 def positions(stage: Stage) -> dict[str, Any]:
-    """How far the destination is, by hospital: version and offset."""
+    """Return how far the destination is, by hospital: version and offset."""
     found = stage.db["progress"].find({}, {"version": 1, "offset": 1})
     return {one["_id"]: [one["version"], one["offset"]] for one in found}
 
