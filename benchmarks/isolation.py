@@ -14,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -30,8 +30,8 @@ RECOVERED_S = 90
 
 
 def main() -> None:
-    """Prints each round, then the numbers."""
-    given = _arguments()
+    """Print each round, then the numbers."""
+    arguments = _arguments()
     with (
         tempfile.TemporaryDirectory(prefix="bench-isolation-") as folder,
         _site(Path(folder)) as (stage, proxy),
@@ -42,17 +42,23 @@ def main() -> None:
             "refusing": proxy.refuse,
             "hanging": proxy.hold,
         }
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        rounds: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         _round(stage, proxy, consumer, None, 10)  # caches are cold: not counted
-        for number in range(given.rounds):
+        for number in range(arguments.rounds):
             for way, break_it in ways.items():
-                took = _round(stage, proxy, consumer, break_it, given.seconds)
-                found[way].append(took)
-                print(
-                    f"round {number + 1}, {way:9} p50 {took['p50']:.0f} ms, p99 {took['p99']:.0f} ms",
-                    flush=True,
-                )
-    print(json.dumps({"latency_ms": _medians(found), "p99_ratios": _ratios(_medians(found))}))
+                latency = _round(stage, proxy, consumer, break_it, arguments.seconds)
+                rounds[way].append(latency)
+                shown = f"p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms"
+                print(f"round {number + 1}, {way:9} {shown}", flush=True)
+    medians = {}
+    for way, latencies in rounds.items():
+        medians[way] = {
+            "p50": statistics.median(latency["p50"] for latency in latencies),
+            "p99": statistics.median(latency["p99"] for latency in latencies),
+        }
+    there = medians.pop("there")
+    ratios = {way: round(median["p99"] / there["p99"], 2) for way, median in medians.items()}
+    print(json.dumps({"latency_ms": {"there": there, **medians}, "p99_ratios": ratios}))
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,11 +70,12 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def _site(folder: Path) -> Iterator[tuple[Stage, Proxy]]:
-    """Ready, all applied; `Proxy` is in front of Huye. The consumer is the last role."""
-    hospitals = [
-        Hospital(key, number, generator.NATIONAL_ID_TYPE)
-        for number, key in enumerate(("kigali", "huye"))
-    ]
+    """Yield a stage on which all is applied, and the proxy in front of Huye.
+
+    The consumer is the stage's last role.
+    """
+    kigali = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE)
+    hospitals = [kigali, Hospital("huye", 1, generator.NATIONAL_ID_TYPE)]
     with opened(folder, *hospitals) as stage:
         for number, hospital in enumerate(hospitals):
             stage.fill(hospital, seed=7 + number, patients=300)
@@ -88,8 +95,10 @@ def _site(folder: Path) -> Iterator[tuple[Stage, Proxy]]:
 def _round(
     stage: Stage, proxy: Proxy, consumer: Role, break_it: Callable[[], None] | None, seconds: float
 ) -> dict[str, float]:
+    """Measure the latency in Kigali while Huye is broken in this way (None: it is there)."""
     paused = consumer.said().count(PAUSED)
     if break_it is not None:
+        # Names that changed must be read again at Huye: the consumer asks for it, too.
         stage.hospitals["huye"].sql.execute(
             "UPDATE openmrs.location SET name = CONCAT(LEFT(name, 40), UUID())"
         )
@@ -99,27 +108,12 @@ def _round(
             lambda: consumer.said().count(PAUSED) > paused, "the consumer waits for Huye", 30
         )
     with closing(Clock(stage, stage.hospitals["kigali"])) as clock:
-        took = clock.run(seconds)
+        latency = clock.run(seconds)
     proxy.heal()
     if break_it is None:
         assert consumer.said().count(PAUSED) == paused, "Huye was there"
     stage.wait_equal(RECOVERED_S)
-    return took
-
-
-def _medians(found: Mapping[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    return {
-        way: {name: statistics.median(one[name] for one in rounds) for name in ("p50", "p99")}
-        for way, rounds in found.items()
-    }
-
-
-def _ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {
-        way: round(one["p99"] / medians["there"]["p99"], 2)
-        for way, one in medians.items()
-        if way != "there"
-    }
+    return latency
 
 
 if __name__ == "__main__":

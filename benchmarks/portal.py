@@ -1,5 +1,4 @@
-"""How many open pages one portal carries, and how fast a long history is read: ``make
-bench-portal``.
+"""``make bench-portal``: how many open pages one portal carries, and how fast a history is read.
 
 1. 500 open event streams of one patient with 5,000 records: from a COMMIT at the hospital until the
 last has been told (20 records, one after another). 2. ``GET /api/patients/me`` of that patient, 50
@@ -28,19 +27,25 @@ from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
 from tests.eventually import eventually
 
-STREAMS, NEWS, RECORDS, RATE, SECONDS = 500, 20, 5_000, 50, 30
+STREAMS = 500  # open pages
+NEWS = 20  # new records
+RECORDS = 5_000  # of the patient
+RATE = 50  # requests a second
+SECONDS = 30
 SECRET = "the Passport's JWT_SECRET, of the benchmark alone"  # noqa: S105
 DEADLINE_S = 120
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _PULSE = """
-INSERT INTO openmrs.obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)
-SELECT {person}, MIN(concept_id), '2025-11-06' - INTERVAL {minutes} MINUTE, {value}, 1, NOW(), 0, UUID()
+INSERT INTO openmrs.obs
+  (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)
+SELECT
+  {person}, MIN(concept_id), '2025-11-06' - INTERVAL {minutes} MINUTE, {value}, 1, NOW(), 0, UUID()
 FROM openmrs.concept_name WHERE name = 'Pulse'
 """
 
 
 class Site(NamedTuple):
-    """`person` at the hospital is the patient whose session `token` is."""
+    """A stage with a portal. `token` is the session of the patient who is `person` in Kigali."""
 
     stage: Stage
     portal: Role
@@ -54,19 +59,19 @@ class Site(NamedTuple):
 
 
 def main() -> None:
-    """Prints what it does, then the numbers."""
+    """Print what it does, then the numbers."""
     with tempfile.TemporaryDirectory(prefix="bench-portal-") as folder, _site(Path(folder)) as site:
         before = cpu({"portal": site.pid})["portal"]
-        told = asyncio.run(_news(site))
+        news = asyncio.run(_news(site))
         between = cpu({"portal": site.pid})["portal"]
         times = asyncio.run(_requests(site))
         used = cpu({"portal": site.pid})["portal"] - between
         result = {
             "streams": STREAMS,
-            "last_reader_ms": _cuts(told),
+            "last_reader_ms": _percentiles(news),
             "records": RECORDS,
             "me_per_s": RATE,
-            "me_ms": _cuts(times),
+            "me_ms": _percentiles(times),
             "portal_cpu_s": {"streams": round(between - before, 1), "me": round(used, 1)},
             "portal_rss_mb": peak_rss_mb(site.pid),
         }
@@ -75,7 +80,7 @@ def main() -> None:
 
 @contextmanager
 def _site(folder: Path) -> Iterator[Site]:
-    """Ready: all records are in MongoDB, and nothing else is going on."""
+    """Yield a site with all records in MongoDB and nothing else going on."""
     hospital = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE, locales=("en",))
     portal = {"port": 0, "https": False, "jwt_secret": SECRET}
     with opened(folder, hospital, portal=portal) as stage:
@@ -100,11 +105,11 @@ def _site(folder: Path) -> Iterator[Site]:
             DEADLINE_S,
         )
         stage.wait_equal(DEADLINE_S)
-        (line,) = [one for one in role.said().splitlines() if "portal listens" in one]
+        (listens,) = [line for line in role.said().splitlines() if "portal listens" in line]
         claims = {"userId": str(user["_id"]), "exp": datetime.now(UTC) + timedelta(hours=1)}
         token = jwt.encode(claims, SECRET, algorithm="HS256")
         print(f"{RECORDS} records of one patient are in MongoDB", flush=True)
-        yield Site(stage, role, json.loads(line)["port"], person, token)
+        yield Site(stage, role, json.loads(listens)["port"], person, token)
 
 
 def _pulse(person: int, number: int) -> str:
@@ -112,29 +117,28 @@ def _pulse(person: int, number: int) -> str:
 
 
 async def _news(site: Site) -> list[float]:
-    """For each new record: seconds from its COMMIT until the last of all streams was told."""
-    told: asyncio.Queue[float] = asyncio.Queue()
-    streams = [asyncio.create_task(_listen(site, told)) for _ in range(STREAMS)]
+    """Return, for each new record, the seconds from its COMMIT until the last stream had it."""
+    arrivals: asyncio.Queue[float] = asyncio.Queue()
+    streams = [asyncio.create_task(_listen(site, arrivals)) for _ in range(STREAMS)]
     for _ in range(STREAMS):
-        await asyncio.wait_for(
-            told.get(), DEADLINE_S
-        )  # the page of each was older: it is told once when it opens
+        # Each stream has one event when it opens, since its page is older.
+        await asyncio.wait_for(arrivals.get(), DEADLINE_S)
     print(f"{STREAMS} streams are open", flush=True)
-    found = [await _one(site, number, told) for number in range(NEWS)]
+    seconds = [await _new_record(site, number, arrivals) for number in range(NEWS)]
     for stream in streams:
         stream.cancel()
     await asyncio.gather(*streams, return_exceptions=True)
-    return found
+    return seconds
 
 
-async def _listen(site: Site, told: "asyncio.Queue[float]") -> None:
-    """A browser's part, as little of it as possible."""
+async def _listen(site: Site, arrivals: "asyncio.Queue[float]") -> None:
+    """Do a browser's part, as little of it as possible: note when each event arrives."""
     reader, writer = await _connected(site)
     writer.write(_get(site, "/events"))
     assert b" 200 " in await reader.readline()
     while line := await reader.readline():
         if line.startswith(b"id: "):
-            told.put_nowait(time.monotonic())
+            arrivals.put_nowait(time.monotonic())
 
 
 async def _connected(site: Site) -> Connection:
@@ -142,36 +146,41 @@ async def _connected(site: Site) -> Connection:
 
 
 def _get(site: Site, path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: portal\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
+    head = f"GET {path} HTTP/1.1\r\nHost: portal\r\nAuthorization: Bearer {site.token}\r\n"
+    return f"{head}\r\n".encode()
 
 
-async def _one(site: Site, number: int, told: "asyncio.Queue[float]") -> float:
+async def _new_record(site: Site, number: int, arrivals: "asyncio.Queue[float]") -> float:
+    """Commit a record; return the seconds until the last stream had it."""
     insert = _pulse(site.person, -number - 1)
     with site.stage.hospitals["kigali"].connect() as connection, connection.cursor() as cursor:
         await asyncio.to_thread(cursor.execute, insert)  # commits
         began = time.monotonic()
-    times = [await asyncio.wait_for(told.get(), DEADLINE_S) for _ in range(STREAMS)]
+    times = [await asyncio.wait_for(arrivals.get(), DEADLINE_S) for _ in range(STREAMS)]
     await asyncio.sleep(0.3)
-    assert told.empty(), "one record is told once"
+    assert arrivals.empty(), "one record is told once"
     return max(times) - began
 
 
 async def _requests(site: Site) -> list[float]:
-    """Seconds of each request, from when it was due."""
+    """Return the seconds of each request, from when it was due."""
     idle: list[Connection] = []
     for _ in range(RATE):
-        await _asked(site, idle, time.monotonic())  # code that is loaded once
+        await _request(site, idle, time.monotonic())  # code that is loaded once
     began = time.monotonic()
     due = [began + number / RATE for number in range(RATE * SECONDS)]
-    return list(await asyncio.gather(*(_asked(site, idle, at) for at in due)))
+    return list(await asyncio.gather(*(_request(site, idle, at) for at in due)))
 
 
-async def _asked(site: Site, idle: list[Connection], due: float) -> float:
+async def _request(site: Site, idle: list[Connection], due: float) -> float:
+    """Send a request when it is due, on a connection that is idle if there is one."""
     await asyncio.sleep(max(0.0, due - time.monotonic()))
     reader, writer = idle.pop(0) if idle else await _connected(site)
     writer.write(_get(site, "/api/patients/me"))
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    body = await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r")[0]))
+    _, _, behind = head.partition(b"content-length: ")
+    length, _, _ = behind.partition(b"\r")
+    body = await reader.readexactly(int(length))
     took = time.monotonic() - due
     assert b" 200 " in head
     assert body.count(b'"createdBy"') == 50
@@ -179,14 +188,14 @@ async def _asked(site: Site, idle: list[Connection], due: float) -> float:
     return took
 
 
-def _cuts(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds."""
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return p50, p99 and the maximum, in milliseconds."""
     ordered = sorted(seconds)
-    shown = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    return {
-        name: round(ordered[min(len(ordered) - 1, int(len(ordered) * at))] * 1000, 1)
-        for name, at in shown.items()
-    }
+    percentiles = {}
+    for name, share in {"p50": 0.5, "p99": 0.99, "max": 1.0}.items():
+        index = min(len(ordered) - 1, int(len(ordered) * share))
+        percentiles[name] = round(ordered[index] * 1000, 1)
+    return percentiles
 
 
 if __name__ == "__main__":

@@ -12,39 +12,38 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import hospital as work
-from benchmarks.pipeline.measure import cpu, peak_rss_mb, until_shown
+from benchmarks.pipeline.measure import cpu, peak_rss_mb, per_100k, until_shown
 from dev import hospital as generator
+from tests.e2e.roles import Role
 from tests.e2e.stage import LINK_KEY, Hospital, Stage, opened
 
 NAMES = ("kigali", "huye", "musanze", "rubavu", "rusizi", "nyagatare", "kayonza", "muhanga")
 CONSUMERS = (1, 2, 4)
-ROWS, VISITS, OBS_A_VISIT = 20_000, 4, 20  # of one hospital
+ROWS = 20_000  # obs of one hospital
+VISITS = 4
+OBS_A_VISIT = 20
 DEADLINE_S = 600.0
 
 
 def main() -> None:
-    """Prints a table, then the numbers."""
-    given = _arguments()
-    found = []
-    for hospitals in given.hospitals:
+    """Print each run, then the numbers."""
+    arguments = _arguments()
+    runs = []
+    for hospitals in arguments.hospitals:
         with tempfile.TemporaryDirectory(prefix="bench-scale-") as folder:
-            found += _hospitals(Path(folder), hospitals, given.rows)
-    least = min(found, key=lambda one: (one["hospitals"], one["consumers"]))
-    most = max(found, key=lambda one: (one["hospitals"], -one["consumers"]))
-    ratios = {
-        f"{role}_cpu": round(most["cpu"][role] / least["cpu"][role], 2)
-        for role in ("readers", "consumers")
-    }
-    print(
-        json.dumps(
-            {"runs": found, f"ratios_of_{most['hospitals']}_to_{least['hospitals']}": ratios}
-        )
-    )
+            runs += _hospitals(Path(folder), hospitals, arguments.rows)
+    least = min(runs, key=lambda run: (run["hospitals"], run["consumers"]))
+    most = max(runs, key=lambda run: (run["hospitals"], -run["consumers"]))
+    ratios = {}
+    for role in ("readers", "consumers"):
+        ratios[f"{role}_cpu"] = round(most["cpu"][role] / least["cpu"][role], 2)
+    of_what = f"ratios_of_{most['hospitals']}_to_{least['hospitals']}"
+    print(json.dumps({"runs": runs, of_what: ratios}))
 
 
 def _arguments() -> argparse.Namespace:
@@ -55,23 +54,30 @@ def _arguments() -> argparse.Namespace:
 
 
 def _hospitals(folder: Path, number: int, rows: int) -> list[dict[str, Any]]:
-    hospitals = [Hospital(NAMES[one], one, generator.NATIONAL_ID_TYPE) for one in range(number)]
-    consumers = [one for one in CONSUMERS if one <= number]
+    """Measure so many hospitals, with each number of consumers that makes sense for them."""
+    hospitals = [
+        Hospital(name, partition, generator.NATIONAL_ID_TYPE)
+        for partition, name in enumerate(NAMES[:number])
+    ]
+    consumers = [count for count in CONSUMERS if count <= number]
     with opened(folder, *hospitals) as stage:
         people, all_rows, kept = _fill(stage, rows)
-        destinations = {f"by_{one}": _destination(stage, one) for one in consumers}
+        destinations = {f"by_{count}": _destination(stage, count) for count in consumers}
         stage.write_config(destinations=destinations)
         stage.grant()
         read = _read(stage, all_rows)
-        return [read | _consumed(stage, one, people, kept, read) for one in consumers]
+        return [read | _consumed(stage, count, people, kept, read) for count in consumers]
 
 
 def _fill(stage: Stage, rows: int) -> tuple[Sequence[str], int, int]:
-    """National ids of all who can be matched, how many obs there are, and how many of them are
-    theirs.
+    """Fill the hospitals.
+
+    Return the national ids of all who can be matched, how many obs there are, and how many of
+    them are theirs.
     """
     people: list[str] = []
-    count = kept = 0
+    count = 0
+    kept = 0
     for number, hospital in enumerate(stage.hospitals.values()):
         with hospital.connect() as connection:
             patients = max(1, rows // VISITS // OBS_A_VISIT)
@@ -89,8 +95,9 @@ def _destination(stage: Stage, consumers: int) -> dict[str, Any]:
 
 
 def _read(stage: Stage, rows: int) -> dict[str, Any]:
-    """All snapshots at once. The readers go on."""
-    began, before = time.monotonic(), cpu(_servers(stage))
+    """Measure all snapshots at once. The readers go on afterwards."""
+    began = time.monotonic()
+    before = cpu(_servers(stage))
     readers = stage.readers()
     for reader in readers.values():
         reader.says("snapshot done", DEADLINE_S)
@@ -99,11 +106,9 @@ def _read(stage: Stage, rows: int) -> dict[str, Any]:
     used = sum(cpu(pids).values())
     servers = {name: after - before[name] for name, after in cpu(_servers(stage)).items()}
     rss = max(peak_rss_mb(pid) for pid in pids.values())
-    print(
-        f"{len(readers)} hospitals: {rows} obs read in {seconds:.1f} s, a reader at most {rss:.0f} MB",
-        flush=True,
-    )
-    cost = {"readers": _each(used, rows), "broker": _each(servers["broker"], rows)}
+    speed = f"{rows} obs read in {seconds:.1f} s, a reader at most {rss:.0f} MB"
+    print(f"{len(readers)} hospitals: {speed}", flush=True)
+    cost = {"readers": per_100k(used, rows), "broker": per_100k(servers["broker"], rows)}
     return {
         "hospitals": len(readers),
         "obs": rows,
@@ -116,23 +121,24 @@ def _read(stage: Stage, rows: int) -> dict[str, Any]:
 def _consumed(
     stage: Stage, consumers: int, people: Sequence[str], kept: int, read: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Measure so many consumers that fill an empty Passport from the topic."""
     stage.db = stage.client[f"by_{consumers}"]
     generator.passport_patients(stage.db, people)
-    began, before = time.monotonic(), cpu(_servers(stage))
+    began = time.monotonic()
+    before = cpu(_servers(stage))
     roles = [stage.role("consume", "--destination", f"by_{consumers}") for _ in range(consumers)]
     seconds = until_shown(stage, kept, DEADLINE_S) - began
     pids = _pids(roles)
-    used, rss = sum(cpu(pids).values()), max(peak_rss_mb(pid) for pid in pids.values())
+    used = sum(cpu(pids).values())
+    rss = max(peak_rss_mb(pid) for pid in pids.values())
     mongod = cpu(_servers(stage))["mongod"] - before["mongod"]
     for role in roles:
         role.stop()
     rows = stage.compare().require_equal().rows
     assert rows == kept
-    print(
-        f"  {consumers} consumers: {rows} kept in {seconds:.1f} s, {rows / seconds:.0f} obs/s; {rss:.0f} MB",
-        flush=True,
-    )
-    cost = {**read["cpu"], "consumers": _each(used, rows), "mongod": _each(mongod, rows)}
+    speed = f"{rows} kept in {seconds:.1f} s, {rows / seconds:.0f} obs/s; {rss:.0f} MB"
+    print(f"  {consumers} consumers: {speed}", flush=True)
+    cost = {**read["cpu"], "consumers": per_100k(used, rows), "mongod": per_100k(mongod, rows)}
     return {
         "consumers": consumers,
         "kept": rows,
@@ -143,23 +149,18 @@ def _consumed(
 
 
 def _servers(stage: Stage) -> dict[str, int]:
-    return {
-        name: pid
-        for name, pid in {"broker": stage.kafka.pid, "mongod": stage.mongo.pid}.items()
-        if pid
-    }
+    """Return the pids of the servers that run."""
+    servers = {"broker": stage.kafka.pid, "mongod": stage.mongo.pid}
+    return {name: pid for name, pid in servers.items() if pid}
 
 
-def _pids(roles: Any) -> dict[str, int]:
-    return {
-        str(number): role.process.pid
-        for number, role in enumerate(roles)
-        if role.process is not None
-    }
-
-
-def _each(seconds: float, rows: int) -> float:
-    return round(seconds * 100_000 / rows, 1)
+def _pids(roles: Iterable[Role]) -> dict[str, int]:
+    """Return the pids of the roles that run, by their number."""
+    pids = {}
+    for number, role in enumerate(roles):
+        if role.process is not None:
+            pids[str(number)] = role.process.pid
+    return pids
 
 
 if __name__ == "__main__":

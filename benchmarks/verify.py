@@ -24,20 +24,19 @@ LEVELS = ("mirror", "record")
 
 
 def main() -> None:
-    """Prints each run, then the numbers."""
-    given = _arguments()
+    """Print each run, then the numbers of the fastest at each level."""
+    arguments = _arguments()
     kigali = Hospital("kigali", 0, generator.NATIONAL_ID_TYPE, locales=("en", "fr"))
     with (
         tempfile.TemporaryDirectory(prefix="bench-verify-") as folder,
         opened(Path(folder), kigali, logs={"level": "WARNING"}) as stage,
     ):
-        _load(stage, kigali, given.rows)
-        found = {level: [_verified(stage, level) for _ in range(given.rounds)] for level in LEVELS}
-    print(
-        json.dumps(
-            {level: min(runs, key=lambda run: run["seconds"]) for level, runs in found.items()}
-        )
-    )
+        _load(stage, kigali, arguments.rows)
+        fastest = {}
+        for level in LEVELS:
+            runs = [_verified(stage, level) for _ in range(arguments.rounds)]
+            fastest[level] = min(runs, key=lambda run: run["seconds"])
+    print(json.dumps(fastest))
 
 
 def _arguments() -> argparse.Namespace:
@@ -51,9 +50,8 @@ def _load(stage: Stage, kigali: Hospital, rows: int) -> None:
     began = time.monotonic()
     stage.fill(kigali, seed=5, patients=max(1, rows // OBS_OF_A_PATIENT), visits=VISITS)
     print(f"made in {time.monotonic() - began:.0f} s", flush=True)
-    stage.db["patients"].create_index(
-        "nationalId", unique=True
-    )  # as the Passport's own schema has it
+    # As the Passport's own schema has it.
+    stage.db["patients"].create_index("nationalId", unique=True)
     stage.grant()
     began = time.monotonic()
     for words in (("cdc", "run", "--hospital", "kigali"), ("consume", "--destination", "passport")):
@@ -63,7 +61,7 @@ def _load(stage: Stage, kigali: Hospital, rows: int) -> None:
 
 
 def _verified(stage: Stage, level: str) -> dict[str, Any]:
-    """One run, as a process of its own."""
+    """Measure one run, as a process of its own."""
     words = command(stage.config, "verify", "--level", level, "--json")
     began = time.monotonic()
     with subprocess.Popen(

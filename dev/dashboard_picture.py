@@ -1,8 +1,7 @@
-"""Draws the dashboard's main panels from a running Prometheus: ``python -m dev.dashboard_picture
-URL RUN``.
+"""``python -m dev.dashboard_picture URL RUN`` draws the dashboard's main panels.
 
-Titles, queries, units and scales are those of deploy/grafana/passport.json; RUN is what
-``dev.dashboard_run`` wrote.
+URL is a running Prometheus, and RUN the file that ``dev.dashboard_run`` wrote. Titles, queries,
+units and scales are those of deploy/grafana/passport.json.
 """
 
 import itertools
@@ -43,7 +42,7 @@ text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #333 }
 
 
 class Series(NamedTuple):
-    """`points`: (seconds from the run's start, value)."""
+    """A line of a panel. `points` are (seconds from the run's start, value)."""
 
     name: str
     colour: str
@@ -52,7 +51,7 @@ class Series(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """From values to px, over `length` px from `start`."""
+    """Turns values into px, over `length` px from `start`."""
 
     low: float
     high: float
@@ -68,6 +67,7 @@ class Scale(NamedTuple):
         return self.start + share * self.length
 
     def ticks(self) -> list[float]:
+        """Return the values at which the scale has a line."""
         if self.is_log:
             exponents = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
             return [10.0**exponent for exponent in exponents]
@@ -76,75 +76,89 @@ class Scale(NamedTuple):
 
 
 def main(url: str, run: Path) -> int:
-    known = json.loads(run.read_text(encoding="utf-8"))
-    PICTURE.write_text(drawn(url, known), encoding="utf-8")
+    """Write the picture of the run; return the exit code."""
+    facts = json.loads(run.read_text(encoding="utf-8"))
+    PICTURE.write_text(picture(url, facts), encoding="utf-8")
     return 0
 
 
 def panels() -> list[dict[str, Any]]:
-    """Of the dashboard, those that are drawn."""
-    every = {one["id"]: one for one in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]}
-    return [every[number] for number in PANELS]
+    """Return the panels of the dashboard that are drawn."""
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    by_id = {panel["id"]: panel for panel in dashboard["panels"]}
+    return [by_id[number] for number in PANELS]
 
 
 def queries(panel: dict[str, Any]) -> list[str]:
+    """Return the panel's queries, with Grafana's variables in them."""
     return [target["expr"] for target in panel["targets"]]
 
 
-def drawn(url: str, run: dict[str, Any]) -> str:
-    """The picture, as SVG."""
+def picture(url: str, run: dict[str, Any]) -> str:
+    """Return the picture, as SVG."""
     firing = alerts(url, run)
     groups = []
     for number, panel in enumerate(panels()):
         x = GAP + number % COLUMNS * (WIDTH + GAP)
         y = GAP + number // COLUMNS * (HEIGHT + GAP)
         inside = "\n".join(panel_parts(panel, answers(url, panel, run), firing, run))
-        told = f'data-title="{escape(panel["title"])}" data-queries="{escape(" ".join(queries(panel)))}"'
-        groups.append(f'<g transform="translate({x} {y})" {told}>\n{inside}\n</g>')
-    caption_at = GAP + (len(PANELS) + 1) // COLUMNS * (HEIGHT + GAP) + 14
-    words = [*caption(run, firing)]
-    width, height = GAP + COLUMNS * (WIDTH + GAP), caption_at + len(words) * 19
-    lines = [
-        f'<g transform="translate({GAP + 4} {caption_at + row * 19})">{one}</g>'
-        for row, one in enumerate(words)
+        # A test compares these with the dashboard.
+        title = f'data-title="{escape(panel["title"])}"'
+        asked_for = f'data-queries="{escape(" ".join(queries(panel)))}"'
+        groups.append(f'<g transform="translate({x} {y})" {title} {asked_for}>\n{inside}\n</g>')
+    caption_y = GAP + (len(PANELS) + 1) // COLUMNS * (HEIGHT + GAP) + 14
+    rows = list(caption(run, firing))
+    for number, row in enumerate(rows):
+        groups.append(f'<g transform="translate({GAP + 4} {caption_y + number * 19})">{row}</g>')
+    width = GAP + COLUMNS * (WIDTH + GAP)
+    height = caption_y + len(rows) * 19
+    size = f'viewBox="0 0 {width} {height}" width="{width}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
+        "<title>The dashboard's main panels during a run with faults</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect width="{width}" height="{height}" rx="8" fill="#f6f6f4"/>',
+        *groups,
+        "</svg>",
     ]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">'
-    back = f'<rect width="{width}" height="{height}" rx="8" fill="#f6f6f4"/>'
-    title = "<title>The dashboard's main panels during a run with faults</title>"
-    return (
-        "\n".join([head, title, f"<style>{STYLE}</style>", back, *groups, *lines, "</svg>"]) + "\n"
-    )
+    return "\n".join(parts) + "\n"
 
 
-def asked(url: str, query: str, run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The answer's series. HTTPError."""
+def query_range(url: str, query: str, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the series that Prometheus answers over the whole run. Raises httpx.HTTPError."""
     span = {"query": query, "start": run["start"], "end": run["end"], "step": run["step"]}
     answer = httpx.get(f"{url}/api/v1/query_range", params=span, timeout=30).raise_for_status()
-    found: list[dict[str, Any]] = answer.json()["data"]["result"]
-    return found
+    result: list[dict[str, Any]] = answer.json()["data"]["result"]
+    return result
 
 
 def answers(url: str, panel: dict[str, Any], run: dict[str, Any]) -> list[Series]:
-    """With Grafana's variables as it would set them: all hospitals, a rate over four scrapes."""
-    found = []
+    """Return the panel's series, sorted by hospital.
+
+    Grafana's variables are set as it would set them: all hospitals, a rate over four scrapes.
+    """
+    answered = []
     for target in panel["targets"]:
-        query = (
-            target["expr"]
-            .replace("$hospital", ".*")
-            .replace("$__rate_interval", f"{4 * run['step']}s")
-        )
-        found += [(target, one["metric"], one["values"]) for one in asked(url, query, run)]
-    found.sort(key=lambda one: (order_of(one[1], run), name_of(one[0], one[1])))
+        query = target["expr"].replace("$hospital", ".*")
+        query = query.replace("$__rate_interval", f"{4 * run['step']}s")
+        for answer in query_range(url, query, run):
+            labels = answer["metric"]
+            answered.append(
+                (order_of(labels, run), name_of(target, labels), labels, answer["values"])
+            )
+    answered.sort(key=lambda line: line[:2])
     series: list[Series] = []
-    for target, labels, values in found:
+    for _, name, labels, values in answered:
         colour = colour_of(labels, run)
-        dash = DASHES[sum(one.colour == colour for one in series)]
+        # Lines of one hospital differ in their dashes.
+        dash = DASHES[sum(line.colour == colour for line in series)]
         points = [(at - run["start"], float(value)) for at, value in values]
-        series.append(Series(name_of(target, labels), colour, dash, points))
+        series.append(Series(name, colour, dash, points))
     return series
 
 
 def name_of(target: dict[str, Any], labels: dict[str, str]) -> str:
+    """Return the name in the legend, as Grafana makes it of the labels."""
     name: str = target["legendFormat"]
     for label, value in labels.items():
         name = name.replace("{{" + label + "}}", value)
@@ -152,25 +166,29 @@ def name_of(target: dict[str, Any], labels: dict[str, str]) -> str:
 
 
 def colour_of(labels: dict[str, str], run: dict[str, Any]) -> str:
-    """A hospital has one in every panel, and so has its partition."""
-    return OUTCOMES[labels["outcome"]] if "outcome" in labels else HOSPITALS[order_of(labels, run)]
+    """Return a series' colour. A hospital has one in every panel, and so has its partition."""
+    if "outcome" in labels:
+        return OUTCOMES[labels["outcome"]]
+    return HOSPITALS[order_of(labels, run)]
 
 
 def order_of(labels: dict[str, str], run: dict[str, Any]) -> int:
+    """Return a series' place among those of its panel."""
     if "hospital" in labels:
         return int(run["hospitals"].index(labels["hospital"]))
-    return (
-        int(labels["partition"]) if "partition" in labels else [*OUTCOMES].index(labels["outcome"])
-    )
+    if "partition" in labels:
+        return int(labels["partition"])
+    return list(OUTCOMES).index(labels["outcome"])
 
 
 def alerts(url: str, run: dict[str, Any]) -> list[tuple[str, float, float]]:
-    """What fired: (name, from, to) in seconds from the start."""
-    found = asked(url, 'ALERTS{alertstate="firing"}', run)
-    spans = [
-        (one["metric"]["alertname"], one["values"][0][0], one["values"][-1][0]) for one in found
-    ]
-    return [(name, first - run["start"], last - run["start"]) for name, first, last in spans]
+    """Return what fired, as (name, from, to) in seconds from the start."""
+    fired = []
+    for series in query_range(url, 'ALERTS{alertstate="firing"}', run):
+        first = series["values"][0][0] - run["start"]
+        last = series["values"][-1][0] - run["start"]
+        fired.append((series["metric"]["alertname"], first, last))
+    return fired
 
 
 def panel_parts(
@@ -179,6 +197,7 @@ def panel_parts(
     firing: Sequence[tuple[str, float, float]],
     run: dict[str, Any],
 ) -> Iterator[str]:
+    """Yield a panel: its frame, alerts, axis, events, and what is measured."""
     x = Scale(0, run["end"] - run["start"], LEFT, WIDTH - LEFT - RIGHT)
     yield f'<rect width="{WIDTH}" height="{HEIGHT}" rx="5" fill="#fff" stroke="#ddd"/>'
     yield f'<text class="title" x="12" y="21">{escape(panel["title"])}</text>'
@@ -187,73 +206,74 @@ def panel_parts(
         yield f'<rect class="alert" x="{x(first):.1f}" y="{TOP}" {size}/>'
     yield from time_axis(x)
     yield from marks(x, run)
-    yield from (
-        bars(series, x, run["step"])
-        if panel["type"] == "stat"
-        else lines(panel, series, x, run["step"])
-    )
+    if panel["type"] == "stat":
+        yield from bars(series, x, run["step"])
+    else:
+        yield from lines(panel, series, x, run["step"])
 
 
 def lines(panel: dict[str, Any], series: Sequence[Series], x: Scale, step: float) -> Iterator[str]:
+    """Yield the legend, the grid and a line for each series."""
     defaults = panel["fieldConfig"]["defaults"]
     is_log = defaults.get("custom", {}).get("scaleDistribution", {}).get("type") == "log"
-    y = vertical(
-        [value for one in series for _, value in one.points if math.isfinite(value)], is_log
-    )
+    values = [value for line in series for _, value in line.points if math.isfinite(value)]
+    y = vertical(values, is_log)
     yield from legend(series)
     for value in y.ticks():
-        said = with_unit(value, defaults["unit"])
+        text = with_unit(value, defaults["unit"])
         yield f'<path class="grid" d="M{x.start} {y(value):.1f}h{x.length}"/>'
-        yield f'<text x="{LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{said}</text>'
-    yield from (path(one, x, y, step) for one in series)
+        yield f'<text x="{LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{text}</text>'
+    for line in series:
+        yield path(line, x, y, step)
 
 
 def bars(series: Sequence[Series], x: Scale, step: float) -> Iterator[str]:
-    """What is 1 or 0, over time: a bar while it is 1."""
+    """Yield what is 1 or 0 over time: a bar while it is 1."""
     high = 18
-    for number, one in enumerate(series):
+    for number, line in enumerate(series):
         y = TOP + (number + 0.5) * (HEIGHT - TOP - BOTTOM) / len(series)
-        yield f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{escape(one.name)}</text>'
-        for first, last in spells([at for at, value in one.points if value == 1], step):
+        yield f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{escape(line.name)}</text>'
+        for first, last in spells([at for at, value in line.points if value == 1], step):
+            place = f'x="{x(first):.1f}" y="{y - high / 2:.1f}"'
             size = f'width="{x(last) - x(first):.1f}" height="{high}"'
-            yield f'<rect class="on" x="{x(first):.1f}" y="{y - high / 2:.1f}" {size} fill="{one.colour}"/>'
+            yield f'<rect class="on" {place} {size} fill="{line.colour}"/>'
 
 
 def spells(times: Sequence[float], step: float) -> Iterator[tuple[float, float]]:
-    """First and last of each run of times without a gap."""
-    breaks = [
-        0,
-        *(n for n in range(1, len(times)) if times[n] - times[n - 1] > 1.5 * step),
-        len(times),
-    ]
-    yield from ((times[first], times[end - 1]) for first, end in itertools.pairwise(breaks))
+    """Yield the first and the last of each run of times without a gap."""
+    gaps = [n for n in range(1, len(times)) if times[n] - times[n - 1] > 1.5 * step]
+    for first, end in itertools.pairwise([0, *gaps, len(times)]):
+        yield times[first], times[end - 1]
 
 
 def vertical(values: Sequence[float], is_log: bool) -> Scale:
-    """From the panel's foot up."""
-    foot, length = HEIGHT - BOTTOM, -(HEIGHT - TOP - BOTTOM)
+    """Return the scale of these values, from the panel's foot up."""
+    foot = HEIGHT - BOTTOM
+    length = -(HEIGHT - TOP - BOTTOM)
     if is_log:
-        low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+        low = math.floor(math.log10(min(values)))
+        high = math.ceil(math.log10(max(values)))
         return Scale(10.0**low, 10.0**high, foot, length, True)
     step = nice(max(values) / 4)
     return Scale(0, math.ceil(max(values) / step - 1e-9) * step, foot, length)
 
 
 def nice(value: float) -> float:
-    """1, 2 or 5 times a power of ten, not less than `value`."""
+    """Return 1, 2 or 5 times a power of ten, not less than `value`."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value - 1e-12)
 
 
 def time_axis(x: Scale) -> Iterator[str]:
+    """Yield a number for each minute, the last with its unit."""
     last = int(x.high // 60)
     for minute in range(last + 1):
-        said = f"{minute} min" if minute == last else f"{minute}"
-        yield f'<text x="{x(minute * 60):.1f}" y="{HEIGHT - 11}" text-anchor="middle">{said}</text>'
+        text = f"{minute} min" if minute == last else f"{minute}"
+        yield f'<text x="{x(minute * 60):.1f}" y="{HEIGHT - 11}" text-anchor="middle">{text}</text>'
 
 
 def with_unit(value: float, unit: str) -> str:
-    """As Grafana writes it: s, ops (a second), short (a number)."""
+    """Return the value as Grafana writes it: s, ops (a second), short (a number)."""
     if unit == "s":
         return f"{value:g} s"
     number = f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
@@ -261,6 +281,7 @@ def with_unit(value: float, unit: str) -> str:
 
 
 def marks(x: Scale, run: dict[str, Any]) -> Iterator[str]:
+    """Yield a line and a number for each event of the run."""
     for number, (at, _) in enumerate(run["events"], 1):
         place = x(at - run["start"])
         yield f'<path class="event" d="M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
@@ -268,6 +289,7 @@ def marks(x: Scale, run: dict[str, Any]) -> Iterator[str]:
 
 
 def mark(number: int, x: float, y: float) -> str:
+    """Return the number of an event in its disc."""
     text = (
         f'<text class="number" x="{x:.1f}" y="{y + 3.4:.1f}" text-anchor="middle">{number}</text>'
     )
@@ -275,48 +297,56 @@ def mark(number: int, x: float, y: float) -> str:
 
 
 def legend(series: Sequence[Series]) -> Iterator[str]:
-    """In as many rows as it needs, of as many names each; two have room."""
-    widths = [34 + 6.7 * len(one.name) for one in series]
+    """Yield the names, in as many rows as they need, of as many names each; two have room."""
+    widths = [34 + 6.7 * len(line.name) for line in series]
     in_a_row = math.ceil(len(series) / math.ceil(sum(widths) / (WIDTH - 24)))
     for row in range(0, len(series), in_a_row):
-        x, y = 12.0, 38 + 16 * (row // in_a_row)
-        for one, width in zip(series[row : row + in_a_row], widths[row:], strict=False):
-            yield f'<path class="line" stroke="{one.colour}" stroke-dasharray="{one.dash}" d="M{x:.0f} {y - 4}h17"/>'
-            yield f'<text x="{x + 21:.0f}" y="{y}">{escape(one.name)}</text>'
+        x = 12.0
+        y = 38 + 16 * (row // in_a_row)
+        for line, width in zip(series[row : row + in_a_row], widths[row:], strict=False):
+            yield stroke(line, f"M{x:.0f} {y - 4}h17")
+            yield f'<text x="{x + 21:.0f}" y="{y}">{escape(line.name)}</text>'
             x += width
 
 
+def stroke(series: Series, d: str) -> str:
+    """Return the path `d` in the colour and the dashes of the series."""
+    look = f'stroke="{series.colour}" stroke-dasharray="{series.dash}"'
+    return f'<path class="line" {look} d="{d}"/>'
+
+
 def path(series: Series, x: Scale, y: Scale, step: float) -> str:
-    """A line with gaps where there is no value."""
-    parts, before = [], -math.inf
+    """Return a line with gaps where there is no value."""
+    parts = []
+    before = -math.inf
     for at, value in series.points:
         if math.isfinite(value):
-            parts.append(f"{'L' if at - before < 1.5 * step else 'M'}{x(at):.1f} {y(value):.1f}")
+            command = "L" if at - before < 1.5 * step else "M"
+            parts.append(f"{command}{x(at):.1f} {y(value):.1f}")
             before = at
-    return f'<path class="line" stroke="{series.colour}" stroke-dasharray="{series.dash}" d="{"".join(parts)}"/>'
+    return stroke(series, "".join(parts))
 
 
 def caption(run: dict[str, Any], firing: Sequence[tuple[str, float, float]]) -> Iterator[str]:
-    """A line for each two events, and one for what fired."""
-    told = [
-        f'{mark(number, 7, -4)}<text x="20" y="0">{clock(at - run["start"])} {escape(words)}</text>'
-        for number, (at, words) in enumerate(run["events"], 1)
-    ]
+    """Yield the rows of the caption: what happened and what fired, in two columns."""
+    entries = []
+    for number, (at, words) in enumerate(run["events"], 1):
+        text = f"{clock(at - run['start'])} {escape(words)}"
+        entries.append(f'{mark(number, 7, -4)}<text x="20" y="0">{text}</text>')
+    sign = '<rect class="alert" x="0" y="-11" width="14" height="14"/>'
     for name, first, last in firing:
-        words = f"{clock(first)} to {clock(last)} {name} fires"
-        told.append(
-            f'<rect class="alert" x="0" y="-11" width="14" height="14"/><text x="20" y="0">{words}</text>'
-        )
-    half = (len(told) + 1) // 2
-    for row in range(half):
-        rest = [
-            f'<g transform="translate({WIDTH + GAP} 0)">{one}</g>'
-            for one in told[row + half : row + half + 1]
-        ]
-        yield told[row] + "".join(rest)
+        text = f"{clock(first)} to {clock(last)} {name} fires"
+        entries.append(f'{sign}<text x="20" y="0">{text}</text>')
+    half = (len(entries) + 1) // 2
+    for left, right in itertools.zip_longest(entries[:half], entries[half:], fillvalue=""):
+        row = left
+        if right:
+            row += f'<g transform="translate({WIDTH + GAP} 0)">{right}</g>'
+        yield row
 
 
 def clock(seconds: float) -> str:
+    """Return minutes and seconds, as 3:05."""
     return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
 
 

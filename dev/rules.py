@@ -60,8 +60,8 @@ CLIENTS = {
     "pymysqlreplication": {"cdc": 1},
 }
 
-# A path in prose: it stands in back quotes or is the target of a link, and its first folder is ours.
-# An anchor of a linked page is a heading of it, in small letters and with dashes.
+# A path in prose stands in back quotes or is the target of a link, and its first folder is ours. An
+# anchor of a linked page is a heading of it, in small letters and with dashes.
 MENTIONED = re.compile(r"`([\w./-]+)`|\]\(([\w./-]+)(?:#([\w-]*))?\)")
 
 
@@ -126,8 +126,8 @@ def _clients_in_too_many_files(modules: Mapping[Path, ast.Module]) -> Iterator[s
                 and any(module.partition(".")[0] == client for module in _imported(tree))
             ]
             if len(users) > allowed:
-                files = ", ".join(users)
-                yield f"{package}: {client} is met in {len(users)} files ({files}), {allowed} allowed"
+                files = f"{len(users)} files ({', '.join(users)})"
+                yield f"{package}: {client} is met in {files}, {allowed} allowed"
 
 
 def _destinations_that_import_too_much(modules: Mapping[Path, ast.Module]) -> Iterator[str]:
@@ -138,7 +138,8 @@ def _destinations_that_import_too_much(modules: Mapping[Path, ast.Module]) -> It
             for module in sorted(_imported(tree)):
                 is_ours = module.partition(".")[0] in (*PRODUCT, "dev", "tests")
                 if is_ours and not any(f"{module}.".startswith(f"{name}.") for name in allowed):
-                    yield f"{_name(path)}: imports {module}, which is no part of a destination's contract"
+                    contract = "which is no part of a destination's contract"
+                    yield f"{_name(path)}: imports {module}, {contract}"
 
 
 def _imports_of_dev(modules: Mapping[Path, ast.Module]) -> Iterator[str]:

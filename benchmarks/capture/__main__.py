@@ -1,7 +1,7 @@
-"""``make bench-capture``: every reader on every workload, in turns; medians, and ratios as the last
-line.
+"""``make bench-capture``: every reader on every workload, in turns.
 
-ROUNDS (3) and ROWS (400000) make it shorter; PARTS=readers,kafka,latency leaves parts out.
+It shows medians, and prints ratios as the last line. ROUNDS (3) and ROWS (400000) make it shorter;
+PARTS=readers,kafka,latency leaves parts out.
 """
 
 import json
@@ -25,13 +25,15 @@ from dev.stack import MariaDB
 ROUNDS = int(os.environ.get("ROUNDS") or 3)
 ROWS = int(os.environ.get("ROWS") or 400_000)
 PARTS = (os.environ.get("PARTS") or "readers,kafka,latency").split(",")
-# it asks the server for the columns at each transaction: its speed is known long before the end
+# The library asks the server for the columns at each transaction: its speed is known long before
+# the end.
 LIBRARY_ROWS = 20_000
 console = Console(stderr=True, width=150)
 Runs = dict[tuple[str, str], list[Run]]
 
 
 def main() -> None:
+    """Run the parts that PARTS names, and print one line of JSON."""
     with tempfile.TemporaryDirectory() as folder, MariaDB(folder, flags=FLAGS) as server:
         console.print(
             f"writing the workloads: {ROWS} rows one by one, {ROWS} in bulk, {ROWS // 4} updates"
@@ -61,45 +63,42 @@ def _readers(port: int, workloads: list[Workload]) -> dict[str, Any]:
                 with _command(reader, port, workload) as command:
                     runs[reader, workload.name].append(run(command, workload.rows))
                 last = runs[reader, workload.name][-1]
-                console.print(
-                    f"round {number + 1} {workload.name} {reader}: {last.rows_per_s:.0f} rows/s, CPU {last.cpu:.2f}"
-                )
-    medians = {key: _median(found) for key, found in runs.items()}
+                speed = f"{last.rows_per_s:.0f} rows/s, CPU {last.cpu:.2f}"
+                console.print(f"round {number + 1} {workload.name} {reader}: {speed}")
+    medians = {key: _median(rounds) for key, rounds in runs.items()}
     _show(medians)
-    raw = {f"{workload} {reader}": _rounded(one) for (reader, workload), one in medians.items()}
+    raw = {}
+    for (reader, workload_name), median in medians.items():
+        raw[f"{workload_name} {reader}"] = _rounded(median)
     return {"ratios": _ratios(medians), "raw": raw}
 
 
 @contextmanager
 def _command(reader: str, port: int, workload: Workload) -> Iterator[list[str]]:
+    """Yield the command of a reader that reads the workload once."""
     place = [str(port), str(workload.rows), workload.file, str(workload.pos)]
     if reader == "debezium":
         with debezium.command(port, workload) as command:
             yield command
     elif reader == "library":
-        yield [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "benchmarks.capture.library",
-            *place,
-            str(LIBRARY_ROWS),
-        ]
+        module = ["-W", "ignore", "-m", "benchmarks.capture.library"]
+        yield [sys.executable, *module, *place, str(LIBRARY_ROWS)]
     else:
         yield [sys.executable, "-m", "benchmarks.capture.ours", *place]
 
 
 def _median(runs: list[Run]) -> Run:
-    fields = zip(*(one[:-1] for one in runs), strict=True)
-    return Run(*map(statistics.median, fields), {})
+    """Return the median of each measure; `more`, the last field, has none."""
+    columns = zip(*(run[:-1] for run in runs), strict=True)
+    return Run(*map(statistics.median, columns), {})
 
 
-def _rounded(one: Run) -> dict[str, float]:
-    return {name: round(value, 2) for name, value in one._asdict().items() if name != "more"}
+def _rounded(run: Run) -> dict[str, float]:
+    return {name: round(value, 2) for name, value in run._asdict().items() if name != "more"}
 
 
 def _ratios(medians: dict[tuple[str, str], Run]) -> dict[str, float]:
+    """Return our measures divided by the others'."""
     ratios: dict[str, float] = {}
     for workload in ("one_row", "bulk", "update"):
         ours = medians["ours", workload]
@@ -118,8 +117,8 @@ def _ratios(medians: dict[tuple[str, str], Run]) -> dict[str, float]:
 def _show(medians: dict[tuple[str, str], Run]) -> None:
     names = ["rows/s", "warm", "CPU s/100k", "reading", "warm", "RSS MB", "bytes/row"]
     table = Table("workload", "reader", *names, title=f"medians of {ROUNDS} rounds")
-    for (reader, workload), one in sorted(medians.items(), key=lambda item: item[0][1]):
-        table.add_row(workload, reader, *(f"{value:,.2f}" for value in one[:-1]))
+    for (reader, workload), median in sorted(medians.items(), key=lambda item: item[0][1]):
+        table.add_row(workload, reader, *(f"{value:,.2f}" for value in median[:-1]))
     console.print(table)
 
 

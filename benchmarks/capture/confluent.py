@@ -11,11 +11,14 @@ PENDING = 20_000
 
 
 class Publisher:
-    """As `cdc.publisher.Publisher`."""
+    """A publisher with the methods of `cdc.publisher.Publisher`."""
 
     def __init__(self, kafka: Kafka, hospital: str, partition: int, end: int = 0) -> None:
-        self._topic, self._partition, self._key = kafka.topic, partition, hospital.encode()
-        self._acked = self.sent = 0
+        self._topic = kafka.topic
+        self._partition = partition
+        self._key = hospital.encode()
+        self._acked = 0
+        self.sent = 0
         self.end = end
         self._failed: KafkaException | None = None
         self._producer = Producer(

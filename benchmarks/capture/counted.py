@@ -12,58 +12,59 @@ END = "end of the workload"  # comment of the row behind a workload
 
 
 class Counter:
-    """Rows as they are delivered: the first one starts the clock, the last third is the warm part.
+    """Counts rows as they are delivered.
 
-    The row behind the last one must be the one that ends the workload; then `whole` is True, and
-    all is over.
+    The first row starts the clock, and the last third is the warm part. The row behind the last
+    one must be the one that ends the workload: then `whole` is True, and all is over.
     """
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.count = self.bytes = 0
+        self.count = 0
+        self.bytes = 0
         self.whole: bool | None = None
         self._marks: list[tuple[int, float, float]] = []
         self._due = rows * 2 // 3
 
     def add(self, value: bytes) -> None:
-        """One row more."""
+        """Count one row more."""
         if self.count == 0:
             self.mark()
         self.count += 1
         self.bytes += len(value)
-        if self.count >= self._due:
-            self._pass(value)
+        if self.count < self._due:
+            return
+        if self.count > self.rows:
+            if self.whole is None:
+                self.whole = END.encode() in value
+            return
+        self.mark()
+        self._due = self.rows if self.count < self.rows else self.rows + 1
 
     def reached(self, count: int) -> bool:
-        """So many rows are done, and none of them is looked at; whether that is all."""
+        """Note that so many rows are done, without a look at them; tell whether that is all."""
         self.count = count
         while self.count >= self._due and self._due <= self.rows:
             self.mark()
             self._due = self.rows if self._due < self.rows else self.rows + 1
         return count >= self.rows
 
-    def _pass(self, value: bytes) -> None:
-        if self.count > self.rows:
-            self.whole = END.encode() in value if self.whole is None else self.whole
-            return
-        self.mark()
-        self._due = self.rows if self.count < self.rows else self.rows + 1
-
     def mark(self) -> None:
-        """Rows so far, seconds, CPU seconds of this process."""
+        """Note the rows so far, the time, and the CPU seconds of this process."""
         self._marks.append((self.count, time.monotonic(), time.process_time()))
 
     def tell(self, **more: Any) -> None:
-        """For the process that started this one."""
-        print(
-            json.dumps({"marks": self._marks, "whole": self.whole, "bytes": self.bytes, **more}),
-            flush=True,
-        )
+        """Print what was counted, for the process that started this one."""
+        counted = {"marks": self._marks, "whole": self.whole, "bytes": self.bytes, **more}
+        print(json.dumps(counted), flush=True)
 
 
 class Run(NamedTuple):
-    """One reader on one workload. CPU: user and system seconds per 100,000 rows, `cpu` of the whole
-    process from its start to its end, `cpu_reading` from the first row to the last."""
+    """What one reader took for one workload.
+
+    CPU is in user and system seconds per 100,000 rows: `cpu` of the whole process from its start
+    to its end, `cpu_reading` from the first row to the last.
+    """
 
     rows_per_s: float
     warm_rows_per_s: float
@@ -76,20 +77,19 @@ class Run(NamedTuple):
 
 
 def run(command: Sequence[str], rows: int) -> Run:
-    """Raises when the reader did not deliver exactly its rows."""
+    """Run a reader and measure it. Raises SystemExit when it did not deliver exactly its rows."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         child = subprocess.Popen(command, stdout=out, stderr=err)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         lines = out.read().splitlines()
-        found = json.loads(lines[-1]) if lines else {}
-        if child.returncode or not found.get("whole"):
+        counted = json.loads(lines[-1]) if lines else {}
+        if child.returncode or not counted.get("whole"):
             err.seek(0)
-            raise SystemExit(
-                f"{' '.join(command)}\n{err.read()[-3000:]}\nnot exactly {rows} rows: {found}"
-            )
-    (first, began, cpu_0), (two_thirds, warm, cpu_1), (last, ended, cpu_2) = found.pop("marks")
+            log = err.read()[-3000:]
+            raise SystemExit(f"{' '.join(command)}\n{log}\nnot exactly {rows} rows: {counted}")
+    (first, began, cpu_0), (two_thirds, warm, cpu_1), (last, ended, cpu_2) = counted.pop("marks")
     per = 100_000 / last
     return Run(
         rows_per_s=(last - first) / (ended - began),
@@ -98,6 +98,6 @@ def run(command: Sequence[str], rows: int) -> Run:
         cpu_reading=(cpu_2 - cpu_0) * per,
         warm_cpu=(cpu_2 - cpu_1) * 100_000 / (last - two_thirds),
         rss_mb=used.ru_maxrss / 1024,
-        bytes_per_row=found.pop("bytes") / last,
-        more=found,
+        bytes_per_row=counted.pop("bytes") / last,
+        more=counted,
     )

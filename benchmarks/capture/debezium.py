@@ -44,8 +44,9 @@ value.converter.schemas.enable=false
 
 @contextmanager
 def command(port: int, workload: Workload) -> Iterator[list[str]]:
-    """What reads the workload; its offsets and its schema history are new (the history by
-    ``recovery``).
+    """Yield the command that reads the workload.
+
+    Its offsets and its schema history are new, the history by ``recovery``.
     """
     jars, classes = compiled()
     with tempfile.TemporaryDirectory() as folder:
@@ -56,12 +57,11 @@ def command(port: int, workload: Workload) -> Iterator[list[str]]:
 
 
 def compiled() -> tuple[Path, Path]:
-    """Folders of the jars and of our one class, fetched and compiled the first time."""
+    """Return the folders of the jars and of our one class, made the first time."""
     jars = install.once(f"debezium/{VERSION}", _fetch)
     source = hashlib.sha256(_READER.read_bytes()).hexdigest()[:12]
-    return jars, install.once(
-        f"debezium/reader-{VERSION}-{source}", lambda folder: _compile(folder, jars)
-    )
+    name = f"debezium/reader-{VERSION}-{source}"
+    return jars, install.once(name, lambda folder: _compile(folder, jars))
 
 
 def _fetch(folder: Path) -> None:

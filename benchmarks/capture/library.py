@@ -1,8 +1,8 @@
-"""mysql-replication as it comes: ``python -m benchmarks.capture.library PORT ROWS FILE POS
-[LIMIT]``.
+"""mysql-replication as it comes.
 
-It gives dictionaries, which are cheaper than JSON. It asks the server for a table's columns at each
-transaction, so LIMIT rows are enough to know its speed.
+``python -m benchmarks.capture.library PORT ROWS FILE POS LIMIT`` reads a workload. The library
+gives dictionaries, which are cheaper than JSON. It asks the server for a table's columns at each
+transaction, so that LIMIT rows are enough to know its speed.
 """
 
 import sys
@@ -14,7 +14,7 @@ from benchmarks.capture.counted import END, Counter
 
 
 def main(port: int, rows: int, file: str, pos: int, limit: int) -> None:
-    """From the position on, to the row that ends the workload, or to `limit` rows."""
+    """Read from the position on, to the row that ends the workload or to `limit` rows."""
     counter = Counter(min(rows, limit))
     stream = BinLogStreamReader(
         connection_settings={

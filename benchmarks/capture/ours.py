@@ -1,8 +1,7 @@
-"""This project's reader, to the bytes that it publishes: ``python -m benchmarks.capture.ours PORT
-ROWS FILE POS``.
+"""This project's reader, to the bytes that it publishes.
 
-The stream, the transaction and the envelopes are the product's; only the publisher counts instead
-of sending.
+``python -m benchmarks.capture.ours PORT ROWS FILE POS`` reads a workload. The stream, the
+transaction and the envelopes are the product's; only the publisher counts instead of sending.
 """
 
 import gc
@@ -22,7 +21,7 @@ from passport.version import Position
 
 
 class Counting:
-    """In place of Kafka."""
+    """A publisher that counts, in place of Kafka."""
 
     def __init__(self, counter: Counter) -> None:
         self._add = counter.add
@@ -36,10 +35,11 @@ class Counting:
 
 
 def main(port: int, rows: int, file: str, pos: int) -> None:
-    """From the position on, to the row that ends the workload."""
+    """Read from the position on, to the row that ends the workload."""
     gc.freeze()
     gc.set_threshold(50_000)  # as `passport cdc run` has it
-    counter, start = Counter(rows), Position(file, pos)
+    counter = Counter(rows)
+    start = Position(file, pos)
 
     def connect() -> "pymysql.Connection[Any]":
         return pymysql.connect(host="127.0.0.1", port=port, user="root", ssl_disabled=True)

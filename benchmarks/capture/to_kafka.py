@@ -1,9 +1,9 @@
-"""The product's reader, to acknowledged records: ``... to_kafka WHAT CLIENT PORT BOOTSTRAP [ROWS
-FILE POS]``.
+"""The product's reader, to acknowledged records.
 
-WHAT ``throughput`` ROWS FILE POS: until so many records are acknowledged. ``latency``: from the
-binlog's end on until the row that ends the workload; says when each row whose comment is a number
-was sent and when it was acknowledged.
+``... to_kafka throughput CLIENT PORT BOOTSTRAP ROWS FILE POS`` reads until so many records are
+acknowledged. ``... to_kafka latency CLIENT PORT BOOTSTRAP`` reads from the binlog's end to the row
+that ends the workload. It says when each row whose comment is a number was sent and when it was
+acknowledged.
 """
 
 import gc
@@ -31,7 +31,7 @@ _NUMBERED = re.compile(rb'"comments":"(\d+)"')
 
 
 def settings(port: int, bootstrap: str) -> Settings:
-    """One hospital at `port`, topics of its own."""
+    """Return settings of one hospital at `port`, with topics of its own."""
     mysql = MySQL(host="127.0.0.1", port=port, user="root", database="openmrs")
     hospital = Hospital(
         name="Kigali", partition=0, timezone="Africa/Kigali", national_id_type="NID", mysql=mysql
@@ -49,7 +49,7 @@ def settings(port: int, bootstrap: str) -> Settings:
 
 
 def begin(settings_: Settings, at: Position | None) -> None:
-    """A saved position (None: the binlog's end), as if a snapshot had been read there."""
+    """Save a position as if a snapshot had been read there. None means the binlog's end."""
     mysql = settings_.hospitals["kigali"].mysql
     connection = source.connect("kigali", mysql)
     Positions.ensure(settings_)
@@ -70,7 +70,9 @@ def begin(settings_: Settings, at: Position | None) -> None:
 
 
 def throughput(base: type[Any], settings_: Settings, rows: int) -> None:
-    counter, stop = Counter(rows), threading.Event()
+    """Read until `rows` records are acknowledged, with a publisher of this class that counts."""
+    counter = Counter(rows)
+    stop = threading.Event()
 
     class Counted(base):
         def send(self, kind: str, value: bytes) -> int:
@@ -91,7 +93,9 @@ def throughput(base: type[Any], settings_: Settings, rows: int) -> None:
 
 
 def latency(base: type[Any], settings_: Settings) -> None:
-    counter, stop = Counter(1), threading.Event()
+    """Note when each numbered row is sent and acknowledged, to the row that ends the workload."""
+    counter = Counter(1)
+    stop = threading.Event()
     sent: dict[int, float] = {}
     acked: dict[int, float] = {}
 
@@ -99,8 +103,9 @@ def latency(base: type[Any], settings_: Settings) -> None:
         def send(self, kind: str, value: bytes) -> int:
             now = time.monotonic()
             number = int(super().send(kind, value))
-            if found := _NUMBERED.search(value):
-                key = int(found[1])
+            match = _NUMBERED.search(value)
+            if match:
+                key = int(match[1])
                 sent[key] = now
                 self.when_done(lambda: acked.setdefault(key, time.monotonic()))
             elif END.encode() in value:
@@ -117,7 +122,7 @@ def latency(base: type[Any], settings_: Settings) -> None:
 
 
 def read(kind: type[Any], settings_: Settings, stop: threading.Event) -> None:
-    """The product's reader with this publisher, until `stop`."""
+    """Run the product's reader with this publisher, until `stop`."""
     hospital = settings_.hospitals["kigali"]
     running = Reader("kigali", hospital, settings_, stop, connections=Connections(publisher=kind))
     try:

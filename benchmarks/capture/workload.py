@@ -1,5 +1,6 @@
-"""A MariaDB whose binlog holds three workloads on OpenMRS' obs table, each followed by one row that
-ends it.
+"""A MariaDB whose binlog holds three workloads on OpenMRS' obs table.
+
+One row behind each of them ends it.
 """
 
 import random
@@ -12,13 +13,13 @@ from dev.hospital.seed import statements
 from dev.stack import MariaDB
 
 STAGED = 5_000  # different rows; each is written many times, with a uuid of its own
-BULK = 500
+BULK = 500  # rows of one INSERT
 FLAGS = ("--innodb-buffer-pool-size=512M", "--max-binlog-size=1G")
 
 WRITTEN = (
-    "person_id, concept_id, encounter_id, order_id, obs_datetime, location_id, obs_group_id, value_coded,"
-    " value_coded_name_id, value_datetime, value_numeric, value_text, comments, creator, date_created,"
-    " form_namespace_and_path, status, interpretation"
+    "person_id, concept_id, encounter_id, order_id, obs_datetime, location_id, obs_group_id,"
+    " value_coded, value_coded_name_id, value_datetime, value_numeric, value_text, comments,"
+    " creator, date_created, form_namespace_and_path, status, interpretation"
 )
 _INSERT = f"INSERT INTO obs ({WRITTEN}, uuid) SELECT {WRITTEN}, uuid() FROM stage WHERE"
 _ONE_BY_ONE = f"""
@@ -37,7 +38,8 @@ _UPDATES = """
 CREATE PROCEDURE updates(wanted INT) BEGIN
   DECLARE i INT DEFAULT 1;
   WHILE i <= wanted DO
-    UPDATE obs SET voided = 1, date_voided = '2024-06-01 08:00:00', comments = 'entered twice' WHERE obs_id = i;
+    UPDATE obs SET voided = 1, date_voided = '2024-06-01 08:00:00', comments = 'entered twice'
+      WHERE obs_id = i;
     SET i = i + 1;
   END WHILE;
 END"""
@@ -50,8 +52,9 @@ WHERE table_schema = 'openmrs' AND table_name = 'obs' AND index_name <> 'PRIMARY
 
 
 class Workload(NamedTuple):
-    """`rows` changes from `file`:`pos` (or `gtid`) on; the row behind them has `END` as its
-    comment.
+    """A stretch of the binlog: `rows` changes from `file`:`pos`, which is also `gtid`.
+
+    The row behind them has `END` as its comment.
     """
 
     name: str
@@ -62,8 +65,9 @@ class Workload(NamedTuple):
 
 
 def prepare(server: MariaDB) -> None:
-    """The tables; obs without its foreign keys and second indexes: the binlog is the same, and
-    sooner written.
+    """Make the tables and the procedures that write workloads.
+
+    obs has no foreign keys and second indexes: the binlog is the same, and sooner written.
     """
     server.execute("CREATE DATABASE openmrs")
     with server.connect(database="openmrs") as connection, connection.cursor() as cursor:
@@ -75,15 +79,14 @@ def prepare(server: MariaDB) -> None:
         cursor.execute("CREATE TABLE stage LIKE obs")
         random.seed(7)
         marks = ", ".join(["%s"] * 18)
-        cursor.executemany(
-            f"INSERT INTO stage ({WRITTEN}, uuid) VALUES ({marks}, '')", [*_rows(STAGED)]
-        )
+        insert = f"INSERT INTO stage ({WRITTEN}, uuid) VALUES ({marks}, '')"
+        cursor.executemany(insert, list(_rows(STAGED)))
         for procedure in (_ONE_BY_ONE, _IN_BULK, _UPDATES):
             cursor.execute(procedure)
 
 
 def written(server: MariaDB, name: str, rows: int, procedure: str) -> Workload:
-    """Write it, and say where it is."""
+    """Write a workload with this procedure, and return where it is."""
     with server.connect(database="openmrs") as connection, connection.cursor() as cursor:
         cursor.execute("FLUSH BINARY LOGS")
         cursor.execute("SHOW MASTER STATUS")
@@ -96,7 +99,7 @@ def written(server: MariaDB, name: str, rows: int, procedure: str) -> Workload:
 
 
 def end_of_workload(cursor: Any) -> None:
-    """One row more, that says so."""
+    """Insert the row that ends a workload."""
     cursor.execute(
         "INSERT INTO obs (person_id, obs_datetime, date_created, uuid, comments)"
         " VALUES (1, '2024-01-01', '2024-01-01', uuid(), %s)",
@@ -105,11 +108,13 @@ def end_of_workload(cursor: Any) -> None:
 
 
 def _rows(count: int) -> Iterator[tuple[Any, ...]]:
-    """What clinics record: two values of five are numbers, two are coded answers, the rest dates
-    and texts.
+    """Yield rows as clinics record them, with the columns of WRITTEN.
+
+    Two values of five are numbers, two are coded answers, the rest dates and texts.
     """
+    first_day = datetime(2024, 1, 1)  # noqa: DTZ001  # a wall time
     for _ in range(count):
-        at = datetime(2024, 1, 1) + timedelta(seconds=random.randrange(40_000_000))  # noqa: DTZ001  # a wall time
+        at = first_day + timedelta(seconds=random.randrange(40_000_000))
         yield (
             random.randrange(1, 200_000),
             random.randrange(1, 170_000),
@@ -129,18 +134,13 @@ def _rows(count: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _value(at: datetime) -> tuple[Any, ...]:
-    """value_coded, value_coded_name_id, value_datetime, value_numeric, value_text."""
+    """Return value_coded, value_coded_name_id, value_datetime, value_numeric and value_text."""
     kind = random.random()
     if kind < 0.4:
         return None, None, None, round(random.uniform(0, 300), 2), None
     if kind < 0.8:
-        return (
-            random.randrange(1, 170_000),
-            _sometimes(0.3, random.randrange(1, 200_000)),
-            None,
-            None,
-            None,
-        )
+        answer = random.randrange(1, 170_000)
+        return answer, _sometimes(0.3, random.randrange(1, 200_000)), None, None, None
     if kind < 0.92:
         return None, None, at + timedelta(days=30), None, None
     return None, None, None, None, "Patient reviewed; " + "x" * random.randrange(10, 90)

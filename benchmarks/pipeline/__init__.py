@@ -1,3 +1,4 @@
-"""From a hospital's binlog to the Passport: how fast, how late, at what cost. ``make
-bench-pipeline``.
+"""``make bench-pipeline``: from a hospital's binlog to the Passport.
+
+It tells how fast, how late and at what cost.
 """

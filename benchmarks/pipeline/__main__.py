@@ -1,8 +1,7 @@
-"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART] [--peer]``: prints a JSON
-line at the end.
+"""``python -m benchmarks.pipeline [--rows N] [--seconds S] [--only PART] [--peer]``.
 
-All servers, one reader and one consumer share this machine. What was written is compared with the
-oracle: a run whose MongoDB is not equal ends with an error.
+It prints a JSON line at the end. All servers, one reader and one consumer share this machine. What
+was written is compared with the oracle: a run whose MongoDB is not equal ends with an error.
 """
 
 import argparse
@@ -21,6 +20,7 @@ from benchmarks.pipeline.measure import (
     cpu,
     operations,
     peak_rss_mb,
+    per_100k,
     until_shown,
     until_still,
 )
@@ -33,6 +33,7 @@ DEADLINE_S = 600
 
 
 def main() -> None:
+    """Measure the parts that are asked for, and print the numbers."""
     arguments = _arguments()
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bench-pipeline-") as folder:
@@ -65,7 +66,7 @@ def _stage(folder: Path) -> Any:
 
 
 def _backlog(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
-    """Everything is in the binlog before the reader and the consumer start."""
+    """Measure with everything in the binlog before the reader and the consumer start."""
     kigali = stage.hospitals["kigali"]
     matched = work.fill(stage, kigali, rows)
     work.set_aside(kigali)
@@ -77,40 +78,47 @@ def _backlog(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
         other.note_position(lambda: work.stir(kigali))
     began = time.monotonic()
     transactions, edited = work.work(kigali)
-    print(
-        f"backlog: {transactions} transactions, {edited} edits, written in {time.monotonic() - began:.0f} s"
-    )
+    took = time.monotonic() - began
+    print(f"backlog: {transactions} transactions, {edited} edits, written in {took:.0f} s")
     result = _applied("backlog", stage, matched)
-    return result | (_peers("backlog", stage, other, snapshot=False) if other is not None else {})
+    if other is not None:
+        result |= _peers("backlog", stage, other, snapshot=False)
+    return result
 
 
 def _first_load(stage: Stage, rows: int, *, peer: bool) -> dict[str, Any]:
-    """The snapshot of a hospital that was there before."""
+    """Measure the snapshot of a hospital that was there before."""
     kigali = stage.hospitals["kigali"]
     matched = work.fill(stage, kigali, rows)
     stage.grant()
     result = _applied("first_load", stage, matched)
-    return result | (
-        _peers("first_load", stage, Peer(stage, kigali), snapshot=True) if peer else {}
-    )
+    if peer:
+        result |= _peers("first_load", stage, Peer(stage, kigali), snapshot=True)
+    return result
 
 
 def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, Any]:
-    """The same rows, every patient's, as they are; the clock runs from the start of the JVM."""
+    """Measure the peer with the same rows, every patient's, as they are.
+
+    The clock runs from the start of the JVM.
+    """
     servers = _servers(stage)
-    before, machine = cpu(servers), busy()
+    before = cpu(servers)
+    machine = busy()
     began = time.monotonic()
     rows = work.count(stage.hospitals["kigali"])
     with peer.running(snapshot=snapshot) as pid:
-        seconds = until_still(stage, rows, DEADLINE_S, lambda: operations(stage), peer.rows) - began
-        used = cpu({"connect": pid}) | {
-            server: after - before[server] for server, after in cpu(servers).items()
-        }
+        ended = until_still(stage, rows, DEADLINE_S, lambda: operations(stage), peer.rows)
+        seconds = ended - began
+        used = cpu({"connect": pid})
+        for server, after in cpu(servers).items():
+            used[server] = after - before[server]
         rest = busy() - machine - sum(used.values())
         rss = peak_rss_mb(pid)
-    each = {who: round(cost * 100_000 / rows, 1) for who, cost in used.items()}
+    each = {process: per_100k(cost, rows) for process, cost in used.items()}
     print(
-        f"{name}, Debezium and MongoDB's sink in Connect: {rows} obs in {seconds:.1f} s: {rows / seconds:.0f} obs/s;"
+        f"{name}, Debezium and MongoDB's sink in Connect: {rows} obs in {seconds:.1f} s:"
+        f" {rows / seconds:.0f} obs/s;"
         f" Connect {rss} MB; CPU s per 100k {each}, all {sum(each.values()):.1f};"
         f" rest of the machine {rest / seconds:.2f} cores"
     )
@@ -118,41 +126,47 @@ def _peers(name: str, stage: Stage, peer: Peer, *, snapshot: bool) -> dict[str, 
 
 
 def _ratios(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Ours divided by the peer's."""
-    parts = [part for part in ("backlog", "first_load") if f"peer_{part}_obs_per_s" in result]
-    ratios = {
-        f"{part}_obs_per_s": result[f"{part}_obs_per_s"] / result[f"peer_{part}_obs_per_s"]
-        for part in parts
-    }
-    for part in parts:
-        ours, others = (
-            sum(result[f"{whose}{part}_cpu_s_per_100k"].values()) for whose in ("", "peer_")
-        )
-        ratios[f"{part}_cpu"] = ours / others
-    return {"ratios": {name: round(value, 2) for name, value in ratios.items()}} if parts else {}
+    """Return our numbers divided by the peer's, if the peer was measured."""
+    ratios: dict[str, float] = {}
+    for part in ("backlog", "first_load"):
+        if f"peer_{part}_obs_per_s" not in result:
+            continue
+        speed = result[f"{part}_obs_per_s"] / result[f"peer_{part}_obs_per_s"]
+        ours = sum(result[f"{part}_cpu_s_per_100k"].values())
+        peers = sum(result[f"peer_{part}_cpu_s_per_100k"].values())
+        ratios[f"{part}_obs_per_s"] = round(speed, 2)
+        ratios[f"{part}_cpu"] = round(ours / peers, 2)
+    return {"ratios": ratios} if ratios else {}
 
 
 def _applied(name: str, stage: Stage, matched: int) -> dict[str, Any]:
-    """The clock runs from the start of both roles until the last write."""
+    """Measure how the roles apply everything that there is to apply.
+
+    The clock runs from the start of both roles until the last write.
+    """
     servers = _servers(stage)
-    before, machine = cpu(servers), busy()
+    before = cpu(servers)
+    machine = busy()
     began = time.monotonic()
     roles = _start(stage)
     seconds = until_shown(stage, matched, DEADLINE_S) - began
     pids = {role: process.process.pid for role, process in roles.items() if process.process}
-    used = cpu(pids) | {server: after - before[server] for server, after in cpu(servers).items()}
+    used = cpu(pids)
+    for server, after in cpu(servers).items():
+        used[server] = after - before[server]
     rest = busy() - machine - sum(used.values())
     rss = peak_rss_mb(pids["consumer"])
     for role in roles.values():
         role.stop()
-    found = stage.compare().require_equal()
-    assert found.rows == matched
+    comparison = stage.compare().require_equal()
+    assert comparison.rows == matched
     rate = round(matched / seconds)
-    each = {who: round(cost * 100_000 / matched, 1) for who, cost in used.items()}
+    each = {process: per_100k(cost, matched) for process, cost in used.items()}
     print(
-        f"{name}: {matched} obs of {found.matched} matched patients in {seconds:.1f} s: {rate} obs/s;"
-        f" {found.records} records, equal to the oracle; consumer {rss} MB;"
-        f" CPU s per 100k {each}, all {sum(each.values()):.1f}; rest of the machine {rest / seconds:.2f} cores"
+        f"{name}: {matched} obs of {comparison.matched} matched patients in {seconds:.1f} s:"
+        f" {rate} obs/s; {comparison.records} records, equal to the oracle; consumer {rss} MB;"
+        f" CPU s per 100k {each}, all {sum(each.values()):.1f};"
+        f" rest of the machine {rest / seconds:.2f} cores"
     )
     return {
         f"{name}_obs_per_s": rate,
@@ -172,7 +186,7 @@ def _servers(stage: Stage) -> Mapping[str, int]:
 
 
 def _start(stage: Stage) -> dict[str, Role]:
-    """As where they are installed: compiled once, not at each start."""
+    """Start both roles as where they are installed: compiled once, not at each start."""
     compiled = {"PYTHONDONTWRITEBYTECODE": ""}
     return {
         "reader": stage.role("cdc", "run", "--hospital", "kigali", **compiled),
@@ -181,14 +195,15 @@ def _start(stage: Stage) -> dict[str, Role]:
 
 
 def _latency(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Measure how long a record takes from its commit until it is found."""
     roles = _start(stage)
     with closing(Clock(stage, stage.hospitals["kigali"])) as clock:
-        found = clock.run(seconds)
+        latency = clock.run(seconds)
     for role in roles.values():
         role.stop()
     stage.compare().require_equal()
-    print(f"latency: {found} ms from commit until found by patientId")
-    return {"latency_ms": found}
+    print(f"latency: {latency} ms from commit until found by patientId")
+    return {"latency_ms": latency}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The benchmark's hospital: made by the generator, and its years done again, an encounter at a
-time.
+"""The benchmark's hospital.
+
+The generator makes it, and its years are then done again, an encounter at a time.
 """
 
 from collections import defaultdict, deque
@@ -20,23 +21,24 @@ _VOID = ("voided", "voided_by", "date_voided", "void_reason")
 
 
 def fill(stage: Stage, hospital: Hospital, rows: int) -> int:
-    """Some `rows` obs of PATIENTS patients, everybody registered who can be. Returns the obs of
-    those.
+    """Make about `rows` obs of PATIENTS patients, and register everybody who can be matched.
+
+    Return how many of the obs are theirs.
     """
     with hospital.connect() as connection:
         visits = max(1, round(rows / PATIENTS / OBS_A_VISIT))
         generator.create(connection, seed=5, patients=PATIENTS, visits=visits)
         able = dict(generator.registrable(connection))
         generator.passport_patients(stage.db, able.values())
-        stage.db["patients"].create_index(
-            "nationalId", unique=True
-        )  # as the Passport's own schema has it
+        # As the Passport's own schema has it.
+        stage.db["patients"].create_index("nationalId", unique=True)
         return count_of(connection, list(able))
 
 
 def set_aside(hospital: Hospital) -> None:
-    """Encounters and obs move to another database; what is left is a hospital that has registered
-    its patients.
+    """Move encounters and obs to another database.
+
+    What is left is a hospital that has registered its patients.
     """
     with hospital.connect() as connection:
         _run(connection, "SET foreign_key_checks = 0", "CREATE DATABASE aside")
@@ -53,19 +55,22 @@ def set_aside(hospital: Hospital) -> None:
             "CREATE INDEX encounter ON aside.orders (encounter_id)",
             "CREATE UNIQUE INDEX id ON aside.obs (obs_id)",
             "CREATE TABLE aside.replaced (PRIMARY KEY (obs_id)) AS"
-            " SELECT DISTINCT previous_version AS obs_id FROM aside.obs WHERE previous_version IS NOT NULL",
+            " SELECT DISTINCT previous_version AS obs_id FROM aside.obs"
+            " WHERE previous_version IS NOT NULL",
         )
 
 
 def work(hospital: Hospital) -> tuple[int, int]:
-    """Writes what was set aside, an encounter a transaction, corrections later: (transactions,
-    edited obs).
+    """Write what was set aside, an encounter a transaction, and its corrections later.
+
+    Return the numbers of transactions and of edited obs.
     """
     with hospital.connect(autocommit=False) as connection:
         _run(connection, "SET foreign_key_checks = 0")
         entries, edits = _plan(connection)
         waiting: deque[list[int]] = deque()
-        done = edited = 0
+        done = 0
+        edited = 0
         for encounter, ids in entries:
             _enter(connection, encounter, ids)
             waiting.extend(edits.pop(encounter, []))
@@ -79,19 +84,19 @@ def work(hospital: Hospital) -> tuple[int, int]:
 
 
 def stir(hospital: Hospital) -> None:
-    """Two events of obs, after which it is as it was."""
+    """Make two events of obs, after which it is as it was."""
     with hospital.connect() as connection:
         _run(
             connection,
             "SET foreign_key_checks = 0",
-            "INSERT INTO obs (obs_id, person_id, concept_id, obs_datetime, creator, date_created, voided, uuid)"
-            " VALUES (1, 0, 0, NOW(), 1, NOW(), 0, UUID())",
+            "INSERT INTO obs (obs_id, person_id, concept_id, obs_datetime, creator, date_created,"
+            " voided, uuid) VALUES (1, 0, 0, NOW(), 1, NOW(), 0, UUID())",
             "DELETE FROM obs WHERE obs_id = 1",
         )
 
 
 def count(hospital: Hospital) -> int:
-    """All rows of obs."""
+    """Return the number of all rows of obs."""
     with hospital.connect() as connection:
         return int(next(_rows(connection, "SELECT COUNT(*) FROM obs"))[0])
 
@@ -99,14 +104,17 @@ def count(hospital: Hospital) -> int:
 def _plan(
     connection: "pymysql.Connection[Any]",
 ) -> tuple[list[tuple[Any, list[int]]], dict[Any, list[list[int]]]]:
-    """(encounter, obs_ids as first written) in order; by encounter, the trees of new versions."""
+    """Return what is to be written, and the corrections of it.
+
+    The first is a list of (encounter, obs_ids as first written) in order. The second has the trees
+    of new versions by encounter.
+    """
     entered: dict[Any, list[int]] = defaultdict(list)
     edits: dict[Any, list[list[int]]] = defaultdict(list)
     tree: dict[int, list[int]] = {}
-    for obs, encounter, person, group, previous in _rows(
-        connection,
-        "SELECT obs_id, encounter_id, person_id, obs_group_id, previous_version FROM aside.obs ORDER BY obs_id",
-    ):
+    columns = "obs_id, encounter_id, person_id, obs_group_id, previous_version"
+    rows = _rows(connection, f"SELECT {columns} FROM aside.obs ORDER BY obs_id")
+    for obs, encounter, person, group, previous in rows:
         where = encounter or f"person {person}"
         if previous is None:
             entered[where].append(obs)
@@ -131,7 +139,7 @@ def _enter(connection: "pymysql.Connection[Any]", encounter: Any, ids: Sequence[
 
 
 def _insert(connection: "pymysql.Connection[Any]", ids: Sequence[int]) -> None:
-    """As first written: what has a successor was not voided yet."""
+    """Insert obs as first written: what has a successor was not voided yet."""
     replaced = "EXISTS (SELECT 1 FROM aside.replaced r WHERE r.obs_id = s.obs_id)"
     columns = {
         name: f"IF({replaced}, {'0' if name == 'voided' else 'NULL'}, s.{name})" for name in _VOID
@@ -151,7 +159,7 @@ def _insert_as(
 
 
 def _correct(connection: "pymysql.Connection[Any]", new: Sequence[int]) -> int:
-    """OpenMRS' edit: the new versions are inserted, the old ones voided."""
+    """Edit as OpenMRS does: insert the new versions, then void the old ones."""
     void = ", ".join(f"o.{name} = s.{name}" for name in _VOID)
     _insert_as(connection, new, {})
     _run(
@@ -164,10 +172,9 @@ def _correct(connection: "pymysql.Connection[Any]", new: Sequence[int]) -> int:
 
 
 def count_of(connection: "pymysql.Connection[Any]", people: Sequence[int]) -> int:
-    """The rows of obs of these persons."""
-    return int(
-        next(_rows(connection, f"SELECT COUNT(*) FROM obs WHERE person_id IN ({_list(people)})"))[0]
-    )
+    """Return the number of rows of obs of these persons."""
+    sql = f"SELECT COUNT(*) FROM obs WHERE person_id IN ({_list(people)})"
+    return int(next(_rows(connection, sql))[0])
 
 
 def _list(ids: Sequence[int]) -> str:

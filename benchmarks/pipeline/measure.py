@@ -22,6 +22,7 @@ RATE = 100  # transactions of one obs a second
 WARM_S = 5
 POLL_S = 0.2
 QUIET_S = 1.0
+# Sections of serverStatus that would cost the measured server more than they tell.
 COSTLY = (
     "wiredTiger",
     "metrics",
@@ -36,7 +37,7 @@ Database_ = Database[dict[str, Any]]
 
 
 def cpu(pids: Mapping[str, int]) -> dict[str, float]:
-    """Seconds of CPU that each process has used."""
+    """Return the seconds of CPU that each process has used."""
     used = {}
     for name, pid in pids.items():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -45,10 +46,15 @@ def cpu(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 def peak_rss_mb(pid: int) -> float:
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
+    """Return the most memory that the process ever had, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
     return round(int(status["VmHWM"].split()[0]) / 1024, 1)
+
+
+def per_100k(seconds: float, rows: int) -> float:
+    """Return the cost of 100,000 rows, when `rows` of them cost so many seconds of CPU."""
+    return round(seconds * 100_000 / rows, 1)
 
 
 def until_still(
@@ -58,16 +64,21 @@ def until_still(
     written: Callable[[], Any],
     counted: Callable[[], int],
 ) -> float:
-    """Waits until `counted` says `rows` and `written` does not change any more; the moment of its
-    last change.
+    """Wait until `counted` says `rows` and `written` does not change any more.
+
+    Return the moment of its last change (monotonic seconds). Raises AssertionError after
+    `deadline_s`.
     """
-    began = last = time.monotonic()
+    began = time.monotonic()
+    last_change = began
     before: Any = None
     while time.monotonic() - began < deadline_s:
-        if (state := written()) != before:
-            last, before = time.monotonic(), state
-        elif time.monotonic() - last > QUIET_S and counted() >= rows:
-            return last
+        now_written = written()
+        if now_written != before:
+            last_change = time.monotonic()
+            before = now_written
+        elif time.monotonic() - last_change > QUIET_S and counted() >= rows:
+            return last_change
         time.sleep(POLL_S)
     raise AssertionError(
         f"{counted()} of {rows} rows after {deadline_s} s:\n{stage.said()[-2000:]}"
@@ -75,30 +86,34 @@ def until_still(
 
 
 def until_shown(stage: Stage, rows: int, deadline_s: float) -> float:
-    """Of the Passport: documents and changes that are not bookkeeping of an idle consumer, which
-    updates `progress`.
+    """Wait until the Passport has `rows` in its mirror and stands still; return that moment.
+
+    Updates do not count: an idle consumer goes on with its bookkeeping in `progress`.
     """
-    mirror = stage.db["observations"].estimated_document_count
 
-    def written() -> Any:
-        counts = [
-            stage.db[name].estimated_document_count() for name in ("medicalrecords", "auditlogs")
-        ]
-        seen = operations(stage)
-        return mirror(), *counts, seen["insert"], seen["delete"]
+    def mirrored() -> int:
+        return stage.db["observations"].estimated_document_count()
 
-    return until_still(stage, rows, deadline_s, written, mirror)
+    def written() -> tuple[int, ...]:
+        records = stage.db["medicalrecords"].estimated_document_count()
+        audits = stage.db["auditlogs"].estimated_document_count()
+        counts = operations(stage)
+        return mirrored(), records, audits, counts["insert"], counts["delete"]
+
+    return until_still(stage, rows, deadline_s, written, mirrored)
 
 
 def operations(stage: Stage) -> dict[str, int]:
-    """MongoDB's inserts, updates and deletes so far."""
-    now = stage.client.admin.command("serverStatus", **dict.fromkeys(COSTLY, 0))["opcounters"]
-    return {kind: now[kind] for kind in ("insert", "update", "delete")}
+    """Return MongoDB's inserts, updates and deletes so far."""
+    status = stage.client.admin.command("serverStatus", **dict.fromkeys(COSTLY, 0))
+    counters = status["opcounters"]
+    return {kind: counters[kind] for kind in ("insert", "update", "delete")}
 
 
 class Clock:
-    """From a commit until `medicalrecords.find({patientId})` has it: the change stream wakes us,
-    the find decides.
+    """Times from a commit until `medicalrecords.find({patientId})` has the record.
+
+    The change stream wakes us, and the find decides.
     """
 
     def __init__(self, stage: Stage, hospital: Hospital) -> None:
@@ -123,13 +138,14 @@ class Clock:
         self._stream.close()
 
     def run(self, seconds: float) -> dict[str, float]:
-        """RATE one-row transactions a second, in an open loop; percentiles in ms."""
+        """Commit RATE one-row transactions a second, in an open loop; return percentiles in ms."""
         with self._hospital.connect() as connection:
             people = [person for person, _ in generator.registrable(connection)]
             with connection.cursor() as cursor:
                 cursor.execute("SELECT concept_id FROM concept_name WHERE name = 'Pulse' LIMIT 1")
                 ((pulse,),) = cursor.fetchall()
-                began, measured = time.monotonic(), list[ObjectId]()
+                measured: list[ObjectId] = []
+                began = time.monotonic()
                 for number in range(round(RATE * (seconds + WARM_S))):
                     time.sleep(max(0.0, began + number / RATE - time.monotonic()))
                     key = self._insert(cursor, people[number % len(people)], pulse, number)
@@ -140,8 +156,8 @@ class Clock:
     def _insert(self, cursor: Any, person: int, concept: int, number: int) -> ObjectId:
         name = str(uuid.uuid4())
         cursor.execute(
-            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator, date_created, voided, uuid)"
-            " VALUES (%s, %s, NOW(), %s, 1, NOW(), 0, %s)",
+            "INSERT INTO obs (person_id, concept_id, obs_datetime, value_numeric, creator,"
+            " date_created, voided, uuid) VALUES (%s, %s, NOW(), %s, 1, NOW(), 0, %s)",
             (person, concept, 60 + number % 40, name),
         )
         key = record_id(self._hospital.key, name)
@@ -150,9 +166,11 @@ class Clock:
 
     def _watch(self) -> None:
         while not self._ended.is_set():
-            if (change := self._stream.try_next()) is None:
+            change = self._stream.try_next()
+            if change is None:
                 continue
-            key, patient = change["documentKey"]["_id"], change["fullDocument"]["patientId"]
+            key = change["documentKey"]["_id"]
+            patient = change["fullDocument"]["patientId"]
             if self._db["medicalrecords"].find_one({"patientId": patient, "_id": key}, {"_id": 1}):
                 self._found[key] = time.monotonic()
 
@@ -167,6 +185,6 @@ class Clock:
 
 
 def busy() -> float:
-    """CPU seconds used by everything on this machine."""
+    """Return the CPU seconds that everything on this machine has used."""
     fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     return sum(int(fields[index]) for index in (0, 1, 2, 5, 6, 7)) / TICK

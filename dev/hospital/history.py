@@ -309,7 +309,7 @@ class Chart:
         return obs_ids
 
     def _add_outside_obs(self, patient: int, when: datetime) -> None:
-        """Append an allergy and a diagnosis of the last encounter, which OpenMRS keeps elsewhere."""
+        """Append what is in no obs: an allergy, and a diagnosis of the last encounter."""
         concepts = self.ids.dictionary.concepts
         user = self.ids.users[5]
         self.rows["allergy"].append(

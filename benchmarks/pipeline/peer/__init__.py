@@ -1,5 +1,6 @@
-"""What one would build without this project: Debezium and MongoDB's sink in one Kafka Connect, rows
-as they are.
+"""What one would build without this project.
+
+It is Debezium and MongoDB's sink in one Kafka Connect, which carry rows as they are.
 """
 
 from benchmarks.pipeline.peer.connect import Peer

@@ -23,6 +23,7 @@ JVM = (
     "-XX:MaxGCPauseMillis=20",
     "-XX:InitiatingHeapOccupancyPercent=35",
 )
+HANDLER = "com.mongodb.kafka.connect.sink.cdc.debezium.rdbms.mysql.MysqlHandler"
 STREAMING = re.compile(r"Connected to binlog at|Keepalive thread is running")
 REFUSED = re.compile(r"Stopping after connector error|unrecoverable exception")
 # What the worker brings itself must not be in a plugin's folder.
@@ -37,17 +38,21 @@ Configuration:
 
 
 class Peer:
-    """Of one hospital; its folder keeps the source's offsets, so that it goes on where it was."""
+    """The Connect worker of one hospital.
+
+    Its folder keeps the source's offsets, so that it goes on where it was.
+    """
 
     def __init__(self, stage: Stage, hospital: Hospital) -> None:
-        self._stage, self._hospital = stage, hospital
+        self._stage = stage
+        self._hospital = hospital
         self._folder = stage.folder / "peer"
         self._folder.mkdir()
         self._make_topic()
 
     @contextmanager
     def running(self, *, snapshot: bool, sink: bool = True) -> Iterator[int]:
-        """Its pid, once it reads the binlog or, with `snapshot`, has begun to take one."""
+        """Yield its pid once it reads the binlog or, with `snapshot`, has begun to take one."""
         log = self._folder / "log"
         begun = log.stat().st_size if log.exists() else 0
         with log.open("ab") as said:
@@ -63,8 +68,9 @@ class Peer:
             process.wait(60)
 
     def note_position(self, write: Any) -> None:
-        """Begins at the binlog's end and stops there. No event, no offset stored: `write` makes
-        one.
+        """Begin at the binlog's end and stop there.
+
+        Without an event no offset would be stored: `write` makes one.
         """
         with self.running(snapshot=False, sink=False):
             write()
@@ -109,15 +115,8 @@ class Peer:
         if sink:
             files.append(self._properties("sink", self._sink()))
         main = "org.apache.kafka.connect.cli.ConnectStandalone"
-        return [
-            str(install.java()),
-            *JVM,
-            f"-Dlog4j2.configurationFile={logging}",
-            "-cp",
-            f"{worker}/*",
-            main,
-            *files,
-        ]
+        jvm = [*JVM, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{worker}/*"]
+        return [str(install.java()), *jvm, main, *files]
 
     def _worker(self, plugins: Path) -> dict[str, Any]:
         json = "org.apache.kafka.connect.json.JsonConverter"
@@ -170,16 +169,15 @@ class Peer:
             "connection.uri": self._stage.mongo.url,
             "database": DATABASE,
             "collection": COLLECTION,
-            "change.data.capture.handler": "com.mongodb.kafka.connect.sink.cdc.debezium.rdbms.mysql.MysqlHandler",
+            "change.data.capture.handler": HANDLER,
             "max.batch.size": 2000,
             "consumer.override.max.poll.records": 4000,
             "consumer.override.max.partition.fetch.bytes": 4194304,
         }
 
     def _properties(self, name: str, values: Mapping[str, Any]) -> str:
-        return self._write(
-            f"{name}.properties", "".join(f"{key}={value}\n" for key, value in values.items())
-        )
+        lines = [f"{key}={value}\n" for key, value in values.items()]
+        return self._write(f"{name}.properties", "".join(lines))
 
     def _write(self, name: str, text: str) -> str:
         path = self._folder / name
@@ -188,22 +186,21 @@ class Peer:
 
 
 def jars() -> tuple[Path, Path]:
-    """Folders of the worker's jars, and of the plugins, fetched the first time."""
+    """Return the folders of the worker's jars and of the plugins, fetched the first time."""
     folder = install.once(f"connect/{CONNECT}-{DEBEZIUM}-{SINK}", _fetch)
     return folder / "worker", folder / "plugins"
 
 
 def _fetch(folder: Path) -> None:
-    install.say(
-        f"fetching Kafka Connect {CONNECT} and two connectors with Maven into {install.cache()} (120 MB)"
-    )
+    place = f"{install.cache()} (120 MB)"
+    install.say(f"fetching Kafka Connect {CONNECT} and two connectors with Maven into {place}")
     here = Path(__file__).parent
-    for name, place, version in (
+    for name, subfolder, version in (
         ("worker", "worker", f"connect.version={CONNECT}"),
         ("source", "plugins/source", f"debezium.version={DEBEZIUM}"),
         ("sink", "plugins/sink", f"sink.version={SINK}"),
     ):
-        install.jars(folder / place, here / f"{name}-pom.xml", f"-D{version}")
+        install.jars(folder / subfolder, here / f"{name}-pom.xml", f"-D{version}")
     for jar in (folder / "plugins").rglob("*.jar"):
         if PROVIDED.fullmatch(jar.name):
             jar.unlink()
