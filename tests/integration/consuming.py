@@ -117,67 +117,77 @@ class Delivered:
 
 
 def delivered(path: Path) -> Delivered:
-    found, retained, states, count = {}, [], dict[tuple[str, int], tuple[str, str]](), 0
-    whole = path.read_text().rpartition("\n")[0]  # the last line may be being written
-    for line in map(json.loads, whole.splitlines()):
+    """Read the file as far as it is written."""
+    rows: dict[tuple[str, int], Enriched] = {}
+    states: dict[tuple[str, int], tuple[str, str]] = {}
+    retained: list[dict[str, Any]] = []
+    lines = 0
+    whole_lines = path.read_text().rpartition("\n")[0]  # the last line may be being written
+    for line in map(json.loads, whole_lines.splitlines()):
         if "retain" in line:
-            retained.append(line["retain"])
-            persons = [line["retain"]["person"]] if "person" in line["retain"] else []
+            retain = line["retain"]
+            retained.append(retain)
+            person = retain.get("person")
         else:
-            count += 1
-            one = line["observation"]
-            key = one["hospital"], one["row"]["obs_id"]
-            if key not in found or found[key]["version"] <= one["version"]:
-                found[key] = one
-            persons = [one["person"]]
-        for person in persons:
-            whose = person["hospital"], person["person_id"]
-            states[whose] = max(states.get(whose, ("", "")), (person["version"], person["state"]))
+            lines += 1
+            observation = line["observation"]
+            key = observation["hospital"], observation["row"]["obs_id"]
+            if key not in rows or rows[key]["version"] <= observation["version"]:
+                rows[key] = observation
+            person = observation["person"]
+        if person is not None:
+            person_key = person["hospital"], person["person_id"]
+            state = person["version"], person["state"]
+            states[person_key] = max(states.get(person_key, ("", "")), state)
     for retain in retained:
-        for key, one in found.items():
-            if (
-                _scoped(retain, one)
-                and key[1] not in retain["keys"]
-                and one["version"] <= retain["version"]
-            ):
-                one["deleted"] = True
-    return Delivered(found, count, {whose: state for whose, (_, state) in states.items()})
+        for (_, obs_id), observation in rows.items():
+            is_older = observation["version"] <= retain["version"]
+            if _scoped(retain, observation) and obs_id not in retain["keys"] and is_older:
+                observation["deleted"] = True
+    return Delivered(rows, lines, {key: state for key, (_, state) in states.items()})
 
 
-def _scoped(retain: dict[str, Any], one: Enriched) -> bool:
+def _scoped(retain: dict[str, Any], observation: Enriched) -> bool:
+    """Return whether the retain speaks of this row: of its person, or of a range with its key."""
+    row = observation["row"]
     if "person" in retain:
-        return [one["hospital"], one["row"]["person_id"]] == [
-            retain["person"][k] for k in ("hospital", "person_id")
-        ]
+        person = retain["person"]
+        return bool(
+            observation["hospital"] == person["hospital"]
+            and row["person_id"] == person["person_id"]
+        )
     scope = retain["range"]
-    first, to = (
-        -1 if scope["first"] is None else scope["first"],
-        2**62 if scope["to"] is None else scope["to"],
-    )
-    return bool(one["hospital"] == scope["hospital"] and first < one["row"]["obs_id"] <= to)
+    first = -1 if scope["first"] is None else scope["first"]
+    to = 2**62 if scope["to"] is None else scope["to"]
+    return bool(observation["hospital"] == scope["hospital"] and first < row["obs_id"] <= to)
 
 
-def plain(one: Enriched) -> Enriched:
-    person = {name: value for name, value in one["person"].items() if name != "version"}
-    return {
-        **{name: value for name, value in one.items() if name not in ("version", "origin")},
-        "person": person,
+def plain(observation: Enriched) -> Enriched:
+    """Return the observation without the fields that say how and when it came."""
+    fields = {
+        name: value for name, value in observation.items() if name not in ("version", "origin")
     }
+    person = observation["person"]
+    fields["person"] = {name: value for name, value in person.items() if name != "version"}
+    return fields
 
 
 def at_the_source(given: Settings, name: str) -> dict[tuple[str, int], Enriched]:
     """Return every row of the hospital, enriched with empty caches."""
-    chosen = given.hospitals[name]
-    source = Source(name, chosen.mysql)
-    lookups = Lookups(name, chosen, source, entries=1_000_000, ttl_s=3600)
-    with source.read_at(END_OF_BINLOG) as reading:
-        rows = reading.facts(OBS, "1 = 1")
-        found = lookups.observations_in(
-            reading, [RowToEnrich(row, lookups.newest, False, "stream") for row in rows]
-        )
+    hospital = given.hospitals[name]
+    source = Source(name, hospital.mysql)
+    lookups = Lookups(name, hospital, source, entries=1_000_000, ttl_s=3600)
+    with source.read_at(END_OF_BINLOG) as read:
+        rows = [
+            RowToEnrich(row, lookups.newest, False, "stream") for row in read.facts(OBS, "1 = 1")
+        ]
+        observations = lookups.observations_in(read, rows)
     source.close()
-    whole = [json.loads(json.dumps(msgspec.to_builtins(one))) for one in found]
-    return {(name, one["row"]["obs_id"]): plain(one) for one in whole}
+    by_key = {}
+    for observation in observations:
+        document = json.loads(json.dumps(msgspec.to_builtins(observation)))
+        by_key[name, document["row"]["obs_id"]] = plain(document)
+    return by_key
 
 
 def assert_equal(given: Settings, path: Path, names: Sequence[str] = ()) -> Delivered:
