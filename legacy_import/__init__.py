@@ -1,3 +1,1 @@
-"""Takes over, once, the records that the documented timestamp-based sync wrote into the Patient
-Passport.
-"""
+"""Takes over, once, what the documented timestamp-based sync wrote into the Patient Passport."""

@@ -22,10 +22,10 @@ from passport.settings import Settings
 
 
 class LegacyImport:
-    """All that the former sync wrote. Use it as a context manager: it connects to the hospitals.
+    """The cut-over of all that the former sync wrote.
 
-    Its methods raise NotReady when a hospital is away, since without all of them nothing is
-    certain, and Retry or Fatal.
+    Use it as a context manager: it connects to the hospitals. Its methods raise NotReady when a
+    hospital is away, since without all of them nothing is certain, and Retry or Fatal.
     """
 
     def __init__(self, database: Mongo, settings: Settings) -> None:

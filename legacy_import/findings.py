@@ -1,4 +1,4 @@
-"""What was found of the former sync, and what becomes of it."""
+"""Finds what the former sync wrote, and decides what becomes of it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ Kind = Literal["record", "doctor", "status"]
 
 
 class Fate(StrEnum):
-    """What becomes of something that the former sync wrote."""
+    """The fate of something that the former sync wrote."""
 
     ADOPTED = "adopted"
     REMOVED = "removed"

@@ -63,7 +63,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @dataclass(slots=True)
 class References:
-    """All that the rows of a batch refer to, by id. `zone` is the hospital's IANA name."""
+    """The things that the rows of a batch refer to, by id. `zone` is the hospital's IANA name."""
 
     hospital: str
     zone: str

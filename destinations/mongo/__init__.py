@@ -1,5 +1,6 @@
-"""The Patient Passport's MongoDB: links of people, a mirror of their rows, and the records that the
-Passport shows.
+"""The Patient Passport's MongoDB.
+
+It has the links of people, a mirror of their rows, and the records that the Passport shows.
 """
 
 from collections.abc import Iterator
@@ -38,38 +39,47 @@ class Options(Model):
         return self.link_key.get_secret_value().encode()
 
 
-def connect(given: Options, settings: Settings, destination: Destination) -> MongoSink:
-    """A sink that is ready to write. NotReady (server away), Fatal (refused, no replica set)."""
+def connect(options: Options, settings: Settings, destination: Destination) -> MongoSink:
+    """Return a sink that is ready to write.
+
+    Raises NotReady if the server is away. Raises Fatal if it refuses us or is no replica set.
+    """
     rules = load(destination.mapping)
-    client, database = connected(given.uri.get_secret_value(), given.database)
+    client, database = connected(options.uri.get_secret_value(), options.database)
     try:
-        ensure_indexes(database, given.tombstone_ttl_days)
+        ensure_indexes(database, options.tombstone_ttl_days)
     except BaseException:
         client.close()
         raise
-    registrations = Registrations(database, given.key, given.sweep_s)
+    registrations = Registrations(database, options.key, options.sweep_s)
     registrations.start()
-    people = People(database, given.key)
-    history = given.link_medical_history
     return MongoSink(
-        client, database, settings, rules, people, registrations, link_medical_history=history
+        client,
+        database,
+        settings,
+        rules,
+        People(database, options.key),
+        registrations,
+        link_medical_history=options.link_medical_history,
     )
 
 
 @contextmanager
 def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, MappingRules]]:
-    """A destination's database and mapping, for commands that look at it. Fatal when it isn't a
-    mongo one; NotReady.
+    """Open a destination's database and mapping, for commands that look at it.
+
+    Raises Fatal if the destination isn't of type mongo, and NotReady if the server is away.
     """
-    known = settings.destinations.get(destination)
-    if known is None or known.type != "mongo":
-        names = (
-            ", ".join(name for name, one in settings.destinations.items() if one.type == "mongo")
-            or "none"
+    chosen = settings.destinations.get(destination)
+    if chosen is None or chosen.type != "mongo":
+        names = [name for name, other in settings.destinations.items() if other.type == "mongo"]
+        raise Fatal(
+            f"destination {destination!r} has no records and can't be compared; "
+            f"of type mongo there is: {', '.join(names) or 'none'}",
+            hint="passport config show   # destinations",
         )
-        wrong = f"destination {destination!r} has no records and can't be compared; of type mongo there is: {names}"
-        raise Fatal(wrong, hint="passport config show   # destinations")
-    wanted, rules = sinks.options(destination, known), load(known.mapping)
-    client, database = connected(wanted.uri.get_secret_value(), wanted.database)
+    options = sinks.options(destination, chosen)
+    rules = load(chosen.mapping)
+    client, database = connected(options.uri.get_secret_value(), options.database)
     with closing(client):
         yield database, rules

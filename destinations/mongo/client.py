@@ -1,4 +1,4 @@
-"""The MongoDB client: how it connects, which indexes it needs, how it writes in bulk, and its errors.
+"""The MongoDB client: its connection, its indexes, its bulk writes, and its errors.
 
 An error of the client becomes one of ours, named by what helps. Its text is left out: it may quote
 a patient's values.
@@ -231,7 +231,7 @@ def in_parallel(first: Callable[[], Any], /, *others: Callable[[], Any]) -> tupl
 
 
 class BulkResult(NamedTuple):
-    """What became of an unordered bulk write.
+    """The result of an unordered bulk write.
 
     `matched` counts the documents that its updates and replacements found. `failed` has a word by
     index of the operation: "duplicate", or why MongoDB refuses the document.

@@ -1,5 +1,7 @@
-"""Conflicts: records that a person has edited in the Passport and for which the hospital has newer
-values. They are listed and resolved here.
+"""Lists and resolves conflicts.
+
+A conflict is a record that a person has edited in the Passport and for which the hospital has newer
+values.
 """
 
 from collections.abc import Iterator

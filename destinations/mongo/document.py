@@ -1,4 +1,4 @@
-"""What a MongoDB document is in Python, for the pure modules too, which don't know the client."""
+"""The Python type of a MongoDB document, for the pure modules too, which don't know the client."""
 
 from typing import Any
 

@@ -24,15 +24,17 @@ from passport.errors import Fatal, NotReady
 from passport.kafka import Record
 from passport.settings import Settings
 
-_HOLDERS = """SELECT i.patient_id, i.identifier FROM patient_identifier i JOIN patient_identifier_type t
-ON t.patient_identifier_type_id = i.identifier_type WHERE t.uuid = %s"""
-_OWNER = re.compile(rb'"(?:person|patient)_id": ?(\d+)')
+HOLDERS = """SELECT i.patient_id, i.identifier FROM patient_identifier i
+    JOIN patient_identifier_type t ON t.patient_identifier_type_id = i.identifier_type
+    WHERE t.uuid = %s"""
+PERSON_OR_PATIENT_ID = re.compile(rb'"(?:person|patient)_id": ?(\d+)')
 
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Of one hospital: whoever has the national id, and the uuid by obs_id of each of their
-    observations there.
+    """The traces of somebody at one hospital: who holds the national id, and their observations.
+
+    `observations` are the uuids of their rows of obs, by obs_id.
     """
 
     hospital: str
@@ -40,133 +42,152 @@ class Traces:
     observations: dict[int, str]
 
     def concern(self, letter: Record) -> bool:
-        """Whether a dead letter is about one of them: by its person, its observation, or the obs_id
-        in its key.
+        """Return whether a dead letter is about one of them.
+
+        It may name the person or the observation's uuid, or have the obs_id in its key.
         """
-        value, key = letter.value or b"", (letter.key or b"").decode(errors="replace")
-        if dict(letter.headers).get("_dlq.hospital", b"").decode(errors="replace") == self.hospital:
-            named = {int(number) for number in _OWNER.findall(value)}
-            if named & self.persons or key.endswith(
-                tuple(f"/{self.hospital}/{one}" for one in self.observations)
-            ):
+        value = letter.value or b""
+        key = (letter.key or b"").decode(errors="replace")
+        hospital = dict(letter.headers).get("_dlq.hospital", b"").decode(errors="replace")
+        if hospital == self.hospital:
+            person_ids = {int(number) for number in PERSON_OR_PATIENT_ID.findall(value)}
+            if person_ids & self.persons:
+                return True
+            if any(key.endswith(f"/{hospital}/{obs_id}") for obs_id in self.observations):
                 return True
         return any(uuid.encode() in value for uuid in self.observations.values())
 
 
 class Erasure:
-    """Of one national id (10 to 16 digits), from one database. Fatal while the Passport has that
-    patient; NotReady when a hospital is away or a consumer has yet to see that the patient has
-    left: nothing is certain then.
+    """The erasure of one national id (10 to 16 digits) from one database.
+
+    Opening it asks all hospitals. Raises Fatal while the Passport has that patient. Raises NotReady
+    while nothing is certain: a hospital is away, or a consumer has yet to see that the patient has
+    left.
     """
 
     def __init__(
         self, database: Mongo, settings: Settings, link_key: bytes, national_id: str
     ) -> None:
-        self._db, self._settings = database, settings
-        self._id, self._hash = national_id, hashed(link_key, national_id)
+        self._db = database
+        self._settings = settings
+        self._id = national_id
+        self._hash = hashed(link_key, national_id)
         with translate_errors():
             if database.patients.find_one({"nationalId": national_id}, {"_id": 1}) is not None:
-                hint = "delete the account in the Passport (its users and patients), then: passport erase"
-                raise Fatal("the Passport still has a patient with this national id", hint=hint)
-        self.traces = [self._at(name) for name in settings.hospitals]
-        self._people = [f"{one.hospital}/{person}" for one in self.traces for person in one.persons]
+                raise Fatal(
+                    "the Passport still has a patient with this national id",
+                    hint="delete the account in the Passport (its users and patients), "
+                    "then: passport erase",
+                )
+        self.traces = [self._at(hospital_id) for hospital_id in settings.hospitals]
+        self._people = [
+            f"{traces.hospital}/{person_id}"
+            for traces in self.traces
+            for person_id in traces.persons
+        ]
         with translate_errors():
             self._require_unlinked()
-            self._left, self._records = self._known()
+            self._former_patients, self._records = self._find_shown_records()
 
     def concerns(self, letter: Record) -> bool:
-        return any(one.concern(letter) for one in self.traces)
+        """Return whether a dead letter is about the person, at any hospital."""
+        return any(traces.concern(letter) for traces in self.traces)
 
     def queries(self) -> Iterator[tuple[str, str, Document]]:
-        """(what, collection, which documents), in the order in which they may go."""
-        theirs = [
-            {"hospital": one.hospital, "personId": {"$in": list(one.persons)}}
-            for one in self.traces
+        """Yield (kind of document, collection, query), in the order in which they may be deleted."""
+        rows: list[Document] = [
+            {"hospital": traces.hospital, "personId": {"$in": list(traces.persons)}}
+            for traces in self.traces
         ]
-        shown = ["", *map(str, self._left)]
-        yield (
-            "records",
-            "medicalrecords",
-            {"_id": {"$in": self._records}, "patientId": {"$in": shown}},
-        )
-        yield "rows", "observations", {"$or": [*theirs, {"_id": None}]}
-        yield "audit entries", "auditlogs", {"patient": {"$in": self._left}, "userAgent": AGENT}
-        known = [{"_id": {"$in": self._people}}, {"idHash": self._hash}]
-        yield "people", "people", {"patientId": None, "$or": known}
+        patient_ids = ["", *map(str, self._former_patients)]
+        records = {"_id": {"$in": self._records}, "patientId": {"$in": patient_ids}}
+        yield "records", "medicalrecords", records
+        # An $or must not be empty, and no row has the _id None.
+        yield "rows", "observations", {"$or": [*rows, {"_id": None}]}
+        audit_entries = {"patient": {"$in": self._former_patients}, "userAgent": AGENT}
+        yield "audit entries", "auditlogs", audit_entries
+        people = [{"_id": {"$in": self._people}}, {"idHash": self._hash}]
+        yield "people", "people", {"patientId": None, "$or": people}
 
     def run(self, *, dry_run: bool) -> dict[str, int]:
-        """How many documents of each sort are deleted, or would be."""
-        done: dict[str, int] = {}
+        """Delete. Return how many documents of each kind are deleted, or would be."""
+        numbers: dict[str, int] = {}
         with translate_errors():
-            for what, collection, query in self.queries():
-                of = self._db[collection]
-                done[what] = (
-                    of.count_documents(query) if dry_run else of.delete_many(query).deleted_count
-                )
+            for kind, name, query in self.queries():
+                collection = self._db[name]
+                if dry_run:
+                    numbers[kind] = collection.count_documents(query)
+                else:
+                    numbers[kind] = collection.delete_many(query).deleted_count
             if not dry_run:
                 listing = {"medicalHistory": {"$in": self._records}}
                 self._db.patients.update_many(listing, {"$pull": listing})
-        return done
+        return numbers
 
     def _at(self, hospital_id: str) -> Traces:
+        """Ask a hospital who holds the national id, or held it when their link was made."""
         hospital = self._settings.hospitals[hospital_id]
         with (
             closing(Source(hospital_id, hospital.mysql)) as source,
             source.read_at(ANY_POSITION) as reading,
         ):
-            held = reading.rows(_HOLDERS, (hospital.national_id_type,))
-            holders = {row["patient_id"] for row in held if digits(row["identifier"]) == self._id}
-            linked = {"hospital": hospital_id, "idHash": self._hash}
+            rows = reading.rows(HOLDERS, (hospital.national_id_type,))
+            holders = {row["patient_id"] for row in rows if digits(row["identifier"]) == self._id}
+            query = {"hospital": hospital_id, "idHash": self._hash}
             with translate_errors():
-                holders |= {
-                    one["personId"] for one in self._db.people.find(linked, {"personId": 1})
-                }
-            known = (
-                Identities(hospital_id, hospital).read(reading, sorted(holders), "")
-                if holders
-                else {}
-            )
+                linked = self._db.people.find(query, {"personId": 1})
+                holders.update(person["personId"] for person in linked)
+            if not holders:
+                return Traces(hospital_id, frozenset(), {})
+            people = Identities(hospital_id, hospital).read(reading, sorted(holders), "")
             # Who has another id by now is somebody else, who once bore this one by mistake.
             persons = frozenset(
-                one for one, who in known.items() if who.national_id in (None, self._id)
+                person_id
+                for person_id, person in people.items()
+                if person.national_id in (None, self._id)
             )
             return Traces(hospital_id, persons, _observations(reading, persons))
 
     def _require_unlinked(self) -> None:
-        mine = {"$or": [{"_id": {"$in": self._people}}, {"idHash": self._hash}]}
-        unfinished = {"$or": [{"patientId": {"$ne": None}}, {"pending": {"$exists": True}}]}
-        if self._db.people.find_one({"$and": [mine, unfinished]}, {"_id": 1}) is not None:
-            hint = "it takes seconds while `passport consume` runs; passport status says whether it does"
+        is_the_person = {"$or": [{"_id": {"$in": self._people}}, {"idHash": self._hash}]}
+        is_unfinished = {"$or": [{"patientId": {"$ne": None}}, {"pending": {"$exists": True}}]}
+        query = {"$and": [is_the_person, is_unfinished]}
+        if self._db.people.find_one(query, {"_id": 1}) is not None:
             raise NotReady(
-                "the consumers have yet to remove the records of a patient who has left", hint=hint
+                "the consumers have yet to remove the records of a patient who has left",
+                hint="it takes seconds while `passport consume` runs; "
+                "passport status says whether it does",
             )
 
-    def _known(self) -> tuple[list[Any], list[ObjectId]]:
-        """patients._id that nobody has any more and under which their records were shown, and all
-        of those records.
-        """
-        pairs = [(one.hospital, uuid) for one in self.traces for uuid in one.observations.values()]
-        records = {str(record_id(*pair)) for pair in pairs}
-        patients = {one["patient"] for one in self._told({"record": {"$in": list(records)}})}
-        there = {
-            one["_id"]
-            for one in self._db.patients.find({"_id": {"$in": list(patients)}}, {"_id": 1})
-        }
-        left = list(patients - there)
-        also = {one["record"] for one in self._told({"patient": {"$in": left}})}
-        return left, [ObjectId(one) for one in records | also if ObjectId.is_valid(one)]
+    def _find_shown_records(self) -> tuple[list[Any], list[ObjectId]]:
+        """Return the patients under whom their records were shown, and all of those records.
 
-    def _told(self, query: Document) -> Iterator[Document]:
-        """Our audit entries that fit, with the hex of the `record` that each tells of."""
+        These are ``patients._id`` that no patient has any more. Our audit entries know them.
+        """
+        records = {
+            str(record_id(traces.hospital, uuid))
+            for traces in self.traces
+            for uuid in traces.observations.values()
+        }
+        entries = self._audit_entries({"record": {"$in": list(records)}})
+        patients = {entry["patient"] for entry in entries}
+        existing = self._db.patients.find({"_id": {"$in": list(patients)}}, {"_id": 1})
+        former_patients = list(patients - {patient["_id"] for patient in existing})
+        for entry in self._audit_entries({"patient": {"$in": former_patients}}):
+            records.add(entry["record"])
+        return former_patients, [ObjectId(text) for text in records if ObjectId.is_valid(text)]
+
+    def _audit_entries(self, query: Document) -> Iterator[Document]:
+        """Yield our audit entries that fit, each with the hex of the `record` that it is about."""
         record = {"$substrCP": ["$details", len("Record "), 24]}
         stages: list[Document] = [
             {"$match": {"userAgent": AGENT}},
             {"$set": {"record": record}},
             {"$match": query},
+            {"$project": {"patient": 1, "record": 1}},
         ]
-        yield from self._db.auditlogs.aggregate(
-            [*stages, {"$project": {"patient": 1, "record": 1}}]
-        )
+        yield from self._db.auditlogs.aggregate(stages)
 
 
 def _observations(reading: ConsistentRead, persons: frozenset[int]) -> dict[int, str]:

@@ -1,5 +1,4 @@
-"""`medicalrecords`: written by compare-and-swap, so that of two writers the one that has seen less
-loses.
+"""Writes `medicalrecords` by compare-and-swap: of two writers the one that has seen less loses.
 
 Read the records' `rev` first, then the links and the rows; write where `rev` is unchanged, else
 start again. A record that doesn't exist has no `rev`. So whoever is about to change rows or a link
@@ -34,7 +33,7 @@ TRIES = 20
 
 @dataclass(slots=True)
 class Refreshed:
-    """What came of looking at some rows' records again.
+    """The result of refreshing some rows' records.
 
     `refused` has the reason by the ``_id`` of a row whose record can't be stored. `unlinked` are
     the keys of people who have rows and are not matched now.

@@ -1,4 +1,4 @@
-"""`observations`: the mirror of the hospitals' rows, its guarded writes, and which rows are connected.
+"""Writes `observations`, the mirror of the hospitals' rows, and knows which rows are connected.
 
 The guard has two steps that any MongoDB takes: read the state of a row that is there, then write
 only where that state is still there.
@@ -21,7 +21,10 @@ SLICE = 2_000  # rows of a person or of a range that are looked at together
 
 
 class Head(NamedTuple):
-    """What tells one state of a row from another, and the ``_id`` of each row that it names."""
+    """A state of a row, told from others by version and digest.
+
+    `related` has the ``_id`` of each row that it names.
+    """
 
     version: str
     digest: str
@@ -47,8 +50,11 @@ class RowWrite:
     def operation(self) -> InsertOne[Any] | ReplaceOne[Any]:
         if self.replaced is None:
             return InsertOne(self.document.written)
-        version, digest = self.replaced.version, self.replaced.digest
-        still_there = {"_id": self.key, "version": version, "digest": digest}
+        still_there = {
+            "_id": self.key,
+            "version": self.replaced.version,
+            "digest": self.replaced.digest,
+        }
         return ReplaceOne(still_there, self.document.written)
 
 
@@ -175,18 +181,18 @@ class Observations:
         each step away from the seeds.
         """
         heads: dict[str, Head] = {}
-        asked: set[str] = set()
+        visited: set[str] = set()
         frontier = set(seeds)
         for _ in range(LEVELS):
             if not frontier:
                 return heads
-            asked |= frontier
+            visited |= frontier
             keys = list(frontier)
             heads |= self._heads({"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]})
             frontier = set(heads)
             for head in heads.values():
                 frontier.update(head.related)
-            frontier -= asked
+            frontier -= visited
         raise Retry("observations: rows are connected without end")
 
     def documents(self, keys: Iterable[str]) -> dict[str, Document]:

@@ -1,10 +1,9 @@
-"""Whose rows may be kept: one `people` document per hospital's person, the link to a patient of the
-Passport.
+"""Decides whose rows may be kept. A `people` document links a hospital's person to a patient.
 
 ``{_id: "<hospital>/<person_id>", hospital, personId, state, idHash, patientId, version, floor,
 rev}`` and, while something is still to be done, ``pending``: ``read`` (read the person whole at the
 hospital), ``move`` (all records to another patient) or ``remove`` (rows and records go). ``ended``:
-was matched once, is not now. The newest version wins, by compare-and-swap on `rev`.
+the person was matched once and is not now. The newest version wins, by compare-and-swap on `rev`.
 """
 
 import hmac

@@ -45,10 +45,10 @@ class _Account:
 
 
 class Authors:
-    """The ``users._id`` of one hospital's authors: read (`look_up`), used (`created_by`), and last
-    created (`ensure`).
+    """The ``users._id`` of one hospital's authors.
 
-    An author is what a mirror document has as ``author``: ``{name, source, key}``.
+    First they are read (`look_up`), then used (`created_by`), and last created (`ensure`). An author
+    is what a mirror document has as ``author``: ``{name, source, key}``.
     """
 
     def __init__(self, database: Mongo, hospital_id: str, hospital: Hospital) -> None:
@@ -105,8 +105,9 @@ class Authors:
         return str(self._accounts[author["key"]].user if author["key"] else self.system)
 
     def ensure(self, authors: Iterable[Document]) -> None:
-        """Create the placeholders of `authors` that are missing, and give the others of ours their
-        newest name. Each author has been looked up before.
+        """Create the missing placeholders of `authors`, and give our others their newest name.
+
+        Each author has been looked up before.
         """
         self.ensure_hospital()
         names = {author["key"]: display_name(author["name"]) for author in authors if author["key"]}

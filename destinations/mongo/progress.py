@@ -1,4 +1,4 @@
-"""`progress`: how far each hospital's changes have been applied, and what its last whole verify found.
+"""Keeps `progress`: how far a hospital's changes are applied, and what its last verify found.
 
 One document per hospital: ``{_id: "<hospital>", offset, version, at_ms, rereads, verified}``.
 """

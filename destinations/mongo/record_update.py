@@ -24,7 +24,7 @@ PASSPORT_OWNED = frozenset({"medicationStatus"})  # within data; see docs/refere
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be written where record `id` is still as read.
+    """One write to `medicalrecords`, which happens only if record `id` is still as it was read.
 
     `patient` says whose record it is or was. If the record isn't there, `seen` is None and `write`
     is the document; else `seen` is a query and `write` an update of what it finds.
@@ -45,8 +45,9 @@ class Change:
 
 
 def claim(key: ObjectId, hospital_id: str, uuid: str, now: datetime) -> Document:
-    """Return an empty record that no reader sees, for the place of one that somebody might be about
-    to insert.
+    """Return an empty record that no reader sees.
+
+    It takes the place of one that somebody might be about to insert.
     """
     return {
         "_id": key,

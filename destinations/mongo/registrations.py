@@ -1,8 +1,7 @@
-"""Who registers with the Passport, corrects an id or leaves: marks the people concerned, so that
-they are read whole.
+"""Marks people to be read whole when their patient registers, corrects an id or leaves.
 
-A change stream on `patients` tells at once, a sweep over both collections what it missed: at the
-start, after every interruption and every `sweep_s` seconds.
+A change stream on `patients` tells of it at once. A sweep over both collections finds what the
+stream missed: at the start, after every interruption, and every `sweep_s` seconds.
 """
 
 import threading

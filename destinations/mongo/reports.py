@@ -1,4 +1,4 @@
-"""What operators ask of the Passport's database about a hospital. Nothing is written here."""
+"""Answers operators' questions about a hospital from the Passport's database. It only reads."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Which concepts no rule of mapping.yaml shows, and a rule that would show each."""
+"""Lists the concepts that no rule of mapping.yaml shows, each with a rule that would show it."""
 
 import json
 from collections import Counter

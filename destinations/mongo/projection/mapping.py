@@ -21,7 +21,7 @@ RecordType = Literal["condition", "medication", "test", "visit"]
 
 
 class Subject(NamedTuple):
-    """What matchers look at: an obs' concept, and the class and the mappings of its coded answer."""
+    """The subject that matchers look at: an obs' concept, and its coded answer's class and mappings."""
 
     name: str
     concept_class: str
@@ -32,7 +32,7 @@ class Subject(NamedTuple):
 
 
 class Matcher(BaseModel):
-    """All fields that are set must fit. A list fits when one of its entries does."""
+    """A condition on a subject. All fields that are set must fit, a list by one of its entries."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
@@ -120,10 +120,10 @@ class _File(BaseModel):
 
 
 class Sense(NamedTuple):
-    """What the mapping makes of a subject.
+    """The meaning that the rules give a subject.
 
-    `heads` is the group that it is the header of, `alone` its type as a record of its own, `panel`
-    whether it names a panel.
+    `heads` is the group that it is the header of. `alone` is its type as a record of its own.
+    `panel` says whether it names a panel.
     """
 
     heads: Group | None
@@ -133,7 +133,7 @@ class Sense(NamedTuple):
 
 @dataclass(frozen=True)
 class MappingRules:
-    """All rules. They remember what they made of a subject, since few concepts make many obs."""
+    """The whole mapping. It remembers what it made of a subject: few concepts make many obs."""
 
     groups: tuple[Group, ...]
     panel_classes: frozenset[str]

@@ -1,5 +1,4 @@
-"""What the Passport shows of one person's rows: mirror documents in, `medicalrecords` documents
-out. Pure.
+"""Projects one person's rows: mirror documents in, `medicalrecords` documents out. Pure.
 
 The words (live, parent, first version, anchor) and every field are those of
 docs/reference/records.md.
