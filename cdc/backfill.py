@@ -15,16 +15,16 @@ from cdc.envelopes import Envelopes
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob
-from openmrs import connection as server
+from openmrs.connection import no_binlog
 from openmrs.read import END_OF_BINLOG, Source, SourcePosition
-from passport.errors import NotReady
+from passport.errors import NotReady, Origin
 from passport.settings import Settings
 
 LONGEST_SLEEP_S = 0.05
 
 
 class _Stream(NamedTuple):
-    """What publishes into a hospital's epoch, beside its reader."""
+    """The parts that publish into a hospital's epoch, beside its reader."""
 
     source: Source
     saved: Saved
@@ -93,16 +93,20 @@ def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
     with closing(Positions(settings.kafka)) as positions:
         saved = positions.load(hospital_id)
     if saved is None or saved.capture != "binlog":
-        is_polled = settings.hospitals[hospital_id].capture == "polling"
-        command = "reconcile" if is_polled else "cdc run"
+        command = "cdc run"
+        if settings.hospitals[hospital_id].capture == "polling":
+            command = "reconcile"
         raise NotReady(
             f"hospital {hospital_id}: no stream has been started that a backfill could join",
             hint=f"passport {command} --hospital {hospital_id}",
+            origin=Origin.hospital(hospital_id),
         )
-    if reason := resume.unusable(saved, source.connection()):
+    reason = resume.unusable(saved, source.connection())
+    if reason:
         raise NotReady(
             f"hospital {hospital_id}: its reader will take a whole snapshot anyway ({reason})",
             hint=f"passport cdc run --hospital {hospital_id}",
+            origin=Origin.hospital(hospital_id),
         )
     return saved
 
@@ -112,5 +116,5 @@ def _position_now(source: Source, saved: Saved) -> SourcePosition:
     with source.read_at(END_OF_BINLOG) as read:
         position = read.position
     if position is None:
-        raise server.no_binlog(source.hospital)
+        raise no_binlog(source.hospital)
     return SourcePosition(position, "", saved.server)

@@ -1,4 +1,4 @@
-"""Which position may be saved: the end of a transaction, once everything before it is acknowledged.
+"""The position that may be saved: a transaction's end, once everything before is acknowledged.
 
 This module is pure.
 """
@@ -49,5 +49,5 @@ class Checkpoint:
 
     @property
     def settled(self) -> bool:
-        """Whether no mark waits."""
+        """Return whether no mark waits."""
         return not self._open

@@ -1,4 +1,4 @@
-"""What a reader meets of the world, in one place. The tests' simulation puts its own there."""
+"""The connections of a reader to the world, in one place. A simulation can put its own there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from passport.settings import Kafka
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """How each connection of a reader is opened.
+    """The functions that open a reader's connections.
 
     `connect` opens a session of MySQL, to ask and to read. `stream` opens its binlog. `publisher`
     and `positions` open the two topics of Kafka.

@@ -1,4 +1,4 @@
-"""What a reader publishes, as bytes: the events of one hospital in one epoch."""
+"""Makes the events that a reader publishes, as bytes: those of one hospital in one epoch."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -94,8 +94,9 @@ class Envelopes:
         at: Position,
         ts_ms: int,
     ) -> bytes:
-        """Return the event that says: these keys of the table, and no others, were in (first, to] at
-        `at`.
+        """Return the event that says which keys of the table were in (first, to] at `at`.
+
+        A key of the range that it doesn't list was not there.
         """
         source = self._source(table, at, 0, "", ts_ms, self._origin_of_reads)
         chunk = ChunkEvent(

@@ -1,4 +1,4 @@
-"""How far the stream is: heartbeats in the topic, lag in the metrics, and the binlog's headroom.
+"""Tells how far the stream is: heartbeats in the topic, lag in the metrics, the binlog's headroom.
 
 A heartbeat event says that everything up to a position is published. Whoever waits for a
 destination to reach a position sees it arrive, also when no change follows.

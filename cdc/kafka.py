@@ -1,4 +1,4 @@
-"""What only the readers need of Kafka: a producer, values of the positions' topic, topic settings.
+"""Kafka for the readers alone: a producer, values of the positions' topic, settings of topics.
 
 Everything that both stages need is in `passport/kafka.py`.
 """

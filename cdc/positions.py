@@ -1,4 +1,4 @@
-"""Where each hospital's reader is, kept in Kafka: a compacted topic, with a record a save.
+"""The positions topic, which says where each hospital's reader is: compacted, a record a save.
 
 Which record holds is decided by what it says, not by when it was written. So a reader that stood
 still, and writes late, can move nobody back.
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from cdc import topics
 from cdc.kafka import close_producer, newest_values, open_producer, read_values
 from openmrs.column_info import ColumnInfo
-from passport.errors import Fatal, Reject
+from passport.errors import KAFKA, Fatal, Origin, Reject
 from passport.event import parse_event
 from passport.kafka import translate_errors
 from passport.settings import Kafka, Settings
@@ -32,7 +32,7 @@ Columns = Mapping[str, list[ColumnInfo]]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a snapshot is.
+    """The progress of a snapshot.
 
     `number` counts the snapshots of an epoch. Every obs_id up to `next_key` is done; None if none
     is, or if all are.
@@ -88,7 +88,7 @@ class Saved:
 
     @property
     def by_gtid(self) -> bool:
-        """Whether the reader goes on by `gtid_set`, and not at `position`."""
+        """Return whether the reader goes on by `gtid_set`, and not at `position`."""
         return self.position.pos == BY_GTID
 
     def encode(self) -> bytes:
@@ -193,6 +193,7 @@ class Positions:
                     f"hospital {hospital}: it is in partition {saved.partition}, the settings say"
                     f" {partition}",
                     hint=f"set hospitals.{hospital}.partition to {saved.partition}",
+                    origin=Origin.hospital(hospital),
                 )
             if saved.hospital != hospital and saved.partition == partition:
                 raise Fatal(
@@ -200,6 +201,7 @@ class Positions:
                     " is never reused",
                     hint=f"set hospitals.{hospital}.partition to a number that no hospital ever"
                     " had",
+                    origin=Origin.hospital(hospital),
                 )
 
     def save(self, saved: Saved) -> None:
@@ -229,4 +231,5 @@ class Positions:
                 f"topic {self._kafka.positions_topic} holds a record that is not a position"
                 f" ({error})",
                 hint="does another program, or a newer version of this one, write to it?",
+                origin=KAFKA,
             ) from None

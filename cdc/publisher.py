@@ -27,8 +27,8 @@ class Publisher:
     """The producer of one hospital's partition.
 
     Records are numbered from 1; `sent` is the number of the last one. When a record fails, the
-    publisher is of no use any more: make a new one. `end_offset` is the offset behind the last record that
-    was ever acknowledged, as far as it is known.
+    publisher is of no use any more: make a new one. `end_offset` is the offset behind the last
+    record that was ever acknowledged, as far as it is known.
     """
 
     def __init__(self, kafka: Kafka, hospital: str, partition: int, end_offset: int = 0) -> None:

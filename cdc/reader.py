@@ -66,7 +66,7 @@ def run(
 
 
 class Reader:
-    """What outlives a session: the lease, the connection that reads rows, and the positions topic.
+    """Runs sessions, and holds what outlives them: lease, connection for rows, positions topic.
 
     `gap` is the reason why the saved position is of no use; "" if it is.
     """

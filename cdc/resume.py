@@ -1,4 +1,4 @@
-"""Where a reader starts: at the saved position, if the server still has it.
+"""Finds where a reader starts: at the saved position, if the server still has it.
 
 If it has not, the reader begins a new epoch with a snapshot. On a replica that has executed all
 that was read it goes on by GTID, so that nothing is missing in between. On any other server it
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Start(NamedTuple):
-    """Where the reader starts. A new epoch is not saved yet."""
+    """The position from which the reader starts. A new epoch is not saved yet."""
 
     saved: Saved
     is_new_epoch: bool

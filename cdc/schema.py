@@ -1,6 +1,4 @@
-"""The columns of the watched tables that are carried but can't be decoded: found before a reader
-starts, not at their first row.
-"""
+"""Finds carried columns that can't be decoded: before a reader starts, not at their first row."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +11,7 @@ from passport.errors import Fatal, Origin
 
 
 def undecodable_columns(columns: Mapping[str, Sequence[ColumnInfo]]) -> list[str]:
-    """Return the columns that are carried but can't be decoded, as ``obs.comments: type vector``."""
+    """Return the carried columns that can't be decoded, as ``obs.comments: type vector``."""
     undecodable = []
     for table in WATCHED:
         for column in columns.get(table, ()):
@@ -38,7 +36,10 @@ def refuse_undecodable(hospital_id: str, columns: Mapping[str, Sequence[ColumnIn
 def _problem(table: str, column: ColumnInfo) -> str:
     """Return why a column of this table can't be decoded, "" if it can or isn't carried."""
     if table in REFERENCE_TABLES:
-        return _key_problem(column) if column.name in REFERENCE_TABLES[table].keys else ""
+        # Of a reference table only the keys are carried.
+        if column.name not in REFERENCE_TABLES[table].keys:
+            return ""
+        return _key_problem(column)
     fact_table = FACT_TABLES[table]
     if column.name not in fact_table.columns:
         return ""

@@ -1,3 +1,1 @@
-"""Reads the binlog of one MySQL or MariaDB server: the wire protocol, the events and the column
-types.
-"""
+"""The binlog of one MySQL or MariaDB server: its wire protocol, its events and its field types."""

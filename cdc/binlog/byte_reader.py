@@ -49,5 +49,5 @@ class ByteReader:
 
     @property
     def at_end(self) -> bool:
-        """Whether all is read."""
+        """Return whether all is read."""
         return self.pos >= len(self.data)

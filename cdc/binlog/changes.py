@@ -1,4 +1,4 @@
-"""What the binlog says, decoded: changed rows, key changes, commits, and what is around them."""
+"""The content of the binlog, decoded: changed rows, key changes, commits, and what is around them."""
 
 from typing import NamedTuple
 

@@ -10,9 +10,13 @@ import zstandard
 from cdc.binlog.byte_reader import ByteReader
 from cdc.binlog.event_types import HEADER_SIZE
 
-# The fields in front of a TRANSACTION_PAYLOAD's data, and its algorithms.
-_END, _COMPRESSION, _SIZE = 0, 2, 3
-_ZSTD, _NONE = 0, 255
+# The fields in front of a TRANSACTION_PAYLOAD's data.
+_END = 0
+_COMPRESSION = 2
+_SIZE = 3
+# Its algorithms.
+_ZSTD = 0
+_NONE = 255
 
 _LARGE = 1 << 20  # bytes; a larger transaction is decompressed as it is read
 _ZSTANDARD = zstandard.ZstdDecompressor()

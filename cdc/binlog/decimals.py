@@ -13,7 +13,8 @@ class DecimalColumn:
     def __init__(self, precision: int, scale: int) -> None:
         self._scale = scale
         whole = precision - scale
-        first, last = whole % 9, scale % 9
+        first = whole % 9
+        last = scale % 9
         groups = [first] * (first > 0) + [9] * (whole // 9 + scale // 9) + [last] * (last > 0)
         self._groups = [(digits, self._BYTES[digits]) for digits in groups]
         self.size = sum(size for _, size in self._groups)
@@ -24,10 +25,13 @@ class DecimalColumn:
         bits = int.from_bytes(raw, "big") ^ 1 << 8 * self.size - 1
         if negative:
             bits ^= (1 << 8 * self.size) - 1
-        digits, left = "", 8 * self.size
+        digits = ""
+        shift = 8 * self.size
         for count, size in self._groups:
-            left -= 8 * size
-            digits += f"{bits >> left & (1 << 8 * size) - 1:0{count}d}"
-        whole, fraction = digits[: len(digits) - self._scale], digits[len(digits) - self._scale :]
+            shift -= 8 * size
+            digits += f"{bits >> shift & (1 << 8 * size) - 1:0{count}d}"
+        point = len(digits) - self._scale
+        whole = digits[:point]
+        fraction = digits[point:]
         sign = "-" if negative and digits.strip("0") else ""
         return f"{sign}{whole.lstrip('0') or '0'}{'.' if fraction else ''}{fraction}"

@@ -54,7 +54,9 @@ _PREPARED_XA = 64
 _ROWS_V1 = HEADER_SIZE + 8  # where the body of a ROWS event of version 1 begins
 _NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
-_GTID, _TABLE_MAP, _XID = BINLOG.MARIADB_GTID_EVENT, BINLOG.TABLE_MAP_EVENT, BINLOG.XID_EVENT
+_GTID = BINLOG.MARIADB_GTID_EVENT
+_TABLE_MAP = BINLOG.TABLE_MAP_EVENT
+_XID = BINLOG.XID_EVENT
 _DUMMY_TABLE_ID = b"\xff\xff\xff\0\0\0"
 
 # These make what `Position(...)`, `RowChange(...)` and `Commit(...)` make, without a call of a
@@ -174,13 +176,13 @@ class EventDecoder:
         This is one long function: each event goes through it, four in a transaction, and a call
         costs as much as a checksum.
         """
-        handlers, about_files, heartbeats, maps = (
-            self._handlers,
-            kinds.ABOUT_FILES,
-            kinds.HEARTBEATS,
-            self._maps,
-        )
-        header, crc, tail = _HEADER, crc32, 4 if self._checksums else 0
+        handlers = self._handlers
+        about_files = kinds.ABOUT_FILES
+        heartbeats = kinds.HEARTBEATS
+        maps = self._maps
+        header = _HEADER
+        crc = crc32
+        tail = 4 if self._checksums else 0
         items: list[BinlogItem] = []
         for event in events:
             ts, kind, size, log_pos, flags = header(event)
@@ -189,7 +191,7 @@ class EventDecoder:
                     f"binlog: an event of another size than it says behind {self.file}:{self.pos}"
                 )
             if kind in about_files and (kind == kinds.FORMAT or flags & _ARTIFICIAL or not ts):
-                found = (
+                decoded = (
                     self._format(event, ts, log_pos)
                     if kind == kinds.FORMAT
                     else self._next_file(event)
@@ -225,16 +227,16 @@ class EventDecoder:
                 self._ordinal = 0
                 event = event[: size - tail]  # noqa: PLW2901
                 handler = handlers.get(kind)
-                found = handler(event) if handler else self._unknown(kind, flags)
-            if not found:
+                decoded = handler(event) if handler else self._unknown(kind, flags)
+            if not decoded:
                 continue
-            if type(found) is list:  # rows
-                items += found
+            if type(decoded) is list:  # rows
+                items += decoded
                 if len(items) >= AT_ONCE:
                     yield items
                     items = []
             else:
-                for item in found:
+                for item in decoded:
                     if type(item) is Commit and items and type(items[-1]) is Commit:
                         items[-1] = item
                     else:
@@ -254,8 +256,8 @@ class EventDecoder:
             "upgrade openmrs-passport",
         )
 
-    def _fatal(self, why: str, hint: str) -> Fatal:
-        return Fatal(f"binlog: {why} (at {self.file}:{self.pos})", hint=hint)
+    def _fatal(self, reason: str, hint: str) -> Fatal:
+        return Fatal(f"binlog: {reason} (at {self.file}:{self.pos})", hint=hint)
 
     # --- files
 
@@ -274,7 +276,8 @@ class EventDecoder:
             raise DamagedEvent(
                 f"binlog: wrong checksum of the FORMAT_DESCRIPTION event of {self.file}"
             )
-        self.format_ts, self.began_ts = ts, self.began_ts or ts
+        self.format_ts = ts
+        self.began_ts = self.began_ts or ts
         self.pos = max(self.pos, log_pos)
         return ()
 
@@ -332,7 +335,8 @@ class EventDecoder:
             ) from error
 
     def _begin(self, gtid: str) -> Iterable[BinlogItem]:
-        self._gtid, self._in_group = gtid, True
+        self._gtid = gtid
+        self._in_group = True
         return ()
 
     def _previous_gtids(self, event: bytes) -> Iterable[BinlogItem]:
@@ -368,8 +372,9 @@ class EventDecoder:
     # --- statements
 
     def _query(self, event: bytes, fixed: int = 32) -> Iterable[BinlogItem]:
-        """Read a statement. Its text stands behind `fixed` bytes, the status variables and the
-        name of the database.
+        """Read a statement.
+
+        Its text stands behind `fixed` bytes, the status variables and the name of the database.
         """
         start = fixed + int.from_bytes(event[30:32], "little")
         end = start + event[27]

@@ -1,4 +1,4 @@
-"""How a column of each field type lies in the binlog, one row a type: `FIELD_FORMATS`.
+"""The formats in which columns lie in the binlog, one row a field type: `FIELD_FORMATS`.
 
 A TABLE_MAP event has a few bytes of metadata about each column (lengths, digits), a ROWS event its
 values. What the values mean as SQL types is in openmrs/column_types.py.

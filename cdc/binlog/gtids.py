@@ -53,7 +53,7 @@ def contains(state: str, gtid_set: str) -> bool:
 
 
 class MysqlGtidSet:
-    """Every transaction, in intervals: ``uuid[:tag]:first-last[:...][,...]``."""
+    """A set of transactions, in intervals: ``uuid[:tag]:first-last[:...][,...]``."""
 
     def __init__(self, text: str = "") -> None:
         self._intervals: dict[Source, list[tuple[int, int]]] = {}
@@ -132,21 +132,26 @@ class MysqlGtidSet:
     @classmethod
     def unpack(cls, data: bytes) -> "MysqlGtidSet":
         """Return the set in the body of a PREVIOUS_GTIDS event, the inverse of `packed`."""
-        self, at = cls(), 8
+        gtid_set = cls()
+        at = 8
         tagged = data[7] == 1
         count = int.from_bytes(data[1:7] if tagged else data[:8], "little")
         for _ in range(count):
-            uuid, tag, at = str(UUID(bytes=data[at : at + 16])), "", at + 16
+            uuid = str(UUID(bytes=data[at : at + 16]))
+            tag = ""
+            at += 16
             if tagged:
                 size = data[at] >> 1
-                tag, at = data[at + 1 : at + 1 + size].decode(), at + 1 + size
+                tag = data[at + 1 : at + 1 + size].decode()
+                at += 1 + size
             intervals = int.from_bytes(data[at : at + 8], "little")
             for _ in range(intervals):
-                first, end = (int.from_bytes(data[at + n : at + n + 8], "little") for n in (8, 16))
-                self.add((uuid, tag), first, end - 1)
+                first = int.from_bytes(data[at + 8 : at + 16], "little")
+                end = int.from_bytes(data[at + 16 : at + 24], "little")
+                gtid_set.add((uuid, tag), first, end - 1)
                 at += 16
             at += 8
-        return self
+        return gtid_set
 
 
 def _merged(intervals: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

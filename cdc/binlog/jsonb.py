@@ -19,9 +19,12 @@ _SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY, _LITERAL = range(5)
 _INLINE = {_LITERAL: "<B", 5: "<h", 6: "<H"}
 _INLINE_LARGE = {7: "<i", 8: "<I"}
 _FIXED = _INLINE | _INLINE_LARGE | {9: "<q", 10: "<Q", 11: "<d"}
-_STRING, _OPAQUE = 12, 15
+_STRING = 12
+_OPAQUE = 15
 _LITERALS = (None, True, False)
-_DECIMALS, _DATES, _TIMES = (0, 246), (7, 10, 12), (11,)
+_DECIMALS = (0, 246)
+_DATES = (7, 10, 12)
+_TIMES = (11,)
 
 
 def json_text(raw: bytes) -> str:
@@ -84,7 +87,8 @@ def _length(raw: bytes, at: int) -> tuple[int, int]:
     while True:
         byte = raw[at]
         size |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        at += 1
+        shift += 7
         if byte < 0x80:
             return at, size
 

@@ -1,8 +1,8 @@
-"""ROWS events -> JSON text of the wanted columns. Pure: bytes in, texts out.
+"""ROWS events -> JSON text of the carried columns. Pure: bytes in, texts out.
 
 Each shape of row (which columns the row image carries, and which of them are NULL) gets its own
 small function. It is generated and compiled when the shape is first seen: neighbouring fixed-size
-columns are unpacked at once, and unwanted ones are stepped over.
+columns are unpacked at once, and the other ones are stepped over.
 """
 
 import struct
@@ -25,12 +25,12 @@ _MAX_SHAPES = 5_000  # so many NULL patterns of one table are kept compiled
 class ImageDecoder:
     """Decodes row images that carry one set of columns."""
 
-    def __init__(self, columns: Sequence[Column], wanted: Sequence[str], form: Form) -> None:
+    def __init__(self, columns: Sequence[Column], carried: Sequence[str], form: Form) -> None:
         self._columns = columns
         self._form = form
         self.null_bytes = (len(columns) + 7) // 8
         names = [column.name for column in columns]
-        self.wanted = [name for name in wanted if name in names]
+        self.carried = [name for name in carried if name in names]
         self._decoders: dict[bytes, Decoder] = {}
 
     def row(self, event: bytes, at: int) -> tuple[Any, int]:
@@ -74,8 +74,10 @@ class ImageDecoder:
         bits = int.from_bytes(nulls, "little")
         code = _Code(self._form)
         for index, column in enumerate(self._columns):
-            code.add(column, is_null=bool(bits >> index & 1), wanted=column.name in self.wanted)
-        decoder = self._decoders[nulls] = code.compiled(self.wanted)
+            code.add(
+                column, is_null=bool(bits >> index & 1), is_carried=column.name in self.carried
+            )
+        decoder = self._decoders[nulls] = code.compiled(self.carried)
         return decoder
 
 
@@ -93,18 +95,18 @@ class _Code:
         self._names: list[str] = []
         self._values: dict[str, str] = {}
 
-    def add(self, column: Column, *, is_null: bool, wanted: bool) -> None:
+    def add(self, column: Column, *, is_null: bool, is_carried: bool) -> None:
         """Add the next column of the row image."""
         if is_null:
             self._values[column.name] = "null" if self._form == "text" else "None"
             return
         shape = layout(column)
         variable = f"v{len(self._scope)}_{len(self._values)}"
-        if wanted:
+        if is_carried:
             self._values[column.name] = self._expression(column, shape, variable)
         if shape.prefixed:
-            self._prefixed(shape, variable, wanted)
-        elif wanted:
+            self._prefixed(shape, variable, is_carried)
+        elif is_carried:
             self._format += shape.unpack
             self._names.append(variable)
         else:
@@ -123,13 +125,13 @@ class _Code:
         self._scope[name] = shape.function
         return shape.text.replace("F(", f"{name}(").format(variable)
 
-    def _prefixed(self, shape: Layout, variable: str, wanted: bool) -> None:
+    def _prefixed(self, shape: Layout, variable: str, is_carried: bool) -> None:
         self._format += shape.unpack
         self._names.append("n")
         self._flush()
         if shape.unpack == "3s":
             self._lines.append("n=I(n,'little')")
-        self._lines += ["q=p+n", f"{variable}=b[p:q]", "p=q"] if wanted else ["p+=n"]
+        self._lines += ["q=p+n", f"{variable}=b[p:q]", "p=q"] if is_carried else ["p+=n"]
 
     def _flush(self) -> None:
         """Add the line that unpacks the fixed-size columns gathered so far."""
@@ -144,14 +146,14 @@ class _Code:
             self._lines.append(f"p+={unpack.size}")
         self._format, self._names = "<", []
 
-    def compiled(self, wanted: Sequence[str]) -> Decoder:
-        """Return the decoder. `wanted` is the order of the columns in its result."""
+    def compiled(self, carried: Sequence[str]) -> Decoder:
+        """Return the decoder. `carried` is the order of the columns in its result."""
         self._flush()
         if self._form == "text":
-            pieces = ",".join(f"{_literal(quoted(name))}:{self._values[name]}" for name in wanted)
+            pieces = ",".join(f"{_literal(quoted(name))}:{self._values[name]}" for name in carried)
             result = f"f'''{{{{{pieces}}}}}'''"
         else:
-            result = "{" + ",".join(f"{name!r}:{self._values[name]}" for name in wanted) + "}"
+            result = "{" + ",".join(f"{name!r}:{self._values[name]}" for name in carried) + "}"
         source = "\n ".join(["def decode(b,p):", *self._lines, f"return {result},p"])
         exec(source, self._scope)  # noqa: S102  # generated from column types alone
         decoder: Decoder = self._scope["decode"]
@@ -163,9 +165,9 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("'", "\\'").replace("{", "{{").replace("}", "}}")
 
 
-def _undecodable(column: Column, why: str) -> Fatal:
+def _undecodable(column: Column, reason: str) -> Fatal:
     return Fatal(
-        f"binlog: column {column.name} cannot be decoded: {why}",
+        f"binlog: column {column.name} cannot be decoded: {reason}",
         hint="take the column off the allow-list, or change its type at the source",
     )
 
@@ -173,23 +175,23 @@ def _undecodable(column: Column, why: str) -> Fatal:
 class RowsDecoder:
     """Decodes the rows of one version of a table, as one TABLE_MAP event describes it.
 
-    With the `form` "text" rows are JSON texts of the wanted columns that the table has, with "keys"
+    With the `form` "text" rows are JSON texts of the carried columns that the table has; with "keys"
     dictionaries of integers. `key` is the column that identifies a row whose image is incomplete;
     it is "" if such a row may be given as it is.
     """
 
     def __init__(
-        self, columns: Sequence[Column], wanted: Sequence[str], form: Form, key: str = ""
+        self, columns: Sequence[Column], carried: Sequence[str], form: Form, key: str = ""
     ) -> None:
         self._columns = columns
-        self._wanted = wanted
+        self._carried_columns = carried
         self._form: Form = form
         self._key = key
         self._bitmap = (len(columns) + 7) // 8
         self._head = bytes([min(len(columns), 255)])
         full = ((1 << len(columns)) - 1).to_bytes(self._bitmap, "little")
         self._full = self._head + full
-        self._image = ImageDecoder(columns, wanted, form)
+        self._image = ImageDecoder(columns, carried, form)
         self._parts: dict[tuple[bytes, Form], ImageDecoder] = {}
 
     def rows(self, op: str, event: bytes, at: int) -> tuple[list[tuple[Any, Any]], bool]:
@@ -217,18 +219,21 @@ class RowsDecoder:
         at += 1
         first = event[at : at + self._bitmap]
         second = event[at + self._bitmap :][: self._bitmap] if op == "u" else first
-        images = [self._carried(present, self._form, self._wanted) for present in (first, second)]
-        if self._form == "keys" or all(image.wanted == self._image.wanted for image in images):
+        images = [
+            self._part_decoder(present, self._form, self._carried_columns)
+            for present in (first, second)
+        ]
+        if self._form == "keys" or all(image.carried == self._image.carried for image in images):
             return images[0], images[1], False
-        keys = [self._carried(present, "keys", (self._key,)) for present in (first, second)]
-        if not any(image.wanted for image in keys):
+        keys = [self._part_decoder(present, "keys", (self._key,)) for present in (first, second)]
+        if not any(image.carried for image in keys):
             raise ValueError("a partial row without its key")
         return keys[0], keys[1], True
 
-    def _carried(self, present: bytes, form: Form, wanted: Sequence[str]) -> ImageDecoder:
+    def _part_decoder(self, present: bytes, form: Form, carried: Sequence[str]) -> ImageDecoder:
         image = self._parts.get((present, form))
         if image is None:
             bits = int.from_bytes(present, "little")
             columns = [column for index, column in enumerate(self._columns) if bits >> index & 1]
-            image = self._parts[present, form] = ImageDecoder(columns, wanted, form)
+            image = self._parts[present, form] = ImageDecoder(columns, carried, form)
         return image

@@ -90,11 +90,11 @@ class Statements:
         return Classified("ddl", tuple(self._named(database, _target(verb, sql))))
 
     def _named(self, database: bytes, sql: bytes) -> Iterator[str]:
-        seen = set()
+        named = set()
         for mention in self._mention.finditer(sql):
             name = mention[2].lower().decode()
-            if (mention[1] or database).lower() == self._database and name not in seen:
-                seen.add(name)
+            if (mention[1] or database).lower() == self._database and name not in named:
+                named.add(name)
                 yield name
 
 

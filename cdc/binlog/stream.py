@@ -145,7 +145,10 @@ class BinlogStream:
     def set_columns(
         self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
     ) -> None:
-        """Take column lists that were read after a DDL `Statement`, when the binlog ended at `as_of`."""
+        """Take column lists that were read after a DDL `Statement`.
+
+        `as_of` is where the binlog ended when they were read.
+        """
         self._decoder.set_columns(columns, as_of)
 
     def close(self) -> None:
@@ -205,7 +208,8 @@ def _dump(
     # not use.
     sql = (
         "SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32',"
-        f" @mariadb_slave_capability = 4, @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"
+        " @mariadb_slave_capability = 4,"
+        f" @master_heartbeat_period = {period}, @source_heartbeat_period = {period}"
     )
     _query(connection, sql)
     if start is not None:

@@ -59,9 +59,11 @@ class WatchedTables:
         Raises Fatal if its columns are not understood.
         """
         mapped = table_map.mapped_table(event, HEADER_SIZE)
-        database, table = mapped.database, mapped.table
+        database = mapped.database
+        table = mapped.table
         if self.ignore_case:
-            database, table = database.lower(), table.lower()
+            database = database.lower()
+            table = table.lower()
         is_watched = table in self.row_columns or table in self.key_columns
         if database != self.database or not is_watched:
             return None
@@ -88,6 +90,6 @@ class WatchedTables:
             )
         columns = table_map.complete(columns, self.columns.get(table), table)
         if table in self.row_columns:
-            wanted = self.row_columns[table]
-            return WatchedTable(table, True, RowsDecoder(columns, wanted, "text", wanted[0]))
+            carried = self.row_columns[table]
+            return WatchedTable(table, True, RowsDecoder(columns, carried, "text", key=carried[0]))
         return WatchedTable(table, False, RowsDecoder(columns, self.key_columns[table], "keys"))

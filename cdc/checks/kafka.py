@@ -16,7 +16,7 @@ RETENTION_MS = 7 * 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the brokers say of themselves and of the topics.
+    """A description of the brokers and the topics, as the brokers give it.
 
     `partitions` and `copies` are numbers by the topic's name. `configs` are the settings in force
     of the topic of changes and the positions' topic, as far as they are there.

@@ -1,4 +1,4 @@
-"""Checks of the server as the source of a binlog: its id, what it replicates, the saved position."""
+"""Checks of the server as a source: its id, what it replicates itself, the saved position."""
 
 from collections.abc import Iterator
 

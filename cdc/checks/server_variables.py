@@ -17,7 +17,7 @@ Variables = Mapping[str, str]
 
 
 class Setting(NamedTuple):
-    """What a variable should be. If it `must` be so, any other value fails the check."""
+    """The value that a variable should have. If it `must`, any other value fails the check."""
 
     name: str
     value: str
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
 
 class Minimum(NamedTuple):
-    """What a number should be at least."""
+    """The least value that a variable should have."""
 
     name: str
     value: int

@@ -1,3 +1,1 @@
-"""Captures a hospital that has no binlog: its tables are read again and again, and differences are
-published.
-"""
+"""Capture without a binlog: the tables are read again and again, and differences are published."""

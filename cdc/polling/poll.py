@@ -1,5 +1,4 @@
-"""Polls a hospital that has no binlog: its tables are read again and again, and what differs is
-published.
+"""Polls a hospital that has no binlog: reads its tables again and again, and publishes differences.
 
 A run is one consistent snapshot; all that it publishes has the version (epoch, run). Ranges of keys
 are hashed on the server and compared with the hashes that the last run saved, so that it doesn't
@@ -27,13 +26,13 @@ from cdc.polling import scan
 from cdc.polling.walk import DifferingRange, PolledState, Walk
 from cdc.positions import Positions, Saved
 from cdc.publisher import Publisher
-from openmrs import connection as source
+from openmrs.connection import identity
 from openmrs.key_ranges import rows_between
 from openmrs.load_budget import FETCHED, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.tables import FACT_TABLES
 from passport import metrics
-from passport.errors import Fatal, Gap, Retry
+from passport.errors import Fatal, Gap, Origin, Retry
 from passport.settings import Settings
 from passport.version import Position, next_epoch
 
@@ -53,8 +52,9 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
     if settings.hospitals[hospital_id].capture != "polling":
         raise Fatal(
             f"hospital {hospital_id}: its capture is binlog, so it isn't polled",
-            hint=f"passport cdc run --hospital {hospital_id}, "
-            f"or set hospitals.{hospital_id}.capture to polling",
+            hint=f"passport cdc run --hospital {hospital_id},"
+            f" or set hospitals.{hospital_id}.capture to polling",
+            origin=Origin.hospital(hospital_id),
         )
     delay_s = 1.0
     while not stop.is_set():
@@ -91,7 +91,10 @@ def _leased(hospital_id: str, settings: Settings, stop: threading.Event) -> Iter
     """
     with closing(Lease(hospital_id, settings.hospitals[hospital_id].mysql)) as lease:
         if not lease.take(stop):
-            raise Retry(f"hospital {hospital_id}: stopped while waiting for its lease")
+            raise Retry(
+                f"hospital {hospital_id}: stopped while waiting for its lease",
+                origin=Origin.hospital(hospital_id),
+            )
         yield lease
 
 
@@ -185,7 +188,10 @@ class Poller:
         walk = Walk(read, tables, self._state, pace, width=budget.chunk_rows)
         for differing in walk.differing(budget.rows_per_s * self._hospital.poll_interval_s, since):
             if self._stop.is_set():
-                raise Retry(f"hospital {self._id}: stopped within a run, which comes again")
+                raise Retry(
+                    f"hospital {self._id}: stopped within a run, which comes again",
+                    origin=Origin.hospital(self._id),
+                )
             self._publish(read, differing, pace)
         self._state.end()
         self._end()
@@ -265,8 +271,8 @@ class Poller:
     # --- epochs
 
     def _check_server(self) -> None:
-        """Begin a new epoch if another server answers: after a restore or promotion, rows differ."""
-        server = source.identity(self._source.connection())
+        """Begin a new epoch if another server answers: after a restore its rows may differ."""
+        server = identity(self._source.connection())
         if server != self._saved.server:
             log.warning("the hospital's server changed", hospital=self._id)
             self._begin_epoch(self._saved, server)
@@ -278,7 +284,7 @@ class Poller:
     def _load(self) -> Saved:
         saved = self._positions.load(self._id)
         if saved is None or saved.capture != "polling":
-            return self._new_epoch(saved, source.identity(self._source.connection()))
+            return self._new_epoch(saved, identity(self._source.connection()))
         return saved
 
     def _new_epoch(self, previous: Saved | None, server: str) -> Saved:
@@ -289,9 +295,9 @@ class Poller:
 
 
 def _place(number: int, *, ended: bool) -> Position:
-    """Return a position that makes a run's last record in the positions topic higher than its first.
+    """Return a position of polling, which is in no binlog.
 
-    It is in no binlog.
+    It makes a run's last record in the positions topic higher than its first.
     """
     return Position("poll.0", 2 * number + ended)
 

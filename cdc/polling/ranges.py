@@ -1,4 +1,4 @@
-"""What the last run knew of a table: a digest for each range of its key.
+"""The digests that the last run made of a table, one for each range of its key.
 
 That is small enough to be saved with the position.
 """

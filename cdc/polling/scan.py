@@ -88,33 +88,36 @@ def page(reading: ConsistentRead, table: Table, width: int, after: int, rows: in
     if start is None:
         return Page({}, after, after, -1, last=True)
     to = (start // width + max(1, rows // width)) * width - 1
-    found = reading.rows(
+    rows_of_ranges = reading.rows(
         f"SELECT {table.key} DIV {width} AS number, COUNT(*) AS counted,"  # noqa: S608
         f" {table.hash} AS digest, MAX({table.key}) AS top"
         f" FROM {table.name} WHERE {table.key} > {start - 1} AND {table.key} <= {to}"
         f" AND {table.where} GROUP BY 1",
     )
-    digests = {int(row["number"]): Digest(int(row["counted"]), int(row["digest"])) for row in found}
-    top = max((int(row["top"]) for row in found), default=-1)
+    digests = {}
+    top = -1
+    for row in rows_of_ranges:
+        digests[int(row["number"])] = Digest(int(row["counted"]), int(row["digest"]))
+        top = max(top, int(row["top"]))
     return Page(digests, after, to, top, last=_next_key(reading, table, to) is None)
 
 
 def _next_key(reading: ConsistentRead, table: Table, after: int) -> int | None:
     if table.key == ONE_RANGE:
         return 0 if after < 0 else None
-    (found,) = reading.rows(
+    (row,) = reading.rows(
         f"SELECT MIN({table.key}) AS least FROM {table.name} WHERE {table.key} > {after}"  # noqa: S608
     )
-    return None if found["least"] is None else int(found["least"])
+    return None if row["least"] is None else int(row["least"])
 
 
 def digest(reading: ConsistentRead, table: Table, after: int, to: int) -> Digest:
     """Return the digest of the rows with keys in (`after`, `to`]."""
-    (found,) = reading.rows(
+    (row,) = reading.rows(
         f"SELECT COUNT(*) AS counted, {table.hash} AS digest FROM {table.name}"  # noqa: S608
         f" WHERE {table.key} > {after} AND {table.key} <= {to} AND {table.where}"
     )
-    return Digest(int(found["counted"]), int(found["digest"]))
+    return Digest(int(row["counted"]), int(row["digest"]))
 
 
 def recent(

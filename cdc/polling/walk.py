@@ -1,4 +1,4 @@
-"""Walks over a hospital's tables at one snapshot, and finds the ranges that differ from the last run."""
+"""Walks over a hospital's tables at one snapshot, and finds ranges that differ from the last run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class DifferingRange:
 
 @dataclass(slots=True)
 class PolledState:
-    """What polling remembers from run to run.
+    """The state that polling keeps from run to run.
 
     `cursor` is the table and the key that the walk has come to, None between two rounds. `complete`
     says that it has been round once. The others are times of the source's clock in Unix ms:
@@ -203,13 +203,13 @@ class Walk:
         self, table: Table, ranges: Ranges, number: int, digest: Digest
     ) -> Iterator[DifferingRange]:
         """Yield range `number` if its digest is another than in the last run."""
-        known = ranges.digests.get(number, Digest())
-        if digest == known:
+        before = ranges.digests.get(number, Digest())
+        if digest == before:
             return
         after = ranges.before(number)
         to = ranges.before(number + 1)
         ranges.put(number, digest)
-        if ranges.top < to and self._digest_up_to_top(table, after, ranges.top) == known:
+        if ranges.top < to and self._digest_up_to_top(table, after, ranges.top) == before:
             # What was there is as it was, so only the keys behind it are new.
             yield DifferingRange(table, max(after, ranges.top), to, is_whole=False)
         else:
