@@ -102,20 +102,21 @@ class Session:
         Raises Retry, Gap and Fatal.
         """
         metrics.CONNECTED.labels(self._id).set(1)
-        end: Position | None = None
-        while not stop.is_set():
-            has_read = self._read(self._wait_s())
-            self._step_snapshot(live=has_read)
-            self._keep_lease()
-            self._save(at_most_every_s=self._settings.checkpoint_s)
-            self._beat()
-            if until_caught_up and self._snapshot.done and not self._is_snapshot_due:
-                if end is None:
-                    end = self._lease.end().position
-                if self._has_published(end):
-                    self._send_heartbeat(self._at._replace(position=self._read_to))
-                    break
-        self._drain()
+        with self._hospital_named():
+            end: Position | None = None
+            while not stop.is_set():
+                has_read = self._read(self._wait_s())
+                self._step_snapshot(live=has_read)
+                self._keep_lease()
+                self._save(at_most_every_s=self._settings.checkpoint_s)
+                self._beat()
+                if until_caught_up and self._snapshot.done and not self._is_snapshot_due:
+                    if end is None:
+                        end = self._lease.end().position
+                    if self._has_published(end):
+                        self._send_heartbeat(self._at._replace(position=self._read_to))
+                        break
+            self._drain()
 
     def close(self) -> None:
         metrics.CONNECTED.labels(self._id).set(0)
@@ -124,11 +125,10 @@ class Session:
 
     def _read(self, timeout_s: float) -> bool:
         """Publish what the binlog has now. Return whether it had anything."""
-        with self._hospital_named():
-            try:
-                items = self._stream.poll(timeout_s)
-            except ColumnsChangedError as error:
-                raise self._columns.remedy(error, self._read_to) from None
+        try:
+            items = self._stream.poll(timeout_s)
+        except ColumnsChangedError as error:
+            raise self._columns.remedy(error, self._read_to) from None
         self._verify_file()
 
         keep_lease = self._lease.keep
@@ -362,19 +362,22 @@ class Session:
 
     @contextmanager
     def _hospital_named(self) -> Iterator[None]:
-        """Name the hospital in errors of the decoder, which doesn't know whose binlog it reads."""
+        """Name the hospital in errors of the decoder and of Kafka.
+
+        Neither knows whose rows it has.
+        """
         try:
             yield
         except Gap:
             raise
         except Fatal as error:
-            if error.origin is not None:
+            if error.origin == Origin.hospital(self._id):
                 raise
             raise Fatal(
                 f"hospital {self._id}: {error.reason}",
                 details=error.details,
                 hint=error.hint.replace("HOSPITAL", self._id),
-                origin=Origin.hospital(self._id),
+                origin=error.origin or Origin.hospital(self._id),
             ) from None
 
     def _traces(self, settings: Settings) -> TransactionTraces | None:

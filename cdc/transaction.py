@@ -12,7 +12,7 @@ from cdc.envelopes import Envelopes
 from cdc.publisher import Publisher
 from openmrs.tables import OBS
 from passport import metrics
-from passport.errors import Fatal
+from passport.errors import Fatal, Gap
 from passport.event import Op
 from passport.tracing import Attributes, Trace
 from passport.version import Position
@@ -155,6 +155,9 @@ class Transaction:
         try:
             value = self._envelopes.row(row, transaction=transaction, last=last)
             self._publisher.send("row", value)
+        except Gap:
+            # It is no fault of this row, and a new epoch mends it.
+            raise
         except Fatal as error:
             raise Fatal(
                 f"{error.reason}: obs at {row.at.file}:{row.at.pos}",
