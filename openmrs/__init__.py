@@ -1,3 +1,1 @@
-"""Everything that is known of an OpenMRS database: its tables, how they are read, and who its
-patients are.
-"""
+"""Knows an OpenMRS database: its tables, how they are read, and who its patients are."""

@@ -1,4 +1,4 @@
-"""What is known of each column type, one row a type: `COLUMN_TYPES`.
+"""Describes each column type by one row of a table: `COLUMN_TYPES`.
 
 A value reaches Kafka on two ways, from a SELECT and from the binlog, and both must give the same
 JSON. So a row says how a column of its type is selected, how the selected value becomes JSON, how

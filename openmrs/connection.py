@@ -1,5 +1,6 @@
-"""One hospital's MySQL or MariaDB, read-only: how it is connected to, which server it is, and what
-its errors mean.
+"""Connects to one hospital's MySQL or MariaDB, read-only.
+
+It also tells which server it is, and what the server's errors mean.
 """
 
 import re

@@ -1,9 +1,8 @@
-"""Who a hospital's patients are: the national id of each person, or why there is none."""
+"""Tells who a hospital's patients are: the national id of each person, or why there is none."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from openmrs.read import ConsistentRead
 from passport.errors import Fatal, Origin
@@ -15,7 +14,7 @@ _NO_DIGIT = re.compile(r"[^0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class PersonFacts:
-    """What the rows of person, patient and patient_identifier say of one person.
+    """The rows of person, patient and patient_identifier that say who one person is.
 
     `identifiers` are the pairs (digits, preferred) of the identifiers that are not voided.
     """
@@ -24,6 +23,12 @@ class PersonFacts:
     patient: bool
     voided: bool
     identifiers: tuple[tuple[str, bool], ...]
+
+    def live_ids(self) -> list[str]:
+        """Return the ids that the person holds as a live patient."""
+        if not self.patient or self.voided:
+            return []
+        return [national_id for national_id, _ in self.identifiers]
 
 
 UNKNOWN = PersonFacts(None, False, False, ())
@@ -56,7 +61,7 @@ class Holders:
 
         Return the other patients who hold an id that this one gained or lost.
         """
-        new = tuple(sorted({_packed(one) for one in ids if _valid(one)}))
+        new = tuple(sorted({_packed(national_id) for national_id in ids if _valid(national_id)}))
         old = self._ids.get(patient_id, ())
         changed = set(old) ^ set(new)
         for packed in changed:
@@ -71,30 +76,39 @@ class Holders:
         """Return the other patients who hold an id of this one."""
         return self._holding(self._ids.get(patient_id, ())) - {patient_id}
 
-    def reload(self, held: Mapping[int, Iterable[str]]) -> set[int]:
+    def reload(self, ids_by_patient: Mapping[int, Iterable[str]]) -> set[int]:
         """Set the ids that all patients hold now.
 
         Return the patients who hold other ids than before, and those who share or shared one.
         """
-        changed = self._ids.keys() - held.keys()
-        others = {other for one in changed for other in self.replace(one, ())}
-        for patient_id, ids in held.items():
+        changed = self._ids.keys() - ids_by_patient.keys()
+        sharing: set[int] = set()
+        for patient_id in changed:
+            sharing |= self.replace(patient_id, ())
+        for patient_id, ids in ids_by_patient.items():
             before = self._ids.get(patient_id)
-            others |= self.replace(patient_id, ids)
+            sharing |= self.replace(patient_id, ids)
             if before != self._ids.get(patient_id):
                 changed.add(patient_id)
-        return changed | others
+        return changed | sharing
 
-    def _holding(self, packed: Iterable[int]) -> set[int]:
-        return {patient for one in packed for patient in _many(self._patients.get(one, ()))}
+    def _holding(self, packed_ids: Iterable[int]) -> set[int]:
+        patients: set[int] = set()
+        for packed in packed_ids:
+            patients.update(_many(self._patients.get(packed, ())))
+        return patients
 
     def _set(self, packed: int, patient_id: int, holds: bool) -> None:
-        others = tuple(one for one in _many(self._patients.get(packed, ())) if one != patient_id)
-        now = (*others, patient_id) if holds else others
-        if now:
-            self._patients[packed] = now[0] if len(now) == 1 else now
-        else:
+        patients = [other for other in _many(self._patients.get(packed, ())) if other != patient_id]
+        if holds:
+            patients.append(patient_id)
+        if not patients:
             self._patients.pop(packed, None)
+        elif len(patients) == 1:
+            # Nearly every id has one holder: a number takes less memory than a tuple of one.
+            self._patients[packed] = patients[0]
+        else:
+            self._patients[packed] = tuple(patients)
 
 
 def _packed(national_id: str) -> int:
@@ -105,8 +119,8 @@ def _packed(national_id: str) -> int:
     return int("1" + national_id)
 
 
-def _many(found: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (found,) if isinstance(found, int) else found
+def _many(patients: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (patients,) if isinstance(patients, int) else patients
 
 
 def _valid(national_id: str) -> bool:
@@ -119,8 +133,9 @@ def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[Person
         return "not_patient", None
     if facts.voided:
         return "voided", None
-    preferred = {one for one, is_preferred in facts.identifiers if is_preferred}
-    ids = preferred or {one for one, _ in facts.identifiers}
+    ids = {national_id for national_id, is_preferred in facts.identifiers if is_preferred}
+    if not ids:
+        ids = {national_id for national_id, _ in facts.identifiers}
     if len(ids) != 1:
         return ("ambiguous" if ids else "none"), None
     national_id = ids.pop()
@@ -154,7 +169,10 @@ class Identities:
 
     def holders_of_same_ids(self, person_ids: Iterable[int]) -> set[int]:
         """Return the others who hold a national id of one of these persons."""
-        return {other for one in person_ids for other in self._holders.holders_of_same_ids(one)}
+        others: set[int] = set()
+        for person_id in person_ids:
+            others |= self._holders.holders_of_same_ids(person_id)
+        return others
 
     def read(
         self, reading: ConsistentRead, person_ids: Sequence[int], version: str
@@ -166,20 +184,23 @@ class Identities:
         if self._type_id is None:
             self._load(reading)
         facts = _facts(reading, person_ids, self._type_id)
-        for person_id, known in facts.items():
-            self.affected_patients |= self._holders.replace(person_id, _held(known))
-        return {
-            person_id: self._person(person_id, facts.get(person_id, UNKNOWN), version)
-            for person_id in person_ids
-        }
+        for person_id, person_facts in facts.items():
+            ids = person_facts.live_ids()
+            self.affected_patients |= self._holders.replace(person_id, ids)
 
-    def _person(self, person_id: int, facts: PersonFacts, version: str) -> Person:
-        state, national_id = stated(person_id, facts, self._holders)
-        return Person(self._hospital_id, person_id, facts.uuid, state, national_id, version)
+        # Only now, since whether an id is ambiguous depends on what the other persons hold.
+        persons = {}
+        for person_id in person_ids:
+            person_facts = facts[person_id]
+            state, national_id = stated(person_id, person_facts, self._holders)
+            persons[person_id] = Person(
+                self._hospital_id, person_id, person_facts.uuid, state, national_id, version
+            )
+        return persons
 
     def _load(self, reading: ConsistentRead) -> None:
         type_id = self._find_type(reading)
-        held: dict[int, list[str]] = {}
+        ids_by_patient: dict[int, list[str]] = {}
         for row in reading.rows(
             """SELECT i.patient_id, i.identifier FROM patient_identifier i
             JOIN patient p ON p.patient_id = i.patient_id AND p.voided = 0
@@ -187,16 +208,17 @@ class Identities:
             WHERE i.voided = 0 AND i.identifier_type = %s""",
             (type_id,),
         ):
-            held.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
+            ids_by_patient.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
         is_first = not len(self._holders)
-        changed = self._holders.reload(held)
+        changed = self._holders.reload(ids_by_patient)
         if not is_first:
             self.affected_patients |= changed
         self._type_id = type_id
 
     def _find_type(self, reading: ConsistentRead) -> int:
         types = reading.rows(
-            "SELECT patient_identifier_type_id AS id, name, uuid, retired FROM patient_identifier_type"
+            "SELECT patient_identifier_type_id AS id, name, uuid, retired"
+            " FROM patient_identifier_type"
         )
         for row in types:
             if row["uuid"] == self._type_uuid:
@@ -206,17 +228,15 @@ class Identities:
             f"{self._type_uuid!r}; it has",
             details=[f"{row['uuid']}  {row['name']}" for row in types if not row["retired"]],
             origin=Origin.hospital(self._hospital_id),
-            hint=f"set hospitals.{self._hospital_id}.national_id_type to the uuid of the national id",
+            hint=f"set hospitals.{self._hospital_id}.national_id_type"
+            " to the uuid of the national id",
         )
-
-
-def _held(facts: PersonFacts) -> Iterable[str]:
-    return (one for one, _ in facts.identifiers) if facts.patient and not facts.voided else ()
 
 
 def _facts(
     reading: ConsistentRead, person_ids: Sequence[int], type_id: int | None
 ) -> dict[int, PersonFacts]:
+    """Return the facts of each of these persons; a person who isn't there is UNKNOWN."""
     identifiers: dict[int, list[tuple[str, bool]]] = {}
     for row in reading.rows(
         """SELECT patient_id, identifier, preferred FROM patient_identifier
@@ -227,18 +247,18 @@ def _facts(
             (digits(row["identifier"]), bool(row["preferred"]))
         )
     rows = reading.rows(
-        """SELECT n.person_id, n.uuid, n.voided, p.patient_id, p.voided AS patient_voided FROM person n
-        LEFT JOIN patient p ON p.patient_id = n.person_id WHERE n.person_id IN %s""",
+        """SELECT n.person_id, n.uuid, n.voided, p.patient_id, p.voided AS patient_voided
+        FROM person n LEFT JOIN patient p ON p.patient_id = n.person_id
+        WHERE n.person_id IN %s""",
         (person_ids,),
     )
-    found = {
-        row["person_id"]: _fact(row, tuple(identifiers.get(row["person_id"], ()))) for row in rows
-    }
-    return {person_id: found.get(person_id, UNKNOWN) for person_id in person_ids}
-
-
-def _fact(row: dict[str, Any], identifiers: tuple[tuple[str, bool], ...]) -> PersonFacts:
-    patient = row["patient_id"] is not None
-    return PersonFacts(
-        row["uuid"], patient, bool(row["voided"] or row["patient_voided"]), identifiers
-    )
+    facts = dict.fromkeys(person_ids, UNKNOWN)
+    for row in rows:
+        person_id = row["person_id"]
+        facts[person_id] = PersonFacts(
+            uuid=row["uuid"],
+            patient=row["patient_id"] is not None,
+            voided=bool(row["voided"] or row["patient_voided"]),
+            identifiers=tuple(identifiers.get(person_id, ())),
+        )
+    return facts

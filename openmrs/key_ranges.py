@@ -14,7 +14,10 @@ from passport.event import Row
 
 
 class RowsOfRange(NamedTuple):
-    """All rows with ``first < key <= to``, in the order of their keys; None is open-ended."""
+    """The rows of a range: all with ``first < key <= to``, in the order of their keys.
+
+    None as `first` or `to` means an open end.
+    """
 
     first: int | None
     to: int | None

@@ -1,7 +1,7 @@
 """The load budget: how much a job may ask of its hospital's server, and in which hours.
 
-Everything that reads a hospital keeps to a pace: snapshots, backfills, polling, comparing, verifying
-and re-enrichment. There are two kinds of it. A job that runs beside a stream asks a `Pace` how long
+Everything that reads a hospital keeps to a pace: snapshots, backfills, polling, comparing,
+verifying and re-enrichment. There are two kinds of it. A job that runs beside a stream asks a `Pace` how long
 it has to wait, and does other work meanwhile. A job that has nothing else to do uses a
 `WaitingPace`, which waits by itself.
 """
@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 from passport.settings import LoadBudget
 
-# The server's work for one row, where fetching a row is 1. Measured: a server hashes 230,000 rows/s,
-# and looks at two dates of 5,000,000 rows/s.
+# The server's work for one row, where fetching a row is 1. Measured: a server hashes 230,000
+# rows/s, and looks at two dates of 5,000,000 rows/s.
 FETCHED = 1.0
 HASHED = 0.15
 SCANNED = 0.01
@@ -73,7 +73,7 @@ class WaitingPace(Pace):
         self._tick = tick
 
     def spend(self, rows: float) -> None:
-        """Count what one query has read, and wait until the next one may be sent, or until `stop`."""
+        """Count what one query has read. Wait until the next one may be sent, or until `stop`."""
         self.count(rows)
         self._tick()
         while not self._stop.is_set() and (delay_s := self.wait_s()) > 0:

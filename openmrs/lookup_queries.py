@@ -1,5 +1,6 @@
-"""The hospital's names, read in bulk: one SELECT (two for concepts and encounters) for all ids of a
-kind.
+"""Reads a hospital's names in bulk.
+
+All ids of a kind are asked for in one SELECT, those of concepts and encounters in two.
 """
 
 from collections import defaultdict
@@ -17,7 +18,7 @@ _TYPES = {"FULLY_SPECIFIED": 0, None: 1, "SHORT": 2, "INDEX_TERM": 3}
 
 @dataclass(frozen=True, slots=True)
 class EncounterFacts:
-    """An encounter with the places of itself and of its visit, and its providers' ids, best first."""
+    """An encounter with its own and its visit's place, and its providers' ids, best first."""
 
     encounter: Encounter
     visit_id: int | None
@@ -119,10 +120,10 @@ def _preference(name: Mapping[str, Any], locales: Sequence[str]) -> tuple[int, b
 def _nearness(locale: str, locales: Sequence[str]) -> int:
     """Return twice the index of the first locale that fits, one more if only its language does."""
     language = locale.partition("_")[0]
-    for index, wanted in enumerate(locales):
-        if locale == wanted:
+    for index, preferred in enumerate(locales):
+        if locale == preferred:
             return 2 * index
-        if language == wanted.partition("_")[0]:
+        if language == preferred.partition("_")[0]:
             return 2 * index + 1
     return 2 * len(locales)
 
@@ -204,15 +205,15 @@ def _encounter(
         row["visit_id"],
         row["location_id"],
         row["visit_location_id"],
-        tuple(one["provider_id"] for one in ranked),
+        tuple(provider["provider_id"] for provider in ranked),
     )
 
 
 def _rank(provider: Mapping[str, Any], roles: Sequence[str]) -> int:
-    return next(
-        (i for i, role in enumerate(roles) if role in (provider["uuid"], provider["name"])),
-        len(roles),
-    )
+    for index, role in enumerate(roles):
+        if role in (provider["uuid"], provider["name"]):
+            return index
+    return len(roles)
 
 
 def providers(reading: ConsistentRead, ids: Ids) -> dict[int, Provider]:

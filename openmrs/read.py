@@ -1,5 +1,4 @@
-"""Consistent reads of one hospital's database, at a binlog position that is known to be part of
-them.
+"""Opens consistent reads of one hospital's database, at a binlog position that is part of them.
 
 A server shows a binlog position, and sends the event, *before* the commit becomes visible to
 readers. `Source.read_at` closes that gap: it opens a consistent snapshot of which everything up to
@@ -194,7 +193,8 @@ class Source:
 
     def close(self) -> None:
         """Close the connection and forget the columns: a new connection lists them again."""
-        connection, self._connection = self._connection, None
+        connection = self._connection
+        self._connection = None
         if connection is not None:
             with suppress(pymysql.err.MySQLError, OSError):
                 connection.close()

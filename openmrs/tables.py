@@ -1,10 +1,12 @@
-"""The tables that are read of an OpenMRS database. Everything that depends on a table's name is
-derived from this list: grants, checks, the watched tables of the binlog, snapshot, polling, the
-lookups' ids and the queries for what a change concerns.
+"""Lists the tables that are read of an OpenMRS database.
 
-There are two kinds. A fact table holds what the passport shows, and its rows are carried. A reference
-table holds what facts refer to: its values stay at the hospital, and only the keys of a changed row
-are carried, as a key change.
+Everything that depends on a table's name is derived from this list: grants, checks, the watched
+tables of the binlog, snapshot, polling, the lookups' ids and the queries for what a change
+concerns.
+
+There are two kinds. A fact table holds what the passport shows, and its rows are carried. A
+reference table holds what facts refer to: its values stay at the hospital, and only the keys of a
+changed row are carried, as a key change.
 """
 
 from collections.abc import Mapping
@@ -18,8 +20,8 @@ class FactTable:
     `key` is the primary key, and `person` the column that says whose row it is. `columns` are all
     that may leave the hospital, the key first. `optional` ones are absent in some versions of
     OpenMRS: they are then absent from the row too, not null. `refers` names the reference table of
-    each foreign key. `stamps` are the dates that OpenMRS sets when it adds or voids a row. `extends`
-    names the table that has the other half of each row, under the same key ("" for none).
+    each foreign key. `stamps` are the dates that OpenMRS sets when it adds or voids a row.
+    `extends` names the table that has the other half of each row, under the same key ("" for none).
     """
 
     name: str
@@ -40,8 +42,8 @@ class FactTable:
 class ReferenceTable:
     """A table that facts refer to.
 
-    A key change carries `keys`: the primary key first, then foreign keys. `owner` is the key to walk
-    the table by in polling. Where rows may be removed it is the foreign key, because its range is
+    A key change carries `keys`: the primary key first, then foreign keys. `owner` is the key to
+    walk the table by in polling. Where rows may be removed it is the foreign key, because its range is
     known even when the row is gone. `person` is the key of the person that a row concerns as a
     whole ("" for none). `columns` are the only ones whose change matters (empty: all), and `where`
     is an SQL condition for the rows that matter. If `has_secrets`, the account may read `columns`

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, whether it is as it must be, and what repairs it.
+    """One thing that was looked at, whether it is as it must be, and what repairs it.
 
     `ok` is None for a warning: data is carried, but somebody should have a look. `detail` says what
     was found, also when all is well. `hint` is what to type or to set; it is empty when there is

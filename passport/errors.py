@@ -55,7 +55,7 @@ class PassportError(Exception):
 
 
 class Retry(PassportError):  # noqa: N818  # named by its remedy
-    """The same thing may work again after `after` seconds. The work is kept meanwhile."""
+    """An attempt that may work after `after` seconds. The work is kept meanwhile."""
 
     def __init__(
         self, reason: str, *, hint: str = "", origin: Origin | None = None, after: float = 1.0
@@ -118,9 +118,9 @@ class NotReady(Retry):
         super().__init__(reason, hint=hint, origin=origin, after=after)
 
 
-def unknown_hospital(hospital_id: str, known: Iterable[str]) -> BadSettings:
-    """Return the error for a hospital that the settings don't have; `known` are those they have."""
-    names = ", ".join(sorted(known)) or "none"
+def unknown_hospital(hospital_id: str, hospital_ids: Iterable[str]) -> BadSettings:
+    """Return the error for a hospital that is not one of the settings' `hospital_ids`."""
+    names = ", ".join(sorted(hospital_ids)) or "none"
     return BadSettings(
         f"hospital {hospital_id!r} is not in the settings (set: {names})",
         hint="passport config show",

@@ -1,4 +1,4 @@
-"""What travels in Kafka: four kinds of event, as Debezium-shaped JSON without the schema wrapper.
+"""The events that travel in Kafka: four kinds, as Debezium-shaped JSON without the schema wrapper.
 
 All kinds share one topic. Each hospital has a partition of its own, and its events stand there in
 commit order. `kind` in the JSON, and the header ``ce_type``, say which kind a record is:
@@ -111,9 +111,9 @@ class KeyChangeEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
 
 
 class ChunkEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="chunk"):
-    """Every row of `source.table` with ``first < key <= to`` was read at this version.
+    """A range of a table was read at this version: ``first < key <= to`` of `source.table`.
 
-    `keys` are the keys that were there. None as `first` or `to` means an open end.
+    `keys` are all the keys that were there. None as `first` or `to` means an open end.
     """
 
     kind: ClassVar[Literal["chunk"]] = "chunk"
@@ -176,9 +176,9 @@ def _unreadable(value: bytes, error: Exception) -> Reject:
 
 
 class RowEnvelope:
-    """Writes row events from JSON text, at a tenth of the cost of `encode_event`, byte for byte the same.
+    """Writes row events from JSON text, at a tenth of the cost of `encode_event`.
 
-    Call `at` with what the rows of one binlog event share, then call the object once a row.
+    The bytes are the same. Call `at` with what the rows of one binlog event share, then call the object once a row.
     """
 
     def __init__(

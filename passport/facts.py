@@ -1,4 +1,4 @@
-"""What every destination gets: an Observation is one obs row with all that it means.
+"""The facts that every destination gets: an Observation is one obs row with all that it means.
 
 Its parts are as the hospital had them at the observation's version.
 """
@@ -99,8 +99,8 @@ class Place(msgspec.Struct, frozen=True):
 class Encounter(msgspec.Struct, frozen=True):
     """The encounter in which an obs was made, and the visit that it belongs to, if there is one.
 
-    `written` is encounter_datetime as the hospital wrote it, in its wall time. `at` is the same as an
-    aware UTC datetime; None if the wall time doesn't exist.
+    `written` is encounter_datetime as the hospital wrote it, in its wall time. `at` is the same as
+    an aware UTC datetime; None if the wall time doesn't exist.
     """
 
     encounter_id: int
@@ -118,8 +118,8 @@ class Observation(msgspec.Struct, frozen=True):
     `row` has the columns of obs by name, and the times as the hospital wrote them. `at` and
     `created` are obs_datetime and date_created as aware UTC datetimes.
 
-    `deleted` means that the row is gone (purged). Then `row` is its last known image, and of what it
-    refers to only the person is there.
+    `deleted` means that the row is gone (purged). Then `row` is its last known image, and of what
+    it refers to only the person is there.
 
     `origin` says why it comes: ``stream`` (an event of the topic), ``reread`` (something that it
     refers to was changed) or ``person`` (all rows of its person were read).
@@ -156,5 +156,5 @@ class Observation(msgspec.Struct, frozen=True):
 
     @property
     def live(self) -> bool:
-        """Whether the row is there and isn't voided."""
+        """Is True if the row is there and isn't voided."""
         return not self.deleted and not self.row["voided"]

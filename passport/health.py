@@ -1,4 +1,4 @@
-"""What a role says about itself over HTTP: /livez, /readyz and /metrics.
+"""Serves what a role says about itself over HTTP: /livez, /readyz and /metrics.
 
 /livez answers as long as the process does. /readyz answers 503 with names and reasons while
 something that the role needs doesn't get on.
@@ -28,28 +28,28 @@ _failing: dict[str, _Failure] = {}
 _lock = threading.Lock()
 
 
-def failing(what: str, reason: str) -> None:
-    """Report that `what` (a hospital, a partition, a destination) doesn't get on.
+def failing(part: str, reason: str) -> None:
+    """Report that `part` (a hospital, a partition, a destination) doesn't get on.
 
     The first reason stays until `working` takes it back: later ones are often its consequences.
     """
     with _lock:
-        _failing.setdefault(what, _Failure(reason, time.time()))
+        _failing.setdefault(part, _Failure(reason, time.time()))
 
 
-def working(what: str) -> None:
-    """Report that `what` gets on (again)."""
+def working(part: str) -> None:
+    """Report that `part` gets on (again)."""
     with _lock:
-        _failing.pop(what, None)
+        _failing.pop(part, None)
 
 
 def failures() -> dict[str, str]:
-    """Return what doesn't get on now, and why, as in "MySQL doesn't answer, for 12 s"."""
+    """Return the parts that don't get on now, and why: "MySQL doesn't answer, for 12 s"."""
     now = time.time()
     with _lock:
         return {
-            what: f"{failure.reason}, for {now - failure.since_s:.0f} s"
-            for what, failure in _failing.items()
+            part: f"{failure.reason}, for {now - failure.since_s:.0f} s"
+            for part, failure in _failing.items()
         }
 
 

@@ -126,14 +126,14 @@ def read_topic(
 
 
 def read_range(
-    kafka: Kafka, topic: str, partition: int, wanted: OffsetRange
+    kafka: Kafka, topic: str, partition: int, offsets: OffsetRange
 ) -> Iterator[list[Record]]:
     """Yield the records of a partition with ``first <= offset < end``, a batch at a time.
 
     Raises NotReady and Fatal.
     """
     with translate_errors(kafka), consumer_without_group(kafka) as consumer:
-        yield from _read(consumer, topic, {partition: wanted})
+        yield from _read(consumer, topic, {partition: offsets})
 
 
 def _read(consumer: Any, topic: str, ranges: dict[int, OffsetRange]) -> Iterator[list[Record]]:

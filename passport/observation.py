@@ -1,4 +1,4 @@
-"""The former place of `passport.facts`, kept for one release: destinations of your own still load."""
+"""The former place of `passport.facts`, kept for one release for destinations of your own."""
 
 import warnings
 

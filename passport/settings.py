@@ -1,4 +1,4 @@
-"""Every setting with its type, bounds and default. passport/configuration.py reads them.
+"""Declares every setting with its type, bounds and default. passport/configuration.py reads them.
 
 What a setting is for is written beside it in config/default.yaml and config/local.example.yaml.
 """
@@ -21,7 +21,7 @@ class Model(BaseModel):
 
 
 class Tls(Model):
-    """How a connection to MySQL is encrypted.
+    """The encryption of a connection to MySQL.
 
     `preferred` encrypts when the server offers it, and verifies nothing. A network needs
     `verify_identity`.
@@ -47,7 +47,7 @@ class MySQL(Model):
 
 
 class LoadBudget(Model):
-    """What snapshots, re-enrichment, polling and comparing together may ask of a server."""
+    """The load that snapshots, re-enrichment, polling and comparing may together put on a server."""
 
     rows_per_s: int = Field(20_000, ge=1)
     queries_per_s: int = Field(100, ge=1)
@@ -130,7 +130,7 @@ class Destination(Model):
 
 
 class Consumer(Model):
-    """How every consumer works."""
+    """The settings of every consumer."""
 
     batch_records: int = Field(2_000, ge=1)
     retry_max_s: float = Field(30, gt=0)
@@ -139,7 +139,7 @@ class Consumer(Model):
 
 
 class Cdc(Model):
-    """How every reader works."""
+    """The settings of every reader."""
 
     heartbeat_s: float = Field(5, gt=0)
     checkpoint_s: float = Field(1, gt=0)
@@ -149,7 +149,7 @@ class Cdc(Model):
 
 
 class Logs(Model):
-    """What is logged. `auto` writes JSON unless a person watches."""
+    """The log. Its format `auto` is JSON unless a person watches."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["auto", "json", "console"] = "auto"
@@ -207,7 +207,7 @@ class Portal(Model):
 
 
 class Settings(Model):
-    """All settings. It can't be made of settings that contradict each other."""
+    """The settings as a whole. They can't be made of parts that contradict each other."""
 
     hospitals: dict[str, Hospital]
     kafka: Kafka

@@ -2,9 +2,9 @@
 
 A destination is a Python module. The settings name it by its `type`: ``jsonl`` is the module
 ``destinations.jsonl``, and a name with dots is any module on Python's path. The module has three
-names, see `DestinationModule`. What its `connect` returns is a `Sink`. A sink may do more than that:
-each of the optional abilities at the end of this page is a protocol of its own, and a sink has the
-ability if it has the method.
+names, see `DestinationModule`. What its `connect` returns is a `Sink`. A sink may do more than
+that: each of the optional abilities at the end of this page is a protocol of its own, and a sink
+has the ability if it has the method.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ Scope = KeyRange | Person
 
 @dataclass(slots=True)
 class Outcome:
-    """How many rows of a call ended in which way.
+    """The numbers of rows of a call, by the way in which they ended.
 
     `stored` rows are written. `unchanged` rows were there already, in this version. `stale` rows
     are older than what is there. `unmatched` rows are of people whose rows are not kept. `rejected`
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a destination is with one hospital.
+    """A destination's progress with one hospital.
 
     `offset` is the next Kafka offset to read. `version` is the highest version seen, and `at_ms`
     the source's time of the newest event, in milliseconds since 1970. `rereads` is what is left of
@@ -79,7 +79,7 @@ class Progress:
 
 
 class Sink(Protocol):
-    """What observations are written to.
+    """A destination, as an object that observations are written to.
 
     Every call may come again, with the same result. A call that raises has promised nothing: all of
     it comes again. Every method may raise Retry (the destination is away) and Fatal (it needs a
@@ -106,7 +106,7 @@ class Sink(Protocol):
         """
 
     def progress(self, hospital: str) -> Progress | None:
-        """Return what `record` last stored, or None if this destination has nothing of a hospital."""
+        """Return what `record` last stored, or None if there is nothing of this hospital."""
 
     def record(self, progress: Progress) -> None:
         """Store how far this destination is. Comes after `write` and before the offset's commit."""
@@ -141,7 +141,7 @@ class KnowsAmbiguous(Protocol):
 
 @runtime_checkable
 class WantsPersons(Protocol):
-    """A sink that may ask the worker to read a person whole, because it has to know all their rows."""
+    """A sink that may ask for whole persons, because it has to know all rows of a person."""
 
     def wanted(self, hospital: str, limit: int) -> Sequence[int]:
         """Return up to `limit` person_ids that are to be read whole.

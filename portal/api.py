@@ -98,8 +98,8 @@ def me(
 ) -> Response:
     """Your own profile and records. There is no parameter that names a patient: the session does."""
     patient = caller.patient
-    wanted = RecordFilter(find.type, find.since, find.until)
-    records, following = page(portal.patients, patient.id, wanted, find.cursor, find.limit)
+    record_filter = RecordFilter(find.type, find.since, find.until)
+    records, following = page(portal.patients, patient.id, record_filter, find.cursor, find.limit)
     hospitals = []
     for hospital in portal.patients.as_of(patient.id):
         # To the minute: otherwise no answer would be the same as the one before, see `_tagged`.
@@ -115,12 +115,12 @@ def me(
 
 
 def page(
-    patients: Patients, patient_id: str, wanted: RecordFilter, cursor: str | None, limit: int
+    patients: Patients, patient_id: str, record_filter: RecordFilter, cursor: str | None, limit: int
 ) -> tuple[list[Document], str | None]:
-    """Return `limit` records, and the cursor of those that follow. None: there are none."""
+    """Return `limit` records, and the cursor of those that follow, None if none do."""
     after = place(cursor) if cursor else None
     # One more than asked for shows whether there is a next page.
-    records = patients.records(patient_id, wanted, after, limit + 1)
+    records = patients.records(patient_id, record_filter, after, limit + 1)
     if len(records) <= limit:
         return records, None
     return records[:limit], cursor_after(records[limit - 1])
@@ -155,14 +155,14 @@ def _profile(patient: Patient) -> Profile:
 def _record(record: Document, words: Words) -> Record:
     origin = record.get("openmrsData") or {}
     data = record["data"]
-    who = author(record, words)
+    author_name = author(record, words)
     return Record(
         id=str(record["_id"]),
         type=record["type"],
         date=data.get("date"),
-        summary=sentence(record, who, words),
+        summary=sentence(record, author_name, words),
         data=data,
-        createdBy=who,
+        createdBy=author_name,
         hospital=data.get("hospital"),
         location=origin.get("locationName"),
         interpretation=origin.get("interpretation"),
@@ -178,7 +178,7 @@ def _tagged(body: bytes, if_none_match: str) -> Response:
         "Cache-Control": "private, no-cache",
         "Vary": "Authorization, Cookie, Accept-Language",
     }
-    known = [etag.strip().removeprefix("W/") for etag in if_none_match.split(",")]
-    if if_none_match.strip() == "*" or tag in known:
+    callers_tags = [etag.strip().removeprefix("W/") for etag in if_none_match.split(",")]
+    if if_none_match.strip() == "*" or tag in callers_tags:
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)

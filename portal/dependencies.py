@@ -1,4 +1,4 @@
-"""What a route asks FastAPI for: the portal's parts, the page text in its reader's language, the caller.
+"""The dependencies of routes: the portal's parts, the page text in its language, the caller.
 
 A route that takes a `Reader` or a `TheCaller` is reached only by somebody who is signed in.
 """
@@ -22,7 +22,10 @@ from portal.sessions import Sessions, Throttle
 
 @dataclass
 class Portal:
-    """The parts of one running portal. `accounts` and `addresses` slow down guessing of passwords."""
+    """The parts of one running portal.
+
+    `accounts` and `addresses` slow down guessing of passwords.
+    """
 
     settings: Settings
     patients: Patients

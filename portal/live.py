@@ -98,7 +98,7 @@ class LiveUpdates:
 
     @property
     def count(self) -> int:
-        """How many pages are open."""
+        """Return how many pages are open."""
         return sum(len(watched.pages) for watched in self._watched.values())
 
     def join(self, patient: str, seen: str, loop: asyncio.AbstractEventLoop) -> OpenPage | None:
@@ -208,11 +208,14 @@ def _whose(change: Document, owners: Mapping[ObjectId, str]) -> set[str]:
 
 
 async def events(page: OpenPage, ends: float) -> AsyncIterator[bytes]:
-    """Yield server-sent events until the session `ends`, on the loop's clock, or the portal stops."""
+    """Yield server-sent events until the session ends or the portal stops.
+
+    `ends` is on the clock of the page's loop.
+    """
     yield b"retry: 2000\n\n"
-    while (left := ends - page.loop.time()) > 0:
+    while (left_s := ends - page.loop.time()) > 0:
         try:
-            tag = await asyncio.wait_for(page.changed.get(), min(BEAT_S, left))
+            tag = await asyncio.wait_for(page.changed.get(), min(BEAT_S, left_s))
         except TimeoutError:
             yield b": still here\n\n"
             continue

@@ -1,4 +1,4 @@
-"""What the pages say in the reader's language: the texts of page_text.yaml, dates and numbers."""
+"""Says what the pages say in the reader's language: texts of page_text.yaml, dates, numbers."""
 
 import re
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Words:
         return catalogue()[key][self.language].format(**values)
 
     def day(self, written: str | None) -> str:
-        """Return a wall time's day as ``6 November 2025``. A text that is no date stays as it is."""
+        """Return a wall time's day as ``6 November 2025``. Another text stays as it is."""
         at = parsed(written)
         if at is None:
             return written or self("no_date")
@@ -102,7 +102,7 @@ class Words:
 
 
 def parsed(written: str | None) -> datetime | None:
-    """Return a wall time as hospitals and the Passport write it, without a zone. None: it is none."""
+    """Return a wall time as hospitals and the Passport write it, None for another text."""
     try:
         return datetime.fromisoformat(written or "").replace(tzinfo=None)
     except ValueError:

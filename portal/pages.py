@@ -58,15 +58,15 @@ def timeline(
     since: str = "",
     until: str = "",
 ) -> Response:
-    wanted = RecordFilter(since=_day(since), until=_day(until))
+    record_filter = RecordFilter(since=_day(since), until=_day(until))
     values = _values(portal, words, patient, "timeline")
-    records, following = page(portal.patients, patient.id, wanted, cursor, PAGE)
+    records, following = page(portal.patients, patient.id, record_filter, cursor, PAGE)
     values |= {
         "days": by_day(item(record, words) for record in records),
         "next": following,
         "cursor": cursor,
-        "since": wanted.since,
-        "until": wanted.until,
+        "since": record_filter.since,
+        "until": record_filter.until,
     }
     return templates.TemplateResponse(request, "timeline.html", values)
 

@@ -1,4 +1,4 @@
-"""What the portal reads of patients in the Passport's MongoDB: accounts, records, and how late it is.
+"""Reads of the Passport's MongoDB what the portal shows: accounts, records, and how late they are.
 
 Nothing is ever written.
 """
@@ -51,7 +51,7 @@ class Patient:
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
-    """Which records are asked for: of this type, from the day `since` to the day `until`."""
+    """The records that are asked for: of this type, from the day `since` to the day `until`."""
 
     type: RecordType | None = None
     since: date | None = None
@@ -116,17 +116,18 @@ class Patients:
         return self.database.users.find_one({"_id": profile["user"]})
 
     def records(
-        self, patient_id: str, wanted: RecordFilter, after: TimelinePlace | None, limit: int
+        self, patient_id: str, record_filter: RecordFilter, after: TimelinePlace | None, limit: int
     ) -> list[Document]:
         """Return up to `limit` records, newest first, beginning with the one after `after`.
 
         Each has an `author`: the name of the user in createdBy, or None where `data` names a
         doctor.
         """
-        found = islice(self._from(wanted.query(patient_id), after, limit), limit)
+        query = record_filter.query(patient_id)
+        documents = islice(self._from(query, after, limit), limit)
         # Mongoose leaves out `data` when it is empty.
         empty: Document = {"data": {}}
-        records = [empty | record for record in found]
+        records = [empty | document for document in documents]
         names = self._names(
             {record["createdBy"] for record in records if not record["data"].get("doctor")}
         )
@@ -150,7 +151,7 @@ class Patients:
         return _tag(states), {state["_id"] for state in decode_all(states)}
 
     def tag(self, patient_id: str) -> str:
-        """Return a text that is another one whenever a record of the patient comes, changes or goes."""
+        """Return a text that changes whenever a record of the patient comes, changes or goes."""
         return _tag(self._record_states(patient_id))
 
     def _from(self, query: Document, after: TimelinePlace | None, limit: int) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""The portal's process: one uvicorn worker. Start more processes behind the proxy for more pages."""
+"""Runs the portal: one uvicorn worker a process. More processes behind a proxy serve more pages."""
 
 import contextlib
 import gc
@@ -98,7 +98,7 @@ def serve(app: FastAPI, settings: Portal, listener: socket.socket, stop: threadi
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its handlers of signals: the command has its own."""
+    """A uvicorn server without its handlers of signals: the command has its own."""
 
     def capture_signals(self) -> "contextlib.AbstractContextManager[None]":  # type: ignore[override]
         return contextlib.nullcontext()

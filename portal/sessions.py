@@ -1,4 +1,4 @@
-"""Who is asking: session tokens, passwords, and how soon one may guess again."""
+"""Tells who is asking: session tokens, passwords, and how soon one may guess again."""
 
 import hmac
 import threading
@@ -53,7 +53,7 @@ class Sessions:
 
     @property
     def operators(self) -> bool:
-        """Whether there is an operators' page: a password for it is set."""
+        """Is True if there is an operators' page: a password for it is set."""
         return self._hash is not None
 
     def operator_token(self) -> str:
@@ -104,10 +104,11 @@ def fits(password: str, hashed: str | None) -> bool:
 
 
 class Throttle:
-    """After `free` wrong passwords each next one has to wait twice as long, up to `longest_s`.
+    """Slows down the guessing of passwords.
 
-    A quarter of an hour without an attempt forgets them. Of at most `size` keys the attempts are
-    kept, in memory.
+    After `free` wrong passwords each next one has to wait twice as long, up to `longest_s`. A
+    quarter of an hour without an attempt forgets them. The attempts of at most `size` keys are kept
+    in memory.
     """
 
     def __init__(self, free: int = 5, longest_s: float = 60, size: int = 20_000) -> None:

@@ -140,7 +140,7 @@ def _value(data: Document, type_: str, words: Words) -> str:
 
 
 def _is_day(visit: Document) -> bool:
-    """Return whether a visit's reason is a day, such as that of the next visit. Its name says which."""
+    """Return whether a visit's reason is a day, such as that of the next visit."""
     return parsed(str(visit.get("reason") or "")) is not None
 
 
@@ -156,8 +156,9 @@ def _details(data: Document, type_: str, title: str, words: Words) -> list[tuple
     for key in _DETAILS[type_]:
         text = str(data.get(key) or "")
         if text and text != title:
-            shown = words.day(text) if key in _DATES else text
-            details.append((words(f"label_{type_}_{key}"), shown))
+            if key in _DATES:
+                text = words.day(text)
+            details.append((words(f"label_{type_}_{key}"), text))
     if type_ == "test" and data.get("status") in ("PRELIMINARY", "AMENDED"):
         status = words(f"test_{data['status'].lower()}")
         details.append((words("label_test_status"), status))
@@ -172,14 +173,14 @@ def by_day(items: Iterable[Item]) -> list[tuple[str, list[Item]]]:
 def by_visit(items: Sequence[Item]) -> list[list[Item]]:
     """Return what was written down in each encounter, in the order of the items."""
     visits: dict[str, list[Item]] = {}
-    for shown in items:
-        visits.setdefault(shown.encounter, []).append(shown)
+    for visit_item in items:
+        visits.setdefault(visit_item.encounter, []).append(visit_item)
     return list(visits.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """All results of one test, newest first. `chart` is None without two numbers to draw."""
+    """The results of one test, newest first. `chart` is None without two numbers to draw."""
 
     name: str
     latest: Item
@@ -190,8 +191,8 @@ class Series:
 def series(items: Iterable[Item], words: Words) -> list[Series]:
     """Return the results of each test. `items` come newest first, and so do the tests."""
     tests: dict[str, list[Item]] = {}
-    for shown in items:
-        tests.setdefault(shown.title, []).append(shown)
+    for result in items:
+        tests.setdefault(result.title, []).append(result)
     return [
         Series(name, results[0], results, _chart(results, words)) for name, results in tests.items()
     ]
@@ -223,9 +224,9 @@ def _chart(items: Sequence[Item], words: Words) -> Chart | None:
 
 def _points(items: Iterable[Item], units: str) -> Iterator[tuple[datetime, float]]:
     """Yield (wall time, number) of each result in these units."""
-    for shown in items:
-        text, _, its_units = shown.result.partition(" ")
+    for test_item in items:
+        text, _, its_units = test_item.result.partition(" ")
         value = number(text)
-        at = parsed(shown.written)
+        at = parsed(test_item.written)
         if value is not None and its_units == units and at is not None:
             yield at, value

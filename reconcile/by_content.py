@@ -1,4 +1,4 @@
-"""Compares all that the Passport holds of some persons with what it should hold: link, rows, records."""
+"""Compares the link, rows and records of some persons with what the Passport should hold of them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -60,15 +60,15 @@ class BothEnds:
         person = self.expected.persons[person_id]
         rows = self.rows.get(person_id, {})
         records = self.records.get(person_id, {})
-        found = differing.link(
+        differences = differing.link(
             person.key,
             self.expected_links[person_id],
             self.links.get(person.key),
             has_rows=bool(rows),
         )
-        found.merge(differing.rows(rows, self.mirror.get(person_id, {})))
-        found.merge(differing.records(records, self.shown.get(person_id, {})))
-        return found
+        differences.merge(differing.rows(rows, self.mirror.get(person_id, {})))
+        differences.merge(differing.records(records, self.shown.get(person_id, {})))
+        return differences
 
 
 class ByContent:

@@ -90,8 +90,9 @@ class ByHash:
             return {}
         digest = row_hash.sql(self._source.columns(OBS))
         groups = read.rows(
-            f"SELECT person_id, COUNT(*) AS counted, {digest} AS digest FROM obs"  # noqa: S608
-            f" WHERE person_id IN ({','.join(map(str, person_ids))}) GROUP BY person_id"
+            f"SELECT {OBS.person} AS person_id, COUNT(*) AS counted, {digest} AS digest"  # noqa: S608
+            f" FROM {OBS.name} WHERE {OBS.person} IN ({','.join(map(str, person_ids))})"
+            f" GROUP BY {OBS.person}"
         )
         rows = sum(group["counted"] for group in groups)
         self._compared.rows += rows
@@ -113,10 +114,10 @@ class ByHash:
         rows: dict[int, list[Row]] = defaultdict(list)
         if person_ids:
             for row in rows_of_persons(read, OBS, person_ids):
-                rows[row["person_id"]].append(row)
+                rows[row[OBS.person]].append(row)
             self._pace.spend(sum(map(len, rows.values())) * FETCHED)
         return rows
 
 
 def _are_equal(hospital: Iterable[Row], mirror: Iterable[Row]) -> bool:
-    return {row["obs_id"]: row for row in hospital} == {row["obs_id"]: row for row in mirror}
+    return {row[OBS.key]: row for row in hospital} == {row[OBS.key]: row for row in mirror}

@@ -113,7 +113,10 @@ class Comparison:
         self._again = LookAgain(settings, self._source, mongo, patience, stop, polled_too=False)
 
     def run(self) -> int:
-        """Return the number of persons whose repair was published. Raises Retry, NotReady, Fatal."""
+        """Return the number of persons whose repair was published.
+
+        Raises Retry, NotReady, Fatal.
+        """
         started = time.monotonic()
         try:
             repaired = self._run()

@@ -17,13 +17,13 @@ MIRROR_OWN = frozenset({"version", "digest", "related"})
 def rows(expected: Mapping[str, Document], mirror: Mapping[str, Document]) -> Differences:
     """Compare the mirror's documents of one person, by _id. Tombstones count as not there."""
     live = {key: row for key, row in mirror.items() if not row.get("deleted")}
-    found = Differences()
-    found.add("missing", (f"observations/{key}" for key in expected.keys() - live.keys()))
-    found.add("extra", (f"observations/{key}" for key in live.keys() - expected.keys()))
+    differences = Differences()
+    differences.add("missing", (f"observations/{key}" for key in expected.keys() - live.keys()))
+    differences.add("extra", (f"observations/{key}" for key in live.keys() - expected.keys()))
     for key in expected.keys() & live.keys():
         if _content(expected[key]) != _content(live[key]):
-            found.add("different", [f"observations/{key}"])
-    return found
+            differences.add("different", [f"observations/{key}"])
+    return differences
 
 
 def _content(document: Document) -> Document:
@@ -34,14 +34,14 @@ def records(
     expected: Mapping[ObjectId, Document], stored: Mapping[ObjectId, Document]
 ) -> Differences:
     """Compare records by _id. One with patientId "" is a tombstone."""
-    shown = {key: record for key, record in stored.items() if record.get("patientId") != ""}
-    found = Differences()
-    found.add("missing", (f"medicalrecords/{key}" for key in expected.keys() - shown.keys()))
-    found.add("extra", (f"medicalrecords/{key}" for key in shown.keys() - expected.keys()))
-    for key in expected.keys() & shown.keys():
-        if not states_the_same(expected[key], shown[key]):
-            found.add("different", [f"medicalrecords/{key}"])
-    return found
+    live = {key: record for key, record in stored.items() if record.get("patientId") != ""}
+    differences = Differences()
+    differences.add("missing", (f"medicalrecords/{key}" for key in expected.keys() - live.keys()))
+    differences.add("extra", (f"medicalrecords/{key}" for key in live.keys() - expected.keys()))
+    for key in expected.keys() & live.keys():
+        if not states_the_same(expected[key], live[key]):
+            differences.add("different", [f"medicalrecords/{key}"])
+    return differences
 
 
 def states_the_same(expected: Document, record: Document) -> bool:
@@ -67,16 +67,16 @@ def states_the_same(expected: Document, record: Document) -> bool:
     if is_edited:
         # What the hospital says waits beside the edit, unless the edit says the same.
         return pending is None or pending == hospital_says
-    ours = {name: value for name, value in data.items() if name not in PASSPORT_OWNED}
-    return ours == hospital_says
+    from_hospital = {name: value for name, value in data.items() if name not in PASSPORT_OWNED}
+    return from_hospital == hospital_says
 
 
 def link(key: str, expected: Document, stored: Document | None, *, has_rows: bool) -> Differences:
     """Compare a person's link. People who are not matched, or have no rows, need no link."""
-    found = Differences()
+    differences = Differences()
     if stored is None:
         if expected["patientId"] and has_rows:
-            found.add("missing", [f"people/{key}"])
+            differences.add("missing", [f"people/{key}"])
     elif any(stored.get(name) != value for name, value in expected.items()):
-        found.add("different", [f"people/{key}"])
-    return found
+        differences.add("different", [f"people/{key}"])
+    return differences

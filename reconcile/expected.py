@@ -1,4 +1,4 @@
-"""Says what the Passport must hold of some persons: all of it read at one snapshot of the hospital."""
+"""Says what the Passport must hold of some persons, as one snapshot of the hospital has them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -22,7 +22,7 @@ from passport.facts import Person
 
 @dataclass(slots=True)
 class Expected:
-    """What must be there of some persons.
+    """The documents that must be there of some persons.
 
     `patients` has the hex of patients._id by person_id, of everybody who is matched. `rows` has the
     documents of the mirror by _id.

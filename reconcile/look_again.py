@@ -19,7 +19,7 @@ from reconcile.mongo_reader import MongoReader
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long and how often to wait for a destination.
+    """The times and the number of rounds to wait for a destination.
 
     After `settle_s` seconds the destination knows of whoever has just registered in the Passport.
     It then gets up to `caught_up_s` seconds to catch up with the hospital. What still changes is

@@ -1,4 +1,4 @@
-"""The reads of the Passport's MongoDB that comparing and verifying need. Nothing is written here."""
+"""Reads of the Passport's MongoDB what comparing and verifying need. Nothing is written here."""
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def opened(settings: Settings, destination: str) -> Iterator["MongoReader"]:
 
 
 class MongoReader:
-    """What one destination holds, by hospital and person. Every method may raise Retry and Fatal."""
+    """Reads one destination by hospital and person. Every method may raise Retry and Fatal."""
 
     def __init__(self, database: Mongo, options: Options, rules: MappingRules) -> None:
         self._db = database

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
+from openmrs.tables import OBS
 from reconcile.mongo_reader import MongoReader
 
 PERSONS_AT_ONCE = 500
@@ -17,7 +18,7 @@ EVERYBODY = (0, 2**62)
 
 
 class PersonBatch(NamedTuple):
-    """All persons with ``after < person_id <= to``, sorted. Batches follow each other gaplessly."""
+    """The persons with ``after < person_id <= to``, sorted. Batches follow each other gaplessly."""
 
     after: int
     to: int
@@ -53,12 +54,12 @@ def walk(
     after = first - 1
     while True:
         with source.read_at(ANY_POSITION) as read:
-            found = find_next(read, after, last, at_once)
-        to = last if found.are_last else found.person_ids[-1]
+            batch = find_next(read, after, last, at_once)
+        to = last if batch.are_last else batch.person_ids[-1]
         only_linked = {person_id for person_id in linked if after < person_id <= to}
         only_mirrored = mongo.mirrored(source.hospital, after, to)
-        yield PersonBatch(after, to, sorted({*found.person_ids, *only_linked, *only_mirrored}))
-        if found.are_last:
+        yield PersonBatch(after, to, sorted({*batch.person_ids, *only_linked, *only_mirrored}))
+        if batch.are_last:
             return
         after = to
 
@@ -76,8 +77,9 @@ def patients(read: ConsistentRead, after: int, last: int, limit: int) -> NextPer
 def persons_with_rows(read: ConsistentRead, after: int, last: int, limit: int) -> NextPersons:
     """Find the persons who have obs, as many as have about ROWS_AT_ONCE rows, one at least."""
     sizes = read.rows(
-        "SELECT person_id, COUNT(*) AS counted FROM obs WHERE person_id > %s AND person_id <= %s"
-        " GROUP BY person_id ORDER BY person_id LIMIT %s",
+        f"SELECT {OBS.person} AS person_id, COUNT(*) AS counted FROM {OBS.name}"  # noqa: S608
+        f" WHERE {OBS.person} > %s AND {OBS.person} <= %s"
+        f" GROUP BY {OBS.person} ORDER BY {OBS.person} LIMIT %s",
         (after, last, limit),
     )
     person_ids: list[int] = []

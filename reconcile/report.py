@@ -1,4 +1,4 @@
-"""What verifying has found: numbers and keys, never a value."""
+"""Reports what verifying has found: numbers and keys, never a value."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -23,9 +23,10 @@ def _no_keys() -> dict[Kind, list[str]]:
 
 @dataclass(slots=True)
 class Differences:
-    """What is `missing` in the destination, is `extra` there, or is `different` in content.
+    """The differences of one person, or of several.
 
-    Keys are ``<collection>/<_id>``.
+    A document is `missing` in the destination, `extra` there, or `different` in content. Keys are
+    ``<collection>/<_id>``.
     """
 
     counts: dict[Kind, int] = field(default_factory=_no_counts)
@@ -50,11 +51,12 @@ class Differences:
 
 @dataclass(slots=True)
 class Compared:
-    """One hospital: the `persons` looked at, how many are `matched`, their `rows` and `records`.
+    """The numbers of one hospital.
 
-    Then what differs. `asked` is the number of people whose repair was published. `behind` says
-    that the destination hadn't applied what the hospital holds within the time given; `hint` is
-    what to do then.
+    `persons` were looked at, of whom `matched` have `rows` and `records`. `missing`, `extra` and
+    `different` count what differs. `asked` is the number of people whose repair was published.
+    `behind` says that the destination didn't apply in time what the hospital holds; `hint` is what
+    to do then.
     """
 
     persons: int = 0
@@ -76,7 +78,7 @@ class Compared:
 
 @dataclass(slots=True)
 class Report:
-    """All hospitals together. `keys` are up to KEPT of each kind.
+    """The numbers of all hospitals together. `keys` are up to KEPT of each kind.
 
     `equal` says that something was compared, and nothing differs. At `level` mirror that is links
     and rows; records only of people in whom one of these differs.
@@ -93,11 +95,11 @@ class Report:
     hospitals: dict[str, Compared] = field(default_factory=dict)
     keys: dict[Kind, list[str]] = field(default_factory=_no_keys)
 
-    def add(self, hospital_id: str, compared: Compared, found: Differences) -> None:
-        """Take one hospital's part in."""
-        compared.missing = found.counts["missing"]
-        compared.extra = found.counts["extra"]
-        compared.different = found.counts["different"]
+    def add(self, hospital_id: str, compared: Compared, differences: Differences) -> None:
+        """Add the numbers and the differences of one hospital."""
+        compared.missing = differences.counts["missing"]
+        compared.extra = differences.counts["extra"]
+        compared.different = differences.counts["different"]
         self.hospitals[hospital_id] = compared
 
         self.rows += compared.rows
@@ -107,7 +109,7 @@ class Report:
         self.extra += compared.extra
         self.different += compared.different
         for kind in KINDS:
-            self.keys[kind] = sorted([*self.keys[kind], *found.keys[kind]])[:KEPT]
+            self.keys[kind] = sorted([*self.keys[kind], *differences.keys[kind]])[:KEPT]
         self.equal = self.rows > 0 and not (self.missing or self.extra or self.different)
 
     def as_json(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def verify(
     persons: tuple[int, int] = EVERYBODY,
     level: Level = "record",
     repair: bool = False,
-    progress: OnProgress = lambda done, of: None,
+    progress: OnProgress = lambda compared, total: None,
     patience: Patience = PATIENCE,
     persons_at_once: int = PERSONS_AT_ONCE,
 ) -> Report:
@@ -61,7 +61,7 @@ def verify(
     for hospital_id in hospital_ids:
         settings.hospital(hospital_id)
     report = Report(level)
-    done = 0
+    compared_before = 0
     with mongo_reader.opened(settings, destination) as mongo:
         for hospital_id in hospital_ids:
             verification = _Verification(
@@ -72,17 +72,17 @@ def verify(
                 level,
                 patience,
                 persons_at_once,
-                _after(done, progress),
+                _after(compared_before, progress),
             )
             compared, differences = verification.run(repair=repair)
             report.add(hospital_id, compared, differences)
-            done += compared.persons
+            compared_before += compared.persons
     return report
 
 
 def _after(before: int, progress: OnProgress) -> OnProgress:
     """Return a progress that goes on after `before` persons of the hospitals before."""
-    return lambda done, of: progress(before + done, before + of)
+    return lambda compared, total: progress(before + compared, before + total)
 
 
 class _FirstLook(Protocol):
@@ -115,9 +115,9 @@ class _MirrorLevel:
 
 @dataclass(slots=True)
 class _Findings:
-    """What differs: of persons, and patients who see records though no person of theirs is there.
+    """The differences by person, and the `strays`.
 
-    The patients are hex of patients._id.
+    Strays are patients who see records though no person of theirs is there: hex of patients._id.
     """
 
     persons: ByPerson = field(default_factory=dict)
@@ -187,7 +187,7 @@ class _Verification:
             findings.strays = self._mongo.patients_with_records(self._id)
         done_to = self._persons[0] - 1
         try:
-            of = count_patients(self._source, self._persons)
+            total = count_patients(self._source, self._persons)
             for batch in walk(
                 self._source,
                 self._mongo,
@@ -198,15 +198,15 @@ class _Verification:
                 for person_ids in in_parts(batch.person_ids, self._persons_at_once):
                     findings.persons |= self._first_look.look(person_ids)
                 done_to = batch.to
-                done = self._compared.persons
-                self._progress(done, max(of, done))
+                compared = self._compared.persons
+                self._progress(compared, max(total, compared))
         except Retry as error:
             raise self._interrupted(error, done_to, len(findings.persons)) from None
         findings.strays -= self._by_content.patients
         return findings
 
     def _interrupted(self, error: Retry, done_to: int, differing: int) -> NotReady:
-        """Return the error that says what is known so far, and how to go on."""
+        """Return the error that says how far verifying came, and how to go on."""
         level = " --level mirror" if self._level == "mirror" else ""
         command = f"passport verify{level} --hospital {self._id} --from-person {done_to + 1}"
         return NotReady(

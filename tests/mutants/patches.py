@@ -399,7 +399,7 @@ MUTANTS = (
         "a tampered record is found",
         "reconcile/by_content.py",
         function="BothEnds._differences",
-        old="found.merge(differing.records(records, self.shown.get(person_id, {})))",
+        old="differences.merge(differing.records(records, self.shown.get(person_id, {})))",
         new="pass",
         test=f"{INTEGRATION}test_verify.py::test_one_wrong_document_is_found_and_nothing_else",
     ),
