@@ -382,12 +382,11 @@ class Session:
 
     def _traces(self, settings: Settings) -> TransactionTraces | None:
         """Return what traces transactions; None if tracing is off."""
-        if not tracing.every:
+        one_in = settings.tracing.every
+        if not one_in:
             return None
         attributes = {
             tracing.HOSPITAL: self._id,
             tracing.PARTITION: str(self._hospital.partition),
         }
-        return TransactionTraces(
-            self._publisher, settings.kafka.topic, attributes, one_in=tracing.every
-        )
+        return TransactionTraces(self._publisher, settings.kafka.topic, attributes, one_in=one_in)

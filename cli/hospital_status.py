@@ -22,7 +22,7 @@ SOON_PURGED_S = 86_400  # a day: time enough for somebody to act
 
 @dataclass(frozen=True, slots=True)
 class HospitalFacts:
-    """All that was read about one hospital.
+    """The facts that were read about one hospital.
 
     `saved` is the reader's position, None if it never saved one. `offsets` are those of the
     hospital's partition of the changes' topic. `progress` and `counts` are what the destination

@@ -1,4 +1,4 @@
-"""How to find the facts that a changed row of a reference table concerns.
+"""Finds the facts that a changed row of a reference table concerns.
 
 Each way from a fact to the changed row is a query of its own, by indexes that OpenMRS has. A fact
 refers to few reference tables itself, and the registry says by which columns. All other tables are

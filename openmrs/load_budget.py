@@ -1,9 +1,9 @@
 """The load budget: how much a job may ask of its hospital's server, and in which hours.
 
 Everything that reads a hospital keeps to a pace: snapshots, backfills, polling, comparing,
-verifying and re-enrichment. There are two kinds of it. A job that runs beside a stream asks a `Pace` how long
-it has to wait, and does other work meanwhile. A job that has nothing else to do uses a
-`WaitingPace`, which waits by itself.
+verifying and re-enrichment. There are two kinds of it. A job that runs beside a stream asks a
+`Pace` how long it has to wait, and does other work meanwhile. A job that has nothing else to do
+uses a `WaitingPace`, which waits by itself.
 """
 
 import threading

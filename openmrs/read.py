@@ -45,8 +45,8 @@ Columns = Mapping[str, Sequence[ColumnInfo]]
 class SourcePosition(NamedTuple):
     """A place in the binlog of one server; `gtid` is "" if the server writes none.
 
-    A polled event has no `file` (""). Any later snapshot of the same server contains it, and reading
-    it needs SELECT only.
+    A polled event has no `file` (""). Any later snapshot of the same server contains it, and
+    reading it needs SELECT only.
     """
 
     position: Position
@@ -172,7 +172,7 @@ class Source:
             self._rollback()
 
     def connection(self) -> "pymysql.Connection[Any]":
-        """Return the open connection; make a new one if there is none. Raises NotReady and Fatal."""
+        """Return the open connection, or a new one. Raises NotReady and Fatal."""
         if self._connection is None:
             connection = (self._connect or connect)(self.hospital, self.settings)
             try:
@@ -242,24 +242,24 @@ class Source:
 
 def _open_snapshot(
     connection: "pymysql.Connection[Any]",
-    wanted: SourcePosition,
+    at_least: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
-    """Open a snapshot that contains `wanted`. Return the position up to which all is visible."""
-    if wanted != END_OF_BINLOG:
-        is_any_or_polled = not wanted.position.file
-        if is_any_or_polled or wanted.server != identity(connection):
+    """Open a snapshot that contains `at_least`. Return the position up to which all is visible."""
+    if at_least != END_OF_BINLOG:
+        is_any_or_polled = not at_least.position.file
+        if is_any_or_polled or at_least.server != identity(connection):
             _begin_snapshot(connection)
             return None
     if flavour(connection) == "mariadb":
-        return _open_snapshot_mariadb(connection, wanted, patience_s, hospital)
-    return _open_snapshot_mysql(connection, wanted, patience_s, hospital)
+        return _open_snapshot_mariadb(connection, at_least, patience_s, hospital)
+    return _open_snapshot_mysql(connection, at_least, patience_s, hospital)
 
 
 def _open_snapshot_mariadb(
     connection: "pymysql.Connection[Any]",
-    wanted: SourcePosition,
+    at_least: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
@@ -273,12 +273,12 @@ def _open_snapshot_mariadb(
         if not file:
             return None
         position = Position(file, int(status.get("Binlog_snapshot_position") or 0))
-        if wanted == END_OF_BINLOG or position.order >= wanted.position.order:
+        if at_least == END_OF_BINLOG or position.order >= at_least.position.order:
             return position
 
         connection.rollback()
         end = end_of_binlog_if_granted(connection)
-        if end is None or end.order < wanted.position.order:
+        if end is None or end.order < at_least.position.order:
             # The binlog was numbered anew since: there is nothing to compare with.
             _begin_snapshot(connection)
             return None
@@ -290,18 +290,18 @@ def _open_snapshot_mariadb(
 
 def _open_snapshot_mysql(
     connection: "pymysql.Connection[Any]",
-    wanted: SourcePosition,
+    at_least: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
     """Wait until MySQL has executed what must be visible, then take a snapshot.
 
-    A snapshot of MySQL doesn't say its position, but the set of executed GTIDs says what is visible.
-    Where commits are ordered, all before `wanted` is visible once its own GTID is executed.
-    Otherwise all that is in the binlog now must be.
+    A snapshot of MySQL doesn't say its position, but the set of executed GTIDs says what is
+    visible. Where commits are ordered, all before `at_least` is visible once its own GTID is
+    executed. Otherwise all that is in the binlog now must be.
     """
     end = end_of_binlog_if_granted(connection)
-    if end is None or (wanted != END_OF_BINLOG and end.order < wanted.position.order):
+    if end is None or (at_least != END_OF_BINLOG and end.order < at_least.position.order):
         _begin_snapshot(connection)
         return None
 
@@ -313,16 +313,16 @@ def _open_snapshot_mysql(
 
     position: Position | None = end
     must_be_executed = logged_gtids(connection)
-    if wanted.gtid:
+    if at_least.gtid:
         (is_logged,) = fetch_one(
-            connection, "SELECT GTID_SUBSET(%s, %s)", (wanted.gtid, must_be_executed)
+            connection, "SELECT GTID_SUBSET(%s, %s)", (at_least.gtid, must_be_executed)
         )
         if not is_logged:
             # The binlog was numbered anew since: there is nothing to compare with.
             position = None
         elif is_commit_order:
-            must_be_executed = wanted.gtid
-            position = wanted.position
+            must_be_executed = at_least.gtid
+            position = at_least.position
     _wait_executed(connection, must_be_executed, patience_s, hospital)
     _begin_snapshot(connection)
     return position

@@ -43,8 +43,8 @@ class ReferenceTable:
     """A table that facts refer to.
 
     A key change carries `keys`: the primary key first, then foreign keys. `owner` is the key to
-    walk the table by in polling. Where rows may be removed it is the foreign key, because its range is
-    known even when the row is gone. `person` is the key of the person that a row concerns as a
+    walk the table by in polling. Where rows may be removed it is the foreign key, because its range
+    is known even when the row is gone. `person` is the key of the person that a row concerns as a
     whole ("" for none). `columns` are the only ones whose change matters (empty: all), and `where`
     is an SQL condition for the rows that matter. If `has_secrets`, the account may read `columns`
     alone.

@@ -47,7 +47,10 @@ class MySQL(Model):
 
 
 class LoadBudget(Model):
-    """The load that snapshots, re-enrichment, polling and comparing may together put on a server."""
+    """The load that all jobs of one hospital together may put on its server.
+
+    These jobs are snapshots, re-enrichment, polling and comparing.
+    """
 
     rows_per_s: int = Field(20_000, ge=1)
     queries_per_s: int = Field(100, ge=1)

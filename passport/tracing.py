@@ -34,7 +34,6 @@ Attributes = Mapping[str, str | int]
 _MS = 1_000_000  # nanoseconds
 
 _tracer: Any = None  # None: tracing is off
-every = 0  # one transaction in so many is traced
 
 
 def start(settings: Tracing) -> None:
@@ -42,7 +41,7 @@ def start(settings: Tracing) -> None:
 
     Raises Fatal when tracing is asked for and its packages are not installed.
     """
-    global _tracer, every  # noqa: PLW0603  # the docstring of the module says why
+    global _tracer  # noqa: PLW0603  # the docstring of the module says why
     if not settings.every:
         return
     try:
@@ -58,7 +57,6 @@ def start(settings: Tracing) -> None:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _tracer = provider.get_tracer("openmrs-passport")
-    every = settings.every
 
 
 class Trace:

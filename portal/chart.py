@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 # In pixels; the line stays EDGE away from the border, so that its stroke is whole.
-WIDTH, HEIGHT, EDGE = 320, 72, 6
+WIDTH = 320
+HEIGHT = 72
+EDGE = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """One change stream of `medicalrecords`, fanned out to everybody whose page is open.
 
 What goes out says that something has changed, never what. The page then reads its records again,
-with its own session. An event's id is the tag of the patient's records (`Patients.tag`), so that a page that was
-away is told by comparing two tags.
+with its own session. An event's id is the tag of the patient's records (`Patients.tag`), so that
+a page that was away is told by comparing two tags.
 """
 
 import asyncio

@@ -33,7 +33,9 @@ from portal.sessions import fits
 from portal.view import by_day, by_visit, item, series
 
 # How many records one page shows.
-PAGE, TESTS, VISITS = 50, 1_000, 150
+PAGE = 50
+TESTS = 1_000
+VISITS = 150
 TABS = ("timeline", "conditions", "medicines", "tests", "visits")
 
 router = APIRouter(include_in_schema=False)

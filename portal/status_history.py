@@ -79,8 +79,9 @@ class StatusHistory:
         self.problem = ""
 
     def charts(self, hospital: str) -> dict[str, Any]:
-        """Return `lag` and `rate` (records a second) as lines, each with its newest and its highest
-        number.
+        """Return the lines of `lag` and of `rate` (records a second).
+
+        Each has its newest and its highest number, too.
         """
         samples = list(self._samples[hospital])
         lags = [float(sample.lag) for sample in samples]

@@ -1,4 +1,4 @@
-"""Compares the link, rows and records of some persons with what the Passport should hold of them."""
+"""Compares the links, rows and records of persons with those that the Passport should hold."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

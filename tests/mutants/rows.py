@@ -221,7 +221,7 @@ ROWS = (
     Mutant(
         "row 28: who is no patient is listed as such",
         IDENTITY,
-        function="_fact",
+        function="_facts",
         old='row["patient_id"] is not None',
         new="True",
         test=f"{MEANING}test_row_28_obs_of_who_is_no_patient_are_attached_to_nobody",

@@ -38,7 +38,6 @@ def switch_on(
     provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(tracing, "every", 1)
 
 
 class Publisher:
@@ -67,11 +66,11 @@ class Envelopes:
         return b""
 
 
-def transactions(publisher: Publisher, *sizes: int) -> None:
+def transactions(publisher: Publisher, *sizes: int, one_in: int = 1) -> None:
     kafka: Any = publisher
     envelopes: Any = Envelopes()
     attributes = {tracing.HOSPITAL: "kigali"}
-    traces = TransactionTraces(kafka, "changes", attributes, one_in=tracing.every)
+    traces = TransactionTraces(kafka, "changes", attributes, one_in=one_in)
     transaction = Transaction("kigali", kafka, envelopes, AT, traces)
     for size in sizes:
         for number in range(size):
@@ -138,10 +137,9 @@ def said(span: ReadableSpan) -> set[tuple[str, Any]]:
 
 
 @pytest.mark.usefixtures("spans")
-def test_one_transaction_in_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "every", 3)
+def test_one_transaction_in_so_many() -> None:
     publisher = Publisher()
-    transactions(publisher, 1, 2, 1, 2, 1)
+    transactions(publisher, 1, 2, 1, 2, 1, one_in=3)
     assert [header is not None for header in publisher.headers] == [
         True,
         False,
