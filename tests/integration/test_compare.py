@@ -17,7 +17,7 @@ from consumers import worker
 from dev import hospital as generator
 from dev.hospital import people, registration
 from passport.errors import Fatal, NotReady
-from passport.event import Event
+from passport.event import Event, encode_event
 from passport.settings import Destination, Settings
 from reconcile import caught_up, compare
 from reconcile.look_again import Patience
@@ -317,7 +317,7 @@ def test_a_record_of_an_older_epoch_that_lands_late_brings_no_row_back(way: Way)
     way.execute(f"DELETE FROM obs WHERE obs_id = {born}")
     reader.run(HOSPITAL, way.settings, until_caught_up=True, stop=stop, new_epoch=True)
     assert late.source.version[:10] < way.events()[-1].source.version[:10]
-    held.send("row", late.encode())
+    held.send("row", encode_event(late))
     held.flush()
     held.close()
     assert way.events()[-1] == late, "Kafka takes it: there is no fence"
