@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class End(NamedTuple):
-    """The place where the server's binlog ended at `ts_ms`, which is the server's clock in Unix ms."""
+    """The place where the server's binlog ended at `ts_ms` (the server's clock in Unix ms)."""
 
     position: Position
     ts_ms: int

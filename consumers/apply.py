@@ -31,7 +31,7 @@ from passport.sink import KeyRange, Outcome, Sink
 class Applier:
     """Applies the records of any partition to one destination.
 
-    Raises Retry and Fatal. The error's `origin` says whether the hospital or the destination failed.
+    Raises Retry and Fatal. The error's `origin` says who failed: hospital or destination.
     """
 
     def __init__(

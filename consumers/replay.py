@@ -1,7 +1,7 @@
 """Applies a part of the topic once more, beside the running consumer group.
 
-The group's offset and the destination's progress stay where they are. Replaying never undoes a newer
-change, because the newest version of each row wins. A record that can't be carried was parked when
+The group's offset and the destination's progress stay where they are. Replaying never undoes a
+newer change, because the newest version of each row wins. A record that can't be carried was parked when
 it came first, and is only counted here.
 """
 

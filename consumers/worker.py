@@ -50,7 +50,7 @@ def run(
 ) -> None:
     """Work until `stop`, or until all that the partitions hold at that moment is applied.
 
-    Raises Fatal. With `until_caught_up` it also raises NotReady, when Kafka or the destination isn't
+    Raises Fatal. With `until_caught_up` it raises NotReady too, when Kafka or the destination isn't
     there at the start; without, it waits for them.
     """
     while not stop.is_set():
@@ -273,7 +273,7 @@ class Worker:
     def _assign(self, generation: int, assigned: frozenset[int]) -> None:
         """Begin anew with the partitions that the group gives to this process.
 
-        Another member may have served them meanwhile, so all that was known of them may be outdated.
+        Another member may have served them meanwhile, so what was known of them may be outdated.
         """
         for partition in self._partitions.values():
             partition.close()
@@ -308,7 +308,7 @@ class Worker:
             partition.reenrichment.restore(progress.rereads)
             partition.at_ms = progress.at_ms
         # The index of national ids begins empty, at a rebalance too. If one of two holders of an id
-        # gives it up before the index is loaded, it shows no difference, and no key change names the
+        # gives it up before the index is loaded, the index shows no change, and no event names the
         # other holder. So whoever the destination has as ambiguous is read again.
         if self._knows_ambiguous:
             partition.ambiguous = list(self._sink.ambiguous(hospital_id))

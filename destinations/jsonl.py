@@ -28,7 +28,7 @@ ORDER = "append-only"
 BLOCK_BYTES = 64 * 1024  # read at once, from the end, to find where the last whole line ends
 
 AMBIGUOUS = b'"state": "ambiguous"'
-# Within a text of a row these quotes would be escaped, so it is a field's name wherever it is found.
+# In a text of a row these quotes would be escaped, so it is a field's name wherever it stands.
 PERSON_ID = re.compile(rb'"person_id": (\d+)')
 
 

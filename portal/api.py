@@ -96,7 +96,7 @@ def me(
     portal: ThePortal,
     words: TheWords,
 ) -> Response:
-    """Your own profile and records. There is no parameter that names a patient: the session does."""
+    """Your own profile and records. No parameter names a patient: the session does."""
     patient = caller.patient
     record_filter = RecordFilter(find.type, find.since, find.until)
     records, following = page(portal.patients, patient.id, record_filter, find.cursor, find.limit)

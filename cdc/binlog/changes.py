@@ -1,4 +1,4 @@
-"""The content of the binlog, decoded: changed rows, key changes, commits, and what is around them."""
+"""The decoded content of the binlog: changed rows, key changes, commits and statements."""
 
 from typing import NamedTuple
 

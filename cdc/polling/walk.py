@@ -1,4 +1,4 @@
-"""Walks over a hospital's tables at one snapshot, and finds ranges that differ from the last run."""
+"""Walks over a hospital's tables at one snapshot and finds ranges that differ from the last run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""The former place of `passport.sink`, kept for one release so that destinations of your own still load."""
+"""The former place of `passport.sink`, kept for one release.
+
+Destinations outside this project still load with it.
+"""
 
 import warnings
 

@@ -137,7 +137,7 @@ def _note_state(result: Changes, person: Person) -> None:
 def _change(
     result: Changes, observation: Observation, rows: Sequence[Held], options: FhirOptions
 ) -> None:
-    """Add to `result` what one observation changes. `rows` is what the destination has of its row."""
+    """Add to `result` what one observation changes. `rows` is what the destination has of it."""
     if rows and max(row.version for row in rows) > observation.version:
         result.outcome.stale += 1
         result.outcome.overtaken.append(observation.key)

@@ -74,7 +74,7 @@ INDEXES: dict[str, list[IndexModel]] = {
 
 
 def connected(uri: str, database: str) -> tuple[MongoClient[Document], Mongo]:
-    """Return a client and a database whose writes wait for a majority; the caller closes the client.
+    """Return a client, which the caller closes, and a database whose writes wait for a majority.
 
     Raises NotReady without a primary, Fatal when the URI can't be used or the server is no replica
     set.

@@ -95,7 +95,7 @@ class Erasure:
         return any(traces.concern(letter) for traces in self.traces)
 
     def queries(self) -> Iterator[tuple[str, str, Document]]:
-        """Yield (kind of document, collection, query), in the order in which they may be deleted."""
+        """Yield (kind, collection, query) in the order in which they may be deleted."""
         rows: list[Document] = [
             {"hospital": traces.hospital, "personId": {"$in": list(traces.persons)}}
             for traces in self.traces

@@ -91,7 +91,7 @@ class RowBatch:
     refused: dict[str, str] = field(default_factory=dict)
 
     def named(self) -> set[str]:
-        """Return the ``_id`` of each row left and of each row it names, be it in the mirror or not."""
+        """Return the ``_id`` of each row left and of each row it names, in the mirror or not."""
         keys = set(self.left)
         for document in self.left.values():
             keys.update(document.get("related", ()))

@@ -47,8 +47,8 @@ class _Account:
 class Authors:
     """The ``users._id`` of one hospital's authors.
 
-    First they are read (`look_up`), then used (`created_by`), and last created (`ensure`). An author
-    is what a mirror document has as ``author``: ``{name, source, key}``.
+    First they are read (`look_up`), then used (`created_by`), and last created (`ensure`). An
+    author is what a mirror document has as ``author``: ``{name, source, key}``.
     """
 
     def __init__(self, database: Mongo, hospital_id: str, hospital: Hospital) -> None:

@@ -32,7 +32,7 @@ def store(database: Mongo, progress: Progress) -> None:
 
 
 def read_verified(database: Mongo, hospital: str) -> Document | None:
-    """Return what the last whole verify of a hospital found, ``{at, equal}``; None before the first."""
+    """Return what the last whole verify of a hospital found: ``{at, equal}``, or None."""
     with translate_errors():
         document = database.progress.find_one({"_id": hospital}, {"verified": 1})
     return (document or {}).get("verified")

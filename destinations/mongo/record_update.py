@@ -134,7 +134,7 @@ def _fields(new: Projected) -> Document:
 
 
 def _guarded(old: Document, action: Action, patient: str, update: Document) -> Change:
-    # The Passport doesn't know `rev`. That a person has edited the record is seen by `lastEditedAt`.
+    # The Passport doesn't know `rev`. A person's edit of the record is seen by `lastEditedAt`.
     seen = {"_id": old["_id"], "rev": old["rev"], "lastEditedAt": old.get("lastEditedAt")}
     return Change(old["_id"], action, patient, old["rev"] + 1, seen, update)
 

@@ -19,7 +19,7 @@ class Reports:
         return progress.read(self._db, hospital)
 
     def counts(self, hospital: str) -> dict[str, int]:
-        """Return the numbers of `stored` rows, `matched` and `unmatched` people, and `conflicts`."""
+        """Return the numbers of `stored` rows, `matched` and `unmatched` people and `conflicts`."""
         ours = {"hospital": hospital}
         with translate_errors():
             return {

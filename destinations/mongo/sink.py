@@ -113,7 +113,7 @@ class MongoSink:
         self._client.close()
 
     def _writer(self, hospital: str) -> HospitalWriter:
-        """Return the hospital's writer. Raises BadSettings if the settings have no such hospital."""
+        """Return the hospital's writer. Raises BadSettings for an unknown hospital."""
         if hospital not in self._writers:
             self._writers[hospital] = HospitalWriter(
                 self._db,

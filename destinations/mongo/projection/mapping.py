@@ -21,7 +21,7 @@ RecordType = Literal["condition", "medication", "test", "visit"]
 
 
 class Subject(NamedTuple):
-    """The subject that matchers look at: an obs' concept, and its coded answer's class and mappings."""
+    """What matchers look at: an obs' concept, and its coded answer's class and mappings."""
 
     name: str
     concept_class: str
@@ -141,7 +141,7 @@ class MappingRules:
     _senses: dict[Subject, Sense] = field(default_factory=dict, repr=False, compare=False)
 
     def sense(self, subject: Subject) -> Sense:
-        """Return what the rules make of a subject. The first group and the first rule that fit win."""
+        """Return what the rules make of a subject. The first group and rule that fit win."""
         sense = self._senses.get(subject)
         if sense is None:
             if len(self._senses) > MEMORY:
