@@ -1,8 +1,8 @@
 """Applies a part of the topic once more, beside the running consumer group.
 
 The group's offset and the destination's progress stay where they are. Replaying never undoes a
-newer change, because the newest version of each row wins. A record that can't be carried was parked when
-it came first, and is only counted here.
+newer change, because the newest version of each row wins. A record that can't be carried was
+parked when it came first, and is only counted here.
 """
 
 import threading

@@ -176,8 +176,8 @@ class RowsDecoder:
     """Decodes the rows of one version of a table, as one TABLE_MAP event describes it.
 
     With the `form` "text", rows are JSON texts of the carried columns that the table has. With
-    "keys" they are dictionaries of integers. `key` is the column that identifies a row whose image is incomplete;
-    it is "" if such a row may be given as it is.
+    "keys" they are dictionaries of integers. `key` is the column that identifies a row whose
+    image is incomplete; it is "" if such a row may be given as it is.
     """
 
     def __init__(
