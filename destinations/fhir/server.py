@@ -1,9 +1,9 @@
 """A FHIR R4 server, written by transactions: the newest state of every row, under one id for good.
 
-Each hospital has a journal on the server, a Basic resource. It holds the progress, the
-ambiguous people, and the highest obs_id. Every transaction also moves the journal, with
-``ifMatch``, from the version that was read before the rows were. So a writer that was frozen meanwhile, or a second one, is
-refused as a whole, whether it would have replaced a resource or result one.
+Each hospital has a journal on the server, a Basic resource. It holds the progress, the ambiguous
+people, and the highest obs_id. Every transaction also moves the journal, with ``ifMatch``, from
+the version that was read before the rows were. So a writer that was frozen meanwhile, or a second
+one, is refused as a whole, whether it would have replaced a resource or result one.
 """
 
 import json
