@@ -45,7 +45,7 @@ class Site:
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of `passport <words>` with the demo's settings."""
-        return [sys.executable, "-m", "cli", "--config", str(self.config), *words]
+        return [sys.executable, "-m", "passport", "--config", str(self.config), *words]
 
 
 @contextmanager

@@ -1,6 +1,4 @@
-"""X3: data that an earlier commit's code wrote is gone on with by today's, and today's by the
-earlier one's.
-"""
+"""X3: today's code goes on with the data that an earlier commit wrote, and the other way round."""
 
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from tests.eventually import eventually
 
 FIRST = "586d2b3"  # of the whole way
 BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
+BEFORE_THE_HOUSE = "f4ae177"  # the last before files, classes and events got their names of today
 
 
 def code_of(commit: str, folder: Path) -> dict[str, str]:
@@ -89,7 +88,7 @@ def _records(stage: Stage) -> dict[str, object]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("commit", [FIRST, BEFORE_MSGSPEC])
+@pytest.mark.parametrize("commit", [FIRST, BEFORE_MSGSPEC, BEFORE_THE_HOUSE])
 def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
     stage: Stage, tmp_path: Path, commit: str
 ) -> None:
@@ -107,9 +106,12 @@ def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
 
 
 @pytest.mark.long
-def test_an_earlier_one_goes_on_with_what_todays_code_wrote(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("commit", [BEFORE_MSGSPEC, BEFORE_THE_HOUSE])
+def test_an_earlier_one_goes_on_with_what_todays_code_wrote(
+    stage: Stage, tmp_path: Path, commit: str
+) -> None:
     epoch = shift(stage, 1)
-    _roles(stage, **code_of(BEFORE_MSGSPEC, tmp_path / "earlier"))
+    _roles(stage, **code_of(commit, tmp_path / commit))
     _work(stage, 2)
     stage.wait_equal(120)
     assert _epoch(stage) == epoch
