@@ -435,7 +435,7 @@ MUTANTS = (
         "destinations/mongo/hospital_writer.py",
         function="HospitalWriter._write_rows_and_records",
         old="refreshed.unlinked",
-        new="self._people.patients(refreshed.unlinked)",
+        new="self._people._documents(list(refreshed.unlinked))",
         test=f"{SINK}test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing",
     ),
 )
