@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 
+from dev.rules import PRODUCT
 from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from tests import real_data
 from tests.mutants.edit import Mutant, PlaceError, TextMutant
@@ -25,19 +26,7 @@ from tests.mutants.rows import ROWS
 from tests.servers import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-PRODUCT = (
-    "cli",
-    "passport",
-    "openmrs",
-    "cdc",
-    "consumers",
-    "destinations",
-    "reconcile",
-    "legacy_import",
-    "portal",
-    "config",
-)
-COPIED = (*PRODUCT, "dev", "tests", "docs", "pyproject.toml")
+COPIED = (*PRODUCT, "config", "dev", "tests", "docs", "pyproject.toml")
 MUTANTS: tuple[Mutant | TextMutant, ...] = (*PATCHES, *ROWS)
 WORKERS = min(3, os.cpu_count() or 1)
 UNMUTATED_TIMEOUT_S = 2_400

@@ -12,22 +12,12 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from dev import dashboard_picture
+from dev.rules import PRODUCT
 from passport import metrics
 from passport.configuration import load
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
-STAGES = (
-    "cli",
-    "passport",
-    "openmrs",
-    "cdc",
-    "consumers",
-    "destinations",
-    "reconcile",
-    "legacy_import",
-    "portal",
-)
 METRIC = re.compile(r"\b(passport_[a-z_]+)(?:\{([^}]*)\})?")
 
 
@@ -68,7 +58,7 @@ def test_an_expression_names_metrics_that_exist(expression: str) -> None:
 def test_a_metric_is_counted_somewhere(name: str) -> None:
     code = [
         path
-        for stage in STAGES
+        for stage in PRODUCT
         for path in (ROOT / stage).rglob("*.py")
         if path.name != "metrics.py"
     ]

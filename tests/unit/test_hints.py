@@ -7,24 +7,12 @@ import pytest
 from typer.main import get_command
 
 from cli import app
+from dev.rules import PRODUCT
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     file
-    for place in (
-        "cli",
-        "passport",
-        "openmrs",
-        "cdc",
-        "consumers",
-        "destinations",
-        "reconcile",
-        "legacy_import",
-        "portal",
-        "README.md",
-        "docs",
-        "deploy",
-    )
+    for place in (*PRODUCT, "README.md", "docs", "deploy")
     for file in ([ROOT / place] if (ROOT / place).is_file() else (ROOT / place).rglob("*"))
     if file.suffix in (".py", ".md", ".yaml") and file.name != "command-line.md"
 )
