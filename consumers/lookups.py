@@ -331,10 +331,12 @@ class Lookups:
         return lookup_queries.encounters(reading, ids, hospital.provider_roles, hospital.timezone)
 
 
-def _ids(rows: Iterable[Row], reference: str) -> set[int | None]:
+def _ids(rows: Sequence[Row], reference: str) -> set[int | None]:
     """Return the ids of the rows in the table `reference` that these rows of obs refer to."""
-    columns = OBS.columns_to(reference)
-    return {row[column] for row in rows for column in columns}
+    ids: set[int | None] = set()
+    for column in OBS.columns_to(reference):
+        ids.update(row[column] for row in rows)
+    return ids
 
 
 def _order(reading: ConsistentRead) -> Order | None:

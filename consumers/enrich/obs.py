@@ -196,12 +196,15 @@ def _datetime(written: str, question: Concept | None, references: References) ->
 
 def place(row: Row, encounter: EncounterFacts | None, references: References) -> Place | None:
     """Return the obs' own location, else the encounter's, else the visit's."""
-    location_ids = [row["location_id"]]
-    if encounter is not None:
-        location_ids += [encounter.location_id, encounter.visit_location_id]
-    for location_id in location_ids:
-        if location_id in references.places:
-            return references.places[location_id]
+    places = references.places
+    if row["location_id"] in places:
+        return places[row["location_id"]]
+    if encounter is None:
+        return None
+    if encounter.location_id in places:
+        return places[encounter.location_id]
+    if encounter.visit_location_id in places:
+        return places[encounter.visit_location_id]
     return None
 
 

@@ -35,8 +35,7 @@ class Head(NamedTuple):
         return cls(document["version"], document["digest"], tuple(document.get("related", ())))
 
 
-@dataclass(frozen=True, slots=True)
-class RowWrite:
+class RowWrite(NamedTuple):
     """One row that is to be stored.
 
     `replaced` is the state that must still be there. None: no state of the row may be there.

@@ -315,8 +315,8 @@ ROWS = (
         "row 38: the visit's place, where the encounter has none",
         "consumers/enrich/obs.py",
         function="place",
-        old="[encounter.location_id, encounter.visit_location_id]",
-        new="[encounter.location_id]",
+        old="return places[encounter.visit_location_id]",
+        new="return None",
         test=f"{MEANING}test_row_38_the_place_is_the_obs_own_then_the_encounters_then_the_visits",
     ),
     Mutant(
