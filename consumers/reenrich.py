@@ -16,7 +16,7 @@ WholePersons. An obs or a person that waits twice is read once.
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ from consumers.waiting import (
     lowest,
 )
 from openmrs.affected import PERSON_KEYS, QUERIES, AffectedQuery
+from openmrs.key_ranges import rows_of_persons, rows_with_keys
 from openmrs.load_budget import Pace
 from openmrs.read import END_OF_BINLOG, ConsistentRead, SourcePosition
 from openmrs.tables import OBS
@@ -315,7 +316,7 @@ class ReenrichmentQueue:
         self, queue: Search | FewObs | ManyObs, ids: Sequence[int], reading: ConsistentRead
     ) -> Slice:
         piece = Slice(queue, ids, self._lookups.version(reading))
-        self._read_obs(piece, reading, "obs_id", "reread")
+        self._fill(piece, reading, rows_with_keys(reading, OBS, ids), "reread")
         return piece
 
     def _read_persons(self) -> Slice | None:
@@ -334,7 +335,9 @@ class ReenrichmentQueue:
             persons = self._lookups.persons_in(reading, chosen, fresh=True)
             self._add_affected_patients(chosen)
             keys: dict[int, list[int]] = {person_id: [] for person_id in chosen}
-            for row in self._read_obs(piece, reading, "person_id", "person"):
+            rows = rows_of_persons(reading, OBS, piece.ids)
+            self._fill(piece, reading, rows, "person")
+            for row in rows:
                 keys[row["person_id"]].append(row["obs_id"])
             piece.persons = [(persons[person_id], keys[person_id]) for person_id in chosen]
             return piece
@@ -365,15 +368,14 @@ class ReenrichmentQueue:
         offset = lowest(person.offset for person in chosen.values())
         self.add_persons(affected - chosen.keys(), offset, None)
 
-    def _read_obs(
-        self, piece: Slice, reading: ConsistentRead, column: str, origin: ObservationOrigin
-    ) -> Collection[Row]:
-        """Read the obs whose `column` is one of the slice's ids into the slice.
-
-        Return their rows.
-        """
-        marks = ",".join(["%s"] * len(piece.ids))
-        rows = reading.facts(OBS, f"{column} IN ({marks}) ORDER BY obs_id", list(piece.ids))
+    def _fill(
+        self,
+        piece: Slice,
+        reading: ConsistentRead,
+        rows: Sequence[Row],
+        origin: ObservationOrigin,
+    ) -> None:
+        """Put rows that were read just now into the slice, enriched within the same read."""
         # The wait begins behind the read, not before it: live records come first, and what comes
         # together meanwhile costs fewer round trips.
         self._pace.begin()
@@ -388,7 +390,6 @@ class ReenrichmentQueue:
             else:
                 to_enrich.append(RowToEnrich(row, piece.version, False, origin))
         piece.observations = self._lookups.observations_in(reading, to_enrich)
-        return rows
 
     def _reading(self, position: SourcePosition | None) -> AbstractContextManager[ConsistentRead]:
         return self._lookups.source.read_at(position or END_OF_BINLOG, patience_s=PATIENCE_S)

@@ -62,10 +62,10 @@ def rows_with_keys(read: ConsistentRead, table: FactTable, keys: Sequence[int]) 
 
 
 def rows_of_persons(read: ConsistentRead, table: FactTable, person_ids: Sequence[int]) -> list[Row]:
-    """Return all rows of these persons, in no particular order."""
+    """Return all rows of these persons, in the order of their keys."""
     if not person_ids:
         return []
-    return read.facts(table, f"{table.person} IN %s", [list(person_ids)])
+    return read.facts(table, f"{table.person} IN %s ORDER BY {table.key}", [list(person_ids)])
 
 
 def key_ends(read: ConsistentRead, table: FactTable) -> tuple[int, int] | None:

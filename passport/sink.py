@@ -16,7 +16,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from passport.check import Check
-from passport.errors import Fatal
+from passport.errors import Fatal, Origin
 from passport.facts import Observation, Person
 from passport.settings import Destination, Settings
 
@@ -195,6 +195,7 @@ def connect(name: str, settings: Settings) -> Sink:
         raise Fatal(
             f"there is no destination {name!r}, only: {names}",
             hint="passport config show",
+            origin=Origin.destination(name),
         )
     return module(destination.type).connect(options(name, destination), settings, destination)
 
@@ -215,6 +216,7 @@ def options(name: str, destination: Destination) -> Any:
             f"destination {name}: its options can't be used",
             details=details,
             hint=f"correct destinations.{name}.options, then: passport config show",
+            origin=Origin.destination(name),
         ) from None
 
 
