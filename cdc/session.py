@@ -48,7 +48,7 @@ IDLE_S = 0.05
 FINISH_S = 1.0
 # How long Kafka has at the end to acknowledge what was sent.
 FLUSH_S = 7.0
-REREAD_ROWS = 1_000
+ROWS_READ_AGAIN = 1_000
 
 log = structlog.get_logger()
 
@@ -211,8 +211,8 @@ class Session:
 
     def _read_again(self, keys: list[int]) -> None:
         """Publish rows whose images were not whole, because binlog_row_image is not FULL."""
-        for first in range(0, len(keys), REREAD_ROWS):
-            wanted_keys = sorted({*keys[first : first + REREAD_ROWS]})
+        for first in range(0, len(keys), ROWS_READ_AGAIN):
+            wanted_keys = sorted({*keys[first : first + ROWS_READ_AGAIN]})
             with read_in_stream(self._source, self._at) as (read, at, ts_ms):
                 rows = rows_with_keys(read, OBS, wanted_keys)
             for value in self._envelopes.read(rows, at, ts_ms):

@@ -79,7 +79,7 @@ def _check_destination(settings: Settings, name: str) -> list[Check]:
 
 
 def _check_legacy_records(settings: Settings, name: str) -> Check:
-    """Return whether something that the documented sync wrote would be shown beside our records."""
+    """Return whether something that the legacy sync wrote would be shown beside our records."""
     from destinations import mongo
     from destinations.mongo import legacy_records
 

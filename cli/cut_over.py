@@ -1,4 +1,4 @@
-"""The verbs of ``cut-over``: records of the documented sync, taken over once."""
+"""The verbs of ``cut-over``: records of the legacy sync, taken over once."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from cli.context import CommandContext
 from cli.options import DestinationOption, JsonOption
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Take over, or remove, what the documented sync wrote."
+    no_args_is_help=True, help="Take over, or remove, what the legacy sync wrote."
 )
 
 
@@ -16,7 +16,7 @@ commands = typer.Typer(
 def list_findings(
     ctx: typer.Context, destination: DestinationOption = None, as_json: JsonOption = False
 ) -> None:
-    """List what the documented sync left in the Passport, and what would become of it."""
+    """List what the legacy sync left in the Passport, and what would become of it."""
     from legacy_import.cut_over import LegacyImport
 
     context: CommandContext = ctx.obj

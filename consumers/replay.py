@@ -22,7 +22,7 @@ from passport.settings import Settings
 from passport.sink import KeyRange, Outcome, Progress, Scope, Sink
 
 ATTEMPTS = 6  # of a batch, while the hospital or the destination is away
-REREAD_S = 0.01
+REENRICH_PAUSE_S = 0.01
 
 OnProgress = Callable[[int, int], None]  # records done, of how many
 
@@ -206,7 +206,7 @@ class _Replay:
         """Apply what is left of the last transaction, and all that key changes ask for."""
         self._apply()
         while self._partition.reenrichment.pending() and not self._stop.is_set():
-            self._stop.wait(REREAD_S)
+            self._stop.wait(REENRICH_PAUSE_S)
             self._reenrich()
 
     def close(self) -> None:

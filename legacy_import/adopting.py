@@ -1,4 +1,4 @@
-"""Makes records and doctors of the former sync ours."""
+"""Makes records and doctors of the legacy sync ours."""
 
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document

@@ -1,4 +1,4 @@
-"""The cut-over: what the documented sync wrote before becomes ours, or goes.
+"""The cut-over: what the legacy sync wrote before becomes ours, or goes.
 
 Its records and doctors are found again at the hospitals (`findings.py`, `matching.py`), adopted
 (`adopting.py`) and removed (`removing.py`). Running a step again does what is left of it.
@@ -22,7 +22,7 @@ from passport.settings import Settings
 
 
 class LegacyImport:
-    """The cut-over of all that the former sync wrote.
+    """The cut-over of all that the legacy sync wrote.
 
     Use it as a context manager: it connects to the hospitals. Its methods raise NotReady when a
     hospital is away, since without all of them nothing is certain, and Retry or Fatal.

@@ -1,4 +1,4 @@
-"""Finds what the former sync wrote, and decides what becomes of it."""
+"""Finds what the legacy sync wrote, and decides what becomes of it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +19,13 @@ from openmrs.read import ANY_POSITION, Source
 from passport.settings import Settings
 
 PAGE = 1_000  # records that are looked at together
-AUTOMATIC = re.compile(r"@openmrs\.auto$")  # the e-mail of a login that the former sync made
+AUTOMATIC = re.compile(r"@openmrs\.auto$")  # the e-mail of a login that the legacy sync made
 
 Kind = Literal["record", "doctor", "status"]
 
 
 class Fate(StrEnum):
-    """The fate of something that the former sync wrote."""
+    """The fate of something that the legacy sync wrote."""
 
     ADOPTED = "adopted"
     REMOVED = "removed"
@@ -34,7 +34,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LegacyFinding:
-    """One document that the former sync wrote.
+    """One document that the legacy sync wrote.
 
     `document` is what was found, `id` the hex of its _id. `reason` says why it is not adopted. An
     adopted record becomes ours under the _id `key`, as that of the obs `row` of the hospital; an
@@ -58,7 +58,7 @@ class LegacyFinding:
 
 
 class LegacyFinder:
-    """Walks over all that the former sync wrote and says what becomes of it.
+    """Walks over all that the legacy sync wrote and says what becomes of it.
 
     Raises NotReady when a hospital is away: without all of them nothing is certain.
     """

@@ -1,4 +1,4 @@
-"""Finds the obs that a record of the former sync was made of.
+"""Finds the obs that a record of the legacy sync was made of.
 
 Such a record names an obs_id and no hospital. Its obs is the one with the same obs_id, concept,
 person and times in exactly one hospital. Nothing is decided by a name.
@@ -109,7 +109,7 @@ def obs_id(record: Document) -> Any:
 
 
 def fits(record: Document, row: Document | None) -> bool:
-    """Return whether a record of the former sync was made of an obs row.
+    """Return whether a record of the legacy sync was made of an obs row.
 
     Obs, concept, person and times are the same then. The times may be off by a time zone, with
     summer time or without: the sync took wall times for those of its own machine.

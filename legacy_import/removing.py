@@ -1,4 +1,4 @@
-"""Removes documents of the former sync, and first what refers to them.
+"""Removes documents of the legacy sync, and first what refers to them.
 
 So a removal that was interrupted finds the document again. All raise Retry, NotReady or Fatal.
 """

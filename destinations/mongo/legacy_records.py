@@ -20,7 +20,7 @@ PROVIDER = re.compile(r"PROVIDER_(\d+)")
 
 
 def count(database: Mongo) -> tuple[int, int]:
-    """Return how many records and doctors of the former sync there are.
+    """Return how many records and doctors of the legacy sync there are.
 
     Looks at every record that names an obs.
     """
@@ -30,7 +30,7 @@ def count(database: Mongo) -> tuple[int, int]:
 
 
 def refuse_undecided(database: Mongo) -> None:
-    """Raise Fatal if our first row would come beside undecided records of the former sync.
+    """Raise Fatal if our first row would come beside undecided records of the legacy sync.
 
     Patients would see them twice. Once there is a row of ours, nothing is asked any more.
     """
@@ -39,7 +39,7 @@ def refuse_undecided(database: Mongo) -> None:
         if has_rows or database.medicalrecords.find_one(RECORDS, {"_id": 1}) is None:
             return
     raise Fatal(
-        "the Passport has records of the former sync: what becomes of them is not decided",
+        "the Passport has records of the legacy sync: what becomes of them is not decided",
         hint="passport cut-over list   # then: passport cut-over adopt, "
         "and remove for what is left undecided",
     )

@@ -1,4 +1,4 @@
-"""What the documented sync wrote before is found again at the hospitals: shown once, or gone."""
+"""What the legacy sync wrote before is found again at the hospitals: shown once, or gone."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def kigali(stage: Stage) -> Ward:
 
 
 def former(ward: Ward, obs: int, patient: str, *, off_h: int = 0, **changes: Any) -> ObjectId:
-    """The obs as the documented sync would have written it, its machine `off_h` hours from UTC."""
+    """The obs as the legacy sync would have written it, its machine `off_h` hours from UTC."""
     names = "obs_id, concept_id, person_id, obs_datetime, date_created"
     [row] = ward.sql(f"SELECT {names} FROM obs WHERE obs_id = %s", obs)
     times = [one.replace(tzinfo=UTC) + timedelta(hours=off_h) for one in row[3:]]

@@ -186,7 +186,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "nothing is written beside undecided records of the former sync",
+        "nothing is written beside undecided records of the legacy sync",
         "destinations/mongo/sink.py",
         function="MongoSink.write",
         old="legacy_records.refuse_undecided(self._db)",
