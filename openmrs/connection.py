@@ -7,17 +7,16 @@ import re
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import pymysql
 
 from openmrs.column_info import COLUMN_INFO_SQL, ColumnInfo
 from openmrs.lenient_utf8 import LENIENT
+from openmrs.server_version import Flavour, ServerVersion
 from passport.errors import Fatal, NotReady, Origin, PassportError, without_text
 from passport.settings import MySQL
 from passport.version import Position
-
-Flavour = Literal["mariadb", "mysql"]
 
 # Error numbers of the servers, by what is wrong.
 LOGIN_REFUSED = {1044, 1045, 1698}
@@ -84,10 +83,15 @@ def fetch_one(
     return rows[0] if rows else ()
 
 
+def server_version(connection: "pymysql.Connection[Any]") -> ServerVersion:
+    """Return the version of the server, from its greeting: nothing is asked."""
+    greeting: str = connection.get_server_info()  # type: ignore[no-untyped-call]
+    return ServerVersion.parse(greeting)
+
+
 def flavour(connection: "pymysql.Connection[Any]") -> Flavour:
     """Return which of the two kinds of server this is."""
-    version: str = connection.get_server_info()  # type: ignore[no-untyped-call]
-    return "mariadb" if "mariadb" in version.lower() else "mysql"
+    return server_version(connection).flavour
 
 
 def flavour_without_login(hospital: str, settings: MySQL) -> Flavour:
@@ -147,10 +151,7 @@ def end_of_binlog(connection: "pymysql.Connection[Any]") -> Position | None:
 
     The account needs BINLOG MONITOR (MariaDB) or REPLICATION CLIENT (MySQL).
     """
-    if flavour(connection) == "mariadb":
-        row = fetch_one(connection, "SHOW MASTER STATUS")
-    else:
-        row = fetch_one(connection, "SHOW BINARY LOG STATUS")
+    row = fetch_one(connection, server_version(connection).show_binlog_end)
     return Position(row[0], int(row[1])) if row else None
 
 

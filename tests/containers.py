@@ -7,10 +7,28 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL, install, ports
+from dev.stack import (
+    Fhir,
+    Kafka,
+    MariaDB,
+    MariaDB118,
+    Mongo,
+    MySQL,
+    MySQL57,
+    MySQL80,
+    install,
+    ports,
+)
 from dev.stack.server import START_S
 
-_BINLOG = "--log-bin=binlog --binlog-format=ROW --binlog-row-metadata=FULL --server-id=1"
+_BINLOG = "--log-bin=binlog --binlog-format=ROW --loose-binlog-row-metadata=FULL --server-id=1"
+_IMAGES: dict[type[MariaDB | MySQL], str] = {
+    MariaDB: "mariadb:10.11",
+    MariaDB118: "mariadb:11.8",
+    MySQL: "mysql:9.7",
+    MySQL80: "mysql:8.0.15",
+    MySQL57: "mysql:5.7.22",
+}
 
 
 class EngineError(Exception):
@@ -50,13 +68,12 @@ def _container(server: MariaDB | MySQL | Kafka | Mongo | Fhir) -> Any:
     environment: dict[str, str] = {}
     match server:
         case MariaDB():
-            image, command = "mariadb:10.11", f"--port={port} --gtid-strict-mode=1 {_BINLOG}"
+            image = _IMAGES[type(server)]
+            command = f"--port={port} --gtid-strict-mode=1 {_BINLOG}"
             environment = {"MARIADB_ALLOW_EMPTY_ROOT_PASSWORD": "1"}
         case MySQL():
-            image, command = (
-                "mysql:9.7",
-                f"--port={port} --gtid-mode=ON --enforce-gtid-consistency=ON {_BINLOG}",
-            )
+            image = _IMAGES[type(server)]
+            command = f"--port={port} --gtid-mode=ON --enforce-gtid-consistency=ON {_BINLOG}"
             environment = {"MYSQL_ALLOW_EMPTY_PASSWORD": "1"}
         case Mongo():
             image, command = "mongo:7.0", f"--replSet rs0 --bind_ip_all --port {port}"

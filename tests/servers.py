@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pymysql
 import pytest
 
-from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL, install
+from dev.stack import Fhir, Kafka, MariaDB, MariaDB118, Mongo, MySQL, MySQL57, MySQL80, install
 from passport import settings
 from passport.errors import Fatal
 from tests import containers
@@ -22,11 +22,39 @@ from tests import containers
 VARIABLES: dict[type[MariaDB | MySQL | Kafka | Mongo | Fhir], str] = {
     MariaDB: "TEST_MYSQL_URL",
     MySQL: "TEST_MYSQL9_URL",
+    MariaDB118: "TEST_MARIADB118_URL",
+    MySQL80: "TEST_MYSQL80_URL",
+    MySQL57: "TEST_MYSQL57_URL",
     Kafka: "TEST_KAFKA_BOOTSTRAP",
     Mongo: "TEST_MONGO_URL",
     Fhir: "TEST_FHIR_URL",
 }
-_NAMES = {MariaDB: "MariaDB", MySQL: "MySQL", Kafka: "Kafka", Mongo: "MongoDB", Fhir: "HAPI FHIR"}
+_NAMES = {
+    MariaDB: "MariaDB",
+    MySQL: "MySQL",
+    MariaDB118: "MariaDB 11.8",
+    MySQL80: "MySQL 8.0",
+    MySQL57: "MySQL 5.7",
+    Kafka: "Kafka",
+    Mongo: "MongoDB",
+    Fhir: "HAPI FHIR",
+}
+# The servers of hospitals, by the names that tests have for them as parameters.
+KINDS: dict[str, type[MariaDB | MySQL]] = {
+    "mariadb": MariaDB,
+    "mysql": MySQL,
+    "mariadb-11.8": MariaDB118,
+    "mysql-8.0": MySQL80,
+    "mysql-5.7": MySQL57,
+}
+
+
+def in_test_long(*values: Any) -> list[Any]:
+    """Return parameters for which a test runs in `make test-long` only."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
+
+
+ALL_VERSIONS = ["mariadb", "mysql", *in_test_long("mariadb-11.8", "mysql-8.0", "mysql-5.7")]
 
 
 class Address(NamedTuple):

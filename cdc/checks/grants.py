@@ -1,6 +1,6 @@
 """The smallest set of privileges that reading one hospital needs, as the SQL that its DBA runs."""
 
-from openmrs.connection import Flavour
+from openmrs.server_version import Flavour
 from openmrs.tables import FACT_TABLES, REFERENCE_TABLES
 from passport.settings import Hospital
 

@@ -7,15 +7,7 @@ from cdc.checks.server import Server
 from cdc.checks.server_variables import is_on
 from cdc.lease import server_id
 from cdc.positions import Saved
-from openmrs.connection import Flavour
 from passport.check import Check
-
-# MariaDB shows both only with rights that reading does not need.
-SHOW_REPLICAS: dict[Flavour, str] = {"mariadb": "SHOW SLAVE HOSTS", "mysql": "SHOW REPLICAS"}
-SHOW_REPLICA_STATUS: dict[Flavour, str] = {
-    "mariadb": "SHOW SLAVE STATUS",
-    "mysql": "SHOW REPLICA STATUS",
-}
 
 
 def checks(server: Server) -> Iterator[Check]:
@@ -48,7 +40,8 @@ def _server_id(server: Server) -> Check:
     if not own_id:
         return Check("server_id", False, "the server has none", "in my.cnf: server_id=1; restart")
 
-    replicas = server.rows_if_readable(SHOW_REPLICAS[server.flavour])
+    # MariaDB shows this, and what it replicates itself, only with rights that reading needs not.
+    replicas = server.rows_if_readable(server.version.show_replicas)
     if reader_id == own_id:
         owner = "the server's own"
     elif reader_id in {int(row[0]) for row in replicas}:
@@ -71,7 +64,7 @@ def _replicated_changes(server: Server) -> Check:
         return Check(name, True, "on")
 
     hint = "in my.cnf: log_slave_updates=ON; then restart the server"
-    if server.rows_if_readable(SHOW_REPLICA_STATUS[server.flavour]):
+    if server.rows_if_readable(server.version.show_replica_status):
         detail = "the server is a replica and doesn't log what it replicates"
         return Check(name, False, detail, hint)
     # A MariaDB doesn't tell us whether it still is a replica, but it keeps its position.

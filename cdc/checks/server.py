@@ -27,7 +27,8 @@ class Server:
         self.hospital_id = hospital_id
         self.hospital = hospital
         self.connection = connection
-        self.flavour = mysql.flavour(connection)
+        self.version = mysql.server_version(connection)
+        self.flavour = self.version.flavour
         self.variables: dict[str, str] = {}
         for name, value in self.rows("SHOW GLOBAL VARIABLES"):
             self.variables[name.lower()] = value

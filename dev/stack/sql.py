@@ -31,7 +31,7 @@ COMMON = (
     "--log-bin=binlog",
     "--binlog-format=ROW",
     "--binlog-row-image=FULL",
-    "--binlog-row-metadata=FULL",
+    "--loose-binlog-row-metadata=FULL",  # MySQL has it from 8.0 on
     "--innodb-buffer-pool-size=128M",
 )
 
@@ -58,6 +58,10 @@ class SqlServer(Server):
         self.flags = tuple(flags)
         self.fast = fast
         self._server_id = server_id
+
+    @abstractmethod
+    def program(self) -> Path:
+        """Return the server program."""
 
     @abstractmethod
     def template(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from cdc.binlog.stream import BinlogItem, BinlogStream, Idle
 from dev.stack import MariaDB, MySQL
 from openmrs.column_info import COLUMN_INFO_SQL, ColumnInfo
+from openmrs.connection import end_of_binlog, server_version
 from openmrs.tables import KEY_COLUMNS, ROW_COLUMNS
 from passport.version import Position
 
@@ -25,7 +26,9 @@ class Tap:
         key_columns: Mapping[str, Sequence[str]] = KEY_COLUMNS,
     ) -> None:
         self.server = server
-        self.flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
+        with server.connect() as connection:
+            self.version = server_version(connection)
+        self.flavour = self.version.flavour
         self.database = database
         self.row_columns = row_columns or ROW_COLUMNS
         self.key_columns = key_columns
@@ -43,9 +46,10 @@ class Tap:
 
     def end(self) -> Position:
         """Return where the binlog ends now."""
-        status = "SHOW MASTER STATUS" if self.flavour == "mariadb" else "SHOW BINARY LOG STATUS"
-        file, pos = self.server.execute(status)[0][:2]
-        return Position(file, int(pos))
+        with self.server.connect() as connection:
+            end = end_of_binlog(connection)
+        assert end is not None
+        return end
 
     def gtid_set(self) -> str:
         """Return the GTIDs that the server has executed."""
