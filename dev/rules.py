@@ -56,7 +56,7 @@ IMPURE = {
 CLIENTS = {
     "kafka": {"cdc": 1, "consumers": 1, "passport": 1},
     "pymongo": {"portal": 4, "reconcile": 0, "cdc": 0, "consumers": 0, "openmrs": 0},
-    "pymysql": {"passport": 0, "openmrs": 2, "consumers": 0, "destinations": 0},
+    "pymysql": {"passport": 0, "openmrs": 3, "consumers": 0, "destinations": 0},
     "pymysqlreplication": {"cdc": 1},
 }
 

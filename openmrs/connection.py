@@ -11,6 +11,12 @@ from typing import Any
 
 import pymysql
 
+from openmrs.bounded_connection import (
+    ANSWER_MIB,
+    ANSWER_ROWS,
+    AnswerTooLargeError,
+    BoundedConnection,
+)
 from openmrs.column_info import COLUMN_INFO_SQL, ColumnInfo
 from openmrs.lenient_utf8 import LENIENT
 from openmrs.server_version import Flavour, ServerVersion
@@ -23,7 +29,8 @@ LOGIN_REFUSED = {1044, 1045, 1698}
 GRANT_MISSING = {1142, 1143, 1227, 1370}
 NO_REPLICATION_GRANT = 1227
 NO_BINLOG = 1381
-NOT_AN_OPENMRS = {1049, 1054, 1146}  # no such database, column or table
+NOT_THERE = {1046, 1049, 1146}  # no database selected, no such database, no such table
+NOT_AN_OPENMRS = 1054  # no such column
 # Of the client itself.
 CONNECT_FAILED = 2003
 TLS_FAILED = 2026
@@ -44,7 +51,7 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
     }
     tls = _tls_options(hospital, settings)
     try:
-        connection = pymysql.connect(
+        connection = BoundedConnection(
             host=settings.host,
             port=settings.port,
             user=settings.user,
@@ -222,6 +229,13 @@ def translate_error(error: BaseException, hospital_id: str, settings: MySQL) -> 
     # PyMySQL raises its own error while it handles what the TLS handshake raised.
     handshake = error.__context__ if code == CONNECT_FAILED else error
 
+    if isinstance(error, AnswerTooLargeError):
+        return Fatal(
+            f"hospital {hospital_id}: MySQL at {place} answers with more than {ANSWER_MIB} MiB or"
+            f" {ANSWER_ROWS} rows, which no query asks for",
+            hint=f"is that the hospital's server, and no other? {check}",
+            origin=origin,
+        )
     if code in LOGIN_REFUSED:
         return Fatal(
             f"hospital {hospital_id}: MySQL at {place} refuses user {settings.user!r} ({name})",
@@ -237,7 +251,16 @@ def translate_error(error: BaseException, hospital_id: str, settings: MySQL) -> 
             "   # the SQL that the hospital's DBA runs",
             origin=origin,
         )
-    if code in NOT_AN_OPENMRS:
+    if code in NOT_THERE:
+        # It may have been dropped to be restored: then it comes back by itself.
+        return NotReady(
+            f"hospital {hospital_id}: database {settings.database!r} at {place} is not there, or"
+            f" lacks a table ({name})",
+            hint="if it isn't being restored, check"
+            f" hospitals.{hospital_id}.mysql.database, then: {check}",
+            origin=origin,
+        )
+    if code == NOT_AN_OPENMRS:
         return Fatal(
             f"hospital {hospital_id}: database {settings.database!r} at {place}"
             f" is not an OpenMRS ({name})",

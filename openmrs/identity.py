@@ -1,13 +1,17 @@
 """Tells who a hospital's patients are: the national id of each person, or why there is none."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from openmrs.read import ConsistentRead
 from passport.errors import Fatal, Origin
 from passport.facts import Person, PersonState
 from passport.settings import Hospital
+
+# How many rows one query gives, when all identifiers are read.
+IDENTIFIERS_AT_ONCE = 50_000
 
 _NO_DIGIT = re.compile(r"[^0-9]+")
 
@@ -201,13 +205,7 @@ class Identities:
     def _load(self, reading: ConsistentRead) -> None:
         type_id = self._find_type(reading)
         ids_by_patient: dict[int, list[str]] = {}
-        for row in reading.rows(
-            """SELECT i.patient_id, i.identifier FROM patient_identifier i
-            JOIN patient p ON p.patient_id = i.patient_id AND p.voided = 0
-            JOIN person n ON n.person_id = i.patient_id AND n.voided = 0
-            WHERE i.voided = 0 AND i.identifier_type = %s""",
-            (type_id,),
-        ):
+        for row in _all_identifiers(reading, type_id):
             ids_by_patient.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
         is_first = not len(self._holders)
         changed = self._holders.reload(ids_by_patient)
@@ -231,6 +229,25 @@ class Identities:
             hint=f"set hospitals.{self._hospital_id}.national_id_type"
             " to the uuid of the national id",
         )
+
+
+def _all_identifiers(reading: ConsistentRead, type_id: int) -> Iterator[dict[str, Any]]:
+    """Yield all identifiers of a type. There may be millions, so no answer has all of them."""
+    after = -1
+    rows = None
+    while rows is None or len(rows) == IDENTIFIERS_AT_ONCE:
+        rows = reading.rows(
+            """SELECT i.patient_identifier_id AS id, i.patient_id, i.identifier
+            FROM patient_identifier i
+            JOIN patient p ON p.patient_id = i.patient_id AND p.voided = 0
+            JOIN person n ON n.person_id = i.patient_id AND n.voided = 0
+            WHERE i.voided = 0 AND i.identifier_type = %s AND i.patient_identifier_id > %s
+            ORDER BY i.patient_identifier_id LIMIT %s""",
+            (type_id, after, IDENTIFIERS_AT_ONCE),
+        )
+        yield from rows
+        if rows:
+            after = rows[-1]["id"]
 
 
 def _facts(
