@@ -4,7 +4,9 @@ import struct
 from collections.abc import Iterator
 from zlib import error as zlib_error
 
-UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib_error)
+from zstandard import ZstdError
+
+UNREADABLE = (ValueError, IndexError, KeyError, struct.error, zlib_error, ZstdError)
 """What reading raises when bytes are not what this code takes them for."""
 
 

@@ -89,13 +89,14 @@ class Idle(NamedTuple):
 
 
 class NextFile(NamedTuple):
-    """The next binlog file begins at `at`.
+    """The next binlog file begins at `at`, and the one before ended at `left`.
 
     `clean` is whether the file before ended with a STOP or ROTATE event. Else the server crashed.
     """
 
     at: Position
     clean: bool
+    left: Position
 
 
 BinlogItem = RowChange | KeyChange | IncompleteRow | Commit | Statement | Idle | NextFile

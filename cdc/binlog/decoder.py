@@ -25,15 +25,17 @@ from cdc.binlog.changes import (
     Statement,
     keys_of,
 )
-from cdc.binlog.compression import inflate, inner_events
+from cdc.binlog.compression import LARGEST, Payload, TooLargeError, inflate
 from cdc.binlog.event_types import BINLOG, HEADER_SIZE
 from cdc.binlog.field_types import Flavour
 from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
+from cdc.binlog.large_event import LargeEvent
+from cdc.binlog.packets import EventPart
 from cdc.binlog.statements import PreparedTransactions, Statements, starts_transaction
 from cdc.binlog.tagged_gtid import tagged_gtid
 from cdc.binlog.watched import WatchedTable, WatchedTables
 from openmrs.column_info import ColumnInfo
-from passport.errors import Fatal
+from passport.errors import Fatal, Gap, PassportError
 from passport.version import Position
 
 AT_ONCE = 1_000  # about so many items come in one list
@@ -52,7 +54,6 @@ _STANDALONE = 1
 _PREPARED_XA = 64
 
 _ROWS_V1 = HEADER_SIZE + 8  # where the body of a ROWS event of version 1 begins
-_NEW_EPOCH = "passport cdc run --hospital HOSPITAL --new-epoch"
 _NO_MAP = (None, None)
 _GTID = BINLOG.MARIADB_GTID_EVENT
 _TABLE_MAP = BINLOG.TABLE_MAP_EVENT
@@ -119,6 +120,7 @@ class EventDecoder:
         # is a transaction that needs a commit.
         self._in_group = self._open = self._xa = self._rows_in_group = False
         self._handlers = self._handler_table()
+        self._large: LargeEvent | None = None
 
     # --- which method reads which event
 
@@ -156,8 +158,7 @@ class EventDecoder:
             BINLOG.GTID_LOG_EVENT: self._mysql_gtid,
             BINLOG.ANONYMOUS_GTID_LOG_EVENT: lambda _: self._begin(""),
             BINLOG.PREVIOUS_GTIDS_LOG_EVENT: self._previous_gtids,
-            # This can only be of unwatched tables: rows of watched ones have stopped the stream.
-            BINLOG.XA_PREPARE_EVENT: self._xid,
+            BINLOG.XA_PREPARE_EVENT: self._xa_prepare,
             BINLOG.PARTIAL_UPDATE_ROWS_EVENT: self._partial_json,
             kinds.PAYLOAD: self._payload,
             kinds.TAGGED_GTID: self._tagged_gtid,
@@ -247,6 +248,100 @@ class EventDecoder:
         if items:
             yield items
 
+    # --- large events, which come in parts
+
+    @property
+    def position(self) -> Position:
+        """The end of the event that was read last, to its end."""
+        if self._large is not None:
+            return self._large.before
+        return Position(self.file, self.pos)
+
+    @property
+    def is_unverified(self) -> bool:
+        """Whether rows were given of an event whose checksum has not come yet."""
+        return self._large is not None and self._large.payload is not None
+
+    def pass_over(self) -> None:
+        """Decode no more of the event whose checksum has not come yet."""
+        if self._large is not None:
+            self._large.is_passed_over = True
+
+    def read_part(self, part: EventPart) -> Iterator[list[BinlogItem]]:
+        """Yield the items of the next part of a large event, as `read` does.
+
+        A compressed transaction is decompressed as it comes, and its rows are given before its
+        checksum, which is the end of the event, can be verified. Its commit is given after that. If
+        the checksum is wrong, so may be the rows: that is a Gap, since only a snapshot mends them.
+
+        Of another event the items come with its last part.
+        """
+        if part.is_first:
+            self._large = self._begin_large(part.data)
+        large = self._large
+        if large is None:
+            raise DamagedEvent(f"binlog: a part of no event behind {self.file}:{self.pos}")
+
+        if large.gathered is not None:
+            large.gathered += part.data
+        content = large.take(part.data)
+        if large.payload is not None:
+            body = content[HEADER_SIZE:] if part.is_first else content
+            yield from self._payload_part(large, large.payload, body, is_last=part.is_last)
+        if part.is_last:
+            self._large = None
+            yield from self._end_large(large)
+
+    def _begin_large(self, first_part: bytes) -> LargeEvent:
+        """Take the event's header, and decide how to read it."""
+        large = LargeEvent(first_part, Position(self.file, self.pos), has_checksum=self._checksums)
+        end = self.pos + ((large.log_pos - self.pos) & 0xFFFFFFFF if large.log_pos else large.size)
+        if end <= self._skip_to or not self._is_wanted(first_part):
+            return large
+        if large.kind == kinds.PAYLOAD:
+            large.payload = Payload(self._is_wanted)
+            self.pos = end
+            self._ordinal = 0
+        elif large.size > LARGEST:
+            raise self._too_large()
+        else:
+            large.gathered = bytearray()
+        return large
+
+    def _end_large(self, large: LargeEvent) -> Iterator[list[BinlogItem]]:
+        """Verify an event of which all parts have come, and give what was kept back."""
+        if large.gathered is not None:
+            yield from self.read([bytes(large.gathered)])
+            return
+        if large.payload is None:
+            if not large.is_intact:
+                raise DamagedEvent(
+                    f"binlog: wrong checksum of event type {large.kind} behind"
+                    f" {self.file}:{self.pos}"
+                )
+            self.pos += (large.log_pos - self.pos) & 0xFFFFFFFF if large.log_pos else large.size
+            return
+        if not large.is_intact:
+            raise self._gap("wrong checksum of a compressed transaction")
+        if large.is_passed_over:
+            return
+        if large.error is not None:
+            raise large.error
+        if large.commit is not None:
+            yield [large.commit]
+
+    def _is_wanted(self, head: bytes) -> bool:
+        """Return whether an event is read, by its header and the number of its table."""
+        kind = head[4]
+        if kind in kinds.ROWS and head[19:25] in self._maps:
+            return self._maps[head[19:25]][1] is not None
+        return kind not in kinds.WITHOUT_MEANING
+
+    def _too_large(self) -> Gap:
+        return self._gap(
+            f"an event of more than {LARGEST >> 20} MiB, which is not read into memory"
+        )
+
     def _unknown(self, kind: int, flags: int) -> Iterable[BinlogItem]:
         if flags & _IGNORABLE:
             return ()
@@ -258,6 +353,12 @@ class EventDecoder:
 
     def _fatal(self, reason: str, hint: str) -> Fatal:
         return Fatal(f"binlog: {reason} (at {self.file}:{self.pos})", hint=hint)
+
+    def _gap(self, reason: str) -> Gap:
+        return Gap(
+            f"binlog: {reason} (at {self.file}:{self.pos})",
+            hint="nothing to do: a new epoch and a snapshot follow by themselves",
+        )
 
     # --- files
 
@@ -285,13 +386,13 @@ class EventDecoder:
         """Read an artificial ROTATE event: what follows is of the file that it names."""
         if crc32(event) == _INTACT:  # whether it has a checksum, only the next event says
             event = event[:-4]
-        previous_file = self.file
+        left = Position(self.file, self.pos)
         self.file = event[HEADER_SIZE + 8 :].decode()
         self.pos = int.from_bytes(event[HEADER_SIZE : HEADER_SIZE + 8], "little")
-        if previous_file in ("", self.file):
+        if left.file in ("", self.file):
             return ()
         self._maps.clear()  # a restarted server numbers its tables anew
-        next_file = NextFile(Position(self.file, self.pos), self._clean)
+        next_file = NextFile(Position(self.file, self.pos), self._clean, left)
         self._clean = False
         self._moved = True
         self._skip_to = 0
@@ -316,7 +417,7 @@ class EventDecoder:
         return (Idle(Position(self.file, self.pos)),)
 
     def _incident(self, _: bytes) -> Iterable[BinlogItem]:
-        raise self._fatal("the server lost changes (INCIDENT event)", _NEW_EPOCH)
+        raise self._gap("the server lost changes (INCIDENT event)")
 
     # --- transactions
 
@@ -359,6 +460,19 @@ class EventDecoder:
     def _xid(self, _: bytes) -> Iterable[BinlogItem]:
         return (self._commit(),)
 
+    def _xa_prepare(self, event: bytes) -> Iterable[BinlogItem]:
+        """Read the end of what an XA transaction logs before its commit: a place to resume at.
+
+        After XA COMMIT ... ONE PHASE nothing more follows, and its rows are visible.
+        """
+        is_one_phase = event[HEADER_SIZE]
+        if not is_one_phase:
+            return (self._commit(),)
+        self._xids.committed_in_one_phase()
+        if self._rows_in_group:
+            return (self._statement("xa", "*"), self._commit())
+        return (self._commit(),)
+
     def _commit(self) -> Commit:
         gtid = self._gtid
         executed = self._executed.advance(gtid) if gtid else str(self._executed)
@@ -387,6 +501,8 @@ class EventDecoder:
     def _inflate(self, data: bytes) -> bytes:
         try:
             return inflate(data)
+        except TooLargeError:
+            raise self._too_large() from None
         except UNREADABLE as error:
             raise self._fatal(
                 "a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF"
@@ -401,7 +517,8 @@ class EventDecoder:
         items: list[BinlogItem] = [self._statement(kind, table) for table in statement.tables]
         if kind in ("rollback", "rollback_to") and self._rows_in_group:
             items.append(self._statement("rollback", "*"))
-        if kind in ("xa", "xa_done") and self._xids.made_visible(text):
+        is_xa = kind in ("xa", "xa_done")
+        if is_xa and self._xids.made_visible(text, has_rows=self._rows_in_group):
             items.append(self._statement("xa", "*"))
         if kind in ("begin", "xa") or starts_transaction(text):
             self._in_group = self._open = True
@@ -417,7 +534,7 @@ class EventDecoder:
 
     def _table_map(self, event: bytes) -> Iterable[BinlogItem]:
         if not self._in_group:
-            raise self._fatal("it was begun inside a transaction", _NEW_EPOCH)
+            raise self._gap("it was begun inside a transaction")
         self._maps[event[19:25]] = (
             event[25:],
             self._watched.find(event, Position(self.file, self.pos)),
@@ -453,7 +570,7 @@ class EventDecoder:
     def _unmapped(self, event: bytes) -> Iterable[BinlogItem]:
         if event[19:25] == _DUMMY_TABLE_ID:  # ends a statement that changed nothing
             return ()
-        raise self._fatal("rows without their TABLE_MAP", f"report this; then: {_NEW_EPOCH}")
+        raise self._gap("rows without their TABLE_MAP")
 
     def _decompressed_rows(self, op: str, event: bytes, at: int) -> bytes:
         bitmaps = 2 if op == "u" else 1
@@ -461,15 +578,13 @@ class EventDecoder:
         return event[:data_at] + self._inflate(event[data_at:])
 
     def _changes(self, watched: WatchedTable, op: str, event: bytes, at: int) -> list[BinlogItem]:
-        if self._xa:
-            raise self._fatal(
-                f"{watched.table} was changed by an XA transaction, "
-                "whose rows are logged before it commits",
-                f"keep XA transactions off OpenMRS; then: {_NEW_EPOCH}",
-            )
         self._rows_in_group = True
+        if self._xa:
+            return []  # nobody sees them yet: the table is read once they are committed
         try:
             pairs, is_incomplete = watched.decoder.rows(op, event, at)
+        except TooLargeError:
+            raise self._too_large() from None
         except UNREADABLE as error:
             raise self._fatal(
                 f"rows of {watched.table} are not understood", "report the table's definition"
@@ -506,12 +621,44 @@ class EventDecoder:
 
     def _payload(self, event: bytes) -> Iterator[BinlogItem]:
         """Read a compressed transaction: one outer event, whose rows are numbered through."""
+        payload = Payload(self._is_wanted)
+        yield from self._payload_items(payload, event[HEADER_SIZE:], is_last=True)
+
+    def _payload_items(
+        self, payload: Payload, body: bytes, *, is_last: bool
+    ) -> Iterator[BinlogItem]:
+        """Yield the items of a part of a compressed transaction's body."""
         try:
-            for inner in inner_events(event[HEADER_SIZE:]):
+            for inner in payload.events(body):
                 self._ts, kind, _, _, flags = _HEADER(inner)
                 handler = self._handlers.get(kind)
                 yield from handler(inner) if handler else self._unknown(kind, flags)
+            if is_last:
+                payload.end()
+        except TooLargeError:
+            raise self._too_large() from None
         except UNREADABLE as error:
             raise self._fatal(
                 "a compressed transaction is not understood", "report the server's version"
             ) from error
+
+    def _payload_part(
+        self, large: LargeEvent, payload: Payload, body: bytes, *, is_last: bool
+    ) -> Iterator[list[BinlogItem]]:
+        """Yield the items of a part of a large compressed transaction, but keep its commit."""
+        if large.error is not None or large.is_passed_over:
+            return
+        items: list[BinlogItem] = []
+        try:
+            for item in self._payload_items(payload, body, is_last=is_last):
+                if type(item) is Commit:
+                    large.commit = item
+                    continue
+                items.append(item)
+                if type(item) is Statement or len(items) >= AT_ONCE:
+                    yield items
+                    items = []
+        except PassportError as error:
+            large.error = error
+        if items:
+            yield items

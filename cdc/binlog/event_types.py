@@ -24,6 +24,9 @@ COMPRESSED_ROWS_V2 = 169  # as above, up to 171
 ABOUT_FILES = frozenset({FORMAT, ROTATE})
 HEARTBEATS = frozenset({BINLOG.HEARTBEAT_LOG_EVENT, HEARTBEAT_V2})
 
+ROWS = frozenset({*range(23, 26), *range(30, 33), 39, *range(166, 172)})
+"""All events of rows: of both versions, with partial JSON (39), and compressed."""
+
 # INTVAR, APPEND_BLOCK, DELETE_FILE, RAND, USER_VAR, BEGIN_LOAD_QUERY, IGNORABLE, ROWS_QUERY,
 # TRANSACTION_CONTEXT, VIEW_CHANGE, Annotate_rows, Binlog_checkpoint, Start_encryption: they carry
 # no rows, and end no transaction.

@@ -117,17 +117,33 @@ def starts_transaction(text: bytes) -> bool:
 
 
 class PreparedTransactions:
-    """The XA transactions whose start this stream has read, so that it saw all their rows."""
+    """The XA transactions that are prepared and, as this stream has seen, change no watched table.
+
+    The rows of an XA transaction are logged when it is prepared. Nobody can see them before it is
+    committed, which may be much later, or never.
+    """
 
     def __init__(self) -> None:
-        self._xids: set[bytes] = set()
+        self._harmless: set[bytes] = set()
+        self._ended = b""
 
-    def made_visible(self, text: bytes) -> bool:
-        """Return whether this XA statement commits rows that no event shows any more."""
+    def made_visible(self, text: bytes, *, has_rows: bool) -> bool:
+        """Return whether this XA statement makes rows of watched tables visible.
+
+        `has_rows` says whether its group had some before it. Rows may also become visible if this
+        stream began after the transaction was prepared: then nobody knows which.
+        """
         verb, xid, *_ = text.upper().split()[1:]
-        if verb in (b"START", b"END"):  # MariaDB logs no START
-            self._xids.add(xid)
-        was_read = xid in self._xids
-        if verb in (b"COMMIT", b"ROLLBACK"):
-            self._xids.discard(xid)
-        return verb == b"COMMIT" and not was_read
+        if verb == b"END":  # MariaDB logs no START
+            self._ended = xid
+            if not has_rows:
+                self._harmless.add(xid)
+        if verb not in (b"COMMIT", b"ROLLBACK"):
+            return False
+        was_harmless = xid in self._harmless
+        self._harmless.discard(xid)
+        return verb == b"COMMIT" and not was_harmless
+
+    def committed_in_one_phase(self) -> None:
+        """Forget the transaction that ended last: it was committed without having been prepared."""
+        self._harmless.discard(self._ended)

@@ -5,7 +5,7 @@ This is the one file of the stage that meets MySQL's protocol.
 
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pymysql
@@ -25,7 +25,7 @@ from cdc.binlog.changes import (
 from cdc.binlog.decoder import EventDecoder
 from cdc.binlog.field_types import Flavour
 from cdc.binlog.gtids import MysqlGtidSet
-from cdc.binlog.packets import Framing, error_of
+from cdc.binlog.packets import EventPart, Framing, error_of
 from openmrs.column_info import ColumnInfo
 from passport.errors import Fatal, PassportError, Retry, without_text
 from passport.version import Position
@@ -115,7 +115,16 @@ class BinlogStream:
     @property
     def position(self) -> Position:
         """The end of the event that was read last."""
-        return Position(self._decoder.file, self._decoder.pos)
+        return self._decoder.position
+
+    @property
+    def is_unverified(self) -> bool:
+        """Whether the last rows are of an event whose checksum has not come yet."""
+        return self._decoder.is_unverified
+
+    def pass_over(self) -> None:
+        """Give no more rows of that event: `poll` on, until it is verified."""
+        self._decoder.pass_over()
 
     def poll(self, timeout_s: float) -> list[BinlogItem]:
         """Return what came, about 1,000 items; [] if nothing came within `timeout_s`.
@@ -138,8 +147,11 @@ class BinlogStream:
         """Yield lists of items for ever. An empty one means that nothing more has arrived yet."""
         while True:
             timeout_s = max(0.0, self._deadline - time.monotonic())
-            events = self._socket.events(timeout_s)
-            yield from self._decoder.read(events)
+            for events in self._socket.events(timeout_s):
+                if isinstance(events, EventPart):
+                    yield from self._decoder.read_part(events)
+                else:
+                    yield from self._decoder.read(events)
             yield []
 
     def set_columns(
@@ -253,8 +265,8 @@ class EventSocket:
         self._silent_s = 0.0
         self._framing = Framing()
 
-    def events(self, timeout_s: float) -> list[bytes]:
-        """Return the whole events that came within `timeout_s`, [] if none did.
+    def events(self, timeout_s: float) -> Iterable[list[bytes] | EventPart]:
+        """Return what came within `timeout_s`: lists of events, and the parts of large ones.
 
         Raises Retry if the connection was lost, or if the server is silent for too long: it has
         been told to send heartbeats.

@@ -46,14 +46,14 @@ def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
     process.send_signal(signal.SIGSTOP)
     acknowledged, dump = _end(settings) - before, _dump(server)
     process.send_signal(signal.SIGCONT)
-    peak_mb = _peak_mb(process)
+    peak = peak_mb(process)
     assert process.wait() == 0, log(tmp_path)
-    print(f"{acknowledged} of {rows} rows acknowledged while it was read, peak {peak_mb:.0f} MB")
+    print(f"{acknowledged} of {rows} rows acknowledged while it was read, peak {peak:.0f} MB")
     assert 0 < acknowledged < rows, "rows were acknowledged"
     assert "has sent all" not in dump, (
         "while the server still had some of their transaction to send"
     )
-    assert 0 < peak_mb <= PEAK_MB
+    assert 0 < peak <= PEAK_MB
     assert _rows_and_ends(settings, before) == (rows, 1)
 
 
@@ -70,7 +70,7 @@ def _dump(server: Server) -> str:
     return str(state)
 
 
-def _peak_mb(process: "subprocess.Popen[bytes]") -> float:
+def peak_mb(process: "subprocess.Popen[bytes]") -> float:
     """The most memory that the process had, seen until it ended."""
     peak = 0
     while process.poll() is None:

@@ -87,6 +87,7 @@ class History:
         self.number = 0
         self.servers = 1
         self.server = Server(self.world, self.flavour, 1, gtids=self.gtids)
+        self.server.is_durable = self.seed % 2 == 0
         self.by_identity = {self.server.identity: self.server}
         self.server.births = self._born
         self.server.open_file()

@@ -106,6 +106,8 @@ class Server:
         self.down_until = 0.0
         self.births: Callable[[File], None] = lambda _: None
         self.began_anew = 0
+        # No crash takes away what it has committed.
+        self.is_durable = False
 
     @property
     def identity(self) -> str:
@@ -157,7 +159,7 @@ class Server:
 
     def crash(self, *, lost: int = 0, down_s: float = 1) -> None:
         """Kill the server. If its machine goes down, the last `lost` commits are gone."""
-        lost = min(lost, len(self.files[-1].groups))
+        lost = 0 if self.is_durable else min(lost, len(self.files[-1].groups))
         if lost:
             del self.files[-1].groups[-lost:]
             del self.history[-lost:]
@@ -196,6 +198,7 @@ class Server:
     def restored(self, commits: int) -> "Server":
         """Return the same server, restored to what it was after its first `commits` commits."""
         server = Server(self.world, self.flavour, self.number, gtids=self.gtids, step=self.step)
+        server.is_durable = self.is_durable
         server.births = self.births
         server.base = dict(self.base)
         server.table = dict(self.base)
@@ -217,6 +220,7 @@ class Server:
     def replica(self, number: int, commits: int) -> "Server":
         """Return a replica with the first `commits` commits, at positions of its own."""
         server = Server(self.world, self.flavour, number, gtids=self.gtids, step=self.step + 4)
+        server.is_durable = self.is_durable
         server.births = self.births
         server.base = dict(self.base)
         server.table = dict(self.base)
@@ -452,6 +456,14 @@ class Cursor:
         table, _ = self._connection.view or (self._server.table, None)
         yield (min(table, default=None), max(table, default=None))
 
+    def durability(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        value = "1" if self._server.is_durable else "0"
+        yield ("sync_binlog", value)
+        yield ("innodb_flush_log_at_trx_commit", value)
+
+    def engines(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield ("InnoDB",)
+
     def obs(self, args: Any) -> Iterator[tuple[Any, ...]]:
         table, _ = self._connection.view or (self._server.table, None)
         after, limit = args if len(args) == 2 else (-1, *args)
@@ -463,6 +475,8 @@ class Cursor:
 _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
     "MIN(obs_id)": Cursor.ends,
     "%expire%": Cursor.nothing,
+    "SHOW GLOBAL VARIABLES WHERE": Cursor.durability,
+    "information_schema.tables": Cursor.engines,
     "rds_configuration": Cursor.nothing,
     "GET_LOCK": Cursor.lock,
     "IS_USED_LOCK": Cursor.holds,
@@ -555,6 +569,7 @@ class Stream:
         self.format_ts = 0
         self.began_ts = 0
         self.position = start or Position("", 4)
+        self.is_unverified = False
 
     def poll(self, timeout_s: float) -> list[BinlogItem]:
         self._world.call("poll")
@@ -581,6 +596,9 @@ class Stream:
 
     def set_columns(self, _: Any) -> None:
         """Do nothing: there is no DDL here."""
+
+    def pass_over(self) -> None:
+        """Do nothing: there is no large event here."""
 
     def close(self) -> None:
         self._connection.end()
@@ -649,7 +667,8 @@ class Stream:
             self.file = following
             self.format_ts = following.ts
             self._next = 0
-            self._units.append(NextFile(Position(following.name, 4), bool(file.clean)))
+            left = Position(file.name, file.size)
+            self._units.append(NextFile(Position(following.name, 4), bool(file.clean), left))
             self.position = Position(following.name, HEADER)
 
     def _items(self, file: File, group: Group) -> Iterator[BinlogItem]:
