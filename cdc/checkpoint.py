@@ -7,17 +7,22 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cdc.positions import Columns
+from cdc.positions import Columns, RowPlace
 from passport.version import Position
 
 
 class Mark(NamedTuple):
-    """The end of a transaction: where the stream can go on, and with which columns."""
+    """The end of a transaction: where the stream can go on, and with which columns.
+
+    `next_row` is set within the transaction that follows: each of its rows before that one was
+    sent.
+    """
 
     at: Position
     gtid_set: str
     format_ts: int
     columns: Columns
+    next_row: RowPlace | None = None
 
 
 @dataclass(slots=True)

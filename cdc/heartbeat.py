@@ -6,8 +6,10 @@ destination to reach a position sees it arrive, also when no change follows.
 
 import time
 
+from cdc import durability
+from cdc.durability import NEVER_SEEN, SeenDurable
 from cdc.envelopes import Envelopes, now_ms
-from cdc.lease import Lease
+from cdc.lease import End, Lease
 from cdc.positions import Saved
 from cdc.publisher import Publisher
 from cdc.retention import Headroom
@@ -22,7 +24,8 @@ class Heartbeat:
     """The heartbeats of one session.
 
     `source_ms` is the hospital's clock, in Unix milliseconds, up to which everything is published.
-    It is 0 until the first commit or heartbeat.
+    It is 0 until the first commit or heartbeat. `seen_durable` is that of the session before until
+    the settings were looked at.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Heartbeat:
         lease: Lease,
         publisher: Publisher,
         envelopes: Envelopes,
+        seen_durable: SeenDurable,
     ) -> None:
         self._hospital_id = source.hospital
         self._every_s = settings.heartbeat_s
@@ -43,6 +47,7 @@ class Heartbeat:
         self._looked_at = time.monotonic()
         self._reported_ms = 0
         self.source_ms = 0
+        self.seen_durable = seen_durable
 
     def report_lag(self) -> None:
         """Set the metrics of lag, if a commit was published since the last call."""
@@ -73,11 +78,21 @@ class Heartbeat:
                 " follow",
                 origin=Origin.hospital(self._hospital_id),
             )
+        self._look_at_durability(end, read_to)
         if read_to.order >= end.position.order:
             # Everything is read. An idle hospital has no lag, however long ago its last commit was.
             self.source_ms = end.ts_ms
             self._reported_ms = end.ts_ms
             metrics.CDC_LAG.labels(self._hospital_id).set(0)
+
+    def _look_at_durability(self, end: End, read_to: Position) -> None:
+        # Once the server writes another file, this one's crash may have been already.
+        if end.position.file != read_to.file:
+            return
+        is_durable = self._source.ask(durability.is_durable)
+        self.seen_durable = NEVER_SEEN
+        if is_durable:
+            self.seen_durable = SeenDurable(end.position, end.ts_ms)
 
     def send(self, at: SourcePosition) -> None:
         """Publish that everything up to `at` is published. No transaction may be open."""

@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cdc import topics
+from cdc.durability import NEVER_SEEN, SeenDurable
 from cdc.kafka import close_producer, newest_values, open_producer, read_values
 from openmrs.column_info import ColumnInfo
 from passport.errors import KAFKA, Fatal, Origin, Reject
@@ -49,6 +50,17 @@ class Snapshot:
         return self.number, self.state == "done", next_key
 
 
+class RowPlace(NamedTuple):
+    """The place of a row in the binlog: the end of its event, and its number there, from 1."""
+
+    at: Position
+    row: int
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return *self.at.order, self.row
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """Everything that a reader needs to go on.
@@ -57,6 +69,9 @@ class Saved:
     - `format_ts`: when the server made the binlog file of `position`, in Unix seconds.
     - `position`: the end of a transaction, with everything before it acknowledged. After a failover
       it is the server's oldest file at BY_GTID, until a transaction's end is known there.
+    - `next_row`: the first row behind `position` that is not acknowledged. It is only known within
+      a large transaction; else None.
+    - `seen_durable`: when the server's settings were last seen to make a crash harmless.
     - `gtid_set`: what was executed up to there, as the server writes it; "" without GTIDs.
     - `columns`: every column of the watched tables as they are at `position`, in the table's order.
     - `run` and `state`: what the polling job keeps.
@@ -79,12 +94,15 @@ class Saved:
     state: dict[str, Any] = field(default_factory=dict)
     ts_ms: int = 0
     topic_end: int = 0
+    next_row: RowPlace | None = None
+    seen_durable: SeenDurable = NEVER_SEEN
 
     @property
     def rank(self) -> tuple[Any, ...]:
         """The position with the highest rank holds."""
         snapshot = self.snapshot or Snapshot(number=0)
-        return self.epoch, self.position.order, self.run, snapshot.rank
+        next_row = self.next_row.order if self.next_row else (0, 0, 0)
+        return self.epoch, self.position.order, self.run, snapshot.rank, next_row
 
     @property
     def by_gtid(self) -> bool:
@@ -119,6 +137,12 @@ class Saved:
                 for table, rows in body["columns"].items()
             }
             body["snapshot"] = Snapshot(**body["snapshot"]) if body["snapshot"] else None
+            if body.get("next_row"):
+                (file, pos), row = body["next_row"]
+                body["next_row"] = RowPlace(Position(file, int(pos)), int(row))
+            if "seen_durable" in body:
+                end, ts_ms = body["seen_durable"]
+                body["seen_durable"] = SeenDurable(Position(*end), ts_ms)
             return cls(**body)
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"no position ({type(error).__name__})") from None

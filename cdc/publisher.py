@@ -100,9 +100,11 @@ class Publisher:
         waiting = self._waiting
         future = None
         while waiting and waiting[0][0].is_done:
-            future, size = waiting.popleft()
+            future, size = waiting[0]
             if future.failed():
+                # It stays in front: nothing behind it ever counts, however often this is called.
                 raise translate_error(future.exception, self._kafka)
+            waiting.popleft()
             self._bytes -= size
             self._acked += 1
         if future is not None:

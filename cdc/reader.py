@@ -95,15 +95,21 @@ class Reader:
     def run(self, *, until_caught_up: bool) -> None:
         """Run sessions, one after the other, until one ends without an error."""
         failures = 0
+        gaps = 0
         while not self._stop.is_set():
             began_at = time.monotonic()
             try:
                 self._run_session(until_caught_up=until_caught_up)
                 return
             except Gap as gap:
-                # No wait: the next session begins a new epoch, and doesn't need what is gone.
+                # No wait: the next session begins a new epoch, and doesn't need what is gone. But
+                # if gap follows gap, each would read the table anew, and faster than it can.
                 log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
                 self._gap = gap.reason
+                was_steady = time.monotonic() - began_at > STEADY_S
+                gaps = 1 if was_steady else gaps + 1
+                if gaps > 1:
+                    self._wait(gap, gaps)
             except Retry as error:
                 # Who asked to catch up waits for an end. A wrong host name would have none.
                 is_unreachable = isinstance(error, NotReady) and not self._has_reached_servers
@@ -160,7 +166,7 @@ class Reader:
         finally:
             session.close()
 
-    def _wait(self, error: Retry, failures: int) -> None:
+    def _wait(self, error: Retry | Gap, failures: int) -> None:
         """Wait before the next session: longer after each failure in a row, up to a limit.
 
         Part of the wait is random, so that all readers of a server that was away don't come back in
@@ -169,7 +175,7 @@ class Reader:
         metrics.DISCONNECTS.labels(self._id).inc()
         doubled_s = SHORTEST_WAIT_S * 2.0 ** min(failures, 10)
         wait_s = min(self._settings.cdc.reconnect_max_s, doubled_s)
-        if failures > 1:
+        if failures > 1 and isinstance(error, Retry):
             wait_s = max(error.after, wait_s)
         wait_s *= random.uniform(0.5, 1)
 

@@ -15,6 +15,7 @@ import structlog
 from cdc import schema
 from cdc.binlog import gtids
 from cdc.column_lists import read_columns
+from cdc.durability import NEVER_SEEN
 from cdc.envelopes import now_ms
 from cdc.positions import BY_GTID, Positions, Saved, Snapshot
 from openmrs import connection as mysql
@@ -160,6 +161,8 @@ def _begin_by_gtid(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved
         format_ts=0,
         epoch=next_epoch(saved.epoch, time.time()),
         position=Position(oldest_file, BY_GTID),
+        next_row=None,
+        seen_durable=NEVER_SEEN,
         snapshot=Snapshot(),
         ts_ms=now_ms(),
     )

@@ -9,11 +9,12 @@ error the reader begins another session, from the position that was saved last.
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
 from cdc.binlog.stream import (
+    BinlogItem,
     BinlogStream,
     Commit,
     Idle,
@@ -26,11 +27,12 @@ from cdc.binlog.stream import (
 from cdc.binlog.table_map import ColumnsChangedError
 from cdc.column_lists import ColumnLists
 from cdc.connections import Connections
+from cdc.durability import are_transactional
 from cdc.envelopes import Envelopes
 from cdc.heartbeat import Heartbeat
 from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
-from cdc.positions import Positions, Saved, Snapshot
+from cdc.positions import Positions, RowPlace, Saved, Snapshot
 from cdc.snapshot import SnapshotJob, read_in_stream
 from cdc.transaction import Transaction, TransactionTraces
 from openmrs.connection import flavour
@@ -38,7 +40,7 @@ from openmrs.key_ranges import rows_with_keys
 from openmrs.read import Source, SourcePosition
 from openmrs.tables import FACT_TABLES, KEY_COLUMNS, OBS, ROW_COLUMNS, WATCHED
 from passport import health, metrics, tracing
-from passport.errors import Fatal, Gap, Origin, Retry
+from passport.errors import Fatal, Gap, Origin, PassportError, Retry
 from passport.settings import Settings
 from passport.version import Position
 
@@ -78,12 +80,18 @@ class Session:
         self._at = SourcePosition(start.position, "", start.server)
         self._is_file_verified = False
         self._is_snapshot_due = False
+        # Rows before this one were acknowledged by the session before. None once it was passed.
+        self._next_row = start.next_row
 
         self._envelopes = Envelopes(hospital_id, hospital, server=start.server, epoch=start.epoch)
         self._publisher = connections.publisher(
             settings.kafka, hospital_id, hospital.partition, start.topic_end
         )
-        self._heartbeat = Heartbeat(settings.cdc, source, lease, self._publisher, self._envelopes)
+        self._heartbeat = Heartbeat(
+            settings.cdc, source, lease, self._publisher, self._envelopes, start.seen_durable
+        )
+        # The time of the newest commit that was read, in Unix ms; 0 before there was one.
+        self._last_commit_ms = 0
         self._position_writer = PositionWriter(start, positions, self._publisher)
         self._columns = ColumnLists(source, start.columns, start.position)
         self._transaction = Transaction(
@@ -103,20 +111,33 @@ class Session:
         """
         metrics.CONNECTED.labels(self._id).set(1)
         with self._hospital_named():
-            end: Position | None = None
-            while not stop.is_set():
-                has_read = self._read(self._wait_s())
-                self._step_snapshot(live=has_read)
-                self._keep_lease()
-                self._save(at_most_every_s=self._settings.checkpoint_s)
-                self._beat()
-                if until_caught_up and self._snapshot.done and not self._is_snapshot_due:
-                    if end is None:
-                        end = self._lease.end().position
-                    if self._has_published(end):
-                        self._send_heartbeat(self._at._replace(position=self._read_to))
-                        break
+            try:
+                self._follow(stop, until_caught_up=until_caught_up)
+            except Gap:
+                raise
+            except Fatal:
+                # Whoever starts the reader again meets the same error. What comes before it must
+                # not be published once more at each start.
+                with suppress(PassportError):
+                    self._verify_rows()
+                    self._flush_and_save()
+                raise
             self._drain()
+
+    def _follow(self, stop: threading.Event, *, until_caught_up: bool) -> None:
+        end: Position | None = None
+        while not stop.is_set():
+            has_read = self._read(self._wait_s())
+            self._step_snapshot(live=has_read)
+            self._keep_lease()
+            self._save(at_most_every_s=self._settings.checkpoint_s)
+            self._beat()
+            if until_caught_up and self._snapshot.done and not self._is_snapshot_due:
+                if end is None:
+                    end = self._lease.end().position
+                if self._has_published(end):
+                    self._send_heartbeat(self._at._replace(position=self._read_to))
+                    break
 
     def close(self) -> None:
         metrics.CONNECTED.labels(self._id).set(0)
@@ -130,6 +151,9 @@ class Session:
         except ColumnsChangedError as error:
             raise self._columns.remedy(error, self._read_to) from None
         self._verify_file()
+        has_read = bool(items)
+        if self._next_row is not None:
+            items = self._without_published(items)
 
         keep_lease = self._lease.keep
         transaction = self._transaction
@@ -153,8 +177,21 @@ class Session:
             elif isinstance(item, NextFile):
                 self._next_file(item)
         transaction.count()
+        self._mark_within()
         self._heartbeat.report_lag()
-        return bool(items)
+        return has_read
+
+    def _without_published(self, items: list[BinlogItem]) -> list[BinlogItem]:
+        """Leave out the rows that the session before has published, and Kafka acknowledged."""
+        remaining: list[BinlogItem] = []
+        for item in items:
+            if self._next_row is not None and isinstance(item, RowChange | KeyChange):
+                if RowPlace(item.at, item.ordinal).order < self._next_row.order:
+                    self._transaction.published_row(item)
+                    continue
+                self._next_row = None
+            remaining.append(item)
+        return remaining
 
     # --- what the binlog says
 
@@ -165,6 +202,7 @@ class Session:
             self._read_again(incomplete_keys)
         if commit.ts:
             self._heartbeat.source_ms = commit.ts * 1000
+            self._last_commit_ms = commit.ts * 1000
         self._mark(commit.at, commit.gtid_set)
         self._begin_snapshot_if_due()
 
@@ -172,14 +210,31 @@ class Session:
         """Move the position on, also into the next file, when the server has nothing new."""
         if self._transaction.is_open:
             return
+        self._transaction.move_to(idle.at)
         self._at = SourcePosition(idle.at, "", self._start.server)
         self._mark(idle.at, None)
         self._begin_snapshot_if_due()
 
     def _next_file(self, rotated: NextFile) -> None:
-        # A crashed server may have committed what its binlog lost, or the other way round.
-        if not rotated.clean:
-            self._request_snapshot("the server crashed: a binlog file has no end", rotated.at)
+        if rotated.clean:
+            return
+        if self._is_crash_harmless(rotated.left):
+            log.warning(
+                "the server crashed, and its tables are what its binlog says",
+                hospital=self._id,
+                reason="sync_binlog and innodb_flush_log_at_trx_commit were 1",
+            )
+            return
+        # It may have committed what its binlog lost, or the other way round.
+        self._request_snapshot("the server crashed: a binlog file has no end", rotated.at)
+
+    def _is_crash_harmless(self, crashed_at: Position) -> bool:
+        """Return whether tables and binlog are surely equal after a crash that ended a file."""
+        every_s = self._settings.heartbeat_s
+        if not self._start.seen_durable.covers(crashed_at, self._last_commit_ms, every_s):
+            return False
+        database = self._hospital.mysql.database
+        return self._source.ask(lambda connection: are_transactional(connection, database))
 
     def _statement(self, statement: Statement) -> None:
         """Rows may have changed without row events, so that only reading the table shows them.
@@ -281,9 +336,20 @@ class Session:
         format_ts = self._stream.format_ts if is_in_current_file else 0
         self._position_writer.mark(at, gtid_set, format_ts, self._columns)
 
+    def _mark_within(self, *, however_few: bool = False) -> None:
+        """Note how far the open transaction is sent, unless that is still being passed over."""
+        next_row = self._transaction.next_row
+        if next_row is None or self._next_row is not None or self._stream.is_unverified:
+            return
+        if self._transaction.is_open:
+            self._position_writer.mark_within(next_row, however_few=however_few)
+
     def _save(self, *, at_most_every_s: float) -> None:
         was_due = self._position_writer.save(
-            self._snapshot.cursor, self._heartbeat.source_ms, at_most_every_s=at_most_every_s
+            self._snapshot.cursor,
+            self._heartbeat.source_ms,
+            self._heartbeat.seen_durable,
+            at_most_every_s=at_most_every_s,
         )
         if not was_due or not self._is_file_verified:
             return
@@ -300,6 +366,18 @@ class Session:
         deadline = time.monotonic() + FINISH_S
         while self._transaction.is_open and time.monotonic() < deadline:
             self._read(IDLE_S)
+        self._flush_and_save()
+
+    def _verify_rows(self) -> None:
+        """Read the rest of a large event whose rows were published, to verify its checksum."""
+        self._stream.pass_over()
+        while self._stream.is_unverified:
+            self._stream.poll(IDLE_S)
+            self._lease.keep()
+
+    def _flush_and_save(self) -> None:
+        """Wait until what was sent is acknowledged, and save how far that is."""
+        self._mark_within(however_few=True)
         try:
             self._publisher.flush(FLUSH_S)
         except Retry as error:

@@ -9,6 +9,7 @@ from collections import Counter
 
 from cdc.binlog.stream import IncompleteRow, KeyChange, RowChange
 from cdc.envelopes import Envelopes
+from cdc.positions import RowPlace
 from cdc.publisher import Publisher
 from openmrs.tables import OBS
 from passport import metrics
@@ -83,9 +84,19 @@ class Transaction:
         self._start = start
         self._traces = traces
         self._held_row: RowChange | None = None
+        self._last_key_change: KeyChange | None = None
         self._held_key_changes: list[KeyChange] = []
         self._incomplete_keys: list[int] = []
         self._counts: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def next_row(self) -> RowPlace | None:
+        """The first row of the open transaction that was not sent; None if none was sent yet."""
+        if self._held_row is not None:
+            return RowPlace(self._held_row.at, self._held_row.ordinal)
+        if self._last_key_change is not None:
+            return RowPlace(self._last_key_change.at, self._last_key_change.ordinal + 1)
+        return None
 
     def row(self, row: RowChange) -> None:
         """Hold the row back, and publish the one that was held back so far."""
@@ -106,6 +117,11 @@ class Transaction:
         if len(self._held_key_changes) >= HELD_KEY_CHANGES:
             self._publish_held(last=False)
 
+    def published_row(self, row: RowChange | KeyChange) -> None:
+        """Pass over a row that an earlier session has published."""
+        if not self.is_open:
+            self._begin(row.ts)
+
     def incomplete_row(self, row: IncompleteRow) -> None:
         """Remember a row whose image is not whole. `commit` returns its key."""
         self.is_open = True
@@ -122,13 +138,19 @@ class Transaction:
         incomplete_keys = self._incomplete_keys
         self._incomplete_keys = []
         self._start = at
+        self._last_key_change = None
         self.is_open = False
         return incomplete_keys
+
+    def move_to(self, at: Position) -> None:
+        """Note that the next transaction begins behind `at`; none is open."""
+        self._start = at
 
     def roll_back(self) -> None:
         """Forget what is held back: it never happened."""
         self._held_row = None
         self._held_key_changes = []
+        self._last_key_change = None
         self._incomplete_keys = []
         self.is_open = False
 
@@ -150,7 +172,6 @@ class Transaction:
         row = self._held_row
         if row is None:
             return
-        self._held_row = None
         transaction = row.gtid or f"{self._start.file}:{self._start.pos}"
         try:
             value = self._envelopes.row(row, transaction=transaction, last=last)
@@ -165,6 +186,7 @@ class Transaction:
                 hint=error.hint,
                 origin=error.origin,
             ) from None
+        self._held_row = None
         self._counts[OBS.name, row.op] += 1
         if self._held_key_changes:
             for change in self._held_key_changes:
@@ -183,4 +205,5 @@ class Transaction:
             ts_ms=change.ts * 1000,
         )
         self._publisher.send("notice", value)
+        self._last_key_change = change
         self._counts[change.table, change.op] += 1

@@ -8,7 +8,7 @@ readers. `Source.read_at` closes that gap: it opens a consistent snapshot of whi
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pymysql
 from pymysql.cursors import DictCursor
@@ -40,6 +40,7 @@ SETTLE_S = 1.0
 ALTERED = {1054, 1146, 1412}
 
 Columns = Mapping[str, Sequence[ColumnInfo]]
+Answer = TypeVar("Answer")
 
 
 class SourcePosition(NamedTuple):
@@ -182,6 +183,15 @@ class Source:
                 raise
             self._connection = connection
         return self._connection
+
+    def ask(self, question: "Callable[[pymysql.Connection[Any]], Answer]") -> Answer:
+        """Return the answer to a question about the server itself. Raises NotReady and Fatal."""
+        connection = self.connection()
+        try:
+            return question(connection)
+        except pymysql.err.MySQLError as error:
+            self.close()
+            raise translate_error(error, self.hospital, self.settings) from None
 
     def columns(self, table: FactTable) -> Sequence[ColumnInfo]:
         """Return the columns of a fact table that may leave and that this OpenMRS has.

@@ -124,11 +124,52 @@ MUTANTS = (
         "a crashed server's last file is read again",
         "cdc/session.py",
         function="Session._next_file",
-        old="not rotated.clean",
-        new="rotated.clean is None",
+        old="rotated.clean",
+        new="rotated.clean is not None",
         test=(
             f"{INTEGRATION}test_snapshot.py::"
             "test_a_crashed_server_is_read_again_and_an_orderly_restart_is_not"
+        ),
+    ),
+    Mutant(
+        "a crash is harmless only with durable settings",
+        "cdc/durability.py",
+        function="is_durable",
+        old="variables == DURABLE",
+        new="len(variables) == len(DURABLE)",
+        test=(f"{INTEGRATION}test_gaps.py::test_a_crash_with_durable_settings_needs_no_snapshot"),
+    ),
+    Mutant(
+        "the rows of an XA transaction are read when it is committed",
+        "cdc/binlog/statements.py",
+        function="PreparedTransactions.made_visible",
+        old="not has_rows",
+        new="True",
+        test=(
+            f"{UNIT}test_binlog_events.py::"
+            "test_an_xa_commit_of_rows_or_of_what_was_not_seen_asks_for_a_snapshot"
+        ),
+    ),
+    Mutant(
+        "what is acknowledged of a large transaction is not published again",
+        "cdc/session.py",
+        function="Session._without_published",
+        old="self._transaction.published_row(item)\ncontinue",
+        new="pass",
+        test=(
+            f"{INTEGRATION}test_gaps.py::"
+            "test_a11_a_large_transaction_that_stops_the_reader_is_published_once"
+        ),
+    ),
+    Mutant(
+        "a compressed transaction ends when its checksum was right",
+        "cdc/binlog/large_event.py",
+        function="LargeEvent.is_intact",
+        old="self._crc == _INTACT",
+        new="self._crc is not None",
+        test=(
+            f"{INTEGRATION}test_compressed.py::"
+            "test_a9_a_damaged_compressed_transaction_is_never_committed"
         ),
     ),
     Mutant(
