@@ -47,7 +47,7 @@ class PositionWriter:
             self._gtid_set = gtid_set  # also for the next file's first mark, which has no commit
         # Without its date a file can't be told from another of the same name. And rows behind `at`
         # can't be decoded with lists that hold from a later position on. A later mark follows.
-        if not format_ts or at.order < columns.valid_from.order:
+        if not format_ts or not columns.hold_at(at):
             return
         self._last_mark = Mark(at, self._gtid_set, format_ts, columns.columns)
         self._commit(self._last_mark)

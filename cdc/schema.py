@@ -49,7 +49,7 @@ def _problem(table: str, column: ColumnInfo) -> str:
         return f"type {column.data_type}"
     if column.charset and text_decoder(column.charset) is None:
         return f"character set {column.charset}"
-    if column.fsp and "mariadb-5.3" in column.column_type:
+    if column.has_old_time_format:
         return "a fraction in MariaDB's old format"
     return ""
 

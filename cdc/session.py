@@ -93,7 +93,7 @@ class Session:
         # The time of the newest commit that was read, in Unix ms; 0 before there was one.
         self._last_commit_ms = 0
         self._position_writer = PositionWriter(start, positions, self._publisher)
-        self._columns = ColumnLists(source, start.columns, start.position)
+        self._columns = ColumnLists(source, start.columns)
         self._transaction = Transaction(
             hospital_id, self._publisher, self._envelopes, start.position, self._traces(settings)
         )
@@ -241,12 +241,14 @@ class Session:
 
         ALTER fills columns, RENAME swaps tables, TRUNCATE empties them.
         """
+        metrics.SKIPPED.labels(self._id, statement.kind).inc()
         if statement.kind == "rollback":
             self._transaction.roll_back()
-        if statement.kind == "ddl":
-            self._columns.read_again(self._lease)
+        if statement.kind in ("alter", "ddl"):
+            may_change_values = self._columns.follow(statement, self._lease)
             self._stream.set_columns(self._columns.columns, self._columns.valid_from)
-        metrics.SKIPPED.labels(self._id, statement.kind).inc()
+            if not may_change_values:
+                return
         self._request_snapshot(f"{statement.kind} on {statement.table}", statement.at)
 
         tables = WATCHED if statement.table == "*" else (statement.table,)

@@ -17,8 +17,9 @@ class ColumnInfo(NamedTuple):
     """A column as information_schema describes it.
 
     `data_type` ("varchar") is in lower case; `column_type` ("int(10) unsigned", "enum('a','b')") is
-    as the server writes it. `charset` is None for what isn't text. `octets` is the most bytes that
-    a text can have, `fsp` the number of digits of a second's fraction.
+    as the server writes it. Both are "" if only the column's name is known. `charset` is None for
+    what isn't text. `octets` is the most bytes that a text can have, `fsp` the number of digits of
+    a second's fraction.
     """
 
     name: str
@@ -55,6 +56,11 @@ class ColumnInfo(NamedTuple):
     def unsigned(self) -> bool:
         """Is True if the numbers of the column have no sign; a YEAR never has one."""
         return " unsigned" in self.column_type or self.data_type == "year"
+
+    @property
+    def has_old_time_format(self) -> bool:
+        """Is True for a time with a fraction in MariaDB's format from before MySQL 5.6."""
+        return bool(self.fsp) and "mariadb-5.3" in self.column_type
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -21,17 +21,17 @@ Server = MariaDB | MySQL
 PASSWORD = "choose-a-password"
 
 
-def hospital(server: Server, patients: int = 20) -> Address:
+def hospital(server: Server, patients: int = 20, *, database: str = "openmrs") -> Address:
     """Make an OpenMRS database, and an account with the grants that this project asks for.
 
     The account can do nothing else.
     """
-    server.execute("CREATE DATABASE openmrs")
-    create(server.connect(database="openmrs"), seed=1, patients=patients)
+    server.execute(f"CREATE DATABASE `{database}`")
+    create(server.connect(database=database), seed=1, patients=patients)
     address = Address(
         "mariadb" if isinstance(server, MariaDB) else "mysql", "127.0.0.1", server.port, "root", ""
     )
-    address = address._replace(database="openmrs")
+    address = address._replace(database=database)
     settings = stream.settings(address.settings(user="cdc"), "unused", "unused")
     sql = grants("kigali", settings.hospitals["kigali"], address.flavour)  # type: ignore[arg-type]
     server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])

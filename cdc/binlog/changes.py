@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from cdc.binlog.alter_table import ColumnChange
 from passport.errors import Retry
 from passport.version import Position
 
@@ -72,14 +73,16 @@ class Commit(NamedTuple):
 class Statement(NamedTuple):
     """A statement may have changed rows that no row event shows.
 
-    `kind` is ddl, truncate, statement_dml (a change that was logged as its SQL), xa, or rollback:
-    the rows since the last commit are void. `table` is "*" if it may concern every watched table.
+    `kind` is alter (it changes no values but those of `columns`), ddl, truncate, statement_dml (a
+    change that was logged as its SQL), xa, or rollback: the rows since the last commit are void.
+    `table` is "*" if it may concern every watched table.
     """
 
     kind: str
     table: str
     at: Position
     ts: int
+    columns: tuple[ColumnChange, ...] = ()
 
 
 class Idle(NamedTuple):

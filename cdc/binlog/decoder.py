@@ -12,6 +12,7 @@ from uuid import UUID
 from zlib import crc32
 
 from cdc.binlog import event_types as kinds
+from cdc.binlog.alter_table import ColumnChange
 from cdc.binlog.byte_reader import UNREADABLE
 from cdc.binlog.changes import (
     BinlogItem,
@@ -51,7 +52,13 @@ _IN_USE = 0x01  # of FORMAT_DESCRIPTION: the file is being written
 
 # Flags of MariaDB's GTID event.
 _STANDALONE = 1
+_GROUP_COMMIT_ID = 2
+_DDL = 32
 _PREPARED_XA = 64
+
+# Further flags, in a byte behind those. They are of an ALTER that was logged in two phases.
+_START_ALTER = 2
+_ROLLBACK_ALTER = 8
 
 _ROWS_V1 = HEADER_SIZE + 8  # where the body of a ROWS event of version 1 begins
 _NO_MAP = (None, None)
@@ -105,7 +112,7 @@ class EventDecoder:
         self._executed = (
             MariadbGtidSet(gtid_set) if flavour == "mariadb" else MysqlGtidSet(gtid_set)
         )
-        self._statements = Statements(database, {*row_columns, *key_columns})
+        self._statements = Statements(database, {*row_columns, *key_columns}, flavour, charsets)
         self._skip_to = start.pos if start and skip else 0
         # By table id: the TABLE_MAP event's body, and the table if it is watched.
         self._maps: dict[bytes, tuple[bytes, WatchedTable | None]] = {}
@@ -119,6 +126,8 @@ class EventDecoder:
         # A group is what one GTID is for: a transaction, or a statement that stands alone. `_open`
         # is a transaction that needs a commit.
         self._in_group = self._open = self._xa = self._rows_in_group = False
+        # The statement that follows is an ALTER that changed nothing yet, or never.
+        self._is_unfinished = False
         self._handlers = self._handler_table()
         self._large: LargeEvent | None = None
 
@@ -219,6 +228,9 @@ class EventDecoder:
                     self._in_group = True
                     self._open = not more & _STANDALONE  # such a statement ends its group itself
                     self._xa = bool(more & _PREPARED_XA)
+                    self._is_unfinished = bool(
+                        more & _DDL and _is_unfinished_alter(event[: size - tail], more)
+                    )
                     continue
                 if kind == _XID:
                     if items and type(items[-1]) is Commit:
@@ -492,7 +504,7 @@ class EventDecoder:
         """
         start = fixed + int.from_bytes(event[30:32], "little")
         end = start + event[27]
-        return self._read_statement(event[start:end], event[end + 1 :])
+        return self._read_statement(event[start:end], event[end + 1 :], event[fixed:start])
 
     def _compressed_query(self, event: bytes) -> Iterable[BinlogItem]:
         text_at = 33 + int.from_bytes(event[30:32], "little") + event[27]
@@ -508,13 +520,17 @@ class EventDecoder:
                 "a compressed event is not understood", "SET GLOBAL log_bin_compress = OFF"
             ) from error
 
-    def _read_statement(self, database: bytes, text: bytes) -> Iterable[BinlogItem]:
+    def _read_statement(self, database: bytes, text: bytes, status: bytes) -> Iterable[BinlogItem]:
         if text == b"BEGIN":
             self._in_group = self._open = True
             return ()
-        statement = self._statements.classify(database, text)
+        if self._is_unfinished:
+            return (self._commit(),)
+        statement = self._statements.classify(database, text, status)
         kind = statement.kind
-        items: list[BinlogItem] = [self._statement(kind, table) for table in statement.tables]
+        items: list[BinlogItem] = [
+            self._statement(kind, table, statement.columns) for table in statement.tables
+        ]
         if kind in ("rollback", "rollback_to") and self._rows_in_group:
             items.append(self._statement("rollback", "*"))
         is_xa = kind in ("xa", "xa_done")
@@ -527,8 +543,10 @@ class EventDecoder:
             items.append(self._commit())
         return tuple(items)
 
-    def _statement(self, kind: str, table: str) -> Statement:
-        return Statement(kind, table, Position(self.file, self.pos), self._ts)
+    def _statement(
+        self, kind: str, table: str, columns: tuple[ColumnChange, ...] = ()
+    ) -> Statement:
+        return Statement(kind, table, Position(self.file, self.pos), self._ts, columns)
 
     # --- rows
 
@@ -542,13 +560,10 @@ class EventDecoder:
         return ()
 
     def set_columns(
-        self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
+        self, columns: Mapping[str, Sequence[ColumnInfo]], valid_from: Mapping[str, Position]
     ) -> None:
-        """Take new column lists, after a DDL statement. They are true from `as_of` on.
-
-        Rows up to there must name their columns.
-        """
-        self._watched.set_columns(columns, as_of)
+        """Take new column lists, after a DDL statement, as `WatchedTables.set_columns` does."""
+        self._watched.set_columns(columns, valid_from)
         self._maps.clear()
 
     def _rows_handler(
@@ -662,3 +677,14 @@ class EventDecoder:
             large.error = error
         if items:
             yield items
+
+
+def _is_unfinished_alter(event: bytes, flags: int) -> bool:
+    """Return whether a GTID event of MariaDB begins an ALTER, or says that one failed.
+
+    With binlog_alter_two_phase the statement stands in the binlog twice: when it begins, and when
+    it has ended.
+    """
+    further_at = HEADER_SIZE + (21 if flags & _GROUP_COMMIT_ID else 13)
+    further = event[further_at : further_at + 1]
+    return bool(further) and bool(further[0] & (_START_ALTER | _ROLLBACK_ALTER))

@@ -155,13 +155,13 @@ class BinlogStream:
             yield []
 
     def set_columns(
-        self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None = None
+        self, columns: Mapping[str, Sequence[ColumnInfo]], valid_from: Mapping[str, Position]
     ) -> None:
-        """Take column lists that were read after a DDL `Statement`.
+        """Take the column lists that hold after a DDL `Statement`.
 
-        `as_of` is where the binlog ended when they were read.
+        `valid_from` says by table where a list begins to hold, if that is further on.
         """
-        self._decoder.set_columns(columns, as_of)
+        self._decoder.set_columns(columns, valid_from)
 
     def close(self) -> None:
         """End the connection. It is safe to call this twice."""

@@ -228,7 +228,10 @@ def _completed(column: Column, info: ColumnInfo | None) -> Column:
 
 
 def _agrees(column: Column, info: ColumnInfo) -> bool:
-    """Return whether the event's column can be the listed one, as far as the event describes it."""
+    """Return whether the event's column can be the listed one, as far as both describe it."""
+    if not info.data_type:
+        # Its name is all that is known. The event must then say how long its values are.
+        return not FIELD_FORMATS[column.type].has_unknown_fraction
     column_type = COLUMN_TYPES.get(info.data_type)
     if column_type is not None and column.type not in column_type.field_types:
         return False

@@ -39,18 +39,22 @@ class WatchedTables:
     charsets: Mapping[int, str]
     ignore_case: bool
     _tables: dict[bytes, WatchedTable] = field(default_factory=dict)
-    _columns_as_of: Position | None = None
+    _valid_from: Mapping[str, Position] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.ignore_case:
             self.database = self.database.lower()
 
     def set_columns(
-        self, columns: Mapping[str, Sequence[ColumnInfo]], as_of: Position | None
+        self, columns: Mapping[str, Sequence[ColumnInfo]], valid_from: Mapping[str, Position]
     ) -> None:
-        """Take new column lists, true from `as_of` on: rows up to there must name their columns."""
+        """Take new column lists.
+
+        `valid_from` says by table where a list begins to be true, if that is further on. Rows of
+        the table up to there must name their columns.
+        """
         self.columns = columns
-        self._columns_as_of = as_of
+        self._valid_from = valid_from
         self._tables.clear()
 
     def find(self, event: bytes, at: Position) -> WatchedTable | None:
@@ -83,7 +87,8 @@ class WatchedTables:
                 hint="upgrade openmrs-passport",
             ) from error
         has_names = all(column.name for column in columns)
-        is_older = self._columns_as_of is not None and at.order < self._columns_as_of.order
+        valid_from = self._valid_from.get(table)
+        is_older = valid_from is not None and at.order < valid_from.order
         if is_older and not has_names:
             raise table_map.columns_changed(
                 table, "it is newer, and there may be another DDL in between"

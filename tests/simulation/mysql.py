@@ -594,7 +594,7 @@ class Stream:
         self._heard = self._world.now
         return [Idle(self.position)]
 
-    def set_columns(self, _: Any) -> None:
+    def set_columns(self, columns: Any, valid_from: Any) -> None:
         """Do nothing: there is no DDL here."""
 
     def pass_over(self) -> None:
