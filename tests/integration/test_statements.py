@@ -82,7 +82,7 @@ A5_FOR_MARIADB = {
     "SET STATEMENT with parentheses": [
         (
             "SET STATEMENT lock_wait_timeout = LENGTH(SUBSTRING('person' FROM 1 FOR 5)),"
-            " character_set_client = 'latin1' FOR/**/TRUNCATE TABLE obs"
+            " default_week_format = 1 FOR/**/TRUNCATE TABLE obs"
         )
     ],
     "MariaDB's comment": ["/*M!100100 TRUNCATE */ obs"],
