@@ -4,6 +4,7 @@ while nobody reads.
 
 import functools
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from openmrs.read import ANY_POSITION, Source
 from openmrs.tables import OBS
 from passport.errors import NotReady, Retry
 from passport.settings import LoadBudget, Settings
+from tests import stream
 from tests.eventually import eventually
 from tests.hospitals import Server, clinic, hospital, reading, saved
 from tests.integration.plain import held, told
@@ -339,8 +341,12 @@ def test_columns_are_listed_once_the_ddl_is_visible(
     address = hospital(server, patients=2)
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
-    columns = "SELECT column_name FROM information_schema.columns WHERE table_name = 'obs'"
-    before = address.execute(f"{columns} ORDER BY ordinal_position")
+    first = progress(settings).where
+    columns = (
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_name = 'patient_identifier' ORDER BY ordinal_position"
+    )
+    before = address.execute(columns)
     server.execute(
         "SET GLOBAL rpl_semi_sync_source_timeout = 60000",
         "SET GLOBAL rpl_semi_sync_source_wait_no_replica = 1",
@@ -348,18 +354,36 @@ def test_columns_are_listed_once_the_ddl_is_visible(
     )
     alter = threading.Thread(
         target=address.execute,
-        args=("ALTER TABLE obs MODIFY comments VARCHAR(255) AFTER void_reason",),
+        args=(
+            "SET foreign_key_checks = 0",
+            (
+                "ALTER TABLE patient_identifier"
+                " MODIFY patient_identifier_id INT NOT NULL AUTO_INCREMENT AFTER patient_id"
+            ),
+        ),
     )
     with running(settings):
         with grows("events_skipped_total"):
             alter.start()
-        assert address.execute(f"{columns} ORDER BY ordinal_position") == before
+        assert address.execute(columns) == before
         server.execute("SET GLOBAL rpl_semi_sync_source_enabled = 0")
         alter.join()
-        address.execute(f"UPDATE obs SET comments = 'c', void_reason = '{PRIVATE}' LIMIT 3")
-    assert address.execute(f"{columns} ORDER BY ordinal_position") != before
+        eventually(
+            lambda: progress(settings).where > first and progress(settings).state == "done",
+            "the reader is behind the DDL",
+        )
+    assert address.execute(columns) != before
+    address.execute("UPDATE patient_identifier SET patient_identifier_id = 77777 LIMIT 1")
+    ((patient,),) = address.execute(
+        "SELECT patient_id FROM patient_identifier WHERE patient_identifier_id = 77777"
+    )
     catch_up(settings)
-    assert told(settings) == held(address)
+    notices = [event for event in map(json.loads, values(settings)) if event["kind"] == "notice"]
+    assert notices[-1]["keys"][-1] == {"patient_identifier_id": 77777, "patient_id": patient}
+
+
+def values(settings: Settings) -> list[bytes]:
+    return [record.value for record in stream.raw(settings)]
 
 
 # --- as the tools do it that change a table under load: a copy, kept equal, then a swap
