@@ -12,7 +12,7 @@ import pytest
 from passport.kafka import topic_offsets
 from passport.settings import Settings
 from tests.eventually import eventually
-from tests.hospitals import Server, hospital, log, reading
+from tests.hospitals import Server, hospital, log, reading, saved
 from tests.reader_process import catch_up, spawn
 from tests.topic_reader import read_topic
 
@@ -46,15 +46,21 @@ def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
     process.send_signal(signal.SIGSTOP)
     acknowledged, dump = _end(settings) - before, _dump(server)
     process.send_signal(signal.SIGCONT)
+    process.terminate()
     peak = peak_mb(process)
     assert process.wait() == 0, log(tmp_path)
+    stopped_at = _end(settings) - before
+    assert saved(settings).next_row is not None, "it was stopped within the transaction"
+    process = spawn(settings, tmp_path, "caught-up")
+    peak = max(peak, peak_mb(process))
+    assert process.wait() == 0, log(tmp_path)
     print(f"{acknowledged} of {rows} rows acknowledged while it was read, peak {peak:.0f} MB")
-    assert 0 < acknowledged < rows, "rows were acknowledged"
+    assert 0 < acknowledged <= stopped_at < rows, "rows were acknowledged"
     assert "has sent all" not in dump, (
         "while the server still had some of their transaction to send"
     )
     assert 0 < peak <= PEAK_MB
-    assert _rows_and_ends(settings, before) == (rows, 1)
+    assert _rows_and_ends(settings, before) == (rows, 1), "each once, though it was stopped within"
 
 
 def _end(settings: Settings) -> int:

@@ -19,7 +19,7 @@ import cdc.session
 import cdc.snapshot
 import openmrs.read
 from cdc.connections import Connections
-from cdc.positions import Saved, highest
+from cdc.positions import RowPlace, Saved, highest
 from cdc.reader import Reader
 from passport.event import Event, parse_event
 from passport.settings import Kafka
@@ -445,6 +445,21 @@ class History:
                         f"saved {saved.position} before transaction {group.number} was in the topic"
                     )
             earlier = earlier.previous
+        if saved.next_row is not None:
+            self._acknowledged_within(saved.next_row, file)
+
+    def _acknowledged_within(self, next_row: RowPlace, file: mysql.File) -> None:
+        """Check that the rows before `next_row` of the transaction that has it are in the topic."""
+        self.world.count("saved within a transaction")
+        if next_row.at.file != file.name:
+            return
+        landed = self._landed()
+        for group in file.groups:
+            if group.number in self.excused or not group.start < next_row.at.pos <= group.end:
+                continue
+            for number, ordinal in group.rows() - landed:
+                if group.at(ordinal) < next_row.at.pos:
+                    raise BrokenPromise(f"saved {next_row} before row {ordinal} of {number}")
 
     def _landed(self) -> set[tuple[int, int]]:
         """Return the transaction and ordinal of each row of the binlog that is in the topic."""
@@ -501,6 +516,11 @@ class History:
                 setattr(module, name, value)
         before.append((cdc.reader, "random", cdc.reader.random))
         cdc.reader.random = self.world  # type: ignore[assignment]
+        # Transactions are small here.
+        before.append(
+            (cdc.position_writer, "LARGE_TRANSACTION", cdc.position_writer.LARGE_TRANSACTION)
+        )
+        cdc.position_writer.LARGE_TRANSACTION = 1
         try:
             yield
         finally:

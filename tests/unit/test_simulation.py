@@ -42,6 +42,7 @@ FAULTS = (
     "read again",
     "reset",
     "restored",
+    "saved within a transaction",
     "server crashed",
     "session timed out",
     "stood still",
