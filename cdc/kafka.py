@@ -1,4 +1,4 @@
-"""Kafka for the readers alone: a producer, values of the positions' topic, settings of topics.
+"""Kafka for the readers alone: a producer, the newest records of a topic, settings of topics.
 
 Everything that both stages need is in `passport/kafka.py`.
 """
@@ -16,6 +16,14 @@ from passport.settings import Kafka
 
 KafkaError = kafka_errors.KafkaError
 TOPIC_EXISTS = kafka_errors.TopicAlreadyExistsError.errno
+# The codes of a broker that does not take a setting of a topic.
+CONFIG_ERRORS = (
+    kafka_errors.InvalidConfigurationError.errno,
+    kafka_errors.PolicyViolationError.errno,
+)
+# What a broker answers who may not see or alter settings, and one that is too old to alter single
+# ones.
+CONFIGS_REFUSED = (kafka_errors.AuthorizationError, kafka_errors.IncompatibleBrokerVersion)
 
 
 def open_producer(kafka: Kafka, **options: Any) -> Any:
@@ -40,19 +48,6 @@ def close_producer(producer: Any, timeout_s: float = 0) -> None:
         producer.close(timeout=timeout_s)
 
 
-def read_values(kafka: Kafka, topic: str, key: bytes | None = None) -> list[bytes]:
-    """Return the values in a topic of one partition, oldest first; with `key` only those of it.
-
-    Tombstones are left out. Raises NotReady and Fatal.
-    """
-    return [
-        record.value
-        for records in read_topic(kafka, topic, partition=0)
-        for record in records
-        if record.value is not None and key in (None, record.key)
-    ]
-
-
 def newest_values(kafka: Kafka, topic: str, partition: int, count: int) -> list[bytes]:
     """Return the values of the last `count` records of a partition, oldest first.
 
@@ -74,3 +69,13 @@ def topic_configs(admin: Any, topics: Sequence[str]) -> dict[str, dict[str, str]
         topic: {name: config["value"] for name, config in configs.items()}
         for topic, configs in answer.items()
     }
+
+
+def alter_configs(admin: Any, topic: str, configs: dict[str, str]) -> bool:
+    """Set these settings of a topic. Return whether the broker did.
+
+    Raises `CONFIGS_REFUSED` where it can't be asked.
+    """
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs)
+    answer = admin.alter_configs([resource], raise_on_unknown=False, incremental=True)
+    return bool(answer["topic"][topic] == "OK")

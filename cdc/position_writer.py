@@ -11,6 +11,7 @@ from cdc.checkpoint import Checkpoint, Mark
 from cdc.column_lists import ColumnLists
 from cdc.durability import SeenDurable
 from cdc.envelopes import now_ms
+from cdc.lease import Lease
 from cdc.positions import Positions, RowPlace, Saved, Snapshot
 from cdc.publisher import Publisher
 from passport.errors import Origin, Retry
@@ -34,6 +35,8 @@ class PositionWriter:
         self._sent_before = 0  # the records up to the last mark
         self._checkpoint = Checkpoint.at(self._last_mark)
         self._looked_at = time.monotonic()
+        # Whether an older release, which needs a position in full, would go on from `saved`.
+        self._is_in_full = True
 
     def mark(
         self, at: Position, gtid_set: str | None, format_ts: int, columns: ColumnLists
@@ -111,11 +114,18 @@ class PositionWriter:
             )
             self._positions.save(saved)
             self.saved = saved
+            self._is_in_full = False
         return True
 
-    def refuse_newer_epoch(self) -> None:
+    def save_in_full(self) -> None:
+        """Save once more what was saved last, so that an older release can go on from there."""
+        if not self._is_in_full:
+            self._positions.save(self.saved, in_full=True)
+            self._is_in_full = True
+
+    def refuse_newer_epoch(self, lease: Lease) -> None:
         """Raise Retry if another reader has begun a new epoch meanwhile. NotReady, Fatal."""
-        newest = self._positions.load(self.saved.hospital)
+        newest = self._positions.load(self.saved.hospital, keep=lease.keep)
         if newest is not None and newest.epoch != self.saved.epoch:
             raise Retry(
                 f"hospital {self.saved.hospital}: another reader came meanwhile, and began a new"

@@ -136,11 +136,8 @@ class Reader:
         if not self._lease.take(self._stop):
             return
         self._positions.ensure(self._settings)
-        if not self._has_reached_servers:
-            self._positions.check_partition(self._id, self._hospital.partition)
-
         start = resume.find_start(
-            self._id, self._hospital, self._positions, self._source, gap=self._gap
+            self._id, self._hospital, self._positions, self._source, self._lease, gap=self._gap
         )
         if start.is_new_epoch:
             # Finding it took time. A reader that stood still meanwhile may have lost the lease, and

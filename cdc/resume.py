@@ -17,6 +17,7 @@ from cdc.binlog import gtids
 from cdc.column_lists import read_columns
 from cdc.durability import NEVER_SEEN
 from cdc.envelopes import now_ms
+from cdc.lease import Lease
 from cdc.positions import BY_GTID, Positions, Saved, Snapshot
 from openmrs import connection as mysql
 from openmrs.read import Source
@@ -38,14 +39,20 @@ class Start(NamedTuple):
 
 
 def find_start(
-    hospital_id: str, hospital: Hospital, positions: Positions, source: Source, *, gap: str = ""
+    hospital_id: str,
+    hospital: Hospital,
+    positions: Positions,
+    source: Source,
+    lease: Lease,
+    *,
+    gap: str = "",
 ) -> Start:
     """Return where to go on, or the start of a new epoch, which the caller must save.
 
-    `gap` is the reason why the saved position is of no use, if that is known already. Raises Retry,
-    NotReady and Fatal.
+    The lease is kept meanwhile. `gap` is the reason why the saved position is of no use, if that is
+    known already. Raises Retry, NotReady and Fatal.
     """
-    saved = positions.load(hospital_id)
+    saved = positions.load(hospital_id, partition=hospital.partition, keep=lease.keep)
     try:
         columns = read_columns(source.connection(), hospital.mysql.database)
         schema.refuse_undecodable(hospital_id, columns)
@@ -87,6 +94,8 @@ def unusable(saved: Saved | None, connection: "pymysql.Connection[Any]") -> str:
         return "first start"
     if saved.capture != "binlog":
         return "capture was polling"
+    if not saved.columns:
+        return "the record of its column lists is gone"
     identity = mysql.identity(connection)
     if saved.server != identity:
         return f"another server: {identity}, it was {saved.server}"

@@ -317,7 +317,7 @@ class Session:
         self._lease.keep()
         if self._lease.was_retaken():
             # Another reader may have held it meanwhile. If it began an epoch, this one is over.
-            self._position_writer.refuse_newer_epoch()
+            self._position_writer.refuse_newer_epoch(self._lease)
 
     def _beat(self) -> None:
         if not self._heartbeat.is_due():
@@ -391,6 +391,7 @@ class Session:
             )
         self._snapshot.settle()
         self._save(at_most_every_s=0)
+        self._position_writer.save_in_full()
 
     # --- the binlog
 

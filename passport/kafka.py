@@ -5,7 +5,7 @@ only the consumers need (a consumer group). Both stand on this module, so that a
 or an error means the same in every stage.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -106,11 +106,12 @@ def read_topic(
     *,
     partition: int | None = None,
     newest: int | None = None,
-) -> Iterator[list[Record]]:
+) -> Generator[list[Record], None, None]:
     """Yield the records of a topic, a batch at a time, up to its end as it is at the start.
 
-    With `partition` only that one is read. With `newest` only the last so many offsets of each
-    partition are read. Raises NotReady and Fatal.
+    A batch is empty when nothing has come for a second. With `partition` only that one is read.
+    With `newest` only the last so many offsets of each partition are read. Raises NotReady and
+    Fatal.
     """
     with translate_errors(kafka), consumer_without_group(kafka) as consumer:
         partitions = consumer.partitions_for_topic(topic) or ()
@@ -144,8 +145,12 @@ def _read(consumer: Any, topic: str, ranges: dict[int, OffsetRange]) -> Iterator
     # The position is asked for, not the last record: a compacted topic has no record at some
     # offsets, and the last one may be among them.
     while any(consumer.position(place) < end for place, end in ends.items()):
-        for place, records in consumer.poll(1_000).items():
+        batches = consumer.poll(1_000)
+        for place, records in batches.items():
             yield [own_record(record) for record in records if record.offset < ends[place]]
+        if not batches:
+            # Whoever reads may have something else to do meanwhile, such as to keep a lease.
+            yield []
 
 
 def own_record(record: Any) -> Record:

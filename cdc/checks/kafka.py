@@ -125,9 +125,17 @@ def _positions(
     if policy != "compact":
         detail = f"cleanup.policy of {topic} is {policy}"
         yield Check("positions", False, detail, _alter(kafka, topic, "cleanup.policy=compact"))
+    slow = topics.slow_compaction(cluster.configs[topic])
+    if slow:
+        yield Check(
+            "positions compaction",
+            None,
+            f"{topic} is compacted late: each start reads more than it needs",
+            _alter(kafka, topic, ",".join(f"{name}={value}" for name, value in slow.items())),
+        )
 
     try:
-        Positions(kafka).check_partition(hospital_id, hospital.partition)
+        Positions(kafka).load(hospital_id, partition=hospital.partition)
     except Fatal as error:
         yield Check("own partition", False, error.reason, error.hint)
     else:

@@ -105,10 +105,11 @@ def opened(
     """Open a session of polling. The lease must be held. Raises NotReady, Fatal."""
     partition = settings.hospitals[hospital_id].partition
     Positions.ensure(settings)
-    with closing(Positions(settings.kafka)) as positions:
-        positions.check_partition(hospital_id, partition)
-        with closing(Publisher(settings.kafka, hospital_id, partition)) as publisher:
-            yield Poller(hospital_id, settings, positions, lease, publisher, stop)
+    with (
+        closing(Positions(settings.kafka)) as positions,
+        closing(Publisher(settings.kafka, hospital_id, partition)) as publisher,
+    ):
+        yield Poller(hospital_id, settings, positions, lease, publisher, stop)
 
 
 class Poller:
@@ -282,7 +283,8 @@ class Poller:
         self._state = PolledState()
 
     def _load(self) -> Saved:
-        saved = self._positions.load(self._id)
+        partition = self._hospital.partition
+        saved = self._positions.load(self._id, partition=partition, keep=self._lease.keep)
         if saved is None or saved.capture != "polling":
             return self._new_epoch(saved, identity(self._source.connection()))
         return saved

@@ -15,6 +15,8 @@ from tests.eventually import eventually
 FIRST = "586d2b3"  # of the whole way
 BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
 BEFORE_THE_HOUSE = "f4ae177"  # the last before files, classes and events got their names of today
+BEFORE_SMALL_POSITIONS = "66c43a5"  # the last that kept a hospital's positions under one key
+LATER = (BEFORE_MSGSPEC, BEFORE_THE_HOUSE, BEFORE_SMALL_POSITIONS)
 
 
 def code_of(commit: str, folder: Path) -> dict[str, str]:
@@ -88,7 +90,7 @@ def _records(stage: Stage) -> dict[str, object]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("commit", [FIRST, BEFORE_MSGSPEC, BEFORE_THE_HOUSE])
+@pytest.mark.parametrize("commit", [FIRST, *LATER])
 def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
     stage: Stage, tmp_path: Path, commit: str
 ) -> None:
@@ -106,7 +108,7 @@ def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("commit", [BEFORE_MSGSPEC, BEFORE_THE_HOUSE])
+@pytest.mark.parametrize("commit", LATER)
 def test_an_earlier_one_goes_on_with_what_todays_code_wrote(
     stage: Stage, tmp_path: Path, commit: str
 ) -> None:

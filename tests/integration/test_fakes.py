@@ -76,7 +76,7 @@ class Played:
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
-            positions=lambda _: kafka.Positions(self.broker),  # type: ignore[arg-type,return-value]
+            positions=lambda settings: kafka.Positions(self.broker, settings),
         )
 
     def commit(self, *changes: Change) -> None:

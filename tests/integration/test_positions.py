@@ -15,6 +15,7 @@ from cdc.kafka import topic_configs
 from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.resume import unusable
+from openmrs.column_info import ColumnInfo
 from openmrs.connection import end_of_binlog, identity
 from passport.errors import Fatal, Gap, NotReady
 from passport.settings import Settings
@@ -25,7 +26,16 @@ from tests.reader_process import catch_up
 from tests.servers import Address, fresh_name
 
 NOWHERE = Address("mariadb", "127.0.0.1", 1, "nobody", "")
-SAVED = Saved("kigali", 0, "mariadb-7", 1, 5, Position("binlog.000002", 100), snapshot=Snapshot())
+SAVED = Saved(
+    "kigali",
+    0,
+    "mariadb-7",
+    1,
+    5,
+    Position("binlog.000002", 100),
+    columns={"obs": [ColumnInfo("obs_id", "int", "int(11)")]},
+    snapshot=Snapshot(),
+)
 
 
 def settings_for(bootstrap: str, **changes: Any) -> Settings:
@@ -97,12 +107,12 @@ def test_a_partition_is_one_hospitals_for_good(kafka_bootstrap: str) -> None:
     Positions.ensure(settings)
     positions = Positions(settings.kafka)
     positions.save(SAVED)
-    positions.check_partition("kigali", 0)
-    positions.check_partition("butare", 1)
+    positions.load("kigali", partition=0)
+    positions.load("butare", partition=1)
     with pytest.raises(Fatal, match=r"butare.*kigali"):
-        positions.check_partition("butare", 0)
+        positions.load("butare", partition=0)
     with pytest.raises(Fatal, match="kigali"):
-        positions.check_partition("kigali", 2)
+        positions.load("kigali", partition=2)
     positions.close()
 
 

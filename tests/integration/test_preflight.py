@@ -364,7 +364,7 @@ def test_topics_that_lose_come_with_their_command(mariadb: Server, kafka_bootstr
             "max.message.bytes": "1000000",
             "min.insync.replicas": "2",
         },
-        settings.kafka.positions_topic: {"cleanup.policy": "delete"},
+        settings.kafka.positions_topic: {"cleanup.policy": "delete", "segment.ms": "604800000"},
     }
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     admin.alter_configs(
@@ -381,6 +381,7 @@ def test_topics_that_lose_come_with_their_command(mariadb: Server, kafka_bootstr
         "record size": None,
         f"in sync: {settings.kafka.topic}": False,
         "positions": False,
+        "positions compaction": None,
     }
     assert {name: found[name].ok for name in wanted} == wanted
     for name in wanted:

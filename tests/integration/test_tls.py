@@ -12,13 +12,13 @@ from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 from pymongo import MongoClient
 
 from cdc import topics
-from cdc.kafka import close_producer, open_producer, read_values
+from cdc.kafka import close_producer, open_producer
 from destinations.mongo.client import connected
 from dev.stack import Kafka, MariaDB, Mongo, MySQL, ports
 from openmrs import connection as source
 from passport import settings
 from passport.errors import Fatal, NotReady, PassportError
-from passport.kafka import topic_offsets
+from passport.kafka import read_topic, topic_offsets
 from tests import stream
 from tests.certificates import Authority
 from tests.hospitals import PASSWORD, assert_equal, hospital
@@ -158,7 +158,8 @@ def test_kafka_is_written_and_read_over_verified_tls_with_scram(
     producer = open_producer(kafka)
     producer.send(kafka.positions_topic, b"there", key=b"kigali", partition=0).get(10)
     close_producer(producer)
-    assert read_values(kafka, kafka.positions_topic) == [b"there"]
+    batches = read_topic(kafka, kafka.positions_topic)
+    assert [record.value for batch in batches for record in batch] == [b"there"]
 
 
 def test_kafka_with_an_unknown_authority_or_a_wrong_password_is_not_used(

@@ -21,9 +21,9 @@ MUTANTS = (
     Mutant(
         "the furthest position holds, not the last one written",
         "cdc/positions.py",
-        function="highest",
-        old="max(reversed([*records]), key=lambda saved: saved.rank, default=None)",
-        new="next(reversed([*records]), None)",
+        function="HospitalRecords._add_position",
+        old="self._furthest is None or saved.rank >= self._furthest.rank",
+        new="saved.rank",
         test=f"{UNIT}test_positions.py::test_the_furthest_holds_whatever_the_order",
     ),
     Mutant(
@@ -104,10 +104,28 @@ MUTANTS = (
     Mutant(
         "a hospital keeps its partition",
         "cdc/positions.py",
-        function="Positions.check_partition",
-        old="saved.hospital != hospital",
+        function="_check_partition",
+        old="partition in records.partitions",
         new="False",
         test=f"{INTEGRATION}test_positions.py::test_a_partition_is_one_hospitals_for_good",
+    ),
+    Mutant(
+        "each epoch and run has a key of its own",
+        "cdc/positions.py",
+        function="HospitalRecords.write",
+        old="_Key(saved.hospital, _POSITION, saved.epoch, str(saved.run))",
+        new="_Key(saved.hospital, _POSITION, 0, str(saved.run))",
+        test=f"{UNIT}test_positions.py::"
+        "test_a2_compaction_and_late_writers_take_no_acknowledged_epoch_or_run_away",
+    ),
+    Mutant(
+        "the lease is kept while the positions are read",
+        "cdc/positions.py",
+        function="Positions._read",
+        old="keep()",
+        new="True",
+        test=f"{INTEGRATION}test_small_positions.py::"
+        "test_a2_the_lease_is_kept_while_the_topic_is_read",
     ),
     Mutant(
         "an unknown event of the binlog stops",

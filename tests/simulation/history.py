@@ -19,7 +19,7 @@ import cdc.session
 import cdc.snapshot
 import openmrs.read
 from cdc.connections import Connections
-from cdc.positions import RowPlace, Saved, highest
+from cdc.positions import RowPlace, Saved
 from cdc.reader import Reader
 from passport.event import Event, parse_event
 from passport.settings import Kafka
@@ -133,6 +133,7 @@ class History:
             (self._show, rng.choice((0.05, 0.5))),
             (self.broker.work, rng.choice((0.05, 0.5))),
             (self.destination.work, 0.1),
+            (self.broker.compact, rng.choice((0, 0.05))),
         ]
         faults = (
             self._rotate,
@@ -197,7 +198,7 @@ class History:
             connect=mysql.connect(self.world, lambda: self.server),
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=self._publisher,  # type: ignore[arg-type]
-            positions=lambda _: kafka.Positions(self.broker),  # type: ignore[arg-type,return-value]
+            positions=lambda settings: kafka.Positions(self.broker, settings),
         )
 
     def _publisher(
@@ -275,7 +276,7 @@ class History:
         For one from between the saved position and what was published, see positions.md.
         """
         server = self.server
-        saved = highest(map(Saved.parse, self.broker.saved))
+        saved = self.broker.furthest()
         if saved is None or saved.server != server.identity:
             return
         file = server.file(saved.position.file)

@@ -5,11 +5,14 @@ own, and may never come.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from cdc.positions import Saved, highest, highest_epoch
+import cdc.positions
+from cdc.positions import HospitalRecords, Saved, highest_epoch
 from passport.errors import Gap, NotReady
+from passport.kafka import Record
+from passport.settings import Kafka
 from tests.simulation.world import World
 
 
@@ -22,7 +25,7 @@ class Broker:
     def __init__(self, world: World) -> None:
         self.world = world
         self.log: list[bytes] = []
-        self.saved: list[bytes] = []
+        self.saved: list[tuple[bytes, bytes | None]] = []
         self.late: list[Callable[[], None]] = []
         self.publishers: list[Publisher] = []
         self.on_save: Callable[[Saved], None] = lambda _: None
@@ -48,9 +51,24 @@ class Broker:
         del self.log[length:]
         self.late.clear()
 
-    def append(self, saved: Saved) -> None:
-        self.on_save(saved)
-        self.saved.append(saved.encode())
+    def append(self, key: bytes, value: bytes | None) -> None:
+        """Add a record to the positions topic."""
+        self.saved.append((key, value))
+
+    def compact(self) -> None:
+        """Keep the last record of each key of the positions topic, and no tombstone."""
+        last = dict(self.saved)
+        kept = [(key, value) for key, value in last.items() if value is not None]
+        if len(kept) < len(self.saved):
+            self.world.count("compacted")
+        self.saved = kept
+
+    def furthest(self) -> Saved | None:
+        """Return the position that holds, as the product reads it."""
+        records = HospitalRecords("kigali")
+        for key, value in self.saved:
+            records.add(key, value)
+        return records.furthest()
 
 
 class Publisher:
@@ -122,31 +140,38 @@ class Publisher:
         self._broker.publishers.remove(self)
 
 
-class Positions:
-    """Stands in for `cdc.positions.Positions`. The product's own `highest` says what holds."""
+class Positions(cdc.positions.Positions):
+    """The product's own, with the played broker in place of a real one."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, kafka: Kafka) -> None:
+        super().__init__(kafka)
+        self._saving: Saved | None = None
         self._broker = broker
         self._world = broker.world
 
-    def ensure(self, _: Any) -> None:
+    def ensure(self, _: Any) -> None:  # type: ignore[override]
         self._world.call("topics")
-
-    def check_partition(self, hospital: str, partition: int) -> None:
-        self._world.call("partition")
-
-    def load(self, _: str) -> Saved | None:
-        self._world.call("load")
-        return highest(map(Saved.parse, self._broker.saved))
 
     def published_epoch(self, _: int) -> int:
         self._world.call("last record")
         return highest_epoch(self._broker.log[-1000:])
 
-    def save(self, saved: Saved) -> None:
+    def save(self, saved: Saved, *, in_full: bool = False) -> None:
         self._world.call("save")
-        self._broker.append(saved)
-        self._world.call("saved")
+        self._saving = saved
+        super().save(saved, in_full=in_full)
 
     def close(self) -> None:
         self._world.call("close")
+
+    def _batches(self) -> Generator[Sequence[Record], None, None]:
+        self._world.call("load")
+        for offset, (key, value) in enumerate([*self._broker.saved]):
+            yield [Record(0, offset, key, value, ())]
+
+    def _send(self, key: bytes, value: bytes | None) -> None:
+        if self._saving is not None and b"/columns/" not in key:
+            self._broker.on_save(self._saving)
+            self._saving = None
+        self._broker.append(key, value)
+        self._world.call("saved")

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from cdc.binlog import gtids
 from cdc.checkpoint import Checkpoint, Mark
-from cdc.positions import BY_GTID, Saved, Snapshot, highest, highest_epoch
+from cdc.positions import BY_GTID, Saved, Snapshot, highest_epoch
 from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
 from passport.version import Position, next_epoch, parse, read_version, row_version
+from tests.positions_topic import highest
 
 epochs = st.integers(0, 10**10 - 1)
 positions = st.builds(
