@@ -9,6 +9,7 @@ import time
 from cdc import durability
 from cdc.durability import NEVER_SEEN, SeenDurable
 from cdc.envelopes import Envelopes, now_ms
+from cdc.hidden_changes import find_obstacle
 from cdc.lease import End, Lease
 from cdc.positions import Saved
 from cdc.publisher import Publisher
@@ -18,6 +19,9 @@ from passport import metrics
 from passport.errors import Gap, Origin
 from passport.settings import Cdc
 from passport.version import Position
+
+# How often a filter of replication is looked for: those are set without a restart of the server.
+OBSTACLE_LOOK_S = 60.0
 
 
 class Heartbeat:
@@ -45,6 +49,7 @@ class Heartbeat:
         self._envelopes = envelopes
         self._headroom = Headroom(source.hospital, settings.headroom_alarm_s)
         self._looked_at = time.monotonic()
+        self._obstacle_looked_at = time.monotonic()
         self._reported_ms = 0
         self.source_ms = 0
         self.seen_durable = seen_durable
@@ -65,10 +70,12 @@ class Heartbeat:
     def look(self, read_to: Position, saved: Saved) -> None:
         """Compare the stream with the binlog's end, and look how long the saved position is kept.
 
-        Raises Gap if the binlog ends before what was read, because it began anew. NotReady, Fatal.
+        Raises Gap if the binlog ends before what was read, because it began anew, or if the server
+        keeps changes out of it by now. NotReady, Fatal.
         """
         self._looked_at = time.monotonic()
         end = self._lease.end()
+        self._look_for_obstacle()
         self._headroom.look(self._source, saved.position, self.source_ms or saved.ts_ms)
         if end.position.order < read_to.order:
             raise Gap(
@@ -93,6 +100,23 @@ class Heartbeat:
         self.seen_durable = NEVER_SEEN
         if is_durable:
             self.seen_durable = SeenDurable(end.position, end.ts_ms)
+
+    def _look_for_obstacle(self) -> None:
+        """Raise Gap if the server keeps changes out of its binlog.
+
+        The next start is refused, and says what to do.
+        """
+        if time.monotonic() - self._obstacle_looked_at < OBSTACLE_LOOK_S:
+            return
+        self._obstacle_looked_at = time.monotonic()
+        database = self._source.settings.database
+        obstacle = self._source.ask(lambda connection: find_obstacle(connection, database))
+        if obstacle is not None:
+            raise Gap(
+                f"hospital {self._hospital_id}: {obstacle.reason}",
+                hint=obstacle.hint,
+                origin=Origin.hospital(self._hospital_id),
+            )
 
     def send(self, at: SourcePosition) -> None:
         """Publish that everything up to `at` is published. No transaction may be open."""

@@ -92,6 +92,8 @@ class Saved:
     - `ts_ms`: the hospital's clock at the position.
     - `topic_end`: the offset behind the last record that the topic had acknowledged. A topic that
       ends before it has lost some.
+    - `gap`: the reason why the server's binlog lacks changes after `position`; "" if it does not.
+      Once that reason is away the changes are still missing, so a new epoch begins.
     """
 
     hospital: str
@@ -110,6 +112,7 @@ class Saved:
     topic_end: int = 0
     next_row: RowPlace | None = None
     seen_durable: SeenDurable = NEVER_SEEN
+    gap: str = ""
 
     @property
     def rank(self) -> tuple[Any, ...]:

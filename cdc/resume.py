@@ -17,11 +17,12 @@ from cdc.binlog import gtids
 from cdc.column_lists import read_columns
 from cdc.durability import NEVER_SEEN
 from cdc.envelopes import now_ms
+from cdc.hidden_changes import find_obstacle
 from cdc.lease import Lease
 from cdc.positions import BY_GTID, Positions, Saved, Snapshot
 from openmrs import connection as mysql
 from openmrs.read import Source
-from passport.errors import Origin, Retry
+from passport.errors import Fatal, Origin, Retry
 from passport.settings import Hospital
 from passport.version import Position, next_epoch
 
@@ -56,6 +57,7 @@ def find_start(
     try:
         columns = read_columns(source.connection(), hospital.mysql.database)
         schema.refuse_undecodable(hospital_id, columns)
+        _refuse_hidden_changes(hospital_id, hospital, positions, saved, source.connection())
         reason = gap or unusable(saved, source.connection())
         if saved is not None and not reason:
             return Start(saved, is_new_epoch=False)
@@ -85,6 +87,30 @@ def find_start(
     return Start(start, is_new_epoch=True)
 
 
+def _refuse_hidden_changes(
+    hospital_id: str,
+    hospital: Hospital,
+    positions: Positions,
+    saved: Saved | None,
+    connection: "pymysql.Connection[Any]",
+) -> None:
+    """Raise Fatal if the server keeps changes of the hospital's database out of its binlog.
+
+    The hospital goes on working meanwhile. What it changes until the server is set right is missing
+    for ever, so the saved position says that there is a gap.
+    """
+    obstacle = find_obstacle(connection, hospital.mysql.database)
+    if obstacle is None:
+        return
+    if saved is not None and not saved.gap:
+        positions.save(replace(saved, gap=obstacle.reason))
+    raise Fatal(
+        f"hospital {hospital_id}: {obstacle.reason}",
+        hint=f"{obstacle.hint}; then: passport check --hospital {hospital_id}",
+        origin=Origin.hospital(hospital_id),
+    )
+
+
 def unusable(saved: Saved | None, connection: "pymysql.Connection[Any]") -> str:
     """Return the reason why the stream can't go on at `saved`; "" if it can.
 
@@ -96,6 +122,8 @@ def unusable(saved: Saved | None, connection: "pymysql.Connection[Any]") -> str:
         return "capture was polling"
     if not saved.columns:
         return "the record of its column lists is gone"
+    if saved.gap:
+        return saved.gap
     identity = mysql.identity(connection)
     if saved.server != identity:
         return f"another server: {identity}, it was {saved.server}"
@@ -174,6 +202,7 @@ def _begin_by_gtid(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved
         seen_durable=NEVER_SEEN,
         snapshot=Snapshot(),
         ts_ms=now_ms(),
+        gap="",
     )
 
 

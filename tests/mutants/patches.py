@@ -43,6 +43,25 @@ MUTANTS = (
         test=f"{INTEGRATION}test_positions.py::test_from_polling_to_the_binlog_is_a_new_epoch",
     ),
     Mutant(
+        "a server that keeps changes out of its binlog is refused",
+        "cdc/resume.py",
+        function="_refuse_hidden_changes",
+        old="obstacle is None",
+        new="True",
+        test=(
+            f"{INTEGRATION}test_hidden_changes.py::"
+            "test_a6_a_filter_of_the_binlog_stops_the_reader"
+        ),
+    ),
+    Mutant(
+        "a binlog that is purged by size is not kept for longer than the size lasts",
+        "cdc/retention.py",
+        function="left_s",
+        old="kept.size - size",
+        new="kept.size",
+        test=f"{UNIT}test_retention.py::test_a18_what_is_left_of_a_size",
+    ),
+    Mutant(
         "a lost positions topic can't restart the epoch low",
         "cdc/resume.py",
         function="_begin_at_end",

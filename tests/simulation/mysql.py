@@ -386,7 +386,10 @@ class Cursor:
 
     def end(self, _: Any) -> Iterator[tuple[Any, ...]]:
         file = self._server.files[-1]
-        yield (file.name, file.size)
+        yield (file.name, file.size, "", "")
+
+    def no_replica(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield ("Slaves_running", "0")
 
     def logs(self, _: Any) -> Iterator[tuple[Any, ...]]:
         return ((file.name, file.size) for file in self._server.files)
@@ -474,9 +477,10 @@ class Cursor:
 # The first whose words are in a statement answers it.
 _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
     "MIN(obs_id)": Cursor.ends,
-    "%expire%": Cursor.nothing,
     "SHOW GLOBAL VARIABLES WHERE": Cursor.durability,
     "information_schema.tables": Cursor.engines,
+    "Slaves_running": Cursor.no_replica,
+    "SHOW REPLICA STATUS": Cursor.nothing,
     "rds_configuration": Cursor.nothing,
     "GET_LOCK": Cursor.lock,
     "IS_USED_LOCK": Cursor.holds,
