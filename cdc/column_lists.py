@@ -125,7 +125,7 @@ class ColumnLists:
         source.close()
         connection = source.connection()
         try:
-            _wait_for_ddl(connection, tables)
+            wait_for_ddl(connection, tables)
             columns = read_columns(connection, source.settings.database)
         except (pymysql.err.MySQLError, OSError) as error:
             raise translate_error(error, source.hospital, source.settings) from None
@@ -135,7 +135,7 @@ class ColumnLists:
         return columns
 
 
-def _wait_for_ddl(connection: "pymysql.Connection[Any]", tables: Sequence[str]) -> None:
+def wait_for_ddl(connection: "pymysql.Connection[Any]", tables: Sequence[str]) -> None:
     """Wait until the DDL that the binlog holds is visible.
 
     A server writes it to the binlog first, and MySQL lists the old columns for as long as it waits

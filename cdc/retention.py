@@ -2,17 +2,24 @@
 
 A reader whose position is purged needs a new epoch and a snapshot. The headroom is the time until
 that can happen at the earliest, and an alarm comes while there is time to act.
+
+A server purges what is older than a time, what is more than a size, or both. How long a size lasts
+depends on how much the hospital writes: that is measured over all the binlog that the server has. A
+server may keep more for a replica that is connected, on which nobody can rely.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
+from cdc import probe
 from openmrs.read import ANY_POSITION, Source
 from passport import health, metrics
+from passport.errors import Gap, Retry
+from passport.settings import MySQL
 from passport.version import Position
 
 LOOK_S = 60.0
@@ -22,43 +29,118 @@ RDS_READABLE = (
     "SELECT 1 FROM information_schema.tables"
     " WHERE table_schema = 'mysql' AND table_name = 'rds_configuration'"
 )
+# MariaDB's and Percona's names of the same limit. MariaDB knows both.
+SIZE_LIMITS = ("max_binlog_total_size", "binlog_space_limit")
+VARIABLES_SQL = (
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_expire_logs_auto_purge',"
+    " 'binlog_expire_logs_seconds', 'expire_logs_days', 'max_binlog_total_size',"
+    " 'binlog_space_limit')"
+)
 
 log = structlog.get_logger()
 
+Rows = Callable[[str], Sequence[tuple[Any, ...]]]
+"""Runs a statement and returns its rows."""
 
-def retention_s(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = ()) -> float:
-    """Return the seconds that a binlog file is kept after its last write; inf if for ever.
+
+class Retention(NamedTuple):
+    """What a server keeps of its binlog; inf means that it sets no limit.
+
+    `seconds` count from a file's last write. `size` is that of all files together, in bytes.
+    """
+
+    seconds: float
+    size: float = math.inf
+
+
+class Binlog(NamedTuple):
+    """The binlog that a server has.
+
+    `files` are the sizes in bytes by name, oldest first. `growth` is in bytes a second, on average
+    since the oldest file was made; 0 if nobody asked.
+    """
+
+    files: Mapping[str, int]
+    growth: float = 0.0
+
+    def lasts_s(self, size: float) -> float:
+        """Return the seconds until the server has written `size` bytes more."""
+        if size <= 0:
+            return 0.0
+        return size / self.growth if self.growth else math.inf
+
+
+def retention(variables: Mapping[str, str], rds_hours: Iterable[tuple[Any, ...]] = ()) -> Retention:
+    """Return what a server keeps.
 
     `variables` are the server's, by their names in lower case. `rds_hours` is the row in which RDS
     has its own setting. RDS without a number there purges at once: 0.
     """
     # On RDS the server's own variables have no effect.
     for (hours,) in rds_hours:
-        return float(hours or 0) * 3600
+        return Retention(float(hours or 0) * 3600)
+    limits = [float(variables.get(name) or 0) for name in SIZE_LIMITS]
+    size = min(filter(None, limits), default=math.inf)
+    if variables.get("binlog_expire_logs_auto_purge", "ON") == "OFF":
+        return Retention(math.inf, size)
     seconds = float(variables.get("binlog_expire_logs_seconds") or 0)
     days = float(variables.get("expire_logs_days") or 0)
-    if variables.get("binlog_expire_logs_auto_purge", "ON") == "OFF":
-        return math.inf
-    # Each of them is 0 if the other is set; both are 0 if nothing is ever purged.
-    return seconds or days * 86_400 or math.inf
+    # Each of them is 0 if the other is set; both are 0 if nothing is purged for its age.
+    return Retention(seconds or days * 86_400 or math.inf, size)
 
 
-def headroom_s(retention: float, files: Sequence[str], at: Position, age_s: float) -> float:
+def kept_s(kept: Retention, binlog: Binlog) -> float:
+    """Return how long the server keeps what it writes now, at least, in seconds."""
+    return min(kept.seconds, binlog.lasts_s(kept.size))
+
+
+def left_s(kept: Retention, binlog: Binlog, at: Position, age_s: float) -> float:
     """Return the seconds until the file of `at` is purged, at least; 0 if it is gone.
 
-    `retention` is in seconds. `files` are the server's, oldest first. `age_s` is how long ago the
-    server wrote what is at `at`: the file was last written then, or later.
+    `age_s` is how long ago the server wrote what is at `at`: the file was last written then, or
+    later.
     """
-    if at.file not in files:
+    names = [*binlog.files]
+    if at.file not in names:
         return 0.0
-    if at.file == files[-1]:
-        return retention  # it is still written
-    # The two clocks may differ: an age below zero would promise more than is kept.
-    return max(0.0, retention - max(0.0, age_s))
+    left_by_age_s = kept.seconds
+    is_still_written = at.file == names[-1]
+    if not is_still_written:
+        # The two clocks may differ: an age below zero would promise more than is kept.
+        left_by_age_s = max(0.0, kept.seconds - max(0.0, age_s))
+    # The oldest file goes once all files together are larger than the limit.
+    size = sum(binlog.files[name] for name in names[names.index(at.file) :])
+    return min(left_by_age_s, binlog.lasts_s(kept.size - size))
+
+
+def read_retention(rows: Rows) -> Retention:
+    """Ask the server what it keeps."""
+    variables = {}
+    for name, value in rows(VARIABLES_SQL):
+        variables[name.lower()] = value
+    return retention(variables, rds_hours(rows))
+
+
+def read_binlog(rows: Rows, kept: Retention, settings: MySQL, hospital_id: str) -> Binlog:
+    """Ask the server for its binlog files, and how fast they grow if it limits their size.
+
+    Needs BINLOG MONITOR or REPLICATION CLIENT. Raises Retry and Fatal.
+    """
+    files = {row[0]: int(row[1]) for row in rows("SHOW BINARY LOGS")}
+    if math.isinf(kept.size) or not files:
+        return Binlog(files)
+    try:
+        made_at = probe.made_at(hospital_id, settings, next(iter(files)))
+    except (Gap, Retry) as error:
+        # It was purged just now, or the server has no connection left: the next look will tell.
+        log.warning("binlog growth is not known", hospital=hospital_id, reason=error.reason)
+        return Binlog(files)
+    ((now,),) = rows("SELECT UNIX_TIMESTAMP()")
+    return Binlog(files, sum(files.values()) / max(1, now - made_at))
 
 
 def read_headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, float]:
-    """Ask the server how long it keeps the position. Return the headroom and the retention in s.
+    """Ask the server how long it keeps the position. Return `left_s` and `kept_s`.
 
     `ts_ms` is the server's clock at the position, in Unix ms. Raises Retry and Fatal.
     """
@@ -67,19 +149,16 @@ def read_headroom(source: Source, at: Position, ts_ms: int) -> tuple[float, floa
         def rows(sql: str) -> list[tuple[Any, ...]]:
             return [tuple(row.values()) for row in read.rows(sql)]
 
-        variables = {}
-        for name, value in rows("SHOW GLOBAL VARIABLES LIKE '%expire%'"):
-            variables[name.lower()] = value
-        retention = retention_s(variables, rds_hours(rows))
+        kept = read_retention(rows)
+        binlog = read_binlog(rows, kept, source.settings, source.hospital)
         age_s = (read.clock_ms() - ts_ms) / 1000
-        files = [row[0] for row in rows("SHOW BINARY LOGS")]
-    return headroom_s(retention, files, at, age_s), retention
+    return left_s(kept, binlog, at, age_s), kept_s(kept, binlog)
 
 
-def rds_hours(rows: Callable[[str], Sequence[tuple[Any, ...]]]) -> Sequence[tuple[Any, ...]]:
-    """Return the row in which RDS has its setting; none on other servers, or if it can't be read.
+def rds_hours(rows: Rows) -> Sequence[tuple[Any, ...]]:
+    """Return the row in which RDS has its setting.
 
-    `rows` runs a SELECT and returns its rows.
+    There is none on other servers, or if it can't be read.
     """
     if not rows(RDS_READABLE):
         return ()

@@ -1,6 +1,6 @@
 """``passport grants``: the SQL for a hospital's DBA."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -12,15 +12,11 @@ def grants(
     ctx: typer.Context,
     hospital: HospitalOption,
     flavour: Annotated[
-        Literal["auto", "mariadb", "mysql"],
-        typer.Option("--flavour", help="The kind of server; auto asks it."),
-    ] = "auto",
+        str | None, typer.Option("--flavour", help="Has no effect any more.", hidden=True)
+    ] = None,
 ) -> None:
     """Print the SQL that the hospital's DBA runs: the smallest grants that suffice."""
     from cdc.checks.grants import grants as grants_sql
-    from openmrs.connection import flavour_without_login
 
     context: CommandContext = ctx.obj
-    settings = context.hospital(hospital)
-    server = flavour_without_login(hospital, settings.mysql) if flavour == "auto" else flavour
-    print(grants_sql(hospital, settings, server), end="")  # noqa: T201
+    print(grants_sql(hospital, context.hospital(hospital)), end="")  # noqa: T201

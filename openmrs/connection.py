@@ -6,7 +6,6 @@ It also tells which server it is, and what the server's errors mean.
 import re
 import ssl
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import pymysql
@@ -99,32 +98,6 @@ def server_version(connection: "pymysql.Connection[Any]") -> ServerVersion:
 def flavour(connection: "pymysql.Connection[Any]") -> Flavour:
     """Return which of the two kinds of server this is."""
     return server_version(connection).flavour
-
-
-def flavour_without_login(hospital: str, settings: MySQL) -> Flavour:
-    """Return which kind of server this is, from its greeting: no account is needed.
-
-    Raises NotReady if the server doesn't answer.
-    """
-    connection = pymysql.connect(
-        host=settings.host,
-        port=settings.port,
-        user="",
-        defer_connect=True,
-        read_timeout=settings.connect_timeout_s,
-    )
-    connection.server_version = ""  # type: ignore[attr-defined]
-    # The login fails. What counts is the greeting, which the server sends before it.
-    with suppress(pymysql.err.MySQLError, OSError):
-        connection.connect()
-        connection.close()
-    if not connection.server_version:  # type: ignore[attr-defined]
-        raise NotReady(
-            f"hospital {hospital}: MySQL at {settings.host}:{settings.port} doesn't answer",
-            hint=f"passport grants --hospital {hospital} --flavour mariadb   # or mysql",
-            origin=Origin.hospital(hospital),
-        )
-    return flavour(connection)
 
 
 def identity(connection: "pymysql.Connection[Any]") -> str:

@@ -44,11 +44,12 @@ class Version(NamedTuple):
 
 
 def file_number(name: str) -> int:
-    """Return the number in a file's name: ``mysql-bin.000012`` -> 12.
+    """Return the number in a file's name: ``mysql-bin.000012`` or ``binlog-000012.ibb`` -> 12.
 
-    Raises ValueError if the name has no numeric suffix.
+    The second is how MariaDB names a binlog that InnoDB keeps. Raises ValueError if the name has no
+    number at its end.
     """
-    return int(name.rpartition(".")[2])
+    return int(name.removesuffix(".ibb").rpartition(".")[2].rpartition("-")[2])
 
 
 def prefix(epoch: int, file_number_: int, pos: int) -> str:

@@ -33,7 +33,7 @@ def hospital(server: Server, patients: int = 20, *, database: str = "openmrs") -
     )
     address = address._replace(database=database)
     settings = stream.settings(address.settings(user="cdc"), "unused", "unused")
-    sql = grants("kigali", settings.hospitals["kigali"], address.flavour)  # type: ignore[arg-type]
+    sql = grants("kigali", settings.hospitals["kigali"])
     server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
     return address
 

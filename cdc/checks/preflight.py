@@ -4,11 +4,21 @@ from collections.abc import Iterator
 
 import pymysql
 
-from cdc.checks import clocks, columns, not_carried, privileges, replication, server_variables
+from cdc.checks import (
+    address,
+    clocks,
+    columns,
+    not_carried,
+    privileges,
+    rehearsal,
+    replication,
+    retention,
+    server_variables,
+    services,
+)
 from cdc.checks import kafka as kafka_checks
 from cdc.checks.server import Server
 from cdc.positions import Positions, Saved
-from cdc.retention import rds_hours
 from openmrs import connection as mysql
 from passport.check import Check
 from passport.errors import Fatal, NotReady, PassportError, Retry
@@ -33,10 +43,12 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> list[Check]:
         checks_of_kafka.append(Check("kafka", False, error.reason, error.hint))
     except Retry as error:
         checks_of_kafka.append(Check("kafka", False, error.reason, "try again"))
-    return [*server_checks(hospital_id, hospital, saved), *checks_of_kafka]
+    return [*server_checks(hospital_id, hospital, kafka, saved), *checks_of_kafka]
 
 
-def server_checks(hospital_id: str, hospital: Hospital, saved: Saved | None) -> Iterator[Check]:
+def server_checks(
+    hospital_id: str, hospital: Hospital, kafka: Kafka, saved: Saved | None
+) -> Iterator[Check]:
     """Yield the checks of the connection to the server, and of what can be seen over it.
 
     `saved` is the position to go on from, None before the first start.
@@ -53,18 +65,34 @@ def server_checks(hospital_id: str, hospital: Hospital, saved: Saved | None) -> 
     with connection:
         try:
             server = Server(hospital_id, hospital, connection)
-            yield from server_variables.checks(server.variables, rds_hours(server.rows))
-            yield from replication.checks(server)
+            yield from services.checks(server.service, server.variables)
+            address_checks = [*address.checks(server)]
+            yield from address_checks
+            if any(check.ok is False for check in address_checks):
+                # What follows would be asked of several servers, or in the words of another kind.
+                return
+            if hospital.capture == "binlog":
+                yield from _binlog(server, kafka, saved)
             yield from clocks.checks(server)
             yield from privileges.checks(server)
             yield columns.obs(server)
             yield columns.identifier_type(server)
-            if saved is not None:
-                yield replication.saved_position(server, saved)
             yield from not_carried.checks(server)
+        except PassportError as error:
+            yield Check("connection", False, error.reason, error.hint)
         except pymysql.err.MySQLError as error:
             translated = mysql.translate_error(error, hospital_id, hospital.mysql)
             yield Check("connection", False, translated.reason, translated.hint)
+
+
+def _binlog(server: Server, kafka: Kafka, saved: Saved | None) -> Iterator[Check]:
+    """Yield the checks of the binlog. A hospital that is polled needs none."""
+    yield from server_variables.checks(server.variables, server.service)
+    yield retention.check(server)
+    yield from replication.checks(server)
+    if saved is not None:
+        yield replication.saved_position(server, saved)
+    yield rehearsal.check(server, kafka)
 
 
 def _tls(hospital_id: str, hospital: Hospital) -> Check:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from cdc import resume
 from cdc.checks.server import Server
 from cdc.checks.server_variables import is_on
+from cdc.hidden_changes import LOG_UPDATES, binlog_filters, find_obstacle
 from cdc.lease import server_id
 from cdc.positions import Saved
 from passport.check import Check
@@ -13,6 +14,9 @@ from passport.check import Check
 def checks(server: Server) -> Iterator[Check]:
     yield _server_id(server)
     yield _replicated_changes(server)
+    # Without the right to ask there is no answer; another check says which right is missing.
+    if not server.error_number(server.version.show_binlog_end):
+        yield _hidden_changes(server)
 
 
 def saved_position(server: Server, saved: Saved) -> Check:
@@ -56,19 +60,59 @@ def _server_id(server: Server) -> Check:
     )
 
 
+def _hidden_changes(server: Server) -> Check:
+    """Check that no filter keeps changes of the hospital's database out of the binlog.
+
+    Rows are filtered by the database that they are in. Other statements, ALTER TABLE among them,
+    are filtered by the database that their session uses: one that uses another database, or none,
+    escapes the binlog though the filter lets the hospital's database pass.
+    """
+    name = "hidden changes"
+    database = server.hospital.mysql.database
+    obstacle = find_obstacle(server.connection, database)
+    if obstacle is not None:
+        return Check(name, False, obstacle.reason, obstacle.hint)
+    filters = binlog_filters(server.connection)
+    if filters.do_db:
+        return Check(
+            name,
+            None,
+            f"binlog_do_db is {','.join(filters.do_db)}: an ALTER TABLE from a session that uses"
+            " another database is not in the binlog; and two names in one line are one name to the"
+            f" server, so that nothing of {database} is",
+            "in my.cnf: remove binlog_do_db; then restart the server",
+        )
+    if filters.ignore_db:
+        return Check(
+            name,
+            None,
+            f"binlog_ignore_db is {','.join(filters.ignore_db)}: an ALTER TABLE from a session that"
+            " uses such a database, or none, is not in the binlog",
+            "in my.cnf: remove binlog_ignore_db; then restart the server",
+        )
+    return Check(name, True, f"no filter keeps changes of {database} out of the binlog")
+
+
 def _replicated_changes(server: Server) -> Check:
-    """Check that a replica writes what it replicates into its own binlog, too."""
+    """Check that a replica, or a node of Galera, logs what it takes over from other servers."""
     name = "log_slave_updates"
     is_logged = is_on(server.variables, "log_replica_updates") or is_on(server.variables, name)
     if is_logged:
         return Check(name, True, "on")
 
-    hint = "in my.cnf: log_slave_updates=ON; then restart the server"
-    if server.rows_if_readable(server.version.show_replica_status):
+    # A MariaDB shows its sources only with a right that reading does not need, but everybody may
+    # see how many of them it has.
+    is_replica = bool(server.rows_if_readable(server.version.show_replica_status))
+    for _, running in server.rows("SHOW GLOBAL STATUS LIKE 'Slaves_running'"):
+        is_replica = is_replica or int(running) > 0
+    if is_on(server.variables, "wsrep_on"):
+        detail = "the server is a node of a Galera cluster and doesn't log what other nodes write"
+        return Check(name, False, detail, LOG_UPDATES)
+    if is_replica:
         detail = "the server is a replica and doesn't log what it replicates"
-        return Check(name, False, detail, hint)
-    # A MariaDB doesn't tell us whether it still is a replica, but it keeps its position.
+        return Check(name, False, detail, LOG_UPDATES)
+    # It keeps its position also when it replicates no more.
     if server.variables.get("gtid_slave_pos"):
-        detail = "the server is or was a replica and doesn't log what it replicates"
-        return Check(name, None, detail, hint)
+        detail = "the server was a replica, and doesn't log what it replicates once it is one again"
+        return Check(name, None, detail, LOG_UPDATES)
     return Check(name, True, "the server is no replica")

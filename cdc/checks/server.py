@@ -4,6 +4,7 @@ from typing import Any
 
 import pymysql
 
+from cdc.checks.services import recognise
 from openmrs import connection as mysql
 from passport.settings import Hospital
 
@@ -16,9 +17,9 @@ CONNECTION_LOST = {2006, 2013}
 class Server:
     """One hospital's server, over one read-only session.
 
-    `variables` are its global variables, by their names in lower case. `account` is the account
-    that the session has, as GRANT statements name it. Every method, and the constructor, raises
-    MySQLError when the connection is lost.
+    `variables` are its global variables, by their names in lower case. `service` is where it runs.
+    `account` is the account that the session has, as GRANT statements name it. Every method, and
+    the constructor, raises MySQLError when the connection is lost.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Server:
         self.variables: dict[str, str] = {}
         for name, value in self.rows("SHOW GLOBAL VARIABLES"):
             self.variables[name.lower()] = value
+        self.service = recognise(self.variables)
 
         current_user = str(self.rows("SELECT CURRENT_USER()")[0][0])
         user, _, host = current_user.rpartition("@")

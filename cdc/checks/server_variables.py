@@ -1,16 +1,12 @@
 """Checks of a server's variables, each with the statement that sets it. Pure."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from cdc.retention import retention_s
+from cdc.checks.services import Service
 from openmrs.read import SETTLE_S
 from passport.check import Check
 
-RETENTION_S = 3 * 24 * 3600  # a long weekend
-KEEP_DAYS = 7
-DAY_S = 86_400
 MIB = 1024 * 1024
 
 Variables = Mapping[str, str]
@@ -60,35 +56,26 @@ MINIMA = (
 GTID_STEPS = ("OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON")
 
 
-def checks(variables: Variables, rds_hours: Sequence[tuple[str | None, ...]]) -> Iterator[Check]:
-    """Yield the checks of `variables`, which are by name in lower case.
-
-    `rds_hours` is the row in which RDS has its retention; it is empty on other servers.
-    """
-    yield _binlog(variables)
+def checks(variables: Variables, service: Service) -> Iterator[Check]:
+    """Yield the checks of `variables`, which are by name in lower case."""
+    yield _binlog(variables, service)
     for setting in SETTINGS:
-        yield _setting(variables, setting)
+        yield _setting(variables, setting, service)
     for minimum in MINIMA:
-        yield _minimum(variables, minimum)
-    yield _retention(variables, rds_hours)
+        yield _minimum(variables, minimum, service)
 
 
 def is_on(variables: Variables, name: str) -> bool:
     return variables.get(name, "").upper() in ("ON", "1")
 
 
-def _binlog(variables: Variables) -> Check:
+def _binlog(variables: Variables, service: Service) -> Check:
     if is_on(variables, "log_bin"):
         return Check("binlog", True, "log_bin is ON")
-    return Check(
-        "binlog",
-        False,
-        "log_bin is OFF",
-        "in my.cnf: log_bin=binlog, server_id=<a number of its own>; then restart the server",
-    )
+    return Check("binlog", False, "log_bin is OFF", service.enable_binlog)
 
 
-def _setting(variables: Variables, setting: Setting) -> Check:
+def _setting(variables: Variables, setting: Setting, service: Service) -> Check:
     name = setting.name
     value = variables.get(name)
     if value is None:
@@ -96,13 +83,10 @@ def _setting(variables: Variables, setting: Setting) -> Check:
     if value.upper() == setting.value:
         return Check(name, True, f"{name} is {setting.value or 'empty'}")
 
-    if setting.value.isdigit():
-        hint = _set_global(name, setting.value)
-    else:
-        hint = _set_global(name, f"'{setting.value}'")
+    hint = service.how_to_set(name, setting.value)
     if name == "binlog_format":
         hint += "; sessions that are open keep their format: restart OpenMRS"
-    if name == "gtid_mode":
+    if name == "gtid_mode" and not service.is_managed:
         steps = GTID_STEPS[GTID_STEPS.index(value.upper()) + 1 :]
         statements = ["SET GLOBAL enforce_gtid_consistency = ON"]
         statements += [f"SET GLOBAL gtid_mode = {step}" for step in steps]
@@ -114,7 +98,7 @@ def _setting(variables: Variables, setting: Setting) -> Check:
     return Check(name, None, detail, hint)
 
 
-def _minimum(variables: Variables, minimum: Minimum) -> Check:
+def _minimum(variables: Variables, minimum: Minimum, service: Service) -> Check:
     name = minimum.name
     value = int(variables.get(name) or minimum.value)
     if value >= minimum.value:
@@ -123,31 +107,5 @@ def _minimum(variables: Variables, minimum: Minimum) -> Check:
         name,
         None,
         f"{name} is {value}: {minimum.reason}",
-        _set_global(name, str(minimum.value)),
+        service.how_to_set(name, str(minimum.value)),
     )
-
-
-def _retention(variables: Variables, rds_hours: Sequence[tuple[str | None, ...]]) -> Check:
-    kept_s = retention_s(variables, rds_hours)
-    if kept_s == math.inf:
-        return Check("retention", True, "the binlog is kept for ever")
-    if kept_s >= RETENTION_S:
-        return Check("retention", True, f"the binlog is kept for {kept_s / DAY_S:g} days")
-
-    # RDS doesn't let its variables be set. Older servers only have the one that counts days.
-    if rds_hours:
-        hint = f"CALL mysql.rds_set_configuration('binlog retention hours', {KEEP_DAYS * 24});"
-    elif "binlog_expire_logs_seconds" in variables:
-        hint = _set_global("binlog_expire_logs_seconds", str(KEEP_DAYS * DAY_S))
-    else:
-        hint = _set_global("expire_logs_days", str(KEEP_DAYS))
-    return Check(
-        "retention",
-        None,
-        f"the binlog is kept for {kept_s / 3600:g} hours: a longer outage costs a snapshot",
-        hint,
-    )
-
-
-def _set_global(name: str, value: str) -> str:
-    return f"SET GLOBAL {name} = {value};  -- and in my.cnf"

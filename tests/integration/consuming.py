@@ -38,10 +38,7 @@ def hospital(server: Server, *, seed: int = 1, patients: int = 20) -> None:
     server.execute("CREATE DATABASE openmrs")
     with server.connect(database="openmrs") as connection:
         create(connection, seed=seed, patients=patients)
-    flavour: Any = "mariadb" if isinstance(server, MariaDB) else "mysql"
-    sql = grants(
-        "any", settings({"any": server}, "unused", Path("unused")).hospitals["any"], flavour
-    )
+    sql = grants("any", settings({"any": server}, "unused", Path("unused")).hospitals["any"])
     server.execute(*[line for line in sql.splitlines() if not line.startswith("--")])
 
 

@@ -23,7 +23,6 @@ from cdc.lease import server_id
 from cdc.positions import Positions
 from dev.hospital import create
 from dev.stack import MariaDB, MySQL
-from openmrs.connection import flavour_without_login
 from passport.check import Check
 from passport.settings import Settings
 from tests import stream
@@ -91,7 +90,7 @@ def prepared(server: Server, bootstrap: str, *, counted: bool = True, **changes:
         **changes,
     )
     hospital = settings.hospitals["kigali"].model_copy(update={"national_id_type": uuid})
-    lines = grants("kigali", hospital, flavour(server)).splitlines()
+    lines = grants("kigali", hospital).splitlines()
     lines = [line.removeprefix("-- ") if counted else line for line in lines]
     server.execute(
         "DROP USER IF EXISTS cdc@'%'",
@@ -191,11 +190,6 @@ def test_row_47_the_printed_grants_allow_no_more(
     assert refused.value.args[0] in (1044, 1142, 1143, 1227)
 
 
-def test_the_flavour_is_what_the_server_greets_with(server: Server) -> None:
-    address = Address(flavour(server), "127.0.0.1", server.port, "nobody", "")
-    assert flavour_without_login("kigali", address.settings()) == flavour(server)
-
-
 def test_rights_that_are_too_much_come_with_what_takes_them_back(
     server: Server, kafka_bootstrap: str
 ) -> None:
@@ -208,7 +202,7 @@ def test_rights_that_are_too_much_come_with_what_takes_them_back(
     assert "INSERT" in found.detail
     assert "passport grants --hospital kigali" in found.hint
     typed(server, found.hint)
-    typed(server, grants("kigali", settings.hospitals["kigali"], flavour(server)))
+    typed(server, grants("kigali", settings.hospitals["kigali"]))
     assert checked(settings)["excess grants"].ok
 
 

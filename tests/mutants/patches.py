@@ -49,8 +49,7 @@ MUTANTS = (
         old="obstacle is None",
         new="True",
         test=(
-            f"{INTEGRATION}test_hidden_changes.py::"
-            "test_a6_a_filter_of_the_binlog_stops_the_reader"
+            f"{INTEGRATION}test_hidden_changes.py::test_a6_a_filter_of_the_binlog_stops_the_reader"
         ),
     ),
     Mutant(

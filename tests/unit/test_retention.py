@@ -6,16 +6,17 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from cdc.retention import Headroom, headroom_s, retention_s
+from cdc.retention import Binlog, Headroom, Retention, kept_s, left_s, retention
 from passport import health
 from passport.version import Position
 
 WHAT = "hospital kigali: binlog headroom"
-FILES = ["binlog.000007", "binlog.000008", "binlog.000009"]
+MIB = 1024 * 1024
+FILES = {"binlog.000007": 40 * MIB, "binlog.000008": 30 * MIB, "binlog.000009": 10 * MIB}
 
 
 @pytest.mark.parametrize(
-    ("variables", "rds", "seconds"),
+    ("variables", "rds", "expected"),
     [
         ({"binlog_expire_logs_seconds": "2592000"}, (), 2_592_000),
         ({"binlog_expire_logs_seconds": "0", "expire_logs_days": "0.000000"}, (), math.inf),
@@ -31,9 +32,24 @@ FILES = ["binlog.000007", "binlog.000008", "binlog.000009"]
     ],
 )
 def test_what_the_server_keeps(
-    variables: dict[str, str], rds: tuple[tuple[str | None, ...], ...], seconds: float
+    variables: dict[str, str], rds: tuple[tuple[str | None, ...], ...], expected: float
 ) -> None:
-    assert retention_s(variables, rds) == seconds
+    assert retention(variables, rds) == Retention(expected)
+
+
+@pytest.mark.parametrize(
+    ("variables", "size"),
+    [
+        ({}, math.inf),
+        ({"max_binlog_total_size": "0"}, math.inf),
+        # MariaDB shows its limit under both names, Percona Server has the second one.
+        ({"max_binlog_total_size": "3000", "binlog_space_limit": "3000"}, 3000),
+        ({"binlog_space_limit": "3000"}, 3000),
+        ({"binlog_space_limit": "3000", "binlog_expire_logs_auto_purge": "OFF"}, 3000),
+    ],
+)
+def test_a18_how_much_the_server_keeps(variables: dict[str, str], size: float) -> None:
+    assert retention(variables).size == size
 
 
 @pytest.mark.parametrize(
@@ -49,7 +65,29 @@ def test_what_the_server_keeps(
     ],
 )
 def test_what_is_left(file: str, kept: float, age_s: float, left: float) -> None:
-    assert headroom_s(kept, FILES, Position(file, 4), age_s) == left
+    assert left_s(Retention(kept), Binlog(FILES), Position(file, 4), age_s) == left
+
+
+@pytest.mark.parametrize(
+    ("file", "limit_mib", "left_s_by_size", "kept_s_by_size"),
+    [
+        ("binlog.000009", 100, 90, 100),
+        ("binlog.000008", 100, 60, 100),
+        ("binlog.000007", 100, 20, 100),
+        ("binlog.000007", 80, 0, 80),  # it goes with the next byte
+        ("binlog.000007", 50, 0, 50),
+        ("binlog.000006", 100, 0, 100),  # gone
+        ("binlog.000007", 10_000, 3600, 3600),  # its age comes first
+    ],
+)
+def test_a18_what_is_left_of_a_size(
+    file: str, limit_mib: int, left_s_by_size: float, kept_s_by_size: float
+) -> None:
+    """The binlog grows by 1 MiB a second, and is kept for an hour as well."""
+    kept = Retention(3600, limit_mib * MIB)
+    binlog = Binlog(FILES, growth=MIB)
+    assert left_s(kept, binlog, Position(file, 4), 0) == left_s_by_size
+    assert kept_s(kept, binlog) == kept_s_by_size
 
 
 @pytest.fixture
