@@ -74,6 +74,7 @@ class _OptionalMetadata:
         self, columns: list[Column], flavour: Flavour, charsets: Mapping[int, str]
     ) -> None:
         self._columns = columns
+        self._flavour = flavour
         self._charsets = charsets
         self._numbers: list[int] = []
         self._texts: list[int] = []
@@ -113,6 +114,11 @@ class _OptionalMetadata:
 
     def _read_signedness(self, value: ByteReader) -> None:
         """Read one bit a number, the first column in the highest bit."""
+        # MySQL 8.0.15 has no bit for a YEAR, later releases have one. Behind a YEAR the bits can't
+        # be told apart, so that the signs are those of the column list.
+        has_year = any(column.type == FieldType.YEAR for column in self._columns)
+        if self._flavour == "mysql" and has_year:
+            return
         bits = value.rest()
         for position, index in enumerate(self._numbers):
             unsigned = bool(bits[position >> 3] << (position & 7) & 0x80)

@@ -2,20 +2,22 @@
 every column type.
 """
 
+import functools
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from cdc.binlog.stream import RowChange
-from dev.stack import MariaDB, MySQL
 from openmrs.column_info import ColumnInfo
 from openmrs.lenient_utf8 import LENIENT
 from openmrs.values import json_value, row_text, select_list
+from tests.hospitals import Server
 from tests.integration import every_type
 from tests.integration.taps import Tap, of
+from tests.servers import KINDS, in_test_long
 
 NAMES = (
     "binlog_row_metadata",
@@ -24,8 +26,8 @@ NAMES = (
     "binlog_transaction_compression",
 )
 DEFAULTS = dict(zip(NAMES, ("FULL", "CRC32", "0", "OFF"), strict=True))
-# What both have; then what each has alone.
-SETTINGS = {
+# What both flavours have; then what each has alone.
+SETTINGS: dict[str, list[dict[str, str]]] = {
     "mariadb": [
         {},
         {"binlog_row_metadata": "MINIMAL"},
@@ -46,7 +48,18 @@ SETTINGS = {
         },
     ],
 }
-CASES = [(flavour, case) for flavour, cases in SETTINGS.items() for case in cases]
+CASES = [
+    *((flavour, case) for flavour, cases in SETTINGS.items() for case in cases),
+    ("mysql-5.7", {}),
+    ("mysql-8.0", {}),
+    ("mariadb-11.8", {"binlog_row_metadata": "NO_LOG"}),
+    *in_test_long(
+        ("mysql-5.7", {"binlog_checksum": "NONE"}),
+        ("mysql-8.0", {"binlog_row_metadata": "MINIMAL"}),
+        ("mysql-8.0", {"binlog_checksum": "NONE"}),
+        *(("mariadb-11.8", case) for case in SETTINGS["mariadb"]),
+    ),
+]
 
 
 def named(case: Any) -> str:
@@ -54,36 +67,27 @@ def named(case: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def taps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tap]]:
-    flags = {"mariadb": ["--log-bin-compress-min-len=10"], "mysql": []}
-    with (
-        MariaDB(
-            tmp_path_factory.mktemp("m"), flags=["--max-allowed-packet=1G", *flags["mariadb"]]
-        ) as mariadb,
-        MySQL(tmp_path_factory.mktemp("m"), flags=["--max-allowed-packet=1G"]) as mysql,
-    ):
-        yield {
-            flavour: _prepared(server)
-            for flavour, server in (("mariadb", mariadb), ("mysql", mysql))
-        }
+def taps(module_own: Callable[..., Server]) -> Callable[[str], Tap]:
+    """By version, each made when it is first asked for."""
+    flags = ["--max-allowed-packet=1G", "--loose-log-bin-compress-min-len=10"]
+    return functools.cache(lambda version: _prepared(module_own(KINDS[version], flags=flags)))
 
 
-def _prepared(server: MariaDB | MySQL) -> Tap:
+def _prepared(server: Server) -> Tap:
     tap = Tap(server, key_columns={}, row_columns={every_type.TABLE: ()})
-    tap.execute("SET sql_mode = ''", every_type.definition(tap.flavour))
+    tap.execute("SET sql_mode = ''", every_type.definition(tap.version))
     names = [column.name for column in tap.columns()[every_type.TABLE]]
-    tap.row_columns = {every_type.TABLE: [name for name in names if name not in every_type.SKIPPED]}
+    tap.row_columns = {
+        every_type.TABLE: [name for name in names if name not in every_type.skipped(tap.version)]
+    }
     return tap
 
 
 @pytest.fixture
-def tap(request: pytest.FixtureRequest, taps: dict[str, Tap]) -> Iterator[Tap]:
-    flavour, settings = request.param
-    tap = taps[flavour]
-    known = {
-        row[0] for row in tap.execute("SHOW GLOBAL VARIABLES WHERE Variable_name LIKE '%bin%log%'")
-    }
-    known |= {"log_bin_compress"} if flavour == "mariadb" else set()
+def tap(request: pytest.FixtureRequest, taps: Callable[[str], Tap]) -> Iterator[Tap]:
+    version, settings = request.param
+    tap = taps(version)
+    known = {row[0] for row in tap.execute("SHOW GLOBAL VARIABLES LIKE '%bin%'")}
     wanted = {name: value for name, value in (DEFAULTS | settings).items() if name in known}
     assert wanted.keys() >= settings.keys()
     tap.execute(*(f"SET GLOBAL {name} = {value}" for name, value in wanted.items()))
@@ -96,7 +100,7 @@ def wanted(tap: Tap) -> list[ColumnInfo]:
     return [
         column
         for column in tap.columns()[every_type.TABLE]
-        if column.name not in every_type.SKIPPED
+        if column.name not in every_type.skipped(tap.version)
     ]
 
 
@@ -161,8 +165,8 @@ def last_images(items: Iterable[RowChange]) -> dict[int, str]:
 @pytest.mark.parametrize("tap", CASES, indirect=True, ids=lambda case: "-".join(map(named, case)))
 def test_row_of_a_select_and_of_the_binlog_are_the_same_bytes(tap: Tap) -> None:
     start = tap.end()
-    write(tap, every_type.rows())
-    tap.execute("SET sql_mode = ''", *every_type.statements(tap.flavour))
+    write(tap, every_type.rows(tap.version))
+    tap.execute("SET sql_mode = ''", *every_type.statements(tap.version))
     tap.execute(
         "SET sql_mode = ''",
         f"UPDATE {every_type.TABLE} SET v4 = '😀x', n1 = NULL WHERE id < 5",
