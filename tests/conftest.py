@@ -16,7 +16,16 @@ from pymongo.database import Database
 from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL
 from passport.errors import Fatal
 from tests import passport_shapes
-from tests.servers import Address, Servers, described, fresh_database, fresh_name, unavailable
+from tests.servers import (
+    ALL_VERSIONS,
+    KINDS,
+    Address,
+    Servers,
+    described,
+    fresh_database,
+    fresh_name,
+    unavailable,
+)
 
 S = TypeVar("S", MariaDB, MySQL, Kafka, Mongo, Fhir)
 
@@ -73,11 +82,12 @@ def fhir_url(servers: Servers) -> str:
     return servers.url(Fhir)
 
 
-@pytest.fixture(scope="session", params=["mariadb", "mysql"])
+@pytest.fixture(scope="session", params=ALL_VERSIONS)
 def mysql_flavour(request: pytest.FixtureRequest, servers: Servers) -> Address:
-    """Runs the test twice: on MariaDB and on MySQL 9."""
-    kind = MariaDB if request.param == "mariadb" else MySQL
-    return Address.parse(request.param, servers.url(kind))
+    """Runs the test on MariaDB 10.11 and MySQL 9, and on the other versions in `make test-long`."""
+    kind = KINDS[request.param]
+    flavour = "mariadb" if issubclass(kind, MariaDB) else "mysql"
+    return Address.parse(flavour, servers.url(kind))
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def mysql_database(mysql_url: str) -> Iterator[Address]:
 
 @pytest.fixture
 def flavour_database(mysql_flavour: Address) -> Iterator[Address]:
-    """An empty database of its own, on MariaDB and on MySQL 9."""
+    """An empty database of its own, on each of `mysql_flavour`."""
     with fresh_database(mysql_flavour) as database:
         yield database
 

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from dev.hospital.clinic import BUSY
-from dev.stack import MariaDB, MySQL
+from dev.stack import MySQL
 from openmrs.read import ANY_POSITION, Source
 from openmrs.tables import OBS
 from passport.errors import NotReady, Retry
@@ -25,13 +25,21 @@ from tests.eventually import eventually
 from tests.hospitals import Server, clinic, hospital, reading, saved
 from tests.integration.plain import held, told
 from tests.reader_process import catch_up, running
+from tests.servers import KINDS, in_test_long
 
 # What both have by default is in `make test`, the others take their time in `make test-long`.
 DEFAULTS, OTHERS = (
     ["mariadb-NO_LOG", "mysql-MINIMAL"],
-    ["mariadb-FULL", "mariadb-MINIMAL", "mysql-FULL"],
+    [
+        "mariadb-FULL",
+        "mariadb-MINIMAL",
+        "mariadb-11.8-NO_LOG",
+        "mysql-FULL",
+        "mysql-8.0-MINIMAL",
+        "mysql-5.7-none",
+    ],
 )
-SETTINGS = [*DEFAULTS, *(pytest.param(one, marks=pytest.mark.long) for one in OTHERS)]
+SETTINGS = [*DEFAULTS, *in_test_long(*OTHERS)]
 REST = [
     ("mariadb-NO_LOG", False),
     ("mysql-MINIMAL", True),
@@ -159,18 +167,17 @@ class Site:
 
 @pytest.fixture(scope="module")
 def sites(module_own: Callable[..., Any]) -> Callable[[str], Site]:
-    """By flavour, each made when it is first asked for."""
-    return functools.cache(
-        lambda flavour: Site(module_own(MariaDB if flavour == "mariadb" else MySQL))
-    )
+    """By version, each made when it is first asked for."""
+    return functools.cache(lambda version: Site(module_own(KINDS[version])))
 
 
 @pytest.fixture(params=SETTINGS)
 def site(request: pytest.FixtureRequest, sites: Callable[[str], Site]) -> Site:
-    """On a server of the flavour, with the row metadata."""
-    flavour, metadata = request.param.split("-")
-    found = sites(flavour)
-    found.server.execute(f"SET GLOBAL binlog_row_metadata = {metadata}")
+    """On a server of the version, with the row metadata. MySQL 5.7 has none."""
+    version, _, metadata = request.param.rpartition("-")
+    found = sites(version)
+    if metadata != "none":
+        found.server.execute(f"SET GLOBAL binlog_row_metadata = {metadata}")
     found.restore()
     return found
 

@@ -7,6 +7,7 @@ gone from the topic's table in the end.
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,40 +35,42 @@ from tests.hospitals import (
     saved,
 )
 from tests.reader_process import catch_up, running
-from tests.servers import Address
+from tests.servers import ALL_VERSIONS, KINDS, Address, in_test_long
 
 Pair = tuple[Server, Server]
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
-def pair(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Pair:
+@pytest.fixture(params=ALL_VERSIONS)
+def pair(request: pytest.FixtureRequest, own: Callable[..., Server]) -> Pair:
     """A primary and a replica that follows it by GTID from the first event on, and logs what it
     applies.
     """
-    make = own_mariadb if request.param == "mariadb" else own_mysql
-    primary, replica = make(server_id=101), make(server_id=102, flags=["--log-slave-updates=1"])
+    kind = KINDS[request.param]
+    primary = own(kind, server_id=101)
+    replica = own(kind, server_id=102, flags=["--log-slave-updates=1"])
     follow(replica, primary)
     return primary, replica
 
 
 def follow(replica: Server, primary: Server) -> None:
-    where = (
-        "MASTER_HOST='127.0.0.1', MASTER_PORT={0}, MASTER_USER='root', MASTER_USE_GTID=slave_pos"
-    )
-    if not is_mariadb(replica):
-        where = (
-            "SOURCE_HOST='127.0.0.1', SOURCE_PORT={0}, SOURCE_USER='root', SOURCE_AUTO_POSITION=1"
-        )
-    change = "CHANGE MASTER TO" if is_mariadb(replica) else "CHANGE REPLICATION SOURCE TO"
-    replica.execute(f"{change} {where.format(primary.port)}", START[is_mariadb(replica)])
+    primary_at = f"MASTER_HOST='127.0.0.1', MASTER_PORT={primary.port}, MASTER_USER='root'"
+    if is_mariadb(replica):
+        change = f"CHANGE MASTER TO {primary_at}, MASTER_USE_GTID=slave_pos"
+    else:
+        change = f"CHANGE MASTER TO {primary_at}, MASTER_AUTO_POSITION=1"
+    if replica_word(replica) == "REPLICA":
+        change = change.replace("CHANGE MASTER", "CHANGE REPLICATION SOURCE")
+        change = change.replace("MASTER_", "SOURCE_")
+    replica.execute(change, f"START {replica_word(replica)}")
 
 
-START = {True: "START SLAVE", False: "START REPLICA"}
-STOP = {True: "STOP SLAVE", False: "STOP REPLICA"}
+def replica_word(server: Server) -> str:
+    """What the statements and flags of this version call a replica."""
+    return "REPLICA" if type(server) is MySQL else "SLAVE"
 
 
 def is_mariadb(server: Server) -> bool:
-    return type(server).__name__ == "MariaDB"
+    return isinstance(server, MariaDB)
 
 
 def executed(server: Server) -> str:
@@ -85,7 +88,7 @@ def caught_up(replica: Server, primary: Server) -> None:
 
 def promote(replica: Server, address: Address) -> Address:
     """It follows nobody any more; where its clients find it."""
-    replica.execute(STOP[is_mariadb(replica)])
+    replica.execute(f"STOP {replica_word(replica)}")
     return address._replace(port=replica.port)
 
 
@@ -94,7 +97,7 @@ def take_over(replica: Server, primary: Server) -> None:
     assert primary.pid is None
     replica.stop()
     replica._wanted = primary.port
-    replica.flags += ("--skip-slave-start=1" if is_mariadb(replica) else "--skip-replica-start=1",)
+    replica.flags += (f"--skip-{replica_word(replica).lower()}-start=1",)
     replica.start()
 
 
@@ -107,6 +110,10 @@ def moved(settings: Settings, address: Address) -> Settings:
     mysql = address.settings(user="cdc", password=PASSWORD)
     changed = settings.hospitals["kigali"].model_copy(update={"mysql": mysql})
     return settings.model_copy(update={"hospitals": {"kigali": changed}})
+
+
+def newest(address: Address) -> int:
+    return int(address.execute("SELECT MAX(obs_id) FROM obs")[0][0])
 
 
 def said(logs: list[Any], words: str) -> list[Any]:
@@ -180,10 +187,11 @@ def test_a_replica_that_lacks_what_was_read_is_a_gap(pair: Pair, kafka_bootstrap
             time.sleep(1)
         eventually(lambda: bool(stream.records(settings)), "something is published")
         caught_up(replica, primary)
-        replica.execute(STOP[is_mariadb(replica)])
+        replica.execute(f"STOP {replica_word(replica)}")
+        shared = newest(address)
         with clinic(address, seed=9):  # acknowledged, published, and lost with the primary
-            time.sleep(1)
-        end = address.execute("SELECT MAX(obs_id) FROM obs")[0][0]
+            eventually(lambda: newest(address) > shared, "the primary alone has a new row")
+        end = newest(address)
         eventually(
             lambda: end in stream.Table.of(stream.records(settings)).rows,
             "the last row is published",
@@ -191,9 +199,7 @@ def test_a_replica_that_lacks_what_was_read_is_a_gap(pair: Pair, kafka_bootstrap
         before = saved(settings)
         primary.kill()
         take_over(replica, primary)
-        assert replica.execute("SELECT MAX(obs_id) FROM openmrs.obs")[0][0] < end, (
-            "it lacks what was published"
-        )
+        assert newest(address) < end, "it lacks what was published"
         with clinic(address, seed=10):
             eventually(
                 lambda: saved(settings).server != before.server, "the position is of the new server"
@@ -242,18 +248,18 @@ def test_what_the_replica_alone_has_or_lacks_comes_to_light(
     catch_up(settings)
     caught_up(replica, primary)
     promoted = promote(replica, address)
-    newest = promoted.execute("SELECT MAX(obs_id) FROM obs")[0][0]
-    promoted.execute(f"UPDATE obs SET comments = 'errant' WHERE obs_id = {newest}")
+    last = newest(promoted)
+    promoted.execute(f"UPDATE obs SET comments = 'errant' WHERE obs_id = {last}")
     end = promoted.execute("SHOW BINARY LOGS")
-    promoted.execute("SET SESSION sql_log_bin = 0", f"DELETE FROM obs WHERE obs_id = {newest - 1}")
+    promoted.execute("SET SESSION sql_log_bin = 0", f"DELETE FROM obs WHERE obs_id = {last - 1}")
     assert promoted.execute("SHOW BINARY LOGS") == end
     primary.kill()
     with structlog.testing.capture_logs() as logs:
         catch_up(moved(settings, promoted))
     assert said(logs, "going on by GTID")
     events = assert_equal(settings, promoted)
-    assert stream.Table.of(events).rows[newest]["comments"] == "errant"
-    assert newest - 1 not in stream.Table.of(events).rows
+    assert stream.Table.of(events).rows[last]["comments"] == "errant"
+    assert last - 1 not in stream.Table.of(events).rows
 
 
 def test_mariadb_domains_are_each_gone_on_with(own_mariadb: Any, kafka_bootstrap: str) -> None:
@@ -304,11 +310,13 @@ def test_a_replica_that_logs_nothing_of_its_primary_is_a_gap(
     assert_equal(settings, promoted)
 
 
+@pytest.mark.parametrize("version", ["mysql", *in_test_long("mysql-8.0", "mysql-5.7")])
 def test_without_gtids_the_same_server_is_gone_on_with_and_another_is_a_gap(
-    own_mysql: Any, kafka_bootstrap: str
+    own: Callable[..., Server], kafka_bootstrap: str, version: str
 ) -> None:
+    kind = KINDS[version]
     off = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]
-    server = own_mysql(flags=off)
+    server = own(kind, flags=off)
     address = hospital(server)
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
@@ -323,21 +331,21 @@ def test_without_gtids_the_same_server_is_gone_on_with_and_another_is_a_gap(
     catch_up(settings)
     assert saved(settings).epoch == before.epoch
     assert in_source_order(assert_equal(settings, address))
-    other = hospital(own_mysql(flags=off), patients=3)
+    other = hospital(own(kind, flags=off), patients=3)
     server.kill()
     catch_up(moved(settings, other))
     assert saved(settings).epoch > before.epoch
     assert_equal(settings, other)
 
 
-@pytest.mark.parametrize("kind", [MariaDB, MySQL])
+@pytest.mark.parametrize("version", ALL_VERSIONS)
 def test_a_backup_is_restored_under_the_same_identity(
-    own: Any, kafka_bootstrap: str, tmp_path: Path, kind: type[Server]
+    own: Callable[..., Server], kafka_bootstrap: str, tmp_path: Path, version: str
 ) -> None:
     """Its history is shorter than what was read, or, once it went on, another one of the same
     length.
     """
-    server: Server = own(kind)
+    server = own(KINDS[version])
     address = hospital(server, patients=3)
     settings = reading(address, kafka_bootstrap)
     server.stop()

@@ -3,6 +3,7 @@
 import itertools
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -28,17 +29,25 @@ from tests.hospitals import (
     saved,
 )
 from tests.reader_process import catch_up, running, spawn
-from tests.servers import Address, fresh_name
+from tests.servers import KINDS, Address, fresh_name, in_test_long
 
 
-@pytest.fixture(params=["mariadb-full", "mariadb-defaults", "mysql-full", "mysql-minimal"])
-def any_server(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Server:
-    """Both flavours, with and without column names in the binlog."""
-    flavour, metadata = request.param.split("-")
-    value = {"full": "FULL", "defaults": "NO_LOG", "minimal": "MINIMAL"}[metadata]
-    make = own_mariadb if flavour == "mariadb" else own_mysql
-    started: Server = make(flags=[f"--binlog-row-metadata={value}"])
-    return started
+@pytest.fixture(
+    params=[
+        "mariadb-FULL",
+        "mariadb-NO_LOG",
+        "mysql-FULL",
+        "mysql-MINIMAL",
+        *in_test_long("mariadb-11.8-NO_LOG", "mysql-8.0-MINIMAL", "mysql-5.7-none"),
+    ]
+)
+def any_server(request: pytest.FixtureRequest, own: Callable[..., Server]) -> Server:
+    """Each version, with and without column names in the binlog. MySQL 5.7 never has them."""
+    name, _, metadata = request.param.rpartition("-")
+    flags = []
+    if metadata != "none":
+        flags.append(f"--binlog-row-metadata={metadata}")
+    return own(KINDS[name], flags=flags)
 
 
 def test_first_start_and_stream_equal_the_table(any_server: Server, kafka_bootstrap: str) -> None:
@@ -152,10 +161,9 @@ def test_reset_while_it_runs_and_the_server_is_idle(
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     epoch = saved(settings).epoch
-    statement = "RESET MASTER" if address.flavour == "mariadb" else "RESET BINARY LOGS AND GTIDS"
     with running(settings):
         time.sleep(1)
-        any_server.execute(statement)
+        any_server.execute(any_server.reset_binlog)
         eventually(lambda: saved(settings).epoch > epoch, "a new epoch has begun")
         with clinic(address):
             time.sleep(1)
@@ -171,9 +179,7 @@ def test_reset_while_it_is_down_and_the_binlog_has_grown_past_the_position(
     settings = reading(address, kafka_bootstrap)
     catch_up(settings)
     before = saved(settings)
-    any_server.execute(
-        "RESET MASTER" if address.flavour == "mariadb" else "RESET BINARY LOGS AND GTIDS"
-    )
+    any_server.execute(any_server.reset_binlog)
     any_server.execute(
         "DELETE FROM openmrs.obs WHERE obs_id IN (SELECT * FROM (SELECT MAX(obs_id)"
         " FROM openmrs.obs) o)"
@@ -216,7 +222,7 @@ def test_row_49_purged_while_it_is_down(any_server: Server, kafka_bootstrap: str
     assert_equal(settings, address)
 
 
-@pytest.mark.parametrize("any_server", ["mariadb-defaults", "mysql-full"], indirect=True)
+@pytest.mark.parametrize("any_server", ["mariadb-NO_LOG", "mysql-FULL"], indirect=True)
 def test_what_the_server_cannot_read_at_the_position_is_a_gap(
     any_server: Server, kafka_bootstrap: str
 ) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,19 +38,17 @@ from tests.hospitals import (
     saved,
 )
 from tests.reader_process import catch_up, running, spawn
-from tests.servers import Address
+from tests.servers import ALL_VERSIONS, KINDS, Address
 
 Server = MariaDB | MySQL
 
 
-@pytest.fixture(params=["mariadb", "mysql"])
-def server(request: pytest.FixtureRequest, own_mariadb: Any, own_mysql: Any) -> Server:
-    """With the column names left out of the binlog, as both have it by default."""
-    make, metadata = (
-        (own_mariadb, "NO_LOG") if request.param == "mariadb" else (own_mysql, "MINIMAL")
-    )
-    started: Server = make(flags=[f"--binlog-row-metadata={metadata}"])
-    return started
+@pytest.fixture(params=ALL_VERSIONS)
+def server(request: pytest.FixtureRequest, own: Callable[..., Server]) -> Server:
+    """With the column names left out of the binlog, as all have it by default."""
+    kind = KINDS[request.param]
+    metadata = "NO_LOG" if issubclass(kind, MariaDB) else "MINIMAL"
+    return own(kind, flags=[f"--loose-binlog-row-metadata={metadata}"])
 
 
 def chunks(events: list[Event]) -> list[Event]:
