@@ -312,6 +312,8 @@ class History:
             self.world.count("positions emptied")
             self.broken = True
             self.broker.saved.clear()
+            # Nothing but the clock tells the next epoch from one of which nothing was published.
+            self.world.now += 1
 
     def _kafka_refuses(self) -> None:
         self.broker.refuses = 1
