@@ -277,6 +277,57 @@ def test_an_incident_is_a_gap() -> None:
         items(decoder(), [*server.file(), server.event(INCIDENT, b"\1\0\0")])
 
 
+def read_in_parts(read: EventDecoder, event: bytes, size: int = 20_000) -> list[Any]:
+    """The items of an event that comes as a large one does."""
+    found: list[Any] = []
+    for at in range(0, len(event), size):
+        part = EventPart(event[at : at + size], at == 0, at + size >= len(event))
+        for given_items in read.read_part(part):
+            found += given_items
+    return found
+
+
+def begun(server: Server) -> EventDecoder:
+    """A decoder that has read a transaction up to its rows."""
+    read = decoder()
+    gtid, table_map, *_ = server.transaction(1)
+    assert items(read, [*server.file(), gtid, table_map]) == []
+    return read
+
+
+def rows_event(server: Server, numbers: range) -> bytes:
+    images = b"".join(b"\0" + struct.pack("<i", number) for number in numbers)
+    return server.event(WRITE, TABLE[:6] + b"\1\0" + b"\1\1" + images)
+
+
+def test_a_large_event_in_parts_is_read_like_any_other() -> None:
+    server = Server()
+    found = read_in_parts(begun(server), rows_event(server, range(20_000)))
+    assert [row.after for row in found] == [f'{{"obs_id":{n}}}' for n in range(20_000)]
+
+
+@pytest.mark.parametrize("place", [30, 70_000, -1])
+def test_a_large_event_that_is_damaged_is_not_read(place: int) -> None:
+    server = Server()
+    read = begun(server)
+    before = read.position
+    event = bytearray(rows_event(server, range(20_000)))
+    event[place] ^= 1
+    with pytest.raises(Retry, match="wrong checksum"):
+        read_in_parts(read, bytes(event))
+    assert read.position == before
+
+
+def test_d15_an_event_that_no_record_takes_is_a_gap_before_it_is_held() -> None:
+    """No test has a server write so much."""
+    server = Server()
+    read = begun(server)
+    event = rows_event(server, range(1))
+    event = event[:9] + struct.pack("<I", LARGEST + 1) + event[13:]
+    with pytest.raises(Gap, match="more than 64 MiB"):
+        [*read.read_part(EventPart(event, True, False))]
+
+
 def test_a_dummy_rows_event_is_passed_over() -> None:
     server = Server()
     assert items(decoder(), [*server.file(), server.event(WRITE, b"\xff\xff\xff\0\0\0\1\0")]) == []
