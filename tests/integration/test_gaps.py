@@ -306,7 +306,14 @@ def test_a_crash_with_durable_settings_needs_no_snapshot(
     server: Server = request.getfixturevalue(f"own_{flavour}")(fast=False)
     address = hospital(server, patients=2)
     if how == "not InnoDB":
-        server.execute("ALTER TABLE openmrs.global_property ENGINE = MyISAM")
+        server.execute(
+            "USE openmrs",
+            "CREATE TABLE copied LIKE person_name",
+            "ALTER TABLE copied ENGINE = MyISAM",
+            "INSERT INTO copied SELECT * FROM person_name",
+            "DROP TABLE person_name",
+            "RENAME TABLE copied TO person_name",
+        )
     settings = reading(address, kafka_bootstrap, cdc={"heartbeat_s": 0.3})
     with running(settings):
         file = server.execute("SHOW BINARY LOGS")[-1][0]

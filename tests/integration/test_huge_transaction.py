@@ -60,7 +60,7 @@ def test_row_52_its_first_rows_are_acknowledged_while_it_is_read(
         "while the server still had some of their transaction to send"
     )
     assert 0 < peak <= PEAK_MB
-    assert _rows_and_ends(settings, before) == (rows, 1), "each once, though it was stopped within"
+    assert rows_and_ends(settings, before) == (rows, 1), "each once, though it was stopped within"
 
 
 def _end(settings: Settings) -> int:
@@ -86,7 +86,7 @@ def peak_mb(process: "subprocess.Popen[bytes]") -> float:
     return peak / 1024
 
 
-def _rows_and_ends(settings: Settings, start: int) -> tuple[int, int]:
+def rows_and_ends(settings: Settings, start: int) -> tuple[int, int]:
     """Return how many rows the topic has from `start` on, and how many end a transaction."""
     rows = ends = 0
     for record in read_topic(settings.kafka.bootstrap, settings.kafka.topic, first=start):
