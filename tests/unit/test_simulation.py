@@ -225,7 +225,7 @@ MUTATIONS = (
 
 LATER = {  # saves seconds
     where_the_topic_ended_is_forgotten: 240,
-    the_last_position_holds: 320,
+    the_last_position_holds: 400,
     what_is_committed_is_seen: 26,
     a_file_is_its_name: 18,
 }
