@@ -104,6 +104,7 @@ KEEPS_VALUES = [
     "ALTER TABLE obs DROP COLUMN accession",
     "ALTER TABLE location ADD COLUMN beds INT NOT NULL DEFAULT 7 FIRST",
     "ALTER TABLE person_name ADD INDEX by_family (family_name)",
+    "ALTER TABLE person_name DROP INDEX by_family",
     "DROP TABLE module_note",
 ]
 

@@ -8,8 +8,9 @@ import pymysql
 import pytest
 
 from cdc.binlog.alter_table import changed_names
-from cdc.binlog.stream import Statement
+from cdc.binlog.stream import RowChange, Statement
 from dev.stack import MariaDB, MySQL
+from passport.errors import Fatal
 from passport.version import Position
 from tests.integration.taps import Tap, of
 
@@ -195,7 +196,7 @@ def state(tap: Tap) -> dict[str, Table]:
                 continue
             cursor.execute(f"SHOW FULL COLUMNS FROM `{name}`")
             types = {row[0]: f"{row[1]} {row[2]}" for row in cursor.fetchall()}
-            cursor.execute(f"SELECT * FROM `{name}` ORDER BY 1, 2")
+            cursor.execute(f"SELECT * FROM `{name}`")
             rows = cursor.fetchall()
             values = {
                 column: sorted(str(row[number]) for row in rows)
@@ -353,9 +354,12 @@ def test_a5_what_really_changed_was_told(tap: Tap, seed: int, count: int) -> Non
         try:
             tap.execute(*statements)
         except pymysql.MySQLError:
-            assert state(tap) == before
-            continue
-        after = state(tap)
+            # MariaDB drops one table, and says that the other one isn't there.
+            after = state(tap)
+            if after == before:
+                continue
+        else:
+            after = state(tap)
         done.append((begin, tap.end(), statements, before, after))
         if before != after:
             tap.execute("DROP TABLE IF EXISTS obs, person, unwatched, spare, new", *TABLES, *FILLED)
@@ -383,3 +387,21 @@ def assert_told(statement: Statement, old: Table | None, new: Table | None, hint
         if name.lower() not in named:
             assert old.types[name] == new.types[name], hint
             assert old.values[name] == new.values[name], hint
+
+
+def test_columns_that_no_list_has_stop_a_binlog_without_names(mariadb: Tap) -> None:
+    """MariaDB keeps the hash of a text that must be unique in a column of its own."""
+    for metadata in ("NO_LOG", "FULL"):
+        restore(mariadb)
+        start = mariadb.end()
+        mariadb.execute(
+            f"SET GLOBAL binlog_row_metadata = {metadata}",
+            "ALTER TABLE obs ADD UNIQUE (value_text)",
+            "INSERT INTO obs VALUES (3, 3, 'three', 'a')",
+        )
+        if metadata == "NO_LOG":
+            with pytest.raises(Fatal, match="5 columns, the column list has 4"):
+                mariadb.read(start)
+        else:
+            [row] = of(RowChange, mariadb.read(start))
+            assert row.after == '{"obs_id":3,"value_text":"three"}'

@@ -194,3 +194,14 @@ def test_a_change_names_its_columns() -> None:
         ColumnChange("c", "", None, is_conditional=True),
     )
     assert found.columns[1].names == {"y", "z"}
+
+
+def test_a_long_statement_is_read_to_its_end_if_it_names_a_watched_table() -> None:
+    filler = b"/*" + b"x" * 50_000 + b"*/"
+    for text, tables in (
+        (b"UPDATE a " + filler + b", OBS SET b = 1", ("obs",)),
+        (b"UPDATE a " + filler + b", other SET b = 1", ()),
+        (b"SELECT " + filler + b"bump()", ("*",)),
+    ):
+        found = STATEMENTS.classify(b"openmrs", text)
+        assert (found.kind, found.tables) == ("statement_dml", tables)
