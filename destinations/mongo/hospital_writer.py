@@ -90,6 +90,9 @@ class HospitalWriter:
 
     def retain_person(self, person: Person, keys: set[int], version: str) -> Outcome:
         """Remove a person's rows, at or below `version`, that are not among `keys`."""
+        if person.uuid is None and not self._people.knows(person.key):
+            # Polling tells of every number of a range. The hospital never had a person of this one.
+            return Outcome()
         links, changed = self._evaluate_links({person.key: person})
         link = links[person.key]
         outcome = Outcome()

@@ -103,6 +103,11 @@ class People:
             patients[key] = document["patientId"]
         return patients
 
+    def knows(self, key: str) -> bool:
+        """Return whether there is a document of this person."""
+        with translate_errors():
+            return self._people.find_one({"_id": key}, {"_id": 1}) is not None
+
     def evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
         """Bring links up to date with what the hospital and the Passport say of `persons` (by key).
 

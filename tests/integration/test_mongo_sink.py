@@ -317,6 +317,20 @@ def test_nothing_is_stored_of_who_is_not_matched(passport: Passport, state: str)
     assert "1199080099999999" not in everything
 
 
+def test_a23_nobody_is_made_of_a_number_that_the_hospital_has_no_person_of(
+    passport: Passport,
+) -> None:
+    """Polling tells of every number in a range, also of those that were never given."""
+    sink = passport.sink()
+    nobody = Person(HOSPITAL, 0, None, "not_patient", None, version(10))
+    assert sink.retain(nobody, [], version(10)) == Outcome()
+    assert list(reports.unmatched(passport.db, HOSPITAL)) == []
+    read_whole(sink, person(1, at=10), [])
+    purged = Person(HOSPITAL, 1, None, "not_patient", None, version(20))
+    sink.retain(purged, [], version(20))
+    assert list(reports.unmatched(passport.db, HOSPITAL)) == [(HOSPITAL, 1, "not_patient")]
+
+
 def test_a_registration_releases_what_waited(passport: Passport) -> None:
     sink = passport.sink()
     assert sink.write([obs(1, 10)]) == Outcome(unmatched=1)
