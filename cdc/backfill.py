@@ -16,6 +16,8 @@ from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.snapshot import SnapshotJob
 from openmrs.connection import no_binlog
+from openmrs.load_budget import Pace
+from openmrs.load_share import LoadShare
 from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from passport.errors import NotReady, Origin
 from passport.settings import Settings
@@ -50,7 +52,10 @@ def run(
         at_least = _position_now(source, saved)
         cursor = Snapshot(next_key=None if first is None else first - 1)
         budget = settings.hospitals[hospital_id].load_budget
-        job = SnapshotJob(source, publisher, envelopes, budget, cursor, to=to)
+        pace = Pace(budget, LoadShare(source))
+        job = SnapshotJob(
+            source, publisher, envelopes, pace, cursor, chunk_rows=budget.chunk_rows, to=to
+        )
         while not stop.is_set() and not job.done and not _is_past(job, to):
             job.step(at_least, live=False)
             progress(job.rows, job.share)

@@ -28,7 +28,7 @@ class Envelopes:
     """Makes the events of a hospital's epoch.
 
     `server` is the identity of the server whose positions these are. With `polled` there is no
-    binlog: the file of a position only counts the polling runs, and no event names it.
+    binlog: the file of a position only counts the snapshots of polling, and no event names it.
     """
 
     def __init__(

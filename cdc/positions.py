@@ -88,7 +88,8 @@ class Saved:
     - `seen_durable`: when the server's settings were last seen to make a crash harmless.
     - `gtid_set`: what was executed up to there, as the server writes it; "" without GTIDs.
     - `columns`: every column of the watched tables as they are at `position`, in the table's order.
-    - `run` and `state`: what the polling job keeps.
+    - `run` and `state`: what the polling job keeps. `run` is the highest number of a snapshot that
+      may have been published; its `position` only counts the runs.
     - `ts_ms`: the hospital's clock at the position.
     - `topic_end`: the offset behind the last record that the topic had acknowledged. A topic that
       ends before it has lost some.

@@ -33,14 +33,16 @@ from cdc.heartbeat import Heartbeat
 from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
 from cdc.positions import Positions, RowPlace, Saved, Snapshot
-from cdc.snapshot import SnapshotJob, read_in_stream
+from cdc.snapshot import QUERIES_OF_A_CHUNK, SnapshotJob, read_in_stream
 from cdc.transaction import Transaction, TransactionTraces
 from openmrs.connection import flavour
 from openmrs.key_ranges import rows_with_keys
+from openmrs.load_budget import FETCHED, Hours, Pace, PageSize
+from openmrs.load_share import LoadShare
 from openmrs.read import Source, SourcePosition
 from openmrs.tables import FACT_TABLES, KEY_COLUMNS, OBS, ROW_COLUMNS, WATCHED
 from passport import health, metrics, tracing
-from passport.errors import Fatal, Gap, Origin, PassportError, Retry
+from passport.errors import Fatal, Gap, Origin, PassportError, Retry, TooSlow
 from passport.settings import Settings
 from passport.version import Position
 
@@ -51,6 +53,8 @@ FINISH_S = 1.0
 # How long Kafka has at the end to acknowledge what was sent.
 FLUSH_S = 7.0
 ROWS_READ_AGAIN = 1_000
+# The lease is kept at least so often while the load budget makes the stream wait.
+LONGEST_WAIT_S = 1.0
 
 log = structlog.get_logger()
 
@@ -75,6 +79,9 @@ class Session:
         self._start = start
         self._lease = lease
         self._source = source
+        self._pace = Pace(hospital.load_budget, LoadShare(source), clock=time.monotonic)
+        self._hours = Hours(hospital.snapshot_hours, hospital.timezone)
+        self._stop = threading.Event()
 
         # Everything up to here is published, unless a transaction is open.
         self._at = SourcePosition(start.position, "", start.server)
@@ -109,6 +116,9 @@ class Session:
 
         Raises Retry, Gap and Fatal.
         """
+        self._stop = stop
+        if until_caught_up:
+            self._hours = Hours(None, self._hospital.timezone)  # somebody waits for its end
         metrics.CONNECTED.labels(self._id).set(1)
         with self._hospital_named():
             try:
@@ -268,10 +278,24 @@ class Session:
 
     def _read_again(self, keys: list[int]) -> None:
         """Publish rows whose images were not whole, because binlog_row_image is not FULL."""
-        for first in range(0, len(keys), ROWS_READ_AGAIN):
-            wanted_keys = sorted({*keys[first : first + ROWS_READ_AGAIN]})
-            with read_in_stream(self._source, self._at) as (read, at, ts_ms):
-                rows = rows_with_keys(read, OBS, wanted_keys)
+        left = sorted({*keys})
+        size = PageSize(ROWS_READ_AGAIN)
+        while left:
+            self._wait_for_pace()
+            wanted_keys = left[: self._pace.most_rows(FETCHED, size.rows)]
+            self._pace.begin()
+            try:
+                with read_in_stream(self._source, self._at, longest_s=size.longest_s) as in_stream:
+                    rows = rows_with_keys(in_stream.read, OBS, wanted_keys)
+            except TooSlow:
+                size.ended()
+                continue
+            size.answered(in_stream.read.worked_s)
+            self._pace.count(len(rows), QUERIES_OF_A_CHUNK)
+            left = left[len(wanted_keys) :]
+
+            at = in_stream.at
+            ts_ms = in_stream.ts_ms
             for value in self._envelopes.read(rows, at, ts_ms):
                 self._publisher.send("row", value)
 
@@ -281,6 +305,18 @@ class Session:
             for key in missing_keys:
                 value = self._envelopes.chunk(OBS.name, key - 1, key, (), at, ts_ms)
                 self._publisher.send("chunk", value)
+        if self._snapshot.done:
+            self._pace.rest()
+
+    def _wait_for_pace(self) -> None:
+        """Wait until the load budget allows a query. Raises Retry if this is to stop meanwhile."""
+        while (wait_s := self._pace.wait_s()) > 0:
+            self._lease.keep()
+            if self._stop.wait(min(wait_s, LONGEST_WAIT_S)):
+                raise Retry(
+                    f"hospital {self._id}: stopped while rows were read again",
+                    origin=Origin.hospital(self._id),
+                )
 
     # --- the snapshot beside the stream
 
@@ -297,17 +333,32 @@ class Session:
     def _step_snapshot(self, *, live: bool) -> None:
         if self._transaction.is_open or self._is_snapshot_due or not self._is_file_verified:
             return
-        self._snapshot.step(self._at, live=live)
+        is_waiting = self._is_snapshot_waiting()
+        if is_waiting:
+            self._snapshot.settle()
+            self._pace.rest()
+        else:
+            self._snapshot.step(self._at, live=live)
         metrics.SNAPSHOT_RUNNING.labels(self._id).set(0 if self._snapshot.done else 1)
+        metrics.SNAPSHOT_WAITING.labels(self._id).set(1 if is_waiting else 0)
+
+    def _is_snapshot_waiting(self) -> bool:
+        """Return whether the snapshot waits for the hospital's quiet hours."""
+        return not self._snapshot.done and self._hours.closed_s() > 0
 
     def _snapshot_from(self, cursor: Snapshot) -> SnapshotJob:
         return SnapshotJob(
-            self._source, self._publisher, self._envelopes, self._hospital.load_budget, cursor
+            self._source,
+            self._publisher,
+            self._envelopes,
+            self._pace,
+            cursor,
+            chunk_rows=self._hospital.load_budget.chunk_rows,
         )
 
     def _wait_s(self) -> float:
         """Return how long to wait for the binlog: not past the snapshot's next step."""
-        if self._snapshot.done:
+        if self._snapshot.done or self._is_snapshot_waiting():
             return IDLE_S
         return min(IDLE_S, self._snapshot.wait_s(live=False))
 

@@ -17,12 +17,11 @@ from cdc.envelopes import Envelopes
 from cdc.positions import Snapshot
 from cdc.publisher import Publisher
 from openmrs.key_ranges import RowsOfRange, key_ends, next_rows
-from openmrs.load_budget import Pace
+from openmrs.load_budget import Pace, PageSize
 from openmrs.read import ANY_POSITION, ConsistentRead, Source, SourcePosition
 from openmrs.tables import OBS
 from passport import metrics
-from passport.errors import Gap, Origin
-from passport.settings import LoadBudget
+from passport.errors import Gap, Origin, TooSlow
 from passport.version import Position
 
 # The queries that reading one chunk costs a MySQL: a consistent read needs most of them. A MariaDB
@@ -58,13 +57,15 @@ class Chunk(NamedTuple):
 
 
 @contextmanager
-def read_in_stream(source: Source, at_least: SourcePosition) -> Iterator[ReadInStream]:
-    """Open a consistent read that contains `at_least`.
+def read_in_stream(
+    source: Source, at_least: SourcePosition, *, longest_s: float | None = None
+) -> Iterator[ReadInStream]:
+    """Open a consistent read that contains `at_least`, as `Source.read_at` does.
 
     Raises Gap when there is no such read, because another server answers or its binlog began anew;
-    Retry and Fatal as every read does.
+    Retry, TooSlow and Fatal as every read does.
     """
-    with source.read_at(at_least) as read:
+    with source.read_at(at_least, longest_s=longest_s) as read:
         if read.position is None:
             raise Gap(
                 f"hospital {source.hospital}: another server answers, or its binlog began anew",
@@ -86,16 +87,17 @@ class SnapshotJob:
         source: Source,
         publisher: Publisher,
         envelopes: Envelopes,
-        budget: LoadBudget,
+        pace: Pace,
         cursor: Snapshot,
         *,
+        chunk_rows: int,
         to: int | None = None,
     ) -> None:
         self._source = source
         self._publisher = publisher
         self._envelopes = envelopes
-        self._chunk_rows = budget.chunk_rows
-        self._pace = Pace(budget, clock=time.monotonic)
+        self._pace = pace
+        self._size = PageSize(chunk_rows)
         self.cursor = cursor
         self._to = to
         self._ends: tuple[int, int] | None = None
@@ -154,8 +156,17 @@ class SnapshotJob:
         if self._ends is None:
             self._ends = self._first_and_last_key()
 
-        with read_in_stream(self._source, at_least) as (read, at, ts_ms):
-            rows_of_range = next_rows(read, OBS, self.cursor.next_key, self._chunk_rows)
+        size = self._size
+        try:
+            with read_in_stream(self._source, at_least, longest_s=size.longest_s) as in_stream:
+                rows_of_range = next_rows(in_stream.read, OBS, self.cursor.next_key, size.rows)
+        except TooSlow:
+            size.ended()
+            self._pace.count(0, QUERIES_OF_A_CHUNK)
+            return
+        size.answered(in_stream.read.worked_s)
+        at = in_stream.at
+        ts_ms = in_stream.ts_ms
         rows = rows_of_range.rows
         for value in self._envelopes.read(rows, at, ts_ms):
             self._publisher.send("row", value)
@@ -195,6 +206,7 @@ class SnapshotJob:
         self.cursor = replace(self.cursor, state="done" if to is None else "running", next_key=to)
         metrics.SNAPSHOT_DONE.labels(self._source.hospital).set(self.share)
         if self.done:
+            self._pace.rest()
             log.info(
                 "snapshot done",
                 hospital=self._source.hospital,

@@ -18,6 +18,7 @@ Row = dict[str, Any]  # one hospital, as `status --json` prints it
 SILENT_S = 300  # a hospital that works for longer without any change is unusual
 FAR_BEHIND = 10_000  # records: more than a consumer applies in a few seconds
 SOON_PURGED_S = 86_400  # a day: time enough for somebody to act
+CAPTURING = ("streaming", "streaming, snapshot waits", "snapshot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class HospitalFacts:
     hospital's partition of the changes' topic. `progress` and `counts` are what the destination
     says. `behind` says whether the server's binlog goes on past the position. `headroom_s` says for
     how many seconds the server surely keeps the position; it is infinite if it keeps it for ever.
-    Both are None if that isn't known now.
+    Both are None if that isn't known now. `is_snapshot_paused` says that a snapshot would wait for
+    the hospital's quiet hours now.
     """
 
     hospital_id: str
@@ -39,6 +41,7 @@ class HospitalFacts:
     counts: Mapping[str, Any]
     behind: bool | None
     headroom_s: float | None
+    is_snapshot_paused: bool = False
 
 
 def status_row(facts: HospitalFacts, now_s: float) -> Row:
@@ -56,7 +59,7 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
         last_event_s = round(now_s - progress.at_ms / 1000, 1)
     row = {
         "hospital": facts.hospital_id,
-        "state": state(facts.capture, saved),
+        "state": state(facts.capture, saved, is_snapshot_paused=facts.is_snapshot_paused),
         "snapshot": snapshot.state if snapshot else None,
         "snapshot_key": snapshot.next_key if snapshot else None,
         "epoch": saved.epoch if saved else None,
@@ -72,7 +75,7 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
     return {**row, "problems": list(problems(row))}
 
 
-def state(capture: str, saved: "Saved | None") -> str:
+def state(capture: str, saved: "Saved | None", *, is_snapshot_paused: bool = False) -> str:
     """Return the state of a hospital in words. `capture` is its setting."""
     if saved is None:
         return "never started"
@@ -82,6 +85,8 @@ def state(capture: str, saved: "Saved | None") -> str:
         return "polled instead of streaming"
     if saved.snapshot is None or saved.snapshot.state == "done":
         return "streaming"
+    if is_snapshot_paused:
+        return "streaming, snapshot waits"
     return "snapshot"
 
 
@@ -92,7 +97,7 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
 
     if row["state"] == "never started":
         yield _problem("its reader has never run", f"passport cdc run --hospital {hospital_id}")
-    if row["behind"] is None and row["state"] in ("streaming", "snapshot"):
+    if row["behind"] is None and row["state"] in CAPTURING:
         yield _problem("its server does not answer", check)
     if row["last_event_s"] is not None and row["last_event_s"] > SILENT_S:
         yield _problem("nothing has come for five minutes", check)

@@ -12,6 +12,7 @@ from cdc.positions import Positions, Saved
 from cdc.retention import read_headroom
 from cli.hospital_status import HospitalFacts, Row, status_row
 from openmrs.connection import end_of_binlog
+from openmrs.load_budget import Hours
 from openmrs.read import Source
 from passport import sink as sinks
 from passport.errors import PassportError
@@ -49,6 +50,7 @@ def collect(settings: Settings, destination: ReportsProgress) -> list[Row]:
             destination.counts(hospital_id),
             behind,
             headroom_s,
+            Hours(hospital.snapshot_hours, hospital.timezone).closed_s() > 0,
         )
         rows.append(status_row(facts, time.time()))
     return rows

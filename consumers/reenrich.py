@@ -38,6 +38,7 @@ from consumers.waiting import (
 from openmrs.affected import PERSON_KEYS, QUERIES, AffectedQuery
 from openmrs.key_ranges import rows_of_persons, rows_with_keys
 from openmrs.load_budget import Pace
+from openmrs.load_share import LoadShare
 from openmrs.read import END_OF_BINLOG, ConsistentRead, SourcePosition
 from openmrs.tables import OBS
 from passport import metrics
@@ -127,7 +128,7 @@ class ReenrichmentQueue:
         self, lookups: Lookups, budget: LoadBudget, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._lookups = lookups
-        self._pace = Pace(budget, clock)
+        self._pace = Pace(budget, LoadShare(lookups.source), clock)
         self._clock = clock
         self._collected = Request()  # of the key changes since the last `read`
         self._requests: deque[Request] = deque()
@@ -240,6 +241,8 @@ class ReenrichmentQueue:
         piece.queue.finish(piece.ids)
         self._searches = [search for search in self._searches if not search.finished]
         self._many = [many for many in self._many if many.ids]
+        if not self.pending():
+            self._pace.rest()
 
     def _unread(self) -> list[Request]:
         """Return the requests whose obs are not all in `_few`."""

@@ -24,34 +24,33 @@ class RowsOfRange(NamedTuple):
     rows: list[Row]
 
 
-def next_rows(read: ConsistentRead, table: FactTable, after: int | None, limit: int) -> RowsOfRange:
-    """Return the next `limit` rows after the key `after`; None begins at the lowest key.
-
-    Fewer rows than `limit` are the last ones, so their range has no upper end.
-    """
-    order = f"ORDER BY {table.key} LIMIT %s"
-    if after is None:
-        rows = read.facts(table, f"1 = 1 {order}", (limit,))
-    else:
-        rows = read.facts(table, f"{table.key} > %s {order}", (after, limit))
-    is_last = len(rows) < limit
-    return RowsOfRange(after, None if is_last else rows[-1][table.key], rows)
-
-
-def rows_between(
-    read: ConsistentRead, table: FactTable, after: int | None, to: int | None
+def next_rows(
+    read: ConsistentRead,
+    table: FactTable,
+    after: int | None,
+    limit: int,
+    *,
+    to: int | None = None,
 ) -> RowsOfRange:
-    """Return all rows with ``after < key <= to``; None is open-ended."""
-    conditions = []
-    keys = []
+    """Return the next `limit` rows with ``after < key <= to``; None is open-ended.
+
+    Fewer rows than `limit` are the last ones, so that their range ends with `to`.
+    """
+    where, keys = within(table.key, after, to)
+    rows = read.facts(table, f"{where} ORDER BY {table.key} LIMIT %s", (*keys, limit))
+    is_last = len(rows) < limit
+    return RowsOfRange(after, to if is_last else rows[-1][table.key], rows)
+
+
+def within(key: str, after: int | None, to: int | None) -> tuple[str, tuple[int, ...]]:
+    """Return the SQL condition ``after < key <= to``, and its arguments; None is open-ended."""
+    if after is not None and to is not None:
+        return f"{key} > %s AND {key} <= %s", (after, to)
     if after is not None:
-        conditions.append(f"{table.key} > %s")
-        keys.append(after)
+        return f"{key} > %s", (after,)
     if to is not None:
-        conditions.append(f"{table.key} <= %s")
-        keys.append(to)
-    where = " AND ".join(conditions) or "1 = 1"
-    return RowsOfRange(after, to, read.facts(table, f"{where} ORDER BY {table.key}", keys))
+        return f"{key} <= %s", (to,)
+    return "1 = 1", ()
 
 
 def rows_with_keys(read: ConsistentRead, table: FactTable, keys: Sequence[int]) -> list[Row]:

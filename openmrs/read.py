@@ -28,7 +28,7 @@ from openmrs.connection import (
     translate_error,
 )
 from openmrs.tables import FACT_TABLES, FactTable
-from passport.errors import Altered, Fatal, NotReady, Origin, PassportError, Retry
+from passport.errors import Altered, Fatal, NotReady, Origin, PassportError, Retry, TooSlow
 from passport.event import EventSource, Row
 from passport.settings import MySQL
 from passport.version import Position
@@ -38,6 +38,8 @@ SETTLE_S = 1.0
 
 # Error numbers: no such column, no such table, or the table isn't as the snapshot has it.
 ALTERED = {1054, 1146, 1412}
+# Error numbers of MariaDB and MySQL: the query took longer than it may.
+TIMED_OUT = {1969, 3024}
 
 Columns = Mapping[str, Sequence[ColumnInfo]]
 Answer = TypeVar("Answer")
@@ -71,22 +73,44 @@ class ConsistentRead:
     Everything up to `position` is visible in it. It is None when the server has no binlog, or when
     the position asked for is that of a polled event (the version is then the event's own) or of
     another server (positions of two servers can't be compared).
+
+    The server ends a query that takes longer than `longest_s` seconds; None lets it take its time.
+    `worked_s` is how long it has worked for this read, about: the time that its queries took, less
+    a round trip of `round_trip_s` each.
     """
 
     def __init__(
-        self, connection: "pymysql.Connection[Any]", position: Position | None, columns: Columns
+        self,
+        connection: "pymysql.Connection[Any]",
+        position: Position | None,
+        columns: Columns,
+        longest_s: float | None = None,
+        round_trip_s: float = 0.0,
     ) -> None:
         self._connection = connection
         self._columns = columns
+        self._longest_s = longest_s
+        self._round_trip_s = round_trip_s
         self.position = position
+        self.worked_s = 0.0
 
     def rows(
         self, sql: str, args: Sequence[Any] | dict[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Return the rows of a SELECT as dicts, in PyMySQL's own types."""
-        with self._connection.cursor(DictCursor) as cursor:
-            cursor.execute(sql, args or None)
+        with self._worked(), self._connection.cursor(DictCursor) as cursor:
+            cursor.execute(self._limited(sql), args or None)
             return list(cursor.fetchall())
+
+    def rows_of_listed_columns(
+        self, table: str, sql: str, args: Sequence[Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the rows of a SELECT from `table`, whose columns were listed before.
+
+        Raises Altered if it has other columns by now.
+        """
+        with _altered(table):
+            return self.rows(sql, args)
 
     def clock_ms(self) -> int:
         """Return the hospital's clock in Unix milliseconds."""
@@ -110,13 +134,8 @@ class ConsistentRead:
         decoders = self._connection.decoders
         self._connection.decoders = {}
         try:
-            fetched = fetch_all(self._connection, sql, args)
-        except pymysql.err.MySQLError as error:
-            if error.args[0] not in ALTERED:
-                raise
-            raise Altered(
-                f"{table.name} was altered, or is being swapped: its columns are read again"
-            ) from None
+            with _altered(table.name), self._worked():
+                fetched = fetch_all(self._connection, self._limited(sql), args)
         finally:
             self._connection.decoders = decoders
 
@@ -127,6 +146,33 @@ class ConsistentRead:
                 row[column.name] = values.json_value(column, value)
             rows.append(row)
         return rows
+
+    @contextmanager
+    def _worked(self) -> Iterator[None]:
+        began_at = time.monotonic()
+        yield
+        self.worked_s += max(0.0, time.monotonic() - began_at - self._round_trip_s)
+
+    def _limited(self, sql: str) -> str:
+        """Return a SELECT that the server ends after `longest_s` seconds."""
+        if self._longest_s is None:
+            return sql
+        if flavour(self._connection) == "mariadb":
+            return f"SET STATEMENT max_statement_time = {self._longest_s} FOR {sql}"
+        hint = f"/*+ MAX_EXECUTION_TIME({round(self._longest_s * 1000)}) */"
+        return sql.replace("SELECT", f"SELECT {hint}", 1)
+
+
+@contextmanager
+def _altered(table: str) -> Iterator[None]:
+    try:
+        yield
+    except pymysql.err.MySQLError as error:
+        if error.args[0] not in ALTERED:
+            raise
+        raise Altered(
+            f"{table} was altered, or is being swapped: its columns are read again"
+        ) from None
 
 
 class Source:
@@ -146,27 +192,37 @@ class Source:
         self._connect = connect
         self._connection: pymysql.Connection[Any] | None = None
         self._columns: Columns = {}
+        self._round_trip_s = 0.0
 
     @contextmanager
     def read_at(
-        self, position: SourcePosition, *, patience_s: float = 10
+        self, position: SourcePosition, *, patience_s: float = 10, longest_s: float | None = None
     ) -> Iterator[ConsistentRead]:
         """Open a consistent read that contains `position`.
 
-        `position` may also be ANY_POSITION or END_OF_BINLOG.
+        `position` may also be ANY_POSITION or END_OF_BINLOG. The server ends each query that takes
+        longer than `longest_s` seconds, unless that is None.
 
-        Raises Retry if it can't be had within `patience_s` seconds, Altered if a fact table was
-        altered, NotReady if the server is away, and Fatal.
+        An ALTER of a table that was read waits until the read is closed, and so does everybody who
+        comes after the ALTER. So nothing is waited for within a read, and it ends within a second.
+
+        Raises Retry if it can't be had within `patience_s` seconds, TooSlow if a query was ended,
+        Altered if a fact table was altered, NotReady if the server is away, and Fatal.
         """
         connection = self.connection()
         try:
             visible = _open_snapshot(connection, position, patience_s, self.hospital)
-            yield ConsistentRead(connection, visible, self._columns)
+            yield ConsistentRead(connection, visible, self._columns, longest_s, self._round_trip_s)
         except Altered as error:
             self.close()  # with its list of columns, too
             error.origin = Origin.hospital(self.hospital)
             raise
         except pymysql.err.MySQLError as error:
+            if longest_s is not None and error.args and error.args[0] in TIMED_OUT:
+                raise TooSlow(
+                    f"hospital {self.hospital}: a query took longer than {longest_s} s",
+                    origin=Origin.hospital(self.hospital),
+                ) from None
             self.close()
             raise translate_error(error, self.hospital, self.settings) from None
         finally:
@@ -182,6 +238,12 @@ class Source:
                 connection.close()
                 raise
             self._connection = connection
+            self._round_trip_s = self._ping()
+        return self._connection
+
+    @property
+    def session(self) -> "pymysql.Connection[Any] | None":
+        """The connection that is open now, None if there is none."""
         return self._connection
 
     def ask(self, question: "Callable[[pymysql.Connection[Any]], Answer]") -> Answer:
@@ -189,7 +251,7 @@ class Source:
         connection = self.connection()
         try:
             return question(connection)
-        except pymysql.err.MySQLError as error:
+        except (pymysql.err.MySQLError, OSError) as error:
             self.close()
             raise translate_error(error, self.hospital, self.settings) from None
 
@@ -241,6 +303,16 @@ class Source:
                     origin=Origin.hospital(self.hospital),
                 )
         return columns
+
+    def _ping(self) -> float:
+        """Return the seconds that the network takes there and back."""
+        began_at = time.monotonic()
+        try:
+            self.connection().ping(reconnect=False)
+        except (pymysql.err.MySQLError, OSError) as error:
+            self.close()
+            raise translate_error(error, self.hospital, self.settings) from None
+        return time.monotonic() - began_at
 
     def _rollback(self) -> None:
         try:

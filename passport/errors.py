@@ -109,6 +109,10 @@ class Altered(Retry):
     """A table has other columns by now than the connection that reads it has listed."""
 
 
+class TooSlow(Retry):
+    """A query took longer than it may, and the server has ended it. A smaller one may do."""
+
+
 class NotReady(Retry):
     """A server isn't there (yet). A loop tries again; a command ends with exit code 3."""
 

@@ -33,6 +33,11 @@ SNAPSHOT_DONE = Gauge(
     ["hospital"],
 )
 SNAPSHOT_RUNNING = Gauge("passport_cdc_snapshot_running", "1 while a snapshot runs", ["hospital"])
+SNAPSHOT_WAITING = Gauge(
+    "passport_cdc_snapshot_waiting",
+    "1 while a snapshot waits for the hospital's quiet hours",
+    ["hospital"],
+)
 
 # The consumers, consumers/, and the destinations.
 APPLY_SECONDS = Histogram(

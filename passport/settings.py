@@ -47,14 +47,17 @@ class MySQL(Model):
 
 
 class LoadBudget(Model):
-    """The load that all jobs of one hospital together may put on its server.
+    """The load that all jobs of one hospital together may put on its server, in all processes.
 
-    These jobs are snapshots, re-enrichment, polling and comparing.
+    These jobs are snapshots, rows read again, re-enrichment, polling, comparing and verifying.
     """
 
     rows_per_s: int = Field(20_000, ge=1)
     queries_per_s: int = Field(100, ge=1)
     chunk_rows: int = Field(2_000, ge=1, le=100_000)
+
+
+HOURS = r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
 
 
 class PlaceholderHospital(Model):
@@ -77,10 +80,10 @@ class Hospital(Model):
     provider_roles: tuple[str, ...] = ()
     passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
     load_budget: LoadBudget = LoadBudget()
-    # Quiet hours on the hospital's own clock, as 22:00-05:00. Comparing begins within them only.
-    compare_hours: str | None = Field(
-        None, pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$"
-    )
+    # Quiet hours on the hospital's own clock, as 22:00-05:00. Comparing begins within them only,
+    # and a snapshot reads within them only.
+    compare_hours: str | None = Field(None, pattern=HOURS)
+    snapshot_hours: str | None = Field(None, pattern=HOURS)
     poll_interval_s: float = Field(60, gt=0)
     server_id: int | None = Field(None, ge=1, le=2**32 - 1)
     mysql: MySQL

@@ -3,7 +3,7 @@
 A version is the text ``EEEEEEEEEE-FFFFFFFFFF-PPPPPPPPPPPPPPPP-RRRRRRRR``: epoch, number of the
 binlog file, END position of the outer binlog event, ordinal of the row in it (from 1). What is read
 by SELECT at position S has the version (S, 0): later than all that S contains, earlier than all
-that follows. Compare versions as text. Polling counts its runs instead: (epoch, run, 0, 0).
+that follows. Compare versions as text. Polling counts its snapshots instead: (epoch, number, 0, 0).
 """
 
 from typing import NamedTuple

@@ -23,6 +23,7 @@ from cdc import backfill
 from cdc.polling import watchdog
 from consumers.lookups import Lookups
 from openmrs.load_budget import WaitingPace, closed_s
+from openmrs.load_share import LoadShare
 from openmrs.read import Source
 from passport import metrics
 from passport.errors import Fatal, Retry
@@ -108,7 +109,7 @@ class Comparison:
         self._stop = stop
         self._source = Source(hospital_id, self._hospital.mysql)
         self._compared = Compared()
-        pace = WaitingPace(self._hospital.load_budget, stop)
+        pace = WaitingPace(self._hospital.load_budget, stop, share=LoadShare(self._source))
         self._by_hash = ByHash(self._source, mongo, pace, self._compared)
         self._again = LookAgain(settings, self._source, mongo, patience, stop, polled_too=False)
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cdc import backfill
 from openmrs.load_budget import WaitingPace
+from openmrs.load_share import LoadShare
 from openmrs.read import Source
 from passport.errors import NotReady, Retry
 from passport.settings import Settings
@@ -152,8 +153,8 @@ class _Verification:
 
         hospital = settings.hospitals[hospital_id]
         never = Event()
-        pace = WaitingPace(hospital.load_budget, never)
         self._source = Source(hospital_id, hospital.mysql)
+        pace = WaitingPace(hospital.load_budget, never, share=LoadShare(self._source))
         self._by_content = ByContent(settings, self._source, mongo, pace)
         self._again = LookAgain(settings, self._source, mongo, patience, never, polled_too=True)
         self._first_look: _FirstLook

@@ -1,44 +1,54 @@
 """Polls a hospital that has no binlog: reads its tables again and again, and publishes differences.
 
-A run is one consistent snapshot; all that it publishes has the version (epoch, run). Ranges of keys
-are hashed on the server and compared with the hashes that the last run saved, so that it doesn't
-matter what a row's own stamps say: inserts, late commits, back-dated rows, edits in place, voids,
-unvoids and purges all change their range's hash. Where hashing everything would take more than the
-load budget gives an interval, the walk goes on in the next run, and the ranges with new keys or
-recent stamps are looked at first.
+Ranges of keys are hashed on the server and compared with the hashes of what was published, so that
+it doesn't matter what a row's own stamps say: inserts, late commits, back-dated rows, edits in
+place, voids, unvoids and purges all change their range's hash. What differs is read in pieces. A
+piece is one short snapshot: its rows, the keys that are there, and their hash. No snapshot is held
+longer, because an ALTER at the hospital would wait for it.
+
+Each piece has a version of its own, (epoch, number), and the numbers only grow. A number is used
+when its snapshot has been taken. So whoever has seen a number, and then reads at the hospital, sees
+no less than that snapshot; and what the next piece shows is newer than whatever was stored before
+it. Numbers, and which ranges are being published, are saved before the first record: a run that
+breaks off leaves those ranges in doubt, and the next one publishes them whole.
+
+Where hashing everything would take more than the load budget gives an interval, the walk goes on in
+the next run, and the ranges with new keys or recent stamps are looked at first.
 """
 
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from cdc.envelopes import Envelopes
 from cdc.lease import Lease
-from cdc.polling import scan
+from cdc.polling.scan import Digests, Scan, fact_table, reference_tables
 from cdc.polling.walk import DifferingRange, PolledState, Walk
 from cdc.positions import Positions, Saved
 from cdc.publisher import Publisher
 from openmrs.connection import identity
-from openmrs.key_ranges import rows_between
-from openmrs.load_budget import FETCHED, WaitingPace
-from openmrs.read import ANY_POSITION, ConsistentRead, Source
+from openmrs.load_budget import WaitingPace
+from openmrs.load_share import LoadShare
+from openmrs.read import ANY_POSITION, Source
+from openmrs.row_hash import Digest
 from openmrs.tables import FACT_TABLES
 from passport import metrics
-from passport.errors import Fatal, Gap, Origin, Retry
+from passport.errors import Altered, Fatal, Gap, Origin, Retry
 from passport.settings import Settings
 from passport.version import Position, next_epoch
 
 # Stamps count as recent for so long. More costs hashing only. It must be more than what a clock is
 # set back by in autumn.
 OVERLAP_S = 2 * 3600
+# So many numbers are saved as used at once. Those that a run which broke off hasn't used are lost.
+NUMBERS_AT_ONCE = 100
 
 log = structlog.get_logger()
 
@@ -133,8 +143,13 @@ class Poller:
         self._source = Source(hospital_id, self._hospital.mysql)
         self._saved = self._load()
         publisher.end_offset = self._saved.topic_end
-        self._has_published = False
         self._state = PolledState.decode(self._saved.state)
+        # The number of the last snapshot that was published. Those up to `_saved.run` may be used.
+        self._number = self._saved.run
+        self._has_published = False
+        budget = self._hospital.load_budget
+        pace = WaitingPace(budget, stop, lease.keep, LoadShare(self._source))
+        self._scan = Scan(self._source, pace, chunk_rows=budget.chunk_rows)
 
     @property
     def epoch(self) -> int:
@@ -159,11 +174,14 @@ class Poller:
             self._lease.keep()
 
     def run(self) -> None:
-        """Look at one snapshot, publish what differs, and save what is known now."""
+        """Look as far as the budget allows, publish what differs, and save what was published."""
         try:
             self._check_server()
-            with self._source.read_at(ANY_POSITION) as read:
-                self._look(read)
+            self._look()
+        except Altered as altered:
+            log.warning("polling begins again", hospital=self._id, reason=altered.reason)
+            self._source.close()
+            self.run()
         except Gap as gap:
             # The topic lost what was published to it: all of it once more.
             log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
@@ -174,27 +192,25 @@ class Poller:
             # The next run reads the column list again, should OpenMRS be upgraded meanwhile.
             self._source.close()
 
-    def _look(self, read: ConsistentRead) -> None:
+    def _look(self) -> None:
         started = time.monotonic()
         budget = self._hospital.load_budget
         since = self._wall_time(self._state.run_ms // 1000 - OVERLAP_S)
-        self._state.begin(read.clock_ms())
+        with self._source.read_at(ANY_POSITION) as read:
+            began_ms = read.clock_ms()
+            tables = reference_tables(read, self._hospital.mysql.database)
+        for fact in FACT_TABLES.values():
+            tables.append(fact_table(fact, self._source.columns(fact)))
+        self._state.begin(began_ms)
         self._has_published = False
 
-        facts = [
-            scan.fact_table(table, self._source.columns(table)) for table in FACT_TABLES.values()
-        ]
-        tables = [*scan.reference_tables(read, self._hospital.mysql.database), *facts]
-        pace = WaitingPace(budget, self._stop, self._lease.keep)
-        walk = Walk(read, tables, self._state, pace, width=budget.chunk_rows)
-        for differing in walk.differing(budget.rows_per_s * self._hospital.poll_interval_s, since):
-            if self._stop.is_set():
-                raise Retry(
-                    f"hospital {self._id}: stopped within a run, which comes again",
-                    origin=Origin.hospital(self._id),
-                )
-            self._publish(read, differing, pace)
-        self._state.end()
+        walk = Walk(self._scan, tables, self._state, width=budget.chunk_rows)
+        rows = budget.rows_per_s * self._hospital.poll_interval_s
+        for ranges_of_page in walk.differing(rows, since):
+            self._require_running()
+            if ranges_of_page:
+                self._publish(ranges_of_page)
+        self._state.end(began_ms)
         self._end()
         log.info(
             "polled",
@@ -203,49 +219,101 @@ class Poller:
             duration_s=round(time.monotonic() - started, 3),
         )
 
-    def _publish(self, read: ConsistentRead, differing: DifferingRange, pace: WaitingPace) -> None:
-        """Publish the rows of a fact table's range, or the keys of another table's."""
-        self._begin()
-        envelopes = self._envelopes()
-        at = self._at
-        # Nobody knows when a row has changed. So it is dated by what is surely published.
-        ts_ms = self._state.through_ms
+    def _require_running(self) -> None:
+        if self._stop.is_set():
+            raise Retry(
+                f"hospital {self._id}: stopped within a run, which comes again",
+                origin=Origin.hospital(self._id),
+            )
+
+    def _publish(self, differing_ranges: Sequence[DifferingRange]) -> None:
+        """Publish the rows of fact tables' ranges, and the keys of the other tables'."""
+        for differing in differing_ranges:
+            self._state.doubt(differing)
+        self._save_begun()
+        for differing in differing_ranges:
+            if differing.table.is_fact:
+                self._publish_rows(differing)
+            else:
+                self._publish_keys(differing)
+
+    def _publish_rows(self, differing: DifferingRange) -> None:
         table = differing.table
-        if not table.is_fact:
-            keys = _keys(read, differing, self._state.tables[table.name].top)
-            pace.spend(len(keys) * FETCHED)
-            for value in envelopes.key_changes(table.name, "u", keys, at, ts_ms):
+        width = self._state.tables[table.name].width
+        digests: Digests = {}
+        top = -1
+        for piece in self._scan.fact_pieces(table, width, differing.after, differing.to):
+            first, to, rows = piece.range
+            at = self._next_number()
+            ts_ms = self._state.through_ms
+            envelopes = self._envelopes()
+            for value in envelopes.read(rows, at, ts_ms):
+                self._publisher.send("row", value)
+            metrics.EVENTS.labels(self._id, table.name, "r").inc(len(rows))
+            keys = [row[table.key] for row in rows]
+            if differing.is_whole:
+                # The chunk event says who is gone. Its rows must be there before it.
+                self._publisher.flush()
+                value = envelopes.chunk(table.name, first, to, keys, at, ts_ms)
+                self._publisher.send("chunk", value)
+            _add(digests, piece.digests)
+            top = max([top, *keys[-1:]])
+        self._state.published(differing, digests, top)
+
+    def _publish_keys(self, differing: DifferingRange) -> None:
+        table = differing.table
+        ranges = self._state.tables[table.name]
+        digests: Digests = {}
+        after = -1 if differing.after is None else differing.after
+        to = ranges.top if differing.to is None else differing.to
+        for piece in self._scan.key_pieces(table, ranges.width, after, to, ranges.top):
+            at = self._next_number()
+            ts_ms = self._state.through_ms
+            for value in self._envelopes().key_changes(table.name, "u", piece.keys, at, ts_ms):
                 self._publisher.send("notice", value)
                 metrics.EVENTS.labels(self._id, table.name, "u").inc()
-            return
+            _add(digests, piece.digests)
+        self._state.published(differing, digests, ranges.top)
 
-        fact_table = FACT_TABLES[table.name]
-        first, to, rows = rows_between(read, fact_table, differing.after, differing.to)
-        pace.spend(len(rows) * FETCHED)
-        for value in envelopes.read(rows, at, ts_ms):
-            self._publisher.send("row", value)
-        metrics.EVENTS.labels(self._id, table.name, "r").inc(len(rows))
-        if differing.is_whole:
-            # The chunk event says who is gone. Its rows must be there before it.
-            self._publisher.flush()
-            keys_there = [row[table.key] for row in rows]
-            value = envelopes.chunk(table.name, first, to, keys_there, at, ts_ms)
-            self._publisher.send("chunk", value)
+    def _next_number(self) -> Position:
+        """Return the position of a snapshot that was just taken, to publish what it shows.
 
-    def _begin(self) -> None:
-        """Save the run's number before its first record, so that no two runs ever share one."""
+        Raises Retry when this is to stop.
+        """
+        self._require_running()
+        if self._number == self._saved.run:
+            self._save_begun()
+        self._number += 1
+        return self._at
+
+    def _save_begun(self) -> None:
+        """Save which ranges are in doubt, and numbers to use, before they are.
+
+        What the state says to be published must be acknowledged by then.
+        """
+        self._publisher.flush()
+        turn = _turn(self._saved)
         if not self._has_published:
-            number = self._saved.run + 1
-            self._save(replace(self._saved, run=number, position=_place(number, ended=False)))
+            turn += 1
             self._has_published = True
+        self._save(
+            replace(
+                self._saved,
+                run=self._number + NUMBERS_AT_ONCE,
+                position=_place(turn, ended=False),
+                state=self._state.encode(),
+            )
+        )
 
     def _end(self) -> None:
         heartbeat = self._envelopes().heartbeat(self._at, "", self._state.through_ms)
         self._publisher.send("heartbeat", heartbeat)
         self._publisher.flush()
         if self._has_published:
-            place = _place(self._saved.run, ended=True)
-            self._save(replace(self._saved, position=place, state=self._state.encode()))
+            place = _place(_turn(self._saved), ended=True)
+            self._save(
+                replace(self._saved, run=self._number, position=place, state=self._state.encode())
+            )
         metrics.LAST_EVENT.labels(self._id).set(self._state.through_ms / 1000)
 
     def _save(self, saved: Saved) -> None:
@@ -256,8 +324,8 @@ class Poller:
 
     @property
     def _at(self) -> Position:
-        """Return the position of this run, or of the last one that has published."""
-        return Position(f"poll.{self._saved.run}", 0)
+        """The position of the snapshot that was published last."""
+        return Position(f"poll.{self._number}", 0)
 
     def _envelopes(self) -> Envelopes:
         saved = self._saved
@@ -280,6 +348,7 @@ class Poller:
 
     def _begin_epoch(self, previous: Saved, server: str) -> None:
         self._saved = self._new_epoch(previous, server)
+        self._number = 0
         self._state = PolledState()
 
     def _load(self) -> Saved:
@@ -296,27 +365,19 @@ class Poller:
         return Saved(self._id, self._hospital.partition, server, 0, epoch, place, capture="polling")
 
 
-def _place(number: int, *, ended: bool) -> Position:
+def _turn(saved: Saved) -> int:
+    """Return the number of the last run that has published."""
+    return saved.position.pos // 2
+
+
+def _place(turn: int, *, ended: bool) -> Position:
     """Return a position of polling, which is in no binlog.
 
-    It makes a run's last record in the positions topic higher than its first.
+    It makes a run's last record in the positions topic higher than its first ones.
     """
-    return Position("poll.0", 2 * number + ended)
+    return Position("poll.0", 2 * turn + ended)
 
 
-def _keys(read: ConsistentRead, differing: DifferingRange, top: int) -> list[dict[str, Any]]:
-    """Return the keys of the rows in the range, and of those that may have been in it.
-
-    `top` is the highest key that was ever seen.
-    """
-    table = differing.table
-    if not table.keys or differing.after is None or differing.to is None:
-        return [{}]
-    keys = scan.present(read, table, differing.after, differing.to)
-    if differing.is_whole:
-        present = {key[table.key] for key in keys}
-        highest = min(differing.to, max([top, *present]))
-        for key in range(max(differing.after + 1, 0), highest + 1):
-            if key not in present:
-                keys.append({table.key: key})
-    return keys
+def _add(digests: Digests, others: Digests) -> None:
+    for number, digest in others.items():
+        digests[number] = digests.get(number, Digest()) | digest

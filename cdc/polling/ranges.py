@@ -13,6 +13,9 @@ from openmrs.row_hash import Digest
 
 # Number, rows, xor. Of obs there are some thousand ranges: as JSON they would be too large.
 _RANGE = struct.Struct("<IIQ")
+# The digest of a range that is being published. No rows have it, so that the range differs from
+# whatever it is next, also from an empty one: if the run breaks off, nobody knows what has arrived.
+IN_DOUBT = Digest(0, 1)
 
 
 @dataclass(slots=True)
@@ -41,6 +44,10 @@ class Ranges:
         """Yield the numbers of the known ranges that begin within (after, to]."""
         return (number for number in self.digests if after < number * self.width <= to)
 
+    def doubt(self, number: int) -> None:
+        """Remember that a range is being published."""
+        self.digests[number] = IN_DOUBT
+
     def put(self, number: int, digest: Digest) -> None:
         """Remember a range's digest; forget the range if it is empty now."""
         if digest.rows:
@@ -56,7 +63,9 @@ class Ranges:
         while len(self.digests) > most:
             wider: dict[int, Digest] = {}
             for number, digest in self.digests.items():
-                wider[number // 2] = wider.get(number // 2, Digest()) | digest
+                other = wider.get(number // 2, Digest())
+                is_in_doubt = IN_DOUBT in (digest, other)
+                wider[number // 2] = IN_DOUBT if is_in_doubt else other | digest
             self.digests = wider
             self.width *= 2
 

@@ -1,34 +1,36 @@
-"""Walks over a hospital's tables at one snapshot and finds ranges that differ from the last run."""
+"""Walks over a hospital's tables and finds the ranges that differ from what was published last."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdc.polling import scan
 from cdc.polling.ranges import Ranges
-from cdc.polling.scan import Page, Table
-from openmrs.load_budget import HASHED, SCANNED, WaitingPace
-from openmrs.read import ConsistentRead
+from cdc.polling.scan import EVERYTHING, Digests, Page, Scan, Table
+from openmrs.load_budget import HASHED
 from openmrs.row_hash import Digest
 
 # So many digests of a table are saved: of a fact table, and of one around it.
 MOST_RANGES = 2_048
 MOST_RANGES_AROUND = 256
 FIRST_WIDTH_AROUND = 64
-EVERYTHING = 2**62
+NOTHING = Digest()
 
 
 @dataclass(frozen=True, slots=True)
 class DifferingRange:
     """Keys in (`after`, `to`] of `table`, whose rows differ; None is open-ended.
 
-    With `is_whole` False there are new keys, and nothing else.
+    `number` is the number of the range, None if these are many ranges that were never published.
+    With `is_whole` False there are new keys, and nothing else: `unchanged` is then the digest of
+    the other rows of the range.
     """
 
     table: Table
     after: int | None
     to: int | None
+    number: int | None = None
     is_whole: bool = True
+    unchanged: Digest = NOTHING
 
 
 @dataclass(slots=True)
@@ -82,50 +84,61 @@ class PolledState:
 
     def begin(self, now_ms: int) -> None:
         """Note that a run begins."""
-        self.run_ms = now_ms
         if self.cursor is None:
             self.round_ms = now_ms
 
-    def end(self) -> None:
-        """Note that a run has ended, where `cursor` says."""
+    def end(self, began_ms: int) -> None:
+        """Note that the run that began then has ended, where `cursor` says."""
+        self.run_ms = began_ms
         if self.cursor is None:
             self.through_ms = self.round_ms
 
+    def doubt(self, differing: DifferingRange) -> None:
+        """Note that the rows of a range are being published."""
+        if differing.number is not None:
+            self.tables[differing.table.name].doubt(differing.number)
+
+    def published(self, differing: DifferingRange, digests: Digests, top: int) -> None:
+        """Note what was published of a range: the digests of the rows sent, and the highest key."""
+        ranges = self.tables[differing.table.name]
+        ranges.top = max(ranges.top, top)
+        if differing.number is not None:
+            digest = digests.pop(differing.number, NOTHING)
+            ranges.put(differing.number, digest | differing.unchanged)
+        for number, digest in digests.items():
+            ranges.put(number, digest)
+
 
 class Walk:
-    """Finds the differing ranges of one snapshot.
+    """Finds the differing ranges, page by page.
 
-    When `differing` has been iterated to its end, `state` is what this snapshot holds, as far as
-    the budget let it look. The tables are walked in their order. Fact tables are the last ones, so
-    that names are looked at before the rows that bear them.
+    Whoever iterates publishes the ranges of a page, and gives their digests to `state`, before the
+    next page. When `differing` has been iterated to its end, `state` is what was published of the
+    hospital, as far as the budget let it look. The tables are walked in their order. Fact tables
+    are the last ones, so that names are looked at before the rows that bear them.
     """
 
     def __init__(
-        self,
-        read: ConsistentRead,
-        tables: Sequence[Table],
-        state: PolledState,
-        pace: WaitingPace,
-        *,
-        width: int,
+        self, scan: Scan, tables: Sequence[Table], state: PolledState, *, width: int
     ) -> None:
-        self._read = read
+        self._scan = scan
         self._tables = tables
         self._state = state
-        self._pace = pace
         self._width = width
 
-    def differing(self, budget: float, since: str) -> Iterator[DifferingRange]:
-        """Yield the ranges that differ.
+    def differing(self, budget: float, since: str) -> Iterator[list[DifferingRange]]:
+        """Yield the ranges that differ, those of a page together.
 
         `budget` is how many rows may be spent, as fetched ones. `since` is the wall time after
         which a stamp is recent.
         """
         state = self._state
-        end = self._pace.spent + budget
+        end = self._scan.spent + budget
         if state.complete and state.rows * HASHED > budget:
             # This run won't get round: what has probably changed comes first.
-            yield from self._suspected(since)
+            for table in self._tables:
+                if table.is_fact:
+                    yield from self._suspected(table, since)
         for table in self._from_cursor():
             yield from self._walk_table(table, end)
             if state.cursor:
@@ -140,19 +153,31 @@ class Walk:
                 return self._tables[names.index(name) :]
         return self._tables
 
-    def _walk_table(self, table: Table, end: float) -> Iterator[DifferingRange]:
+    def _walk_table(self, table: Table, end: float) -> Iterator[list[DifferingRange]]:
         """Walk from the cursor on, until the table or the budget ends."""
         state = self._state
         ranges = self._ranges(table)
         after = -1
         if state.cursor and state.cursor[0] == table.name:
             _, after = state.cursor
-        page = _page_before(after, ranges)
-        while not page.last:
-            page = self._next_page(table, ranges, page.to)
-            yield from self._differing_of_page(table, ranges, page)
-            state.cursor = None if page.last else (table.name, page.to)
-            if not page.last and self._pace.spent >= end:
+        after = ranges.before(ranges.number(after + 1))
+        is_last = False
+        while not is_last:
+            if state.complete:
+                page = self._scan.page(table, ranges.width, after)
+                yield self._differing_of_page(table, ranges, page)
+            elif table.is_fact:
+                page = self._scan.keys_of_page(table, ranges.width, after)
+                yield [_never_published(table, after, page)]
+            else:
+                # Nothing is known yet, so there is nothing to compare. There need be no key changes
+                # either: whoever gets the rows reads their names anyway.
+                page = self._scan.page(table, ranges.width, after)
+                self._remember(ranges, page)
+            after = page.to
+            is_last = page.last
+            state.cursor = None if is_last else (table.name, after)
+            if not is_last and self._scan.spent >= end:
                 return
         ranges.limit(MOST_RANGES if table.is_fact else MOST_RANGES_AROUND)
 
@@ -160,96 +185,59 @@ class Walk:
         width = self._width if table.is_fact else FIRST_WIDTH_AROUND
         return self._state.tables.setdefault(table.name, Ranges(width))
 
-    def _next_page(self, table: Table, ranges: Ranges, after: int) -> Page:
-        rows = self._pace.most_rows(HASHED, scan.PAGE_ROWS)
-        page = scan.page(self._read, table, ranges.width, after, rows)
-        self._pace.spend(page.rows * HASHED)
-        return page
-
-    def _differing_of_page(
-        self, table: Table, ranges: Ranges, page: Page
-    ) -> Iterator[DifferingRange]:
-        if not self._state.complete:
-            yield from self._first_time(table, ranges, page)
-        else:
-            gone = ranges.between(page.after, EVERYTHING if page.last else page.to)
-            for number in sorted({*page.digests, *gone}):
-                digest = page.digests.get(number, Digest())
-                yield from self._compared(table, ranges, number, digest)
+    def _remember(self, ranges: Ranges, page: Page) -> None:
+        for number, digest in page.digests.items():
+            ranges.put(number, digest)
         ranges.top = max(ranges.top, page.top)
 
-    def _first_time(self, table: Table, ranges: Ranges, page: Page) -> Iterator[DifferingRange]:
-        """Yield all of a fact table, in ranges that leave no key out.
-
-        Nothing is known yet, so there is nothing to compare. The tables around need no key changes:
-        whoever gets the rows reads their names anyway.
-        """
-        if page.after < 0:
-            ranges.digests.clear()
-        numbers = sorted(page.digests)
-        if table.is_fact:
-            after = None if page.after < 0 else page.after
-            bounded = numbers[:-1] if page.last else numbers
-            for number in bounded:
-                to = ranges.before(number + 1)
-                yield DifferingRange(table, after, to)
-                after = to
-            if page.last:
-                yield DifferingRange(table, after, None)
-        for number in numbers:
-            ranges.put(number, page.digests[number])
+    def _differing_of_page(self, table: Table, ranges: Ranges, page: Page) -> list[DifferingRange]:
+        gone = ranges.between(page.after, EVERYTHING if page.last else page.to)
+        differing = []
+        for number in sorted({*page.digests, *gone}):
+            digest = page.digests.get(number, NOTHING)
+            differing += self._compared(table, ranges, number, digest)
+        ranges.top = max(ranges.top, page.top)
+        return differing
 
     def _compared(
         self, table: Table, ranges: Ranges, number: int, digest: Digest
-    ) -> Iterator[DifferingRange]:
-        """Yield range `number` if its digest is another than in the last run."""
-        before = ranges.digests.get(number, Digest())
+    ) -> list[DifferingRange]:
+        """Return range `number` if its digest is another than what was published; [] if not."""
+        before = ranges.digests.get(number, NOTHING)
         if digest == before:
-            return
+            return []
         after = ranges.before(number)
         to = ranges.before(number + 1)
-        ranges.put(number, digest)
         if ranges.top < to and self._digest_up_to_top(table, after, ranges.top) == before:
             # What was there is as it was, so only the keys behind it are new.
-            yield DifferingRange(table, max(after, ranges.top), to, is_whole=False)
-        else:
-            yield DifferingRange(table, after, to)
+            new_after = max(after, ranges.top)
+            return [DifferingRange(table, new_after, to, number, is_whole=False, unchanged=before)]
+        return [DifferingRange(table, after, to, number)]
 
     def _digest_up_to_top(self, table: Table, after: int, top: int) -> Digest:
         if top <= after:
-            return Digest()
-        digest = scan.digest(self._read, table, after, top)
-        self._pace.spend(digest.rows * HASHED)
-        return digest
+            return NOTHING
+        return self._scan.digest(table, after, top)
 
-    def _suspected(self, since: str) -> Iterator[DifferingRange]:
-        """Yield the differing ranges of fact tables with new keys, or with a recent stamp."""
-        for table in self._tables:
-            if table.is_fact:
-                yield from self._suspected_of(table, since)
-
-    def _suspected_of(self, table: Table, since: str) -> Iterator[DifferingRange]:
+    def _suspected(self, table: Table, since: str) -> Iterator[list[DifferingRange]]:
+        """Yield the differing ranges of a fact table with new keys, or with a recent stamp."""
         ranges = self._ranges(table)
-        suspects: set[int] = set()
-        rows = self._pace.most_rows(SCANNED, scan.SCAN_ROWS)
-        for after in range(-1, ranges.top + 1, rows):
-            suspects |= scan.recent(self._read, table, ranges.width, after, after + rows, since)
-            self._pace.spend(rows * SCANNED)
-
+        suspects = self._scan.recent(table, ranges.width, ranges.top, since)
         last_known = ranges.number(ranges.top)
         for number in sorted(suspects - {last_known}):
-            after = ranges.before(number)
-            digest = scan.digest(self._read, table, after, ranges.before(number + 1))
-            self._pace.spend(digest.rows * HASHED)
-            yield from self._compared(table, ranges, number, digest)
+            digest = self._scan.digest(table, ranges.before(number), ranges.before(number + 1))
+            yield self._compared(table, ranges, number, digest)
 
         # New keys are in the last known range, and behind it.
-        page = _page_before(max(ranges.top, 0) - 1, ranges)
-        while not page.last:
-            page = self._next_page(table, ranges, page.to)
-            yield from self._differing_of_page(table, ranges, page)
+        after = ranges.before(ranges.number(max(ranges.top, 0)))
+        is_last = False
+        while not is_last:
+            page = self._scan.page(table, ranges.width, after)
+            yield self._differing_of_page(table, ranges, page)
+            after = page.to
+            is_last = page.last
 
 
-def _page_before(after: int, ranges: Ranges) -> Page:
-    """Return an empty page that ends where the range of the key behind `after` begins."""
-    return Page({}, after, ranges.before(ranges.number(after + 1)), -1, last=False)
+def _never_published(table: Table, after: int, page: Page) -> DifferingRange:
+    """Return a page of a fact table, so that the ranges of all pages leave no key out."""
+    return DifferingRange(table, None if after < 0 else after, None if page.last else page.to)

@@ -461,13 +461,44 @@ MUTANTS = (
     Mutant(
         "no two polling runs share a number",
         "cdc/polling/poll.py",
-        function="Poller._begin",
-        old="self._save",
-        new="replace",
+        function="Poller._save_begun",
+        old="self._number + NUMBERS_AT_ONCE",
+        new="self._saved.run",
         test=(
             f"{INTEGRATION}test_polling.py::"
             "test_a_run_that_breaks_off_comes_again_with_another_number"
         ),
+    ),
+    Mutant(
+        "what a run that broke off has published is in doubt",
+        "cdc/polling/poll.py",
+        function="Poller._publish",
+        old="self._state.doubt(differing)",
+        new="pass",
+        test=(
+            f"{INTEGRATION}test_polling.py::"
+            "test_a_row_that_came_in_a_run_that_broke_off_and_is_gone_by_the_next_is_told_of"
+        ),
+    ),
+    Mutant(
+        "an ALTER does not wait for polling",
+        "cdc/polling/scan.py",
+        function="Scan.fact_pieces",
+        old="self._pace.spend(len(piece.rows) * (FETCHED + HASHED))",
+        new=(
+            "with self._source.read_at(ANY_POSITION) as read:\n"
+            "    next_rows(read, fact, after, 1)\n"
+            "    self._pace.spend(len(piece.rows) * (FETCHED + HASHED))"
+        ),
+        test=f"{INTEGRATION}test_good_guest.py::test_a13_an_alter_does_not_wait_for_polling",
+    ),
+    Mutant(
+        "all jobs of a hospital share one budget",
+        "openmrs/load_budget.py",
+        function="Pace.count",
+        old="cost_s * self._jobs",
+        new="cost_s",
+        test=f"{INTEGRATION}test_good_guest.py::test_a17_the_jobs_of_a_hospital_share_one_budget",
     ),
     Mutant(
         "a document that is refused is told by its place in the whole write",

@@ -17,6 +17,7 @@ import cdc.resume
 import cdc.retention
 import cdc.session
 import cdc.snapshot
+import openmrs.load_share
 import openmrs.read
 from cdc.connections import Connections
 from cdc.positions import RowPlace, Saved
@@ -41,6 +42,7 @@ CLOCKED = (
     cdc.retention,
     cdc.session,
     cdc.snapshot,
+    openmrs.load_share,
     openmrs.read,
 )
 LOGGED = (cdc.resume, cdc.lease, cdc.reader, cdc.retention, cdc.session, cdc.snapshot)

@@ -290,6 +290,9 @@ class Connection:
     def cursor(self, cursor_class: Any = None) -> "Cursor":
         return Cursor(self, as_dicts=cursor_class is not None)
 
+    def ping(self, *, reconnect: bool) -> None:
+        assert not reconnect
+
     def rollback(self) -> None:
         self.view = None
 
@@ -371,6 +374,15 @@ class Cursor:
             yield (0,)
             return
         self._server.locks[args[0]] = self._connection
+        yield (1,)
+
+    def owners(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        owners = [self._server.locks.get(name) for name in args]
+        numbers = [None if owner is None else id(owner) for owner in owners]
+        yield (id(self._connection), *numbers)
+
+    def release(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        del self._server.locks[args[0]]
         yield (1,)
 
     def holds(self, args: Any) -> Iterator[tuple[Any, ...]]:
@@ -482,6 +494,8 @@ _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
     "Slaves_running": Cursor.no_replica,
     "SHOW REPLICA STATUS": Cursor.nothing,
     "rds_configuration": Cursor.nothing,
+    "CONNECTION_ID(), IS_USED_LOCK": Cursor.owners,
+    "RELEASE_LOCK": Cursor.release,
     "GET_LOCK": Cursor.lock,
     "IS_USED_LOCK": Cursor.holds,
     "wait_timeout": Cursor.forget,

@@ -119,14 +119,14 @@ def test_all_is_published_up_to_where_the_last_whole_round_set_out() -> None:
     state = walk.PolledState()
     state.begin(1_000)
     state.cursor = ("obs", 5)
-    state.end()
+    state.end(1_000)
     assert state.through_ms == 0
     state.begin(2_000)
     state.cursor = None
-    state.end()
+    state.end(2_000)
     assert state.through_ms == 1_000
     state.begin(3_000)
-    state.end()
+    state.end(3_000)
     assert state.through_ms == 3_000
 
 
