@@ -9,12 +9,14 @@ from bson import ObjectId
 
 from consumers.lookups import Lookups
 from destinations.mongo.document import Document
-from openmrs.load_budget import FETCHED, WaitingPace
+from openmrs.load_budget import FETCHED, PageSize, WaitingPace
 from openmrs.read import ANY_POSITION, Source
+from passport.errors import TooSlow
 from passport.settings import Settings
 from reconcile import differences as differing
-from reconcile.expected import Expected, expected_of
+from reconcile.expected import Expected, expected_rows
 from reconcile.mongo_reader import MongoReader
+from reconcile.persons import PERSONS_AT_ONCE
 from reconcile.report import Compared, Differences
 
 CACHE_ENTRIES = 50_000
@@ -85,6 +87,7 @@ class ByContent:
         self._source = source
         self._mongo = mongo
         self._pace = pace
+        self._size = PageSize(PERSONS_AT_ONCE, least=1)
         self.patients: set[str] = set()
         self.forget()
 
@@ -101,12 +104,21 @@ class ByContent:
         self._authors = self._mongo.authors(self._settings, hospital_id)
 
     def read(self, person_ids: Sequence[int]) -> BothEnds:
-        """Read both ends, the hospital's at one snapshot. Raises Retry, NotReady, Fatal."""
+        """Read both ends, the hospital's in short reads, one after the other.
+
+        An ALTER at the hospital would wait for a longer one. Whoever changes in between may seem to
+        differ, and is looked at again. Raises Retry, NotReady, Fatal.
+        """
         hospital_id = self._source.hospital
         name = self._settings.hospitals[hospital_id].name
         with self._source.read_at(ANY_POSITION) as read:
-            must_be = expected_of(read, self.lookups, person_ids, self._mongo.patients)
-        self._pace.spend(len(must_be.rows) * FETCHED)
+            persons_by_id = self.lookups.persons_in(read, person_ids, fresh=True)
+        patients_by_key = self._mongo.patients(persons_by_id.values())
+        patients = {}
+        for person in persons_by_id.values():
+            if person.key in patients_by_key:
+                patients[person.person_id] = patients_by_key[person.key]
+        must_be = Expected(persons_by_id, patients, self._expected_rows(sorted(patients)))
         self.patients |= set(must_be.patients.values())
 
         mirror = self._mongo.mirror(hospital_id, person_ids)
@@ -136,6 +148,23 @@ class ByContent:
             mirror=_grouped(mirror, _persons_of(mirror)),
             shown=_grouped(shown, shown_to),
         )
+
+    def _expected_rows(self, person_ids: Sequence[int]) -> dict[str, Document]:
+        documents: dict[str, Document] = {}
+        left = person_ids
+        while left:
+            part = left[: self._size.rows]
+            try:
+                with self._source.read_at(ANY_POSITION, longest_s=self._size.longest_s) as read:
+                    documents_of_part = expected_rows(read, self.lookups, part)
+            except TooSlow:
+                self._size.ended()
+                continue
+            self._size.answered(read.worked_s)
+            left = left[len(part) :]
+            self._pace.spend(len(documents_of_part) * FETCHED)
+            documents |= documents_of_part
+        return documents
 
 
 def _persons_of(documents: Mapping[str, Document]) -> dict[str, int]:

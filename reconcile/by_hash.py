@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from consumers.lookups import Lookups
 from openmrs import row_hash
 from openmrs.key_ranges import rows_of_persons
-from openmrs.load_budget import FETCHED, HASHED, WaitingPace
+from openmrs.load_budget import FETCHED, HASHED, PageSize, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.row_hash import Digest
 from openmrs.tables import OBS
+from passport.errors import TooSlow
 from passport.event import Row
 from reconcile import differences
 from reconcile.mongo_reader import MongoReader
+from reconcile.persons import PERSONS_AT_ONCE
 from reconcile.report import Compared
 
 
@@ -41,29 +43,33 @@ class ByHash:
         self._mongo = mongo
         self._pace = pace
         self._compared = compared
+        self._hashed = PageSize(PERSONS_AT_ONCE, least=1)
+        self._fetched = PageSize(PERSONS_AT_ONCE, least=1)
 
     def differing(self, lookups: Lookups, person_ids: Sequence[int]) -> dict[int, Differing]:
-        """Return those of the persons who differ, all read at one snapshot of the hospital.
+        """Return those of the persons who differ.
 
-        Their identifiers are read anew, whatever `lookups` holds. Raises Retry, NotReady, Fatal.
+        Their identifiers are read anew, whatever `lookups` holds. The reads are short ones, one
+        after the other: an ALTER at the hospital would wait for a longer one. Whoever changes in
+        between may seem to differ, and is looked at again. Raises Retry, NotReady, Fatal.
         """
         with self._source.read_at(ANY_POSITION) as read:
             persons = lookups.persons_in(read, person_ids, fresh=True)
-            patients = self._mongo.patients(persons.values())
-            matched = {}
-            for person_id, person in persons.items():
-                if person.key in patients:
-                    matched[person_id] = patients[person.key]
-            digests = self._digests(read, list(matched))
-            mirror = self._mirror(person_ids)
-            links = self._mongo.links([person.key for person in persons.values()])
+        patients = self._mongo.patients(persons.values())
+        matched = {}
+        for person_id, person in persons.items():
+            if person.key in patients:
+                matched[person_id] = patients[person.key]
+        digests = self._digests(list(matched))
+        mirror = self._mirror(person_ids)
+        links = self._mongo.links([person.key for person in persons.values()])
 
-            suspects = set()
-            for person_id in person_ids:
-                mirrored = row_hash.digest(mirror.get(person_id, []), self._source.columns(OBS))
-                if mirrored != digests.get(person_id, Digest()):
-                    suspects.add(person_id)
-            rows = self._rows(read, sorted(suspects & matched.keys()))
+        suspects = set()
+        for person_id in person_ids:
+            mirrored = row_hash.digest(mirror.get(person_id, []), self._source.columns(OBS))
+            if mirrored != digests.get(person_id, Digest()):
+                suspects.add(person_id)
+        rows = self._rows(sorted(suspects & matched.keys()), digests)
         self._compared.persons += len(persons)
         self._compared.matched += len(matched)
 
@@ -84,19 +90,33 @@ class ByHash:
                 differing[person_id] = Differing(patient, digests.get(person_id, Digest()))
         return differing
 
-    def _digests(self, read: ConsistentRead, person_ids: Sequence[int]) -> dict[int, Digest]:
+    def _digests(self, person_ids: Sequence[int]) -> dict[int, Digest]:
         """Return the digest of the hospital's rows, of each person who has any."""
-        if not person_ids:
-            return {}
+        digests: dict[int, Digest] = {}
+        left = person_ids
+        while left:
+            part = left[: self._hashed.rows]
+            try:
+                with self._source.read_at(ANY_POSITION, longest_s=self._hashed.longest_s) as read:
+                    digests_of_part = self._digests_in(read, part)
+            except TooSlow:
+                self._hashed.ended()
+                continue
+            self._hashed.answered(read.worked_s)
+            left = left[len(part) :]
+            rows = sum(digest.rows for digest in digests_of_part.values())
+            self._compared.rows += rows
+            self._pace.spend(rows * HASHED)
+            digests |= digests_of_part
+        return digests
+
+    def _digests_in(self, read: ConsistentRead, person_ids: Sequence[int]) -> dict[int, Digest]:
         digest = row_hash.sql(self._source.columns(OBS))
         groups = read.rows(
             f"SELECT {OBS.person} AS person_id, COUNT(*) AS counted, {digest} AS digest"  # noqa: S608
             f" FROM {OBS.name} WHERE {OBS.person} IN ({','.join(map(str, person_ids))})"
             f" GROUP BY {OBS.person}"
         )
-        rows = sum(group["counted"] for group in groups)
-        self._compared.rows += rows
-        self._pace.spend(rows * HASHED)
         digests = {}
         for group in groups:
             digests[group["person_id"]] = Digest(int(group["counted"]), int(group["digest"]))
@@ -109,13 +129,29 @@ class ByHash:
             rows[document["personId"]].append(document["row"])
         return rows
 
-    def _rows(self, read: ConsistentRead, person_ids: Sequence[int]) -> Mapping[int, list[Row]]:
-        """Return the hospital's rows by person."""
+    def _rows(
+        self, person_ids: Sequence[int], digests: dict[int, Digest]
+    ) -> Mapping[int, list[Row]]:
+        """Return the hospital's rows by person, and make `digests` those of the same moment."""
         rows: dict[int, list[Row]] = defaultdict(list)
-        if person_ids:
-            for row in rows_of_persons(read, OBS, person_ids):
+        left = person_ids
+        while left:
+            part = left[: self._fetched.rows]
+            try:
+                with self._source.read_at(ANY_POSITION, longest_s=self._fetched.longest_s) as read:
+                    rows_of_part = rows_of_persons(read, OBS, part)
+                    digests_of_part = self._digests_in(read, part)
+            except TooSlow:
+                self._fetched.ended()
+                continue
+            self._fetched.answered(read.worked_s)
+            left = left[len(part) :]
+            self._pace.spend(len(rows_of_part) * (FETCHED + HASHED))
+            for row in rows_of_part:
                 rows[row[OBS.person]].append(row)
-            self._pace.spend(sum(map(len, rows.values())) * FETCHED)
+            for person_id in part:
+                digests.pop(person_id, None)
+            digests |= digests_of_part
         return rows
 
 

@@ -1,7 +1,7 @@
-"""Says what the Passport must hold of some persons, as one snapshot of the hospital has them."""
+"""Says what the Passport must hold of some persons, as the hospital has them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bson import ObjectId
@@ -62,36 +62,25 @@ class Expected:
         return records
 
 
-def expected_of(
-    read: ConsistentRead,
-    lookups: Lookups,
-    person_ids: Collection[int],
-    registered: Callable[[Iterable[Person]], dict[str, str]],
-) -> Expected:
-    """Return what must be there of these persons.
+def expected_rows(
+    read: ConsistentRead, lookups: Lookups, person_ids: Sequence[int]
+) -> dict[str, Document]:
+    """Return the mirror's documents that must be there of these matched persons, by _id.
 
-    `registered` gives the hex of patients._id by person key. Rows that can't be carried are left
-    out, since a consumer parks them as dead letters.
+    Rows that can't be carried are left out, since a consumer parks them as dead letters.
     """
-    persons = lookups.persons_in(read, person_ids, fresh=True)
-    patients_by_key = registered(persons.values())
-    patients = {}
-    for person in persons.values():
-        if person.key in patients_by_key:
-            patients[person.person_id] = patients_by_key[person.key]
-
-    expected = Expected(persons, patients)
     rows: list[RowToEnrich] = []
-    for row in rows_of_persons(read, OBS, sorted(patients)):
+    for row in rows_of_persons(read, OBS, person_ids):
         try:
             check(row)
         except Reject:
             continue
         rows.append(RowToEnrich(row, "", False, "person"))
+    documents: dict[str, Document] = {}
     for observation in lookups.observations_in(read, rows):
         try:
             document = mirror.document(observation)
         except Reject:
             continue
-        expected.rows[document["_id"]] = document
-    return expected
+        documents[document["_id"]] = document
+    return documents

@@ -3,6 +3,8 @@ publishes nothing.
 """
 
 import threading
+import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,14 +18,15 @@ from cdc.publisher import Publisher
 from consumers import worker
 from dev import hospital as generator
 from dev.hospital import people, registration
-from passport.errors import Fatal, NotReady
+from passport.errors import Fatal, NotReady, Retry
 from passport.event import Event, encode_event
-from passport.settings import Destination, Settings
+from passport.settings import Destination, LoadBudget, Settings
 from reconcile import caught_up, compare
 from reconcile.look_again import Patience
 from reconcile.mongo_reader import opened
 from reconcile.report import Report
 from reconcile.verify import verify as verify_hospitals
+from tests.beside import beside
 from tests.eventually import eventually
 from tests.integration.published import HOSPITAL, read, settings_for
 from tests.servers import Address
@@ -371,3 +374,33 @@ def test_verify_repairs_who_differs(way: Way) -> None:
     way.bring()
     assert verify(way.settings, "passport", repair=True).equal
     assert len(way.repairs()) == 1
+
+
+def test_a13_an_alter_does_not_wait_for_comparing(way: Way) -> None:
+    """Comparing is held up by its budget for several seconds, and ALTERs come all the while."""
+    hospital = way.settings.hospitals[HOSPITAL]
+    rows = way.execute("SELECT COUNT(*) FROM obs")[0][0]
+    budget = LoadBudget(rows_per_s=max(1, rows * 15 // 100 // 6))
+    slow = hospital.model_copy(update={"load_budget": budget})
+    settings = way.settings.model_copy(update={"hospitals": {HOSPITAL: slow}})
+
+    def alter() -> float:
+        began_at = time.monotonic()
+        way.execute("ALTER TABLE obs COMMENT = 'x'")
+        return time.monotonic() - began_at
+
+    alone_s = max(alter() for _ in range(3))
+    has_ended = threading.Event()
+
+    def compare_slowly(_: threading.Event) -> None:
+        # An ALTER may interrupt a read: it is begun again.
+        with opened(settings, "passport") as mongo, suppress(Retry):
+            compare.Comparison(HOSPITAL, settings, mongo, threading.Event(), PATIENCE).run()
+        has_ended.set()
+
+    waited_s = []
+    with beside(compare_slowly):
+        while not has_ended.wait(0.2):
+            waited_s.append(alter() - alone_s)
+    assert len(waited_s) > 5, "it was at work meanwhile"
+    assert max(waited_s) < 1
