@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from dev.hospital.recorded import is_recorded
 from tests.servers import Address
 
 NATIONAL_ID_TYPE = "6f4ac1d2-7c35-4f0b-9c1e-2b8f0a1d1001"
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+RECORDED_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "openmrs" / "real"
 
 
 def folder() -> Path:
@@ -23,6 +25,19 @@ def folder() -> Path:
     if (found / "load.py").exists():
         return found
     reason = f"no real data in {found}: set PASSPORT_REAL_DATA to the folder of load.py"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def recorded() -> Path:
+    """PASSPORT_RECORDED_DATA, or beside the checkout: a recorded OpenMRS. Without it the test fails
+    in CI and is skipped elsewhere.
+    """
+    found = Path(os.environ.get("PASSPORT_RECORDED_DATA", RECORDED_BESIDE))
+    if is_recorded(found):
+        return found
+    reason = f"no recorded OpenMRS in {found}: set PASSPORT_RECORDED_DATA to base.sql.gz's folder"
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -15,7 +15,10 @@ def demo(
         bool, typer.Option("--once", help="End after verify, with its exit code.")
     ] = False,
     data: Annotated[
-        Path | None, typer.Option("--data", help="A folder with load.py: a third, real hospital.")
+        Path | None,
+        typer.Option(
+            "--data", help="A folder with load.py, or with a recorded OpenMRS: a third hospital."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Other patients, other work.")] = 1,
 ) -> None:

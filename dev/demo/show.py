@@ -16,9 +16,10 @@ from dev.demo.before_after import Records
 from dev.demo.latency import Latency
 from dev.demo.pages import Account
 from dev.demo.roles import Role, consumer, portal, reader, running
-from dev.demo.site import REAL, Site, site
+from dev.demo.site import LIVE, REAL, Site, site
 from dev.demo.status import Status, live_table
 from dev.hospital import Clinic, passport_patients, registrable
+from dev.hospital.recorded import Playback, is_recorded
 from passport.errors import Fatal
 
 PATIENTS = 300  # of each generated hospital
@@ -46,9 +47,10 @@ def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
     that fills a third hospital. Raises Fatal when it has none, or when a role ends by itself.
     """
     console = Console()
-    if data is not None and not (data / "load.py").exists():
+    if data is not None and not (data / "load.py").exists() and not is_recorded(data):
         raise Fatal(
-            f"{data} has no load.py", hint="make demo DATA=<folder with load.py and its data>"
+            f"{data} has neither load.py nor base.sql.gz and recorded.binlog.gz",
+            hint="make demo DATA=<folder with load.py and its data, or with a recorded OpenMRS>",
         )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -60,18 +62,22 @@ def run(*, once: bool, data: Path | None = None, seed: int = 1) -> int:
         portal=pages.settings(),
         say=lambda text: console.print(f"[dim]{text}"),
     ) as ready_site:
-        return Demo(ready_site, console, stop, seed).course(once=once)
+        return Demo(ready_site, console, stop, seed, data).course(once=once)
 
 
 class Demo:
     """One run of the demo on a ready site. It ends early once `stop` is set."""
 
-    def __init__(self, site: Site, console: Console, stop: threading.Event, seed: int) -> None:
+    def __init__(
+        self, site: Site, console: Console, stop: threading.Event, seed: int, data: Path | None
+    ) -> None:
         self.site = site
+        self.data = data
         self.console = console
         self.stop = stop
         self.seed = seed
         self.done: dict[str, int] = {}  # how often the clinics did each action
+        self._is_recording_played = False
         self._status = Status(site.config)
         self._portal = portal(site)
         self._consumer = consumer(site)
@@ -147,12 +153,26 @@ class Demo:
 
     @contextmanager
     def _clinics(self, rate: float, latency: Latency) -> Iterator[None]:
-        """Let every generated hospital work at `rate` obs a second until the block ends."""
+        """Let every generated hospital work at `rate` obs a second until the block ends.
+
+        A recorded one goes on with its recording.
+        """
         with ExitStack() as stack:
+            if self.data is not None and is_recorded(self.data) and not self._is_recording_played:
+                self._is_recording_played = True
+                stack.enter_context(background(self._play, self.data))
             for hospital in self.site.hospitals:
                 if hospital != REAL:
                     stack.enter_context(background(self._work_in, hospital, rate, latency))
             yield
+
+    def _play(self, data: Path, ended: threading.Event) -> None:
+        """Play the rest of the recording, in as long as the clinics work."""
+        with Playback(data, self.site.hospitals[REAL]) as playback:
+            playback.skip(playback.left - LIVE)
+            while playback.left and not ended.wait(SECONDS / LIVE):
+                playback.play(1)
+            playback.play(playback.left)
 
     def _work_in(
         self, hospital: str, rate: float, latency: Latency, ended: threading.Event

@@ -15,12 +15,13 @@ import yaml
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from dev.hospital import NATIONAL_ID_TYPE, create
+from dev.hospital import NATIONAL_ID_TYPE, create, recorded
 from dev.stack import Kafka, MariaDB, Mongo
 
 FOLDER = Path(__file__).parents[2] / ".stack" / "demo"
 TIMEZONE = "Africa/Kigali"
-REAL = "real"  # the hospital of `DATA=folder`; nothing writes into it
+REAL = "real"  # the hospital of `DATA=folder`; nothing but its own recording writes into it
+LIVE = 400  # the recorded transactions that are played while the clinics work
 NAMES = {
     "kigali": "Kigali University Hospital",
     "huye": "Huye District Hospital",
@@ -59,8 +60,9 @@ def site(
 ) -> Iterator[Site]:
     """Start fresh servers, fill the hospitals, and stop everything with the block.
 
-    Each generated hospital gets `patients` patients. `data` is a folder with a load.py that fills
-    a third hospital; `portal` is that section of the settings; `say` shows what takes its time.
+    Each generated hospital gets `patients` patients. `data` is a folder with a load.py, or with a
+    recorded OpenMRS, that fills a third hospital; `portal` is that section of the settings; `say`
+    shows what takes its time.
     """
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -105,6 +107,11 @@ def hospital_settings(
 
 def _fill(server: MariaDB, name: str, seed: int, patients: int, data: Path | None) -> None:
     server.execute("CREATE DATABASE openmrs CHARACTER SET utf8mb4")
+    if name == REAL and data is not None and recorded.is_recorded(data):
+        recorded.load(data, server)
+        with recorded.Playback(data, server) as playback:
+            playback.play(playback.left - LIVE)
+        return
     if name == REAL and data is not None:
         load = [sys.executable, str(data / "load.py")]
         command = [*load, "--port", str(server.port), "--user", "root"]

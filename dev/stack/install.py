@@ -63,6 +63,16 @@ def mariadbd() -> Path:
     return _program("mariadbd", "mariadb-server")
 
 
+def mariadb_client() -> Path:
+    """Return MariaDB's client program."""
+    return _program("mariadb", "mariadb-client")
+
+
+def mariadb_binlog() -> Path:
+    """Return the program that makes SQL of a binlog."""
+    return _program("mariadb-binlog", "mariadb-client")
+
+
 def java() -> Path:
     """Return the program that runs Java."""
     return _program("java", "openjdk-17-jre-headless")
