@@ -18,6 +18,7 @@ from cdc.publisher import Publisher
 from consumers import worker
 from dev import hospital as generator
 from dev.hospital import people, registration
+from openmrs.connection import server_version
 from passport.errors import Fatal, NotReady, Retry
 from passport.event import Event, encode_event
 from passport.settings import Destination, LoadBudget, Settings
@@ -102,6 +103,9 @@ def way(
     cdc = given.cdc.model_copy(update={"heartbeat_s": 0.2})
     settings = given.model_copy(update={"destinations": destination, "cdc": cdc})
     with flavour_database.connect() as connection:
+        version = server_version(connection)
+        if version.flavour == "mysql" and not version.is_mysql(8, 0, 4):
+            pytest.skip("the tests' own SQL needs REGEXP_REPLACE")
         generator.create(connection, seed=6, patients=60, visits=2)
         registration.passport_patients(
             mongo_database, [one for _, one in registration.registrable(connection)[::2]]
