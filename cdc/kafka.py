@@ -7,12 +7,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from passport.kafka import MAX_BYTES, client_options, read_topic, translate_errors
+from passport.kafka import (
+    MAX_BYTES,
+    Record,
+    client_options,
+    own_record,
+    read_topic,
+    translate_errors,
+)
 from passport.settings import Kafka
+
+# How many records one look at a topic's tail takes.
+MOST_RECORDS = 10_000
 
 KafkaError = kafka_errors.KafkaError
 TOPIC_EXISTS = kafka_errors.TopicAlreadyExistsError.errno
@@ -79,3 +89,37 @@ def alter_configs(admin: Any, topic: str, configs: dict[str, str]) -> bool:
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs)
     answer = admin.alter_configs([resource], raise_on_unknown=False, incremental=True)
     return bool(answer["topic"][topic] == "OK")
+
+
+class TopicTail:
+    """The records of a topic of one partition from an offset on, as they come. `close` it.
+
+    It connects at once. Raises NotReady and Fatal.
+    """
+
+    def __init__(self, kafka: Kafka, topic: str, offset: int) -> None:
+        self._kafka = kafka
+        place = TopicPartition(topic, 0)
+        with translate_errors(kafka):
+            self._consumer = KafkaConsumer(
+                **client_options(kafka),
+                group_id=None,
+                enable_auto_commit=False,
+                # If the topic was made anew meanwhile, `offset` is not there.
+                auto_offset_reset="earliest",
+                # The broker collects half a second of records: one answer is read each time.
+                fetch_min_bytes=1024 * 1024,
+                fetch_max_wait_ms=500,
+            )
+            self._consumer.assign([place])
+            self._consumer.seek(place, offset)
+
+    def poll(self) -> list[Record]:
+        """Return what has come, without waiting for more. Raises NotReady and Fatal."""
+        with translate_errors(self._kafka):
+            batches = self._consumer.poll(0, max_records=MOST_RECORDS)
+        return [own_record(record) for records in batches.values() for record in records]
+
+    def close(self) -> None:
+        with suppress(KafkaError):
+            self._consumer.close(autocommit=False)

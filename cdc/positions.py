@@ -7,6 +7,7 @@ is deleted only when a later one's record is acknowledged:
 
 - ``HOSPITAL/position/EPOCH/RUN``: where the reader is, a few hundred bytes.
 - ``HOSPITAL/columns/EPOCH/ID``: the column lists that positions of the epoch refer to by their id.
+- ``HOSPITAL/signal/MS/ID``: what an operator asked for, see `cdc.signals`.
 - ``HOSPITAL``: a position with its columns, as releases before these keys wrote and read it. It is
   written when an epoch or a run begins, when the columns have changed and when a reader ends in
   order. It is never deleted: it also says which partition is whose.
@@ -27,6 +28,7 @@ import msgspec
 from cdc import topics
 from cdc.durability import NEVER_SEEN, SeenDurable
 from cdc.kafka import close_producer, newest_values, open_producer
+from cdc.signals import Signal, Signals, new_key
 from openmrs.column_info import ColumnInfo
 from passport.errors import KAFKA, Fatal, Origin, Reject
 from passport.event import parse_event
@@ -47,21 +49,21 @@ Columns = Mapping[str, list[ColumnInfo]]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The progress of a snapshot.
+    """The progress of a snapshot. It is `stopped` when an operator has asked for that.
 
     `number` counts the snapshots of an epoch. Every obs_id up to `next_key` is done; None if none
     is, or if all are.
     """
 
     number: int = 1
-    state: Literal["running", "done"] = "running"
+    state: Literal["running", "done", "stopped"] = "running"
     next_key: int | None = None
 
     @property
     def rank(self) -> tuple[int, bool, int]:
         """The higher rank is further."""
         next_key = -1 if self.next_key is None else self.next_key
-        return self.number, self.state == "done", next_key
+        return self.number, self.state != "running", next_key
 
 
 class RowPlace(NamedTuple):
@@ -213,6 +215,7 @@ class HospitalRecords:
     def __init__(self, hospital: str) -> None:
         self.hospital = hospital
         self.partitions: set[int] = set()
+        self.signals = Signals()
         self._furthest: Saved | None = None
         self._columns_of_furthest: _Key | None = None
         self._column_records: dict[_Key, bytes] = {}
@@ -229,6 +232,7 @@ class HospitalRecords:
         A record of a kind that a later release added is passed over.
         """
         parts = _Key.parse(key)
+        self.signals.take(self.hospital, key, value)
         if parts is None:
             if value is not None and key == self.hospital.encode():
                 self._add_position(value)
@@ -339,6 +343,8 @@ class Positions:
         self._kafka = kafka
         self._producer: Any = None
         self._hospitals: dict[str, HospitalRecords] = {}
+        # The offset behind the last record that was read.
+        self.next_offset = 0
 
     @staticmethod
     def ensure(settings: Settings) -> None:
@@ -393,6 +399,15 @@ class Positions:
         for key, value in records.write(saved, in_full=in_full):
             self._send(key, value)
 
+    def signals(self, hospital: str) -> Signals:
+        """Return the hospital's signals, as `load` or `all` has read them."""
+        records = self._hospitals.get(hospital)
+        return records.signals if records is not None else Signals()
+
+    def signal(self, hospital: str, partition: int, signal: Signal) -> None:
+        """Write a signal. Returns when Kafka has acknowledged it."""
+        self._send(new_key(hospital, signal.at_ms), signal.encode(hospital, partition))
+
     def close(self) -> None:
         if self._producer is not None:
             close_producer(self._producer)
@@ -423,6 +438,7 @@ class Positions:
             for batch in batches:
                 keep()
                 for record in batch:
+                    self.next_offset = record.offset + 1
                     owner = owners.get(record.key)
                     if owner is None:
                         if record.value is None:

@@ -11,6 +11,7 @@ first error. What the error is decides what comes next:
 import random
 import threading
 import time
+from contextlib import closing
 
 import structlog
 
@@ -19,14 +20,18 @@ from cdc.binlog.changes import DamagedEvent
 from cdc.connections import REAL, Connections
 from cdc.lease import Lease
 from cdc.session import Session
+from cdc.signals import Signal, Signals, SignalWatch
 from openmrs.read import Source
 from passport import health, metrics
-from passport.errors import Fatal, Gap, NotReady, Retry
+from passport.errors import Fatal, Gap, NotReady, Origin, Retry
 from passport.settings import Hospital, Settings
 
 # A session that lasted so long was fine. After it, the first wait is the shortest again.
 STEADY_S = 30.0
 SHORTEST_WAIT_S = 0.25
+
+# How often a paused reader looks whether it still is.
+PAUSED_S = 0.5
 
 log = structlog.get_logger()
 
@@ -100,7 +105,8 @@ class Reader:
             began_at = time.monotonic()
             try:
                 self._run_session(until_caught_up=until_caught_up)
-                return
+                if until_caught_up or self._stop.is_set():
+                    return
             except Gap as gap:
                 # No wait: the next session begins a new epoch, and doesn't need what is gone. But
                 # if gap follows gap, each would read the table anew, and faster than it can.
@@ -139,6 +145,12 @@ class Reader:
         start = resume.find_start(
             self._id, self._hospital, self._positions, self._source, self._lease, gap=self._gap
         )
+        signals = self._positions.signals(self._id)
+        if signals.pause is not None:
+            if until_caught_up:
+                raise _paused(self._id, signals.pause)
+            self._wait_while_paused(signals)
+            return
         if start.is_new_epoch:
             # Finding it took time. A reader that stood still meanwhile may have lost the lease, and
             # must not begin an epoch beside the reader that has it now.
@@ -146,6 +158,7 @@ class Reader:
             self._positions.save(start.saved)
         self._gap = ""
 
+        watch = self._watch(signals)
         session = Session(
             self._id,
             self._settings,
@@ -153,6 +166,7 @@ class Reader:
             self._lease,
             self._source,
             self._positions,
+            watch,
             self._connections,
         )
         try:
@@ -160,8 +174,38 @@ class Reader:
             position = start.saved.position
             log.info("reading the binlog", hospital=self._id, file=position.file, pos=position.pos)
             session.run(self._stop, until_caught_up=until_caught_up)
+            was_paused = watch.look().pause is not None
         finally:
             session.close()
+            watch.close()
+        # The session ends in order when it is paused.
+        if was_paused and not until_caught_up:
+            self._wait_while_paused(signals)
+
+    def _watch(self, signals: Signals) -> SignalWatch:
+        """Watch for signals behind those that were read with the positions."""
+        return self._connections.signals(
+            self._settings.kafka, self._id, signals, self._positions.next_offset
+        )
+
+    def _wait_while_paused(self, signals: Signals) -> None:
+        """Leave the hospital's server alone until an operator resumes, or `stop`."""
+        pause = signals.pause
+        by = pause.by if pause is not None else ""
+        hint = f"passport signal --hospital {self._id} resume"
+        log.warning("paused", hospital=self._id, reason=f"asked for by {by}", hint=hint)
+        self._lease.close()
+        self._source.close()
+        metrics.CDC_PAUSED.labels(self._id).set(1)
+        try:
+            with closing(self._watch(signals)) as watch:
+                while watch.look().pause is not None and not self._stop.is_set():
+                    health.working(f"hospital {self._id}: reader")
+                    self._stop.wait(PAUSED_S)
+        finally:
+            metrics.CDC_PAUSED.labels(self._id).set(0)
+        if not self._stop.is_set():
+            log.info("no longer paused", hospital=self._id)
 
     def _wait(self, error: Retry | Gap, failures: int) -> None:
         """Wait before the next session: longer after each failure in a row, up to a limit.
@@ -188,3 +232,11 @@ class Reader:
         self._source.close()
         self._positions.close()
         self._stop.wait(wait_s)
+
+
+def _paused(hospital_id: str, pause: Signal) -> Fatal:
+    return Fatal(
+        f"hospital {hospital_id}: {pause.by} has paused its reader",
+        hint=f"passport signal --hospital {hospital_id} resume",
+        origin=Origin.hospital(hospital_id),
+    )

@@ -33,6 +33,7 @@ from cdc.heartbeat import Heartbeat
 from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
 from cdc.positions import Positions, RowPlace, Saved, Snapshot
+from cdc.signals import SignalWatch
 from cdc.snapshot import QUERIES_OF_A_CHUNK, SnapshotJob, read_in_stream
 from cdc.transaction import Transaction, TransactionTraces
 from openmrs.connection import flavour
@@ -70,6 +71,7 @@ class Session:
         lease: Lease,
         source: Source,
         positions: Positions,
+        signals: SignalWatch,
         connections: Connections,
     ) -> None:
         hospital = settings.hospital(hospital_id)
@@ -82,6 +84,9 @@ class Session:
         self._pace = Pace(hospital.load_budget, LoadShare(source), clock=time.monotonic)
         self._hours = Hours(hospital.snapshot_hours, hospital.timezone)
         self._stop = threading.Event()
+        self._signals = signals
+        # How many signals were obeyed, of all that there are.
+        self._obeyed = 0
 
         # Everything up to here is published, unless a transaction is open.
         self._at = SourcePosition(start.position, "", start.server)
@@ -136,8 +141,9 @@ class Session:
 
     def _follow(self, stop: threading.Event, *, until_caught_up: bool) -> None:
         end: Position | None = None
-        while not stop.is_set():
+        while not stop.is_set() and self._signals.look().pause is None:
             has_read = self._read(self._wait_s())
+            self._obey()
             self._step_snapshot(live=has_read)
             self._keep_lease()
             self._save(at_most_every_s=self._settings.checkpoint_s)
@@ -328,7 +334,11 @@ class Session:
         # Only at a transaction's end: then each of its reads contains what asked for it.
         if self._is_snapshot_due:
             self._is_snapshot_due = False
-            self._snapshot = self._snapshot_from(Snapshot(self._snapshot.cursor.number + 1))
+            number = self._snapshot.cursor.number + 1
+            asked = self._signals.look().snapshot(self._start.epoch)
+            if asked is not None:
+                number = max(number, asked.number)
+            self._snapshot = self._snapshot_from(Snapshot(number))
 
     def _step_snapshot(self, *, live: bool) -> None:
         if self._transaction.is_open or self._is_snapshot_due or not self._is_file_verified:
@@ -361,6 +371,34 @@ class Session:
         if self._snapshot.done or self._is_snapshot_waiting():
             return IDLE_S
         return min(IDLE_S, self._snapshot.wait_s(live=False))
+
+    # --- what operators ask for
+
+    def _obey(self) -> None:
+        """Do what was asked for since the last turn. A pause ends the session."""
+        signals = self._signals.look()
+        if len(signals) == self._obeyed:
+            return
+        self._obeyed = len(signals)
+        epoch = self._start.epoch
+        asked = signals.snapshot(epoch)
+        if asked is not None and asked.number > self._snapshot.cursor.number:
+            log.warning("snapshot again", hospital=self._id, reason=f"asked for by {asked.by}")
+            self._is_snapshot_due = True
+            if not self._transaction.is_open:
+                self._begin_snapshot_if_due()
+
+        stop = signals.stop(epoch, self._snapshot.cursor.number)
+        if stop is not None and not self._snapshot.done:
+            log.error(
+                "snapshot stopped: rows that it had not read yet may be missing or out of date",
+                hospital=self._id,
+                reason=f"asked for by {stop.by}",
+                next_key=self._snapshot.cursor.next_key,
+                hint=f"passport signal --hospital {self._id} snapshot",
+            )
+            self._snapshot.stop()
+        self._pace.set_budget(signals.budget(self._hospital.load_budget))
 
     # --- the lease, the heartbeat and the position
 

@@ -114,7 +114,7 @@ class SnapshotJob:
 
     @property
     def done(self) -> bool:
-        return self.cursor.state == "done"
+        return self.cursor.state != "running"
 
     @property
     def share(self) -> float:
@@ -189,6 +189,11 @@ class SnapshotJob:
             if self.cursor.next_key is not None:
                 first = self.cursor.next_key
         return first, last
+
+    def stop(self) -> None:
+        """End it where it is. The rows of later keys are not read."""
+        self._chunk = None
+        self.cursor = replace(self.cursor, state="stopped")
 
     def settle(self) -> None:
         """Go on with the chunk that was sent, if Kafka has acknowledged it by now."""

@@ -32,6 +32,7 @@ from cli import (
     positions,
     reconcile,
     replay,
+    signal,
     status,
     unmapped,
     unmatched,
@@ -67,6 +68,7 @@ app.command()(backfill.backfill)
 app.command()(replay.replay)
 app.command(deprecated=True)(demo.demo)
 app.add_typer(positions.commands, name="positions")
+app.command()(signal.signal)
 app.add_typer(dead_letters.commands, name="dead-letters")
 app.add_typer(conflicts.commands, name="conflicts")
 app.add_typer(unmapped.commands, name="unmapped")

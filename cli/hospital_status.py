@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing them would load Kafka's client for every command
     from cdc.positions import Saved
+    from cdc.signals import Signals
     from passport.kafka import OffsetRange
     from passport.sink import Progress
 
@@ -29,8 +30,8 @@ class HospitalFacts:
     hospital's partition of the changes' topic. `progress` and `counts` are what the destination
     says. `behind` says whether the server's binlog goes on past the position. `headroom_s` says for
     how many seconds the server surely keeps the position; it is infinite if it keeps it for ever.
-    Both are None if that isn't known now. `is_snapshot_paused` says that a snapshot would wait for
-    the hospital's quiet hours now.
+    Both are None if that isn't known now. `signals` are what operators have asked for.
+    `is_snapshot_paused` says that a snapshot would wait for the hospital's quiet hours now.
     """
 
     hospital_id: str
@@ -41,6 +42,7 @@ class HospitalFacts:
     counts: Mapping[str, Any]
     behind: bool | None
     headroom_s: float | None
+    signals: "Signals"
     is_snapshot_paused: bool = False
 
 
@@ -49,6 +51,7 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
     saved = facts.saved
     snapshot = saved.snapshot if saved else None
     progress = facts.progress
+    pause = facts.signals.pause
     first, end = facts.offsets
     next_offset = progress.offset if progress else first
     headroom: float | str | None = facts.headroom_s
@@ -57,9 +60,12 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
     last_event_s = None
     if progress and progress.at_ms:
         last_event_s = round(now_s - progress.at_ms / 1000, 1)
+    hospital_state = state(facts.capture, saved, is_snapshot_paused=facts.is_snapshot_paused)
+    if pause is not None:
+        hospital_state = "paused"
     row = {
         "hospital": facts.hospital_id,
-        "state": state(facts.capture, saved, is_snapshot_paused=facts.is_snapshot_paused),
+        "state": hospital_state,
         "snapshot": snapshot.state if snapshot else None,
         "snapshot_key": snapshot.next_key if snapshot else None,
         "epoch": saved.epoch if saved else None,
@@ -70,6 +76,8 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
         "applied_offset": progress.offset if progress else None,
         "lag_records": max(0, end - next_offset),
         "last_event_s": last_event_s,
+        "paused_by": pause.by if pause is not None else None,
+        "rows_per_s": facts.signals.rows_per_s,
         **facts.counts,
     }
     return {**row, "problems": list(problems(row))}
@@ -83,7 +91,7 @@ def state(capture: str, saved: "Saved | None", *, is_snapshot_paused: bool = Fal
         return "polling"
     if saved.capture == "polling":
         return "polled instead of streaming"
-    if saved.snapshot is None or saved.snapshot.state == "done":
+    if saved.snapshot is None or saved.snapshot.state != "running":
         return "streaming"
     if is_snapshot_paused:
         return "streaming, snapshot waits"
@@ -95,6 +103,7 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
     hospital_id = row["hospital"]
     check = f"passport check --hospital {hospital_id}"
 
+    yield from _asked_for(row)
     if row["state"] == "never started":
         yield _problem("its reader has never run", f"passport cdc run --hospital {hospital_id}")
     if row["behind"] is None and row["state"] in CAPTURING:
@@ -121,6 +130,26 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
         yield _problem(
             "the last verify found differences",
             f"passport reconcile --hospital {hospital_id} --once",
+        )
+
+
+def _asked_for(row: Row) -> Iterator[dict[str, str]]:
+    """Yield what operators have asked for by `passport signal`, and how it ends."""
+    hospital_id = row["hospital"]
+    if row["state"] == "paused":
+        yield _problem(
+            f"{row['paused_by']} has paused its reader",
+            f"passport signal --hospital {hospital_id} resume",
+        )
+    if row.get("snapshot") == "stopped":
+        yield _problem(
+            f"its snapshot was stopped behind obs {row['snapshot_key'] or 'none'}",
+            f"passport signal --hospital {hospital_id} snapshot",
+        )
+    if row.get("rows_per_s"):
+        yield _problem(
+            f"its budget is {row['rows_per_s']:,} rows/s, and not that of the settings",
+            f"passport signal --hospital {hospital_id} budget=default",
         )
 
 

@@ -36,7 +36,8 @@ def collect(settings: Settings, destination: ReportsProgress) -> list[Row]:
     destination is away.
     """
     offsets = topic_offsets(settings.kafka, settings.kafka.topic)
-    positions = Positions(settings.kafka).all()
+    topic = Positions(settings.kafka)
+    positions = topic.all()
     rows = []
     for hospital_id, hospital in settings.hospitals.items():
         saved = positions.get(hospital_id)
@@ -50,6 +51,7 @@ def collect(settings: Settings, destination: ReportsProgress) -> list[Row]:
             destination.counts(hospital_id),
             behind,
             headroom_s,
+            topic.signals(hospital_id),
             Hours(hospital.snapshot_hours, hospital.timezone).closed_s() > 0,
         )
         rows.append(status_row(facts, time.time()))

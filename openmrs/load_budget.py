@@ -59,6 +59,10 @@ class Pace:
         self.spent = 0.0
         """All that was read so far, in fetched rows."""
 
+    def set_budget(self, budget: LoadBudget) -> None:
+        """Keep to another budget from now on."""
+        self._budget = budget
+
     def most_rows(self, cost: float, limit: int) -> int:
         """Return how many rows of this cost one query may ask for: `limit`, or a second's work."""
         rows_per_s = self._budget.rows_per_s / self._jobs

@@ -25,6 +25,9 @@ HEADROOM = Gauge(
     ["hospital"],
 )
 CONNECTED = Gauge("passport_cdc_connected", "1 while the binlog is being read", ["hospital"])
+CDC_PAUSED = Gauge(
+    "passport_cdc_paused", "1 while an operator has paused the hospital's reader", ["hospital"]
+)
 DISCONNECTS = Counter("passport_cdc_disconnects_total", "Binlog connections lost", ["hospital"])
 SNAPSHOT_ROWS = Counter("passport_cdc_snapshot_rows_total", "Rows read by snapshots", ["hospital"])
 SNAPSHOT_DONE = Gauge(

@@ -62,7 +62,9 @@ class Watchdog:
         while not self._stop.wait(min(LOOK_S, self._settings.cdc.silence_s / 4)):
             try:
                 if self._is_silent():
-                    self._poll()
+                    # A reader that an operator has paused is silent on purpose.
+                    if not self._is_paused():
+                        self._poll()
                     self._end = None
                     self._moved_at = time.monotonic()
             except PassportError as error:
@@ -96,7 +98,7 @@ class Watchdog:
         )
         epoch = 0  # of the last run, 0 before the first
         try:
-            while not self._stop.is_set():
+            while not self._stop.is_set() and not self._is_paused():
                 reader_epoch = self._reader_epoch()
                 if epoch and reader_epoch > epoch:
                     log.warning("the stream is back", hospital=self._id, epoch=reader_epoch)
@@ -109,6 +111,11 @@ class Watchdog:
                     self._stop.wait(self._hospital.poll_interval_s)
         finally:
             metrics.POLLED_INSTEAD.labels(self._id).set(0)
+
+    def _is_paused(self) -> bool:
+        with closing(Positions(self._settings.kafka)) as positions:
+            positions.load(self._id)
+            return positions.signals(self._id).pause is not None
 
     def _reader_epoch(self) -> int:
         """Return the epoch of the reader that has saved its position last, 0 if a poller has."""

@@ -77,6 +77,7 @@ class Played:
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=lambda *given: kafka.Publisher(self.broker, given[3]),  # type: ignore[arg-type,return-value]
             positions=lambda settings: kafka.Positions(self.broker, settings),
+            signals=kafka.SignalWatch,  # type: ignore[arg-type]
         )
 
     def commit(self, *changes: Change) -> None:

@@ -201,6 +201,7 @@ class History:
             stream=mysql.Stream,  # type: ignore[arg-type]
             publisher=self._publisher,  # type: ignore[arg-type]
             positions=lambda settings: kafka.Positions(self.broker, settings),
+            signals=kafka.SignalWatch,  # type: ignore[arg-type]
         )
 
     def _publisher(

@@ -10,6 +10,7 @@ from typing import Any
 
 import cdc.positions
 from cdc.positions import HospitalRecords, Saved, highest_epoch
+from cdc.signals import Signals
 from passport.errors import Gap, NotReady
 from passport.kafka import Record
 from passport.settings import Kafka
@@ -138,6 +139,18 @@ class Publisher:
         if self._queue:
             self._world.count("never landed")
         self._broker.publishers.remove(self)
+
+
+class SignalWatch:
+    """Stands in for `cdc.signals.SignalWatch`: nobody signals."""
+
+    def __init__(self, _kafka: Kafka, _hospital: str, signals: Signals, _offset: int) -> None:
+        self._signals = signals
+
+    def look(self) -> Signals:
+        return self._signals
+
+    def close(self) -> None: ...
 
 
 class Positions(cdc.positions.Positions):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cdc.positions import Saved, Snapshot
+from cdc.signals import Signals
 from cli.hospital_status import HospitalFacts, problems, state, status_row
 from passport.check import Check
 from passport.kafka import OffsetRange
@@ -47,6 +48,15 @@ def test_who_is_well_has_no_problem() -> None:
         ({"lag_records": 10_001}, "passport consume"),
         ({"dead_letters": {"too_large": 1}}, "passport dead-letters list --hospital kigali"),
         ({"headroom_s": 3_600.0}, "passport check --hospital kigali"),
+        (
+            {"state": "paused", "paused_by": "me@here"},
+            "passport signal --hospital kigali resume",
+        ),
+        (
+            {"snapshot": "stopped", "snapshot_key": 7},
+            "passport signal --hospital kigali snapshot",
+        ),
+        ({"rows_per_s": 5}, "passport signal --hospital kigali budget=default"),
         ({"conflicts": 1}, "passport conflicts list --hospital kigali"),
         ({"verified": {"equal": False}}, "passport reconcile --hospital kigali --once"),
     ],
@@ -70,6 +80,7 @@ def test_a_row_says_what_was_read() -> None:
         {"stored": 9, "matched": 2, "unmatched": 1},
         behind=False,
         headroom_s=math.inf,
+        signals=Signals(),
     )
     row = status_row(facts, now_s=60)
     assert row["position"] == "binlog.000012:345"
@@ -79,7 +90,9 @@ def test_a_row_says_what_was_read() -> None:
 
 
 def test_a_hospital_without_a_reader_has_nothing_but_its_problem() -> None:
-    facts = HospitalFacts("kigali", "binlog", None, OffsetRange(0, 0), None, {}, None, None)
+    facts = HospitalFacts(
+        "kigali", "binlog", None, OffsetRange(0, 0), None, {}, None, None, Signals()
+    )
     row = status_row(facts, now_s=60)
     assert (row["state"], row["position"], row["lag_records"]) == ("never started", None, 0)
     assert [problem["what"] for problem in row["problems"]] == ["its reader has never run"]

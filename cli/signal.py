@@ -1,0 +1,102 @@
+"""``passport signal``: what an operator asks of a hospital's running reader."""
+
+import getpass
+import socket
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.context import CommandContext
+from cli.options import HospitalOption, JsonOption
+from passport.errors import Fatal, NotReady
+
+if TYPE_CHECKING:  # importing them would load Kafka's client for every command
+    from cdc.positions import Saved
+    from cdc.signals import Signal
+
+_ACTIONS = "pause, resume, snapshot, stop-snapshot, budget=N, budget=default or list"
+# A snapshot that the reader began by itself just now may have the next number already.
+_BEHIND_NEXT = 2
+
+
+def signal(
+    ctx: typer.Context,
+    hospital: HospitalOption,
+    action: Annotated[str, typer.Argument(help=_ACTIONS)],
+    as_json: JsonOption = False,
+) -> None:
+    """Pause or resume a running reader, begin or stop a snapshot, or set its budget of rows/s.
+
+    The reader obeys within seconds, and after a restart too. `list` shows who asked for what.
+    """
+    from cdc.positions import Positions
+
+    context: CommandContext = ctx.obj
+    settings = context.hospital(hospital)
+    if settings.capture == "polling":
+        raise Fatal(
+            f"hospital {hospital}: it is polled, and only a reader of a binlog obeys signals",
+            hint=f"stop its passport reconcile --hospital {hospital}",
+        )
+    with closing(Positions(context.settings.kafka)) as positions:
+        if action != "list":
+            Positions.ensure(context.settings)
+        saved = positions.load(hospital, partition=settings.partition)
+        if action == "list":
+            rows = [
+                {"at": _utc(asked.at_ms), "by": asked.by, "signal": asked.describe()}
+                for asked in positions.signals(hospital)
+            ]
+            context.print_rows(rows, ("at", "by", "signal"), as_json=as_json)
+            return
+        asked = signal_for(hospital, action, saved)
+        positions.signal(hospital, settings.partition, asked)
+    text = f"{hospital}: asked for {asked.describe()}; passport status shows what holds"
+    context.console.print(text, highlight=False, soft_wrap=True)
+
+
+def signal_for(hospital: str, action: str, saved: "Saved | None") -> "Signal":
+    """Return the signal for what was typed.
+
+    Raises BadParameter, and NotReady or Fatal where the hospital has nothing that it could mean.
+    """
+    from cdc.signals import Signal
+
+    at_ms = int(time.time() * 1000)
+    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    if action in ("pause", "resume"):
+        return Signal(action, at_ms, by)
+    if action.startswith("budget="):
+        return Signal("budget", at_ms, by, rows_per_s=_rows_per_s(action.partition("=")[2]))
+    if action not in ("snapshot", "stop-snapshot"):
+        raise typer.BadParameter(f"{action!r} is none of {_ACTIONS}", param_hint="ACTION")
+
+    if saved is None or saved.snapshot is None:
+        raise NotReady(
+            f"hospital {hospital}: its reader has never run",
+            hint=f"passport cdc run --hospital {hospital}",
+        )
+    number = saved.snapshot.number
+    if action == "snapshot":
+        return Signal(action, at_ms, by, epoch=saved.epoch, number=number + _BEHIND_NEXT)
+    if saved.snapshot.state != "running":
+        raise Fatal(f"hospital {hospital}: no snapshot is running", hint="passport status")
+    return Signal(action, at_ms, by, epoch=saved.epoch, number=number)
+
+
+def _rows_per_s(text: str) -> int:
+    """Return the rows a second of ``budget=N``; 0 for ``budget=default``. Raises BadParameter."""
+    if text == "default":
+        return 0
+    if not text.isdecimal() or not 0 < int(text) <= 10**9:
+        raise typer.BadParameter(
+            f"budget={text}: give the rows per second, 1 or more, or budget=default",
+            param_hint="ACTION",
+        )
+    return int(text)
+
+
+def _utc(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at_ms / 1000))
