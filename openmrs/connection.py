@@ -5,11 +5,13 @@ It also tells which server it is, and what the server's errors mean.
 
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pymysql
 
+from openmrs import session_variables
 from openmrs.bounded_connection import (
     ANSWER_MIB,
     ANSWER_ROWS,
@@ -30,6 +32,7 @@ NO_REPLICATION_GRANT = 1227
 NO_BINLOG = 1381
 NOT_THERE = {1046, 1049, 1146}  # no database selected, no such database, no such table
 NOT_AN_OPENMRS = 1054  # no such column
+TABLE_LOCKED = 1205  # for longer than lock_wait_timeout
 # Of the client itself.
 CONNECT_FAILED = 2003
 TLS_FAILED = 2026
@@ -38,7 +41,7 @@ _THREAD_NUMBER = re.compile(r"#\d+")
 
 
 def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connection[Any]":
-    """Open a read-only session in UTC with short timeouts.
+    """Open a read-only session in UTC with short timeouts, which inherits nothing that matters.
 
     `options` are PyMySQL's, and go before the settings. Raises NotReady if the server is away, and
     Fatal if it refuses; neither quotes the client's text.
@@ -57,18 +60,33 @@ def connect(hospital: str, settings: MySQL, **options: Any) -> "pymysql.Connecti
             password=settings.password.get_secret_value(),
             database=settings.database,
             charset="utf8mb4",
+            collation=session_variables.COLLATION,
             autocommit=True,
-            init_command="SET time_zone = '+00:00'",
+            init_command=_assignments(session_variables.EVERYWHERE),
             **{**tls, **timeouts, "read_timeout": timeouts["connect_timeout"]},
         )
         connection.encoding = LENIENT
         # A frozen server still accepts connections. So until it has greeted us, an answer may take
         # no longer than a connection may; the timeout of queries begins only here.
         connection._read_timeout = timeouts["read_timeout"]  # type: ignore[attr-defined]  # noqa: SLF001
-        fetch_all(connection, "SET SESSION TRANSACTION READ ONLY")
+        fetch_all(connection, f"SET SESSION TRANSACTION {session_variables.TRANSACTION}")
+        _set_where_known(connection)
     except (pymysql.err.MySQLError, OSError, RuntimeError) as error:
         raise translate_error(error, hospital, settings) from None
     return connection
+
+
+def _assignments(variables: Mapping[str, str]) -> str:
+    return "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in variables.items())
+
+
+def _set_where_known(connection: "pymysql.Connection[Any]") -> None:
+    """Set those session variables that not every server has."""
+    names = [*session_variables.WHERE_KNOWN]
+    known = fetch_all(connection, "SHOW SESSION VARIABLES WHERE Variable_name IN %s", [names])
+    values = {name: session_variables.WHERE_KNOWN[name] for name, _ in known}
+    if values:
+        fetch_all(connection, _assignments(values))
 
 
 def fetch_all(
@@ -187,6 +205,15 @@ def _tls_options(hospital: str, settings: MySQL) -> dict[str, Any]:
             origin=Origin.hospital(hospital),
         ) from None
     return {"ssl": context}
+
+
+@contextmanager
+def translate_errors(hospital_id: str, settings: MySQL) -> Iterator[None]:
+    """Raise an error of the MySQL client as one that says what to do: NotReady or Fatal."""
+    try:
+        yield
+    except pymysql.err.MySQLError as error:
+        raise translate_error(error, hospital_id, settings) from None
 
 
 def translate_error(error: BaseException, hospital_id: str, settings: MySQL) -> PassportError:
