@@ -128,7 +128,7 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
     verified = row.get("verified")
     if verified is not None and not verified["equal"]:
         yield _problem(
-            "the last verify found differences",
+            "the last verify did not find it equal",
             f"passport reconcile --hospital {hospital_id} --once",
         )
 

@@ -34,7 +34,7 @@ def verify(
 ) -> int:
     """Compare the hospitals with the destination: links, rows and records.
 
-    The exit code is 0 only if something was compared and all of it is equal.
+    The exit code is 0 only if something of each hospital was compared, and all of it is equal.
     """
     from reconcile.persons import EVERYBODY
     from reconcile.verify import verify as compare_both_ends

@@ -72,7 +72,7 @@ class Compared:
 
     @property
     def equal(self) -> bool:
-        """Return whether something was compared, and nothing differs."""
+        """Return whether somebody's rows were compared, and nothing differs."""
         return self.rows > 0 and not (self.missing or self.extra or self.different)
 
 
@@ -80,8 +80,8 @@ class Compared:
 class Report:
     """The numbers of all hospitals together. `keys` are up to KEPT of each kind.
 
-    `equal` says that something was compared, and nothing differs. At `level` mirror that is links
-    and rows; records only of people in whom one of these differs.
+    `equal` says that rows of every hospital were compared, and nothing differs. At `level` mirror
+    that is links and rows; records only of people in whom one of these differs.
     """
 
     level: Level = "record"
@@ -110,7 +110,7 @@ class Report:
         self.different += compared.different
         for kind in KINDS:
             self.keys[kind] = sorted([*self.keys[kind], *differences.keys[kind]])[:KEPT]
-        self.equal = self.rows > 0 and not (self.missing or self.extra or self.different)
+        self.equal = all(of_hospital.equal for of_hospital in self.hospitals.values())
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -120,8 +120,9 @@ class Report:
         lines = [_line(hospital_id, compared) for hospital_id, compared in self.hospitals.items()]
         for kind, keys in self.keys.items():
             lines += [f"{kind}: {key}" for key in keys]
-        if not self.rows:
-            lines.append("nothing was compared: nobody of these hospitals is matched")
+        for hospital_id, compared in self.hospitals.items():
+            if not compared.rows:
+                lines.append(f"{hospital_id}: nothing was compared, because nobody is matched")
         verdict = "equal" if self.equal else "NOT equal"
         if self.level == "mirror":
             verdict += ": links and mirror; records were not looked at"

@@ -103,6 +103,24 @@ def test_equal_ends_are_equal_and_nothing_is_written(way: Way) -> None:
     assert written == 0
 
 
+def test_a20_a_hospital_of_which_nobody_is_matched_is_not_equal(way: Way) -> None:
+    """Its identifiers are of another type, so that nobody of it is found in the Passport."""
+    kigali = way.settings.hospitals[HOSPITAL]
+    huye = kigali.model_copy(
+        update={"partition": 1, "national_id_type": "00000000-0000-0000-0000-0000000000ff"}
+    )
+    hospitals = {HOSPITAL: kigali, "huye": huye}
+    way.settings = way.settings.model_copy(update={"hospitals": hospitals})
+    poll.run("huye", way.settings, once=True, stop=threading.Event())
+    way.bring()
+    report = way.verify()
+    assert report.hospitals[HOSPITAL].equal
+    assert report.hospitals["huye"].persons > 0
+    assert report.hospitals["huye"].matched == 0
+    assert not report.equal
+    assert "huye: nothing was compared, because nobody is matched" in report.as_text()
+
+
 def test_a_second_look_is_not_needed_when_nothing_differs(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:

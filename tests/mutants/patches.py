@@ -531,7 +531,7 @@ MUTANTS = (
         "nothing compared is not equal",
         "reconcile/report.py",
         function="Report.add",
-        old="self.rows > 0 and not (self.missing or self.extra or self.different)",
+        old="all(of_hospital.equal for of_hospital in self.hospitals.values())",
         new="not (self.missing or self.extra or self.different)",
         test=f"{UNIT}test_reconcile.py::test_nothing_compared_is_not_equal",
     ),

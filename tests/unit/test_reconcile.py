@@ -192,8 +192,17 @@ def test_nothing_compared_is_not_equal() -> None:
     report.add("kigali", Compared(persons=3), Differences())
     assert not report.equal
     assert "nothing was compared" in report.as_text()
-    report.add("huye", Compared(persons=3, matched=1, rows=1), Differences())
-    assert report.equal
+
+
+@pytest.mark.parametrize("order", [("kigali", "huye"), ("huye", "kigali")])
+def test_a20_each_hospital_must_be_equal(order: tuple[str, str]) -> None:
+    compared = {"kigali": Compared(persons=3), "huye": Compared(persons=3, matched=1, rows=1)}
+    report = Report()
+    for hospital_id in order:
+        report.add(hospital_id, compared[hospital_id], Differences())
+    assert not report.equal
+    assert "kigali: nothing was compared, because nobody is matched" in report.as_text()
+    assert report.as_text().endswith("NOT equal")
 
 
 def test_a_report_keeps_numbers_whole_and_keys_few() -> None:
