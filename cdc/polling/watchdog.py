@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 
 import structlog
 
+from cdc.client_errors import translate_client_errors
 from cdc.lease import Lease
 from cdc.polling import poll
 from cdc.positions import Positions
@@ -26,8 +27,6 @@ from passport.kafka import topic_offsets
 from passport.settings import Settings
 
 LOOK_S = 5.0
-# The pause between attempts to get the lease, while somebody else has it.
-WAIT_S = 1.0
 
 log = structlog.get_logger()
 
@@ -54,63 +53,108 @@ class Watchdog:
         self._settings = settings
         self._hospital = settings.hospitals[hospital_id]
         self._stop = stop
+        self._part = f"watchdog {hospital_id}"
         self._end: int | None = None
         self._moved_at = time.monotonic()
+        # The epoch of the last run of polling; 0 while the hospital isn't polled.
+        self._polled_epoch = 0
+        self._is_reader_silent = False
+        self._pause_s = 0.0  # until the next look
 
     def run(self) -> None:
         """Watch until `stop`. Errors of Kafka and the hospital are logged, and it goes on."""
-        while not self._stop.wait(min(LOOK_S, self._settings.cdc.silence_s / 4)):
-            try:
-                if self._is_silent():
-                    # A reader that an operator has paused is silent on purpose.
-                    if not self._is_paused():
-                        self._poll()
-                    self._end = None
-                    self._moved_at = time.monotonic()
-            except PassportError as error:
-                log.warning(
-                    "watchdog interrupted",
-                    hospital=self._id,
-                    reason=error.reason,
-                    hint=error.hint,
-                )
-                health.failing(f"watchdog {self._id}", error.reason)
+        try:
+            while not self._stop.wait(self._pause_s):
+                try:
+                    with translate_client_errors(self._id, self._settings):
+                        self._look()
+                except PassportError as error:
+                    log.warning(
+                        "watchdog interrupted",
+                        hospital=self._id,
+                        reason=error.reason,
+                        hint=error.hint,
+                    )
+                    health.failing(self._part, error.reason, error.hint)
+                else:
+                    health.working(self._part)
+        finally:
+            metrics.POLLED_INSTEAD.labels(self._id).set(0)
+
+    def _look(self) -> None:
+        """Poll if the stream is silent. Stop polling when a reader works again."""
+        self._pause_s = min(LOOK_S, self._settings.cdc.silence_s / 4)
+        if not self._polled_epoch and not self._is_silent():
+            return
+        # A reader that an operator has paused is silent on purpose.
+        if self._is_paused():
+            self._watch_anew()
+        elif self._polled_epoch:
+            self._poll_on()
+        else:
+            self._poll_instead()
 
     def _is_silent(self) -> bool:
+        """Return whether nothing was published for long."""
+        try:
+            offsets = topic_offsets(self._settings.kafka, self._settings.kafka.topic)
+        except PassportError:
+            # While Kafka is away no reader is heard, so that this is no silence.
+            self._moved_at = time.monotonic()
+            raise
         now = time.monotonic()
-        offsets = topic_offsets(self._settings.kafka, self._settings.kafka.topic)
         _, end = offsets.get(self._hospital.partition, (0, 0))
         if end != self._end:
             self._end = end
             self._moved_at = now
-        health.working(f"watchdog {self._id}")
+            self._is_reader_silent = False
         return now - self._moved_at >= self._settings.cdc.silence_s
 
-    def _poll(self) -> None:
-        """Poll in run after run, until a reader has begun an epoch of its own."""
-        metrics.POLLED_INSTEAD.labels(self._id).set(1)
-        log.error(
-            "the stream is silent, polling instead",
-            hospital=self._id,
-            silent_s=round(time.monotonic() - self._moved_at),
-            reason=self._reason(),
-            hint=f"passport cdc run --hospital {self._id}",
-        )
-        epoch = 0  # of the last run, 0 before the first
-        try:
-            while not self._stop.is_set() and not self._is_paused():
-                reader_epoch = self._reader_epoch()
-                if epoch and reader_epoch > epoch:
-                    log.warning("the stream is back", hospital=self._id, epoch=reader_epoch)
-                    return
-                polled_epoch = self._run()
-                if polled_epoch is None:
-                    self._stop.wait(WAIT_S)
-                else:
-                    epoch = polled_epoch
-                    self._stop.wait(self._hospital.poll_interval_s)
-        finally:
-            metrics.POLLED_INSTEAD.labels(self._id).set(0)
+    def _poll_instead(self) -> None:
+        """Begin to poll, if no reader holds the lease.
+
+        A reader that holds it lives, though it says nothing. It has the hospital to itself, and the
+        watchdog looks again whether it says something.
+        """
+        with self._lease() as lease:
+            if lease.take(self._stop, wait=False):
+                self._poll(lease)
+            elif not self._is_reader_silent:
+                self._is_reader_silent = True
+                self._warn("the stream is silent", "its reader lives, and publishes nothing")
+
+    def _poll_on(self) -> None:
+        """Do the next run, unless a reader has begun an epoch, or just now holds the lease."""
+        reader_epoch = self._reader_epoch()
+        if reader_epoch > self._polled_epoch:
+            log.warning("the stream is back", hospital=self._id, epoch=reader_epoch)
+            self._watch_anew()
+            return
+        with self._lease() as lease:
+            if lease.take(self._stop, wait=False):
+                self._poll(lease)
+
+    def _watch_anew(self) -> None:
+        """Poll no longer, and listen to the stream from now on."""
+        metrics.POLLED_INSTEAD.labels(self._id).set(0)
+        self._polled_epoch = 0
+        self._end = None
+        self._moved_at = time.monotonic()
+
+    def _poll(self, lease: Lease) -> None:
+        """Do one run. The lease must be held."""
+        with poll.opened(self._id, self._settings, lease, self._stop) as poller:
+            if not self._polled_epoch:
+                metrics.POLLED_INSTEAD.labels(self._id).set(1)
+                self._warn("the stream is silent, polling instead", self._reason())
+            # A run that breaks off is polling, too: the next look goes on with it.
+            self._polled_epoch = poller.epoch
+            poller.run()
+            self._polled_epoch = poller.epoch
+        self._pause_s = self._hospital.poll_interval_s
+
+    def _lease(self) -> closing[Lease]:
+        return closing(Lease(self._id, self._hospital.mysql))
 
     def _is_paused(self) -> bool:
         with closing(Positions(self._settings.kafka)) as positions:
@@ -125,17 +169,14 @@ class Watchdog:
             return 0
         return saved.epoch
 
-    def _run(self) -> int | None:
-        """Do one run with the lease held.
-
-        Return its epoch; None while somebody else has the lease.
-        """
-        with closing(Lease(self._id, self._hospital.mysql)) as lease:
-            if not lease.take(self._stop, wait=False):
-                return None
-            with poll.opened(self._id, self._settings, lease, self._stop) as poller:
-                poller.run()
-                return poller.epoch
+    def _warn(self, event: str, reason: str) -> None:
+        log.error(
+            event,
+            hospital=self._id,
+            silent_s=round(time.monotonic() - self._moved_at),
+            reason=reason,
+            hint=f"passport cdc run --hospital {self._id}",
+        )
 
     def _reason(self) -> str:
         """Return why the stream may be silent, as far as that can be seen from here."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from cdc import reader
 from cdc.polling import watchdog
@@ -242,3 +244,33 @@ def test_nobody_polls_beside_a_reader_that_holds_the_lease(ward: Ward) -> None:
     finally:
         stop.set()
         thread.join(30)
+
+
+def test_a15_a_reader_that_was_silent_and_lives_is_watched_again(ward: Ward) -> None:
+    """The watchdog sees a silence while the reader holds its lease. The stream goes on by itself,
+    and the watchdog must not take it for polled, or poll beside the next reader.
+    """
+    quiet = ward.settings.model_copy(
+        update={"cdc": ward.settings.cdc.model_copy(update={"heartbeat_s": 600.0})}
+    )
+    epoch = saved(ward.settings).epoch
+
+    def is_polled_instead() -> float | None:
+        return REGISTRY.get_sample_value(
+            "passport_reconcile_polled_instead", {"hospital": "kigali"}
+        )
+
+    stop = threading.Event()
+    with capture_logs() as logs, watchdog.beside("kigali", ward.settings, stop):
+        with reader_process.running(quiet):
+            eventually(
+                lambda: any(line["event"].startswith("the stream is silent") for line in logs),
+                "the watchdog has seen a silence",
+            )
+            assert not is_polled_instead(), "the reader has the hospital to itself"
+            ward.work()
+        assert saved(ward.settings).epoch == epoch, "the stream went on in its epoch"
+        # Nobody reads any more: that silence the watchdog sees, too.
+        eventually(is_polled(ward), "the hospital is polled", WITHIN_S)
+        assert is_polled_instead() == 1
+    assert is_polled_instead() == 0
