@@ -1,4 +1,4 @@
-"""Tells how far the stream is: heartbeats in the topic, lag in the metrics, the binlog's headroom.
+"""Tells how far the stream is: heartbeats in the topic, and the headroom of the binlog.
 
 A heartbeat event says that everything up to a position is published. Whoever waits for a
 destination to reach a position sees it arrive, also when no change follows.
@@ -50,19 +50,20 @@ class Heartbeat:
         self._headroom = Headroom(source.hospital, settings.headroom_alarm_s)
         self._looked_at = time.monotonic()
         self._obstacle_looked_at = time.monotonic()
+        self._end: Position | None = None  # of the binlog, when it was looked at
         self._reported_ms = 0
         self.source_ms = 0
         self.seen_durable = seen_durable
 
-    def report_lag(self) -> None:
-        """Set the metrics of lag, if a commit was published since the last call."""
-        if self.source_ms == self._reported_ms:
-            return
-        self._reported_ms = self.source_ms
-        published_at = self.source_ms / 1000
-        metrics.LAST_EVENT.labels(self._hospital_id).set(published_at)
-        # The clocks of the hospital and of this machine differ: a lag is never below zero.
-        metrics.CDC_LAG.labels(self._hospital_id).set(max(0.0, time.time() - published_at))
+    def report(self) -> None:
+        """Set the time of the last change in the metrics, if there was one since the last call."""
+        if self.source_ms != self._reported_ms:
+            self._reported_ms = self.source_ms
+            metrics.LAST_EVENT.labels(self._hospital_id).set(self.source_ms / 1000)
+
+    def is_at_end(self, read_to: Position) -> bool:
+        """Return whether everything is read that the binlog held when it was looked at."""
+        return self._end is not None and read_to.order >= self._end.order
 
     def is_due(self) -> bool:
         return time.monotonic() - self._looked_at >= self._every_s
@@ -75,6 +76,7 @@ class Heartbeat:
         """
         self._looked_at = time.monotonic()
         end = self._lease.end()
+        self._end = end.position
         self._look_for_obstacle()
         self._headroom.look(self._source, saved.position, self.source_ms or saved.ts_ms)
         if end.position.order < read_to.order:
@@ -86,11 +88,10 @@ class Heartbeat:
                 origin=Origin.hospital(self._hospital_id),
             )
         self._look_at_durability(end, read_to)
-        if read_to.order >= end.position.order:
-            # Everything is read. An idle hospital has no lag, however long ago its last commit was.
+        if self.is_at_end(read_to):
+            # Everything up to now is read, however long ago the last commit was.
             self.source_ms = end.ts_ms
             self._reported_ms = end.ts_ms
-            metrics.CDC_LAG.labels(self._hospital_id).set(0)
 
     def _look_at_durability(self, end: End, read_to: Position) -> None:
         # Once the server writes another file, this one's crash may have been already.

@@ -16,12 +16,14 @@ import pymysql
 import structlog
 
 from openmrs import connection as mysql
+from passport import health
 from passport.errors import Origin, Retry
 from passport.settings import MySQL
 from passport.version import Position
 
 WAIT_TIMEOUT_S = 8
 PING_S = 2.0
+WAITING_HINT = "passport status   # is another reader of this hospital meant to run?"
 
 log = structlog.get_logger()
 
@@ -46,6 +48,7 @@ class Lease:
         self._settings = settings
         self._connect = connect
         self._lock = lock_name(hospital)
+        self._part = f"hospital {hospital}: lease"
         self._connection: pymysql.Connection[Any] | None = None
         self._pinged_at = 0.0
         self._was_retaken = False
@@ -60,22 +63,32 @@ class Lease:
     def take(self, stop: threading.Event, *, wait: bool = True) -> bool:
         """Wait until the lock is ours. Return False if `stop` came first.
 
-        Without `wait`, return False if another reader holds it. Raises NotReady and Fatal.
+        Without `wait`, return False if another reader holds it. /readyz says that it waits. Raises
+        NotReady and Fatal.
         """
         self.close()
         self._connection = self._connect(self.hospital, self._settings)
         is_waiting = False
-        while not stop.is_set():
-            if self._query("SELECT GET_LOCK(%s, 1)", self._lock)[0] == 1:
-                self._query(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
-                self._was_retaken = False
-                log.info("lease taken", hospital=self.hospital)
-                return True
-            if not wait:
-                break
-            if not is_waiting:
-                log.warning("another reader holds the lease, waiting", hospital=self.hospital)
-                is_waiting = True
+        try:
+            while not stop.is_set():
+                if self._query("SELECT GET_LOCK(%s, 1)", self._lock)[0] == 1:
+                    self._query(f"SET SESSION wait_timeout = {WAIT_TIMEOUT_S}")
+                    self._was_retaken = False
+                    log.info("lease taken", hospital=self.hospital)
+                    return True
+                if not wait:
+                    break
+                if not is_waiting:
+                    is_waiting = True
+                    log.warning(
+                        "another reader holds the lease, waiting",
+                        hospital=self.hospital,
+                        hint=WAITING_HINT,
+                    )
+                    health.failing(self._part, "another reader holds the lease", WAITING_HINT)
+        finally:
+            if is_waiting:
+                health.working(self._part)
         return False
 
     def keep(self, *, now: bool = False) -> None:

@@ -17,7 +17,9 @@ import structlog
 
 from cdc import resume
 from cdc.binlog.changes import DamagedEvent
+from cdc.client_errors import translate_client_errors
 from cdc.connections import REAL, Connections
+from cdc.lag import Lag
 from cdc.lease import Lease
 from cdc.session import Session
 from cdc.signals import Signal, Signals, SignalWatch
@@ -93,6 +95,7 @@ class Reader:
         self._lease = Lease(hospital_id, hospital.mysql, connections.connect)
         self._source = Source(hospital_id, hospital.mysql, connections.connect)
         self._positions = connections.positions(settings.kafka)
+        self._lag = Lag(hospital_id)
         self._gap = gap
         self._last_failure = ""
         self._has_reached_servers = False
@@ -104,7 +107,8 @@ class Reader:
         while not self._stop.is_set():
             began_at = time.monotonic()
             try:
-                self._run_session(until_caught_up=until_caught_up)
+                with translate_client_errors(self._id, self._settings):
+                    self._run_session(until_caught_up=until_caught_up)
                 if until_caught_up or self._stop.is_set():
                     return
             except Gap as gap:
@@ -168,6 +172,7 @@ class Reader:
             self._positions,
             watch,
             self._connections,
+            self._lag,
         )
         try:
             self._has_reached_servers = True
@@ -227,7 +232,7 @@ class Reader:
             hint=error.hint,
             after_s=round(wait_s, 2),
         )
-        health.failing(f"hospital {self._id}: reader", error.reason)
+        health.failing(f"hospital {self._id}: reader", error.reason, error.hint)
         # They may be the reason, and they would hold a server's sessions meanwhile.
         self._source.close()
         self._positions.close()

@@ -202,7 +202,7 @@ class Headroom:
             )
             hint = f"passport check --hospital {self._hospital}"
             log.error("binlog headroom is low", hospital=self._hospital, reason=reason, hint=hint)
-            health.failing(self._part, f"{reason}: {hint}")
+            health.failing(self._part, reason, hint)
         elif self._is_low and not is_low:
             log.info("binlog headroom is well again", hospital=self._hospital)
             health.working(self._part)

@@ -30,6 +30,7 @@ from cdc.connections import Connections
 from cdc.durability import are_transactional
 from cdc.envelopes import Envelopes
 from cdc.heartbeat import Heartbeat
+from cdc.lag import Lag
 from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
 from cdc.positions import Positions, RowPlace, Saved, Snapshot
@@ -53,6 +54,8 @@ IDLE_S = 0.05
 FINISH_S = 1.0
 # How long Kafka has at the end to acknowledge what was sent.
 FLUSH_S = 7.0
+# A reader is not ready when Kafka has acknowledged nothing for so long, though something was sent.
+SILENT_S = 10.0
 ROWS_READ_AGAIN = 1_000
 # The lease is kept at least so often while the load budget makes the stream wait.
 LONGEST_WAIT_S = 1.0
@@ -73,10 +76,12 @@ class Session:
         positions: Positions,
         signals: SignalWatch,
         connections: Connections,
+        lag: Lag,
     ) -> None:
         hospital = settings.hospital(hospital_id)
         self._id = hospital_id
         self._hospital = hospital
+        self._kafka = settings.kafka
         self._settings = settings.cdc
         self._start = start
         self._lease = lease
@@ -87,6 +92,8 @@ class Session:
         self._signals = signals
         # How many signals were obeyed, of all that there are.
         self._obeyed = 0
+        self._lag = lag
+        lag.begin()
 
         # Everything up to here is published, unless a transaction is open.
         self._at = SourcePosition(start.position, "", start.server)
@@ -148,6 +155,7 @@ class Session:
             self._keep_lease()
             self._save(at_most_every_s=self._settings.checkpoint_s)
             self._beat()
+            self._note_lag(is_idle=not has_read)
             if until_caught_up and self._snapshot.done and not self._is_snapshot_due:
                 if end is None:
                     end = self._lease.end().position
@@ -157,6 +165,7 @@ class Session:
 
     def close(self) -> None:
         metrics.CONNECTED.labels(self._id).set(0)
+        self._lag.end()
         self._stream.close()
         self._publisher.close()
 
@@ -194,7 +203,7 @@ class Session:
                 self._next_file(item)
         transaction.count()
         self._mark_within()
-        self._heartbeat.report_lag()
+        self._heartbeat.report()
         return has_read
 
     def _without_published(self, items: list[BinlogItem]) -> list[BinlogItem]:
@@ -219,6 +228,7 @@ class Session:
         if commit.ts:
             self._heartbeat.source_ms = commit.ts * 1000
             self._last_commit_ms = commit.ts * 1000
+            self._lag.commit(self._publisher.sent, commit.ts * 1000)
         self._mark(commit.at, commit.gtid_set)
         self._begin_snapshot_if_due()
 
@@ -420,6 +430,17 @@ class Session:
         if not self._transaction.is_open:
             self._heartbeat.send(at)
 
+    def _note_lag(self, *, is_idle: bool) -> None:
+        """Note how far Kafka is, and whether the binlog has more. `is_idle`: nothing came of it."""
+        open_ms = 0
+        if self._transaction.is_open:
+            open_ms = self._transaction.began_ts * 1000
+        read_all_ms = 0
+        if is_idle and self._heartbeat.is_at_end(self._read_to):
+            read_all_ms = self._heartbeat.source_ms
+        publisher = self._publisher
+        self._lag.look(publisher.sent, publisher.acked(), open_ms=open_ms, read_all_ms=read_all_ms)
+
     def _mark(self, at: Position, gtid_set: str | None) -> None:
         """Note that it is safe to go on from `at`; `gtid_set` is None if no commit is there."""
         # The date of a file that was left meanwhile is not known any more.
@@ -445,7 +466,13 @@ class Session:
         if not was_due or not self._is_file_verified:
             return
         # Reading alone is not working: Kafka must take what was sent.
-        if self._publisher.acked() or not self._publisher.sent:
+        if self._lag.silent_s() > SILENT_S:
+            health.failing(
+                f"hospital {self._id}: reader",
+                f"Kafka at {self._kafka.bootstrap} acknowledges nothing of what is sent",
+                self._kafka.silent_hint,
+            )
+        elif self._publisher.acked() or not self._publisher.sent:
             health.working(f"hospital {self._id}: reader")
 
     def _has_published(self, end: Position) -> bool:

@@ -66,7 +66,8 @@ class Transaction:
     """The transaction that is being read, and after its commit the next one.
 
     `start` is where the one before ended. It names a transaction that has no GTID. `is_open` says
-    whether anything of a transaction has come that was not committed yet.
+    whether anything of a transaction has come that was not committed yet; `began_ts` is the time of
+    its first row, in Unix seconds.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Transaction:
         traces: TransactionTraces | None = None,
     ) -> None:
         self.is_open = False
+        self.began_ts = 0
         self._hospital_id = hospital_id
         self._publisher = publisher
         self._envelopes = envelopes
@@ -124,7 +126,8 @@ class Transaction:
 
     def incomplete_row(self, row: IncompleteRow) -> None:
         """Remember a row whose image is not whole. `commit` returns its key."""
-        self.is_open = True
+        if not self.is_open:
+            self._begin(row.ts)
         for key in row.keys:
             obs_id = key.get(OBS.key)
             if obs_id is not None:
@@ -165,6 +168,7 @@ class Transaction:
 
     def _begin(self, ts: int) -> None:
         self.is_open = True
+        self.began_ts = ts
         if self._traces is not None:
             self._traces.begin(ts)
 

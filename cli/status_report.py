@@ -68,8 +68,9 @@ def _ask_server(
     if saved is None or saved.capture == "polling":
         return None, None
     try:
-        with closing(Source(hospital_id, settings.hospital(hospital_id).mysql)) as source:
-            end = end_of_binlog(source.connection())
+        mysql = settings.hospital(hospital_id).mysql
+        with closing(Source(hospital_id, mysql)) as source:
+            end = source.ask(end_of_binlog)
             headroom_s, _ = read_headroom(source, saved.position, saved.ts_ms)
     except PassportError:
         return None, None

@@ -66,8 +66,10 @@ def run(
                 "consumer waits",
                 destination=destination_name,
                 reason=error.reason,
+                hint=error.hint,
                 after_s=error.after,
             )
+            health.failing(f"consumer {destination_name}", error.reason, error.hint)
             stop.wait(error.after)
 
 
@@ -126,9 +128,12 @@ class Worker:
                     # The destination or Kafka is away. What isn't stored comes again.
                     done = stop.is_set()
                     log.warning(
-                        "consumer waits", destination=self._destination, reason=error.reason
+                        "consumer waits",
+                        destination=self._destination,
+                        reason=error.reason,
+                        hint=error.hint,
                     )
-                    health.failing(f"consumer {self._destination}", error.reason)
+                    health.failing(f"consumer {self._destination}", error.reason, error.hint)
                     stop.wait(error.after)
         finally:
             self._close()
@@ -259,7 +264,7 @@ class Worker:
         self._subscription.pause(partition.number)
         self._subscription.seek(partition.number, partition.next)
         metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
-        health.failing(f"hospital {partition.hospital_id}", error.reason)
+        health.failing(f"hospital {partition.hospital_id}", error.reason, error.hint)
         is_fatal = isinstance(error, Fatal)
         log.log(
             logging.ERROR if is_fatal else logging.WARNING,

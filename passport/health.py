@@ -21,20 +21,24 @@ from passport.settings import Health
 
 class _Failure(NamedTuple):
     reason: str
-    since_s: float  # Unix time
+    hint: str
+    since_s: float  # on the monotonic clock
 
 
 _failing: dict[str, _Failure] = {}
 _lock = threading.Lock()
 
 
-def failing(part: str, reason: str) -> None:
+def failing(part: str, reason: str, hint: str = "") -> None:
     """Report that `part` (a hospital, a partition, a destination) doesn't get on.
 
-    The first reason stays until `working` takes it back: later ones are often its consequences.
+    The newest reason is the one that holds: the first may be over, while another one remains. The
+    time counts from the first one until `working` takes it back.
     """
     with _lock:
-        _failing.setdefault(part, _Failure(reason, time.time()))
+        before = _failing.get(part)
+        since_s = before.since_s if before else time.monotonic()
+        _failing[part] = _Failure(reason, hint, since_s)
 
 
 def working(part: str) -> None:
@@ -44,13 +48,19 @@ def working(part: str) -> None:
 
 
 def failures() -> dict[str, str]:
-    """Return the parts that don't get on now, and why: "MySQL doesn't answer, for 12 s"."""
-    now = time.time()
+    """Return the parts that don't get on now, and why.
+
+    Each reason is followed by how long the part has failed, and by what to do:
+    ``MySQL doesn't answer, for 12 s -> passport check --hospital kigali``.
+    """
+    now_s = time.monotonic()
+    texts = {}
     with _lock:
-        return {
-            part: f"{failure.reason}, for {now - failure.since_s:.0f} s"
-            for part, failure in _failing.items()
-        }
+        for part, failure in _failing.items():
+            texts[part] = f"{failure.reason}, for {now_s - failure.since_s:.0f} s"
+            if failure.hint:
+                texts[part] += f" -> {failure.hint}"
+    return texts
 
 
 def serve(settings: Health) -> None:

@@ -5,6 +5,7 @@ only the consumers need (a consumer group). Both stand on this module, so that a
 or an error means the same in every stage.
 """
 
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ Headers = Sequence[tuple[str, bytes]]
 # The largest record, in bytes. A row with a long text is in it twice (before and after), and a
 # chunk of a snapshot lists many keys.
 MAX_BYTES = 16 * 1024 * 1024
+# A read is given up when nothing has come for so long. The client itself would wait for ever.
+READ_S = 30.0
 
 _REFUSED = (
     kafka_errors.SaslAuthenticationFailedError,
@@ -123,7 +126,7 @@ def read_topic(
                 number: OffsetRange(max(first, end - newest), end)
                 for number, (first, end) in ranges.items()
             }
-        yield from _read(consumer, topic, ranges)
+        yield from _read(kafka, consumer, topic, ranges)
 
 
 def read_range(
@@ -134,23 +137,34 @@ def read_range(
     Raises NotReady and Fatal.
     """
     with translate_errors(kafka), consumer_without_group(kafka) as consumer:
-        yield from _read(consumer, topic, {partition: offsets})
+        yield from _read(kafka, consumer, topic, {partition: offsets})
 
 
-def _read(consumer: Any, topic: str, ranges: dict[int, OffsetRange]) -> Iterator[list[Record]]:
+def _read(
+    kafka: Kafka, consumer: Any, topic: str, ranges: dict[int, OffsetRange]
+) -> Iterator[list[Record]]:
     ends = {TopicPartition(topic, number): end for number, (_, end) in ranges.items()}
     consumer.assign(list(ends))
     for place in ends:
         consumer.seek(place, ranges[place.partition].first)
     # The position is asked for, not the last record: a compacted topic has no record at some
     # offsets, and the last one may be among them.
-    while any(consumer.position(place) < end for place, end in ends.items()):
+    came_at = time.monotonic()
+    while any(consumer.position(place, 1_000) < end for place, end in ends.items()):
         batches = consumer.poll(1_000)
         for place, records in batches.items():
             yield [own_record(record) for record in records if record.offset < ends[place]]
-        if not batches:
-            # Whoever reads may have something else to do meanwhile, such as to keep a lease.
-            yield []
+        if batches:
+            came_at = time.monotonic()
+            continue
+        if time.monotonic() - came_at > READ_S:
+            raise NotReady(
+                f"Kafka at {kafka.bootstrap} gives nothing of topic {topic} for {READ_S:.0f} s",
+                hint=kafka.silent_hint,
+                origin=KAFKA,
+            )
+        # Whoever reads may have something else to do meanwhile, such as to keep a lease.
+        yield []
 
 
 def own_record(record: Any) -> Record:

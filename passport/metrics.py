@@ -14,7 +14,9 @@ SKIPPED = Counter(
     ["hospital", "reason"],
 )
 CDC_LAG = Gauge(
-    "passport_cdc_lag_seconds", "Age of the last change when it was published", ["hospital"]
+    "passport_cdc_lag_seconds",
+    "Age of the oldest committed change that Kafka has not acknowledged, 0 if there is none",
+    ["hospital"],
 )
 LAST_EVENT = Gauge(
     "passport_cdc_last_event_timestamp_seconds", "Source time of the last change", ["hospital"]

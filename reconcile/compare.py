@@ -20,12 +20,13 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from cdc import backfill
+from cdc.client_errors import translate_client_errors
 from cdc.polling import watchdog
 from consumers.lookups import Lookups
 from openmrs.load_budget import WaitingPace, closed_s
 from openmrs.load_share import LoadShare
 from openmrs.read import Source
-from passport import metrics
+from passport import health, metrics
 from passport.errors import Fatal, Retry
 from passport.settings import Hospital, Settings
 from reconcile import mongo_reader
@@ -61,15 +62,27 @@ def run(
 def _passes(
     hospital_id: str, settings: Settings, destination: str, *, once: bool, stop: threading.Event
 ) -> None:
+    part = f"hospital {hospital_id}: comparing"
     while once or _in_hours(hospital_id, settings.hospitals[hospital_id], stop):
         try:
-            with mongo_reader.opened(settings, destination) as mongo:
+            with (
+                translate_client_errors(hospital_id, settings),
+                mongo_reader.opened(settings, destination) as mongo,
+            ):
                 Comparison(hospital_id, settings, mongo, stop).run()
+            health.working(part)
             wait_s = EVERY_S
         except Retry as error:
             if once and not stop.is_set():
                 raise
-            log.warning("comparing interrupted", hospital=hospital_id, reason=error.reason)
+            log.warning(
+                "comparing interrupted",
+                hospital=hospital_id,
+                reason=error.reason,
+                hint=error.hint,
+            )
+            if not stop.is_set():
+                health.failing(part, error.reason, error.hint)
             wait_s = max(error.after, settings.cdc.reconnect_max_s)
         if once:
             return

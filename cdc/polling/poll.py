@@ -27,6 +27,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from cdc.client_errors import translate_client_errors
 from cdc.envelopes import Envelopes
 from cdc.lease import Lease
 from cdc.polling.scan import Digests, Scan, fact_table, reference_tables
@@ -39,7 +40,7 @@ from openmrs.load_share import LoadShare
 from openmrs.read import ANY_POSITION, Source
 from openmrs.row_hash import Digest
 from openmrs.tables import FACT_TABLES
-from passport import metrics
+from passport import health, metrics
 from passport.errors import Altered, Fatal, Gap, Origin, Retry
 from passport.settings import Settings
 from passport.version import Position, next_epoch
@@ -57,7 +58,8 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
     """Poll until `stop`, run after run.
 
     With `once` it returns when every table has been walked and all of it is acknowledged, and
-    raises Retry and NotReady, which otherwise are waited out. Raises Fatal.
+    raises Retry and NotReady. Otherwise these are waited out, and /readyz says so meanwhile. Raises
+    Fatal.
     """
     if settings.hospitals[hospital_id].capture != "polling":
         raise Fatal(
@@ -70,6 +72,7 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
     while not stop.is_set():
         try:
             with (
+                translate_client_errors(hospital_id, settings),
                 _leased(hospital_id, settings, stop) as lease,
                 opened(hospital_id, settings, lease, stop) as poller,
             ):
@@ -84,13 +87,19 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
                 "polling interrupted",
                 hospital=hospital_id,
                 reason=error.reason,
+                hint=error.hint,
                 after_s=delay_s,
             )
+            health.failing(_part(hospital_id), error.reason, error.hint)
             # Hospitals that broke off together come back one after the other.
             stop.wait(random.uniform(delay_s / 2, delay_s))
             delay_s = min(delay_s * 2, settings.cdc.reconnect_max_s)
         else:
             return
+
+
+def _part(hospital_id: str) -> str:
+    return f"hospital {hospital_id}: polling"
 
 
 @contextmanager
@@ -163,6 +172,7 @@ class Poller:
         while not self._stop.is_set():
             started = time.monotonic()
             self.run()
+            health.working(_part(self._id))
             if once and self._state.cursor is None:
                 return
             self._wait(0 if once else interval_s - (time.monotonic() - started))
@@ -341,7 +351,7 @@ class Poller:
 
     def _check_server(self) -> None:
         """Begin a new epoch if another server answers: after a restore its rows may differ."""
-        server = identity(self._source.connection())
+        server = self._source.ask(identity)
         if server != self._saved.server:
             log.warning("the hospital's server changed", hospital=self._id)
             self._begin_epoch(self._saved, server)
@@ -355,7 +365,7 @@ class Poller:
         partition = self._hospital.partition
         saved = self._positions.load(self._id, partition=partition, keep=self._lease.keep)
         if saved is None or saved.capture != "polling":
-            return self._new_epoch(saved, identity(self._source.connection()))
+            return self._new_epoch(saved, self._source.ask(identity))
         return saved
 
     def _new_epoch(self, previous: Saved | None, server: str) -> Saved:
