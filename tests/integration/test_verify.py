@@ -104,11 +104,9 @@ def test_equal_ends_are_equal_and_nothing_is_written(way: Way) -> None:
 
 
 def test_a20_a_hospital_of_which_nobody_is_matched_is_not_equal(way: Way) -> None:
-    """Its identifiers are of another type, so that nobody of it is found in the Passport."""
+    """It is known by identifiers that are no national ids, so that nobody of it is found."""
     kigali = way.settings.hospitals[HOSPITAL]
-    huye = kigali.model_copy(
-        update={"partition": 1, "national_id_type": "00000000-0000-0000-0000-0000000000ff"}
-    )
+    huye = kigali.model_copy(update={"partition": 1, "national_id_type": people.OPENMRS_ID_TYPE})
     hospitals = {HOSPITAL: kigali, "huye": huye}
     way.settings = way.settings.model_copy(update={"hospitals": hospitals})
     poll.run("huye", way.settings, once=True, stop=threading.Event())
