@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from cdc.lease import Lease
 from cdc.polling import poll
+from cdc.positions import Positions, Snapshot
 from dev.stack import Kafka, MariaDB
 from passport import health
 from passport import kafka as passport_kafka
@@ -24,7 +25,7 @@ from passport.kafka import read_topic
 from passport.settings import Settings
 from tests.beside import beside
 from tests.eventually import eventually
-from tests.hospitals import assert_equal, hospital, reading, saved
+from tests.hospitals import assert_equal, hospital, reading
 from tests.reader_process import catch_up, running
 from tests.servers import Address, fresh_name
 from tests.settings import kafka_settings
@@ -65,10 +66,10 @@ def is_streaming() -> bool:
 
 def is_snapshot_saved(settings: Settings) -> bool:
     try:
-        snapshot = saved(settings).snapshot
+        position = Positions(settings.kafka).load("kigali")
     except PassportError:  # a busy broker
         return False
-    return snapshot is not None and snapshot.state == "done"
+    return position is not None and position.snapshot == Snapshot(state="done")
 
 
 def account_of(address: Address) -> str:

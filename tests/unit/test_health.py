@@ -6,7 +6,7 @@ import pytest
 
 from passport import health
 
-PART = "hospital kigali: reader"
+PART = "hospital nowhere: reader"
 
 
 @pytest.fixture(autouse=True)
