@@ -95,18 +95,21 @@ def _is_past(job: SnapshotJob, to: int | None) -> bool:
 
 def _saved(hospital_id: str, settings: Settings, source: Source) -> Saved:
     """Return what the hospital's reader has saved last, if a backfill can join it."""
+    hospital = settings.hospitals[hospital_id]
     with closing(Positions(settings.kafka)) as positions:
         saved = positions.load(hospital_id)
+        published_epoch = positions.published_epoch(hospital.partition)
     if saved is None or saved.capture != "binlog":
         command = "cdc run"
-        if settings.hospitals[hospital_id].capture == "polling":
+        if hospital.capture == "polling":
             command = "reconcile"
         raise NotReady(
             f"hospital {hospital_id}: no stream has been started that a backfill could join",
             hint=f"passport {command} --hospital {hospital_id}",
             origin=Origin.hospital(hospital_id),
         )
-    reason = resume.unusable(saved, source.connection())
+    reason = resume.outdated(saved, published_epoch)
+    reason = reason or resume.unusable(saved, source.connection())
     if reason:
         raise NotReady(
             f"hospital {hospital_id}: its reader will take a whole snapshot anyway ({reason})",

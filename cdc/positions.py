@@ -28,6 +28,7 @@ import msgspec
 from cdc import topics
 from cdc.durability import NEVER_SEEN, SeenDurable
 from cdc.kafka import close_producer, newest_values, open_producer
+from cdc.lease import ReaderName
 from cdc.signals import Signal, Signals, new_key
 from openmrs.column_info import ColumnInfo
 from passport.errors import KAFKA, Fatal, Origin, Reject
@@ -345,6 +346,10 @@ class Positions:
         self._hospitals: dict[str, HospitalRecords] = {}
         # The offset behind the last record that was read.
         self.next_offset = 0
+
+    def reader_name(self, hospital: str) -> ReaderName:
+        """Return the name of the reader that fills this Kafka's topic with the hospital's rows."""
+        return ReaderName(hospital, topics.cluster_id(self._kafka), self._kafka.topic)
 
     @staticmethod
     def ensure(settings: Settings) -> None:

@@ -5,10 +5,14 @@ The furthest position holds, so that restoring an old file can move nobody back.
 
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from cdc.positions import Positions, Saved
+from cdc.resume import outdated
 from passport.errors import Fatal, without_text
 from passport.settings import Settings
+
+Restored = Literal["restored", "older than what was published", "left alone"]
 
 
 def save(settings: Settings, file: Path) -> list[str]:
@@ -30,22 +34,27 @@ def save(settings: Settings, file: Path) -> list[str]:
     return hospital_ids
 
 
-def restore(settings: Settings, file: Path) -> dict[str, bool]:
+def restore(settings: Settings, file: Path) -> dict[str, Restored]:
     """Save each line's position that is further than the one in Kafka.
 
-    Return by hospital id whether it was. Raises NotReady, and Fatal if the file is no backup.
+    Return by hospital id what became of it. One that is of an older epoch than what was published
+    is restored, too; its reader begins a new epoch. Raises NotReady, and Fatal if the file is no
+    backup.
     """
     Positions.ensure(settings)
-    restored: dict[str, bool] = {}
+    restored: dict[str, Restored] = {}
     with closing(Positions(settings.kafka)) as positions:
         current = positions.all()
         backup = {saved.hospital: saved for saved in _read(file)}
         for hospital_id, saved in backup.items():
             before = current.get(hospital_id)
-            is_further = before is None or saved.rank > before.rank
-            if is_further:
-                positions.save(saved)
-            restored[hospital_id] = is_further
+            if before is not None and saved.rank <= before.rank:
+                restored[hospital_id] = "left alone"
+                continue
+            positions.save(saved)
+            restored[hospital_id] = "restored"
+            if outdated(saved, positions.published_epoch(saved.partition)):
+                restored[hospital_id] = "older than what was published"
     return restored
 
 

@@ -17,16 +17,20 @@ import structlog
 
 from cdc import resume
 from cdc.binlog.changes import DamagedEvent
+from cdc.binlog.stream import BinlogStream
 from cdc.client_errors import translate_client_errors
 from cdc.connections import REAL, Connections
 from cdc.lag import Lag
-from cdc.lease import Lease
+from cdc.lease import Lease, server_id
+from cdc.same_server import SameServer
 from cdc.session import Session
 from cdc.signals import Signal, Signals, SignalWatch
+from openmrs.connection import flavour
 from openmrs.read import Source
 from passport import health, metrics
 from passport.errors import Fatal, Gap, NotReady, Origin, Retry
 from passport.settings import Hospital, Settings
+from passport.version import Position
 
 # A session that lasted so long was fine. After it, the first wait is the shortest again.
 STEADY_S = 30.0
@@ -92,8 +96,11 @@ class Reader:
         self._settings = settings
         self._stop = stop
         self._connections = connections
-        self._lease = Lease(hospital_id, hospital.mysql, connections.connect)
-        self._source = Source(hospital_id, hospital.mysql, connections.connect)
+        self._same_server = SameServer(
+            hospital_id, hospital.mysql, settings.cdc.address_check_s, connections.connect
+        )
+        self._lease = Lease(hospital_id, hospital.mysql, self._same_server.connect)
+        self._source = Source(hospital_id, hospital.mysql, self._same_server.connect)
         self._positions = connections.positions(settings.kafka)
         self._lag = Lag(hospital_id)
         self._gap = gap
@@ -116,6 +123,8 @@ class Reader:
                 # if gap follows gap, each would read the table anew, and faster than it can.
                 log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
                 self._gap = gap.reason
+                # The reason may be that another server answers by now. It must be read, then.
+                self._source.close()
                 was_steady = time.monotonic() - began_at > STEADY_S
                 gaps = 1 if was_steady else gaps + 1
                 if gaps > 1:
@@ -142,12 +151,19 @@ class Reader:
         self._positions.close()
 
     def _run_session(self, *, until_caught_up: bool) -> None:
+        self._same_server.end()  # the last session's server need not be this one's
         # The lease is first: nothing is read or written beside another reader.
-        if not self._lease.take(self._stop):
+        if not self._lease.take(self._positions.reader_name(self._id), self._stop):
             return
         self._positions.ensure(self._settings)
         start = resume.find_start(
-            self._id, self._hospital, self._positions, self._source, self._lease, gap=self._gap
+            self._id,
+            self._hospital,
+            self._positions,
+            self._source,
+            self._lease,
+            self._open_stream,
+            gap=self._gap,
         )
         signals = self._positions.signals(self._id)
         if signals.pause is not None:
@@ -168,6 +184,7 @@ class Reader:
             self._settings,
             start.saved,
             self._lease,
+            self._same_server,
             self._source,
             self._positions,
             watch,
@@ -211,6 +228,23 @@ class Reader:
             metrics.CDC_PAUSED.labels(self._id).set(0)
         if not self._stop.is_set():
             log.info("no longer paused", hospital=self._id)
+
+    def _open_stream(self, position: Position) -> closing[BinlogStream]:
+        """Open the binlog at a position, without any table: it shows where transactions end."""
+        mysql = self._hospital.mysql
+        stream = self._connections.stream(
+            lambda: self._connections.connect(self._id, mysql),
+            flavour=flavour(self._source.connection()),
+            server_id=self._hospital.server_id or server_id(self._lease.name),
+            start=position,
+            gtid_set="",
+            database=mysql.database,
+            columns={},
+            row_columns={},
+            key_columns={},
+            read_timeout_s=mysql.read_timeout_s,
+        )
+        return closing(stream)
 
     def _wait(self, error: Retry | Gap, failures: int) -> None:
         """Wait before the next session: longer after each failure in a row, up to a limit.

@@ -6,6 +6,8 @@ begins at the binlog's end, and the snapshot brings what is missing.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ import structlog
 
 from cdc import schema
 from cdc.binlog import gtids
+from cdc.binlog.stream import BinlogStream, Commit
 from cdc.column_lists import read_columns
 from cdc.durability import NEVER_SEEN
 from cdc.envelopes import now_ms
@@ -21,13 +24,21 @@ from cdc.hidden_changes import find_obstacle
 from cdc.lease import Lease
 from cdc.positions import BY_GTID, Positions, Saved, Snapshot
 from openmrs import connection as mysql
-from openmrs.read import Source
+from openmrs.read import Source, wait_executed
 from passport.errors import Fatal, Origin, Retry
 from passport.settings import Hospital
 from passport.version import Position, next_epoch
 
-# How often the end of a busy binlog is looked for.
-ATTEMPTS = 100
+# How often the end of a binlog is looked for that begins a new file each time.
+ATTEMPTS = 10
+# How long what is in the binlog may take to be executed.
+PATIENCE_S = 10.0
+# The longest wait for the binlog between two looks at how far it is read.
+POLL_S = 0.2
+# A stream that begins beyond reads its file from the beginning.
+PAST_32_BITS = 1 << 32
+
+OpenStream = Callable[[Position], AbstractContextManager[BinlogStream]]
 
 log = structlog.get_logger()
 
@@ -45,28 +56,33 @@ def find_start(
     positions: Positions,
     source: Source,
     lease: Lease,
+    open_stream: OpenStream,
     *,
     gap: str = "",
 ) -> Start:
     """Return where to go on, or the start of a new epoch, which the caller must save.
 
-    The lease is kept meanwhile. `gap` is the reason why the saved position is of no use, if that is
-    known already. Raises Retry, NotReady and Fatal.
+    The lease is kept meanwhile. `open_stream` opens the binlog at a position, without any table.
+    `gap` is the reason why the saved position is of no use, if that is known already. Raises Retry,
+    NotReady and Fatal.
     """
     saved = positions.load(hospital_id, partition=hospital.partition, keep=lease.keep)
+    lease.keep()
+    published_epoch = positions.published_epoch(hospital.partition)
     try:
         columns = read_columns(source.connection(), hospital.mysql.database)
         schema.refuse_undecodable(hospital_id, columns)
         _refuse_hidden_changes(hospital_id, hospital, positions, saved, source.connection())
-        reason = gap or unusable(saved, source.connection())
+        reason = gap or outdated(saved, published_epoch) or unusable(saved, source.connection())
         if saved is not None and not reason:
             return Start(saved, is_new_epoch=False)
 
         # After a gap the GTIDs lead to the same gap, so that only the binlog's end is left.
         by_gtid = None
+        last_epoch = max(saved.epoch if saved else 0, published_epoch)
         if saved is not None and not gap:
-            by_gtid = _begin_by_gtid(saved, source.connection())
-        start = by_gtid or _begin_at_end(hospital_id, hospital, source, saved, positions)
+            by_gtid = _begin_by_gtid(saved, last_epoch, source.connection())
+        start = by_gtid or _begin_at_end(hospital_id, hospital, source, last_epoch, open_stream)
     except pymysql.err.MySQLError as error:
         source.close()
         raise mysql.translate_error(error, hospital_id, hospital.mysql) from None
@@ -109,6 +125,17 @@ def _refuse_hidden_changes(
         hint=f"{obstacle.hint}; then: passport check --hospital {hospital_id}",
         origin=Origin.hospital(hospital_id),
     )
+
+
+def outdated(saved: Saved | None, published_epoch: int) -> str:
+    """Return the reason why the stream can't go on in the epoch of `saved`; "" if it can.
+
+    `published_epoch` is the newest one in the hospital's partition. Whoever has seen a row of it
+    takes none of an older epoch any more. A position of an older epoch comes from a backup.
+    """
+    if saved is None or saved.epoch >= published_epoch:
+        return ""
+    return f"the saved epoch {saved.epoch} is older than {published_epoch}, which was published"
 
 
 def unusable(saved: Saved | None, connection: "pymysql.Connection[Any]") -> str:
@@ -182,7 +209,9 @@ def _gtids_at(position: Position, connection: "pymysql.Connection[Any]") -> str:
     return str(row[0] or "")
 
 
-def _begin_by_gtid(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved | None:
+def _begin_by_gtid(
+    saved: Saved, last_epoch: int, connection: "pymysql.Connection[Any]"
+) -> Saved | None:
     """Return a new epoch on a replica that has all that was read; None if this server is none.
 
     Whether its binlog still has what follows is seen when the stream is opened: if not, that is a
@@ -196,7 +225,7 @@ def _begin_by_gtid(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved
         saved,
         server=identity,
         format_ts=0,
-        epoch=next_epoch(saved.epoch, time.time()),
+        epoch=next_epoch(last_epoch, time.time()),
         position=Position(oldest_file, BY_GTID),
         next_row=None,
         seen_durable=NEVER_SEEN,
@@ -207,13 +236,17 @@ def _begin_by_gtid(saved: Saved, connection: "pymysql.Connection[Any]") -> Saved
 
 
 def _begin_at_end(
-    hospital_id: str, hospital: Hospital, source: Source, before: Saved | None, positions: Positions
+    hospital_id: str,
+    hospital: Hospital,
+    source: Source,
+    last_epoch: int,
+    open_stream: OpenStream,
 ) -> Saved:
     """Return a new epoch at the binlog's end."""
     database = hospital.mysql.database
     connection = source.connection()
     columns = read_columns(connection, database)
-    position, gtid_set = _end_of_binlog(hospital_id, connection)
+    position, gtid_set = _end_of_binlog(hospital_id, connection, open_stream)
     # The columns must be those at the position: a DDL in between would go unseen.
     if read_columns(connection, database) != columns:
         raise Retry(
@@ -221,7 +254,6 @@ def _begin_at_end(
             origin=Origin.hospital(hospital_id),
             after=1,
         )
-    last_epoch = before.epoch if before else positions.published_epoch(hospital.partition)
     return Saved(
         hospital=hospital_id,
         partition=hospital.partition,
@@ -236,24 +268,56 @@ def _begin_at_end(
     )
 
 
-def _end_of_binlog(hospital_id: str, connection: "pymysql.Connection[Any]") -> tuple[Position, str]:
+def _end_of_binlog(
+    hospital_id: str, connection: "pymysql.Connection[Any]", open_stream: OpenStream
+) -> tuple[Position, str]:
     """Return where the binlog ends, and the GTIDs up to there.
 
-    MySQL answers the two in two statements: they belong together if nothing was in between.
+    MySQL says the two in two answers, and others commit in between. So the set is asked for after
+    the position, and what the binlog has behind the position is taken out of it again. For that all
+    of the set must be executed first: what is on its way may be on either side of the position, or
+    not be in the binlog yet.
     """
-    gtid_set: str | None = None
     for _ in range(ATTEMPTS):
         position = mysql.end_of_binlog(connection)
         if position is None:
             raise mysql.no_binlog(hospital_id)
         if mysql.flavour(connection) == "mariadb":
             return position, _gtids_at(position, connection)
-        before = gtid_set
+
+        (mode,) = mysql.fetch_one(connection, "SELECT @@global.gtid_mode")
         gtid_set = mysql.logged_gtids(connection)
-        if gtid_set == before:
+        if mode == "OFF":
             return position, gtid_set
+        wait_executed(connection, gtid_set, PATIENCE_S, hospital_id)
+        end = mysql.end_of_binlog(connection)
+        if end == position:
+            return position, gtid_set
+
+        # A file begins with all GTIDs before it. So in a file that is read from its beginning, what
+        # is behind the position can't be told from what is before it.
+        if end is not None and end.file == position.file and position.pos < PAST_32_BITS:
+            later = _gtids_between(position, end, open_stream)
+            (gtid_set,) = mysql.fetch_one(
+                connection, "SELECT GTID_SUBTRACT(%s, %s)", (gtid_set, later)
+            )
+            return position, gtid_set.replace("\n", "")
     raise Retry(
-        f"hospital {hospital_id}: its binlog grows too fast to say where it ends",
+        f"hospital {hospital_id}: its binlog begins new files too fast to say where it ends",
         origin=Origin.hospital(hospital_id),
         after=1,
     )
+
+
+def _gtids_between(position: Position, end: Position, open_stream: OpenStream) -> str:
+    """Return the GTIDs of the transactions from `position` to `end` of the same file, at least.
+
+    Those that follow `end` in that file may be among them.
+    """
+    gtid_set = ""
+    with open_stream(position) as stream:
+        while not stream.format_ts or stream.position.order < end.order:
+            for item in stream.poll(POLL_S):
+                if isinstance(item, Commit) and item.at.file == end.file:
+                    gtid_set = item.gtid_set
+    return gtid_set

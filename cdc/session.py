@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
+import pymysql
 import structlog
 
 from cdc.binlog.stream import (
@@ -34,6 +36,7 @@ from cdc.lag import Lag
 from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
 from cdc.positions import Positions, RowPlace, Saved, Snapshot
+from cdc.same_server import SameServer
 from cdc.signals import SignalWatch
 from cdc.snapshot import QUERIES_OF_A_CHUNK, SnapshotJob, read_in_stream
 from cdc.transaction import Transaction, TransactionTraces
@@ -72,6 +75,7 @@ class Session:
         settings: Settings,
         start: Saved,
         lease: Lease,
+        same_server: SameServer,
         source: Source,
         positions: Positions,
         signals: SignalWatch,
@@ -85,6 +89,7 @@ class Session:
         self._settings = settings.cdc
         self._start = start
         self._lease = lease
+        self._same_server = same_server
         self._source = source
         self._pace = Pace(hospital.load_budget, LoadShare(source), clock=time.monotonic)
         self._hours = Hours(hospital.snapshot_hours, hospital.timezone)
@@ -122,6 +127,13 @@ class Session:
         except BaseException:
             self._publisher.close()
             raise
+        try:
+            # The address may have led elsewhere from one connection to the next.
+            same_server.confirm(lease.connection)
+            same_server.confirm(source.connection())
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, stop: threading.Event, *, until_caught_up: bool) -> None:
         """Publish until `stop`, or until all that the binlog holds is acknowledged.
@@ -153,6 +165,7 @@ class Session:
             self._obey()
             self._step_snapshot(live=has_read)
             self._keep_lease()
+            self._same_server.look()
             self._save(at_most_every_s=self._settings.checkpoint_s)
             self._beat()
             self._note_lag(is_idle=not has_read)
@@ -542,11 +555,17 @@ class Session:
     def _open_stream(self, connections: Connections) -> BinlogStream:
         start = self._start
         mysql = self._hospital.mysql
+
+        def connect() -> "pymysql.Connection[Any]":
+            connection: pymysql.Connection[Any] = connections.connect(self._id, mysql)
+            self._same_server.begin(connection)
+            return connection
+
         with self._hospital_named():
             return connections.stream(
-                lambda: connections.connect(self._id, mysql),
+                connect,
                 flavour=flavour(self._source.connection()),
-                server_id=self._hospital.server_id or server_id(self._id),
+                server_id=self._hospital.server_id or server_id(self._lease.name),
                 start=None if start.by_gtid else start.position,
                 gtid_set=start.gtid_set,
                 database=mysql.database,

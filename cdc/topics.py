@@ -54,6 +54,12 @@ def ensure(kafka: Kafka, hospitals: Iterable[Hospital]) -> None:
             )
 
 
+def cluster_id(kafka: Kafka) -> str:
+    """Return the id that the cluster gave itself. Raises NotReady and Fatal."""
+    with admin_client(kafka) as admin:
+        return str(admin.describe_cluster()["cluster_id"] or "")
+
+
 def partition_counts(admin: Any) -> dict[str, int]:
     """Return the number of partitions of each topic, by name."""
     return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}

@@ -27,11 +27,18 @@ def backup(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
 def restore(ctx: typer.Context, file: Annotated[Path, typer.Argument()]) -> None:
     """Bring back positions from a file, where they are further than those in Kafka.
 
-    Readers go on from there.
+    Readers go on from there. Where something newer than the file's epoch was published already, the
+    reader begins a new epoch with a snapshot instead: nothing else would be taken.
     """
     from cdc import positions_file
 
     context: CommandContext = ctx.obj
-    for name, is_restored in positions_file.restore(context.settings, file).items():
-        text = "restored" if is_restored else "left alone: Kafka has a further one"
-        context.console.print(f"{name}: {text}", highlight=False)
+    texts = {
+        "restored": "restored",
+        "older than what was published": "restored, but a newer epoch was published since:"
+        " its reader begins another one, with a snapshot",
+        "left alone": "left alone: Kafka has a further one",
+    }
+    for name, outcome in positions_file.restore(context.settings, file).items():
+        text = texts[outcome]
+        context.console.print(f"{name}: {text}", highlight=False, soft_wrap=True)

@@ -33,8 +33,16 @@ from passport.event import EventSource, Row
 from passport.settings import MySQL
 from passport.version import Position
 
-# MySQL without GTIDs doesn't say what is visible. The guarantees page tells of this wait.
-SETTLE_S = 1.0
+# A connection that is older is not used for another read. It may be that of a server which was
+# demoted, lives on, and is not the one that the address leads to any more.
+LONGEST_CONNECTION_S = 60.0
+# How long it is remembered that the address leads to another server than the one asked for.
+ELSEWHERE_S = 20.0
+# The longest pause between two questions whether a commit is visible by now.
+PAUSE_S = 0.05
+
+# MySQL counts the transactions without a GTID that are on their way, since 5.7.6.
+_ON_THEIR_WAY = "SHOW GLOBAL STATUS LIKE 'Ongoing_anonymous_transaction_count'"
 
 # Error numbers: no such column, no such table, or the table isn't as the snapshot has it.
 ALTERED = {1054, 1146, 1412}
@@ -178,6 +186,10 @@ def _altered(table: str) -> Iterator[None]:
 class Source:
     """One hospital's database. It connects when it is first used, and again after a failure.
 
+    It also connects again when a read is opened and its connection is old, or reaches another
+    server than the one whose position is asked for: after a switchover behind the address the
+    demoted server lives on, and would be read for ever.
+
     Not thread-safe: one thread, one Source.
     """
 
@@ -191,6 +203,10 @@ class Source:
         self.settings = settings
         self._connect = connect
         self._connection: pymysql.Connection[Any] | None = None
+        self._connected_at = 0.0
+        self._identity = ""  # of the server that the connection reaches
+        # Servers that the address did not lead to, and when that was seen last.
+        self._elsewhere: dict[str, float] = {}
         self._columns: Columns = {}
         self._round_trip_s = 0.0
 
@@ -209,9 +225,11 @@ class Source:
         Raises Retry if it can't be had within `patience_s` seconds, TooSlow if a query was ended,
         Altered if a fact table was altered, NotReady if the server is away, and Fatal.
         """
-        connection = self.connection()
+        connection = self._connection_for(position)
         try:
-            visible = _open_snapshot(connection, position, patience_s, self.hospital)
+            visible = _open_snapshot(
+                connection, self._identity, position, patience_s, self.hospital
+            )
             yield ConsistentRead(connection, visible, self._columns, longest_s, self._round_trip_s)
         except Altered as error:
             self.close()  # with its list of columns, too
@@ -233,11 +251,13 @@ class Source:
         if self._connection is None:
             connection = (self._connect or connect)(self.hospital, self.settings)
             try:
+                self._identity = self._identity_of(connection)
                 self._columns = self._fact_columns(connection)
             except PassportError:
                 connection.close()
                 raise
             self._connection = connection
+            self._connected_at = time.monotonic()
             self._round_trip_s = self._ping()
         return self._connection
 
@@ -270,6 +290,32 @@ class Source:
         if connection is not None:
             with suppress(pymysql.err.MySQLError, OSError):
                 connection.close()
+
+    def _connection_for(self, position: SourcePosition) -> "pymysql.Connection[Any]":
+        """Return a connection that is not too old, to the server of `position` if it is there."""
+        if time.monotonic() - self._connected_at > LONGEST_CONNECTION_S:
+            self.close()
+        connection = self.connection()
+        server = position.server
+        if not server or server == self._identity:
+            return connection
+        seen_at = self._elsewhere.get(server)
+        if seen_at is not None and time.monotonic() - seen_at < ELSEWHERE_S:
+            return connection
+
+        # Whoever reads events of a server that is gone asks for it again and again. So one new
+        # connection is enough for a while.
+        self.close()
+        connection = self.connection()
+        if server != self._identity:
+            self._elsewhere[server] = time.monotonic()
+        return connection
+
+    def _identity_of(self, connection: "pymysql.Connection[Any]") -> str:
+        try:
+            return identity(connection)
+        except pymysql.err.MySQLError as error:
+            raise translate_error(error, self.hospital, self.settings) from None
 
     def _fact_columns(self, connection: "pymysql.Connection[Any]") -> Columns:
         """Return the columns by fact table. Raises NotReady if one isn't there, and Fatal."""
@@ -324,14 +370,18 @@ class Source:
 
 def _open_snapshot(
     connection: "pymysql.Connection[Any]",
+    server: str,
     at_least: SourcePosition,
     patience_s: float,
     hospital: str,
 ) -> Position | None:
-    """Open a snapshot that contains `at_least`. Return the position up to which all is visible."""
+    """Open a snapshot of `server` that contains `at_least`.
+
+    Return the position up to which all is visible.
+    """
     if at_least != END_OF_BINLOG:
         is_any_or_polled = not at_least.position.file
-        if is_any_or_polled or at_least.server != identity(connection):
+        if is_any_or_polled or at_least.server != server:
             _begin_snapshot(connection)
             return None
     if flavour(connection) == "mariadb":
@@ -367,7 +417,7 @@ def _open_snapshot_mariadb(
         if time.monotonic() > deadline:
             raise _not_visible_yet(hospital)
         time.sleep(pause_s)
-        pause_s = min(pause_s * 2, 0.05)
+        pause_s = min(pause_s * 2, PAUSE_S)
 
 
 def _open_snapshot_mysql(
@@ -380,7 +430,8 @@ def _open_snapshot_mysql(
 
     A snapshot of MySQL doesn't say its position, but the set of executed GTIDs says what is
     visible. Where commits are ordered, all before `at_least` is visible once its own GTID is
-    executed. Otherwise all that is in the binlog now must be.
+    executed. Otherwise all that is in the binlog now must be. Without GTIDs, nothing may be on its
+    way any more.
     """
     end = end_of_binlog_if_granted(connection)
     if end is None or (at_least != END_OF_BINLOG and end.order < at_least.position.order):
@@ -389,7 +440,10 @@ def _open_snapshot_mysql(
 
     mode, is_commit_order = fetch_one(connection, "SELECT @@gtid_mode, @@binlog_order_commits")
     if mode != "ON":
-        time.sleep(SETTLE_S)
+        _wait_none_on_its_way(connection, patience_s, hospital)
+        # In the two modes between OFF and ON a transaction may have a GTID or none.
+        if mode != "OFF":
+            wait_executed(connection, logged_gtids(connection), patience_s, hospital)
         _begin_snapshot(connection)
         return end
 
@@ -405,14 +459,45 @@ def _open_snapshot_mysql(
         elif is_commit_order:
             must_be_executed = at_least.gtid
             position = at_least.position
-    _wait_executed(connection, must_be_executed, patience_s, hospital)
+    wait_executed(connection, must_be_executed, patience_s, hospital)
     _begin_snapshot(connection)
     return position
 
 
-def _wait_executed(
+def _wait_none_on_its_way(
+    connection: "pymysql.Connection[Any]", patience_s: float, hospital: str
+) -> None:
+    """Wait until MySQL has committed all that was in its binlog when this was called.
+
+    It is for transactions without a GTID. MySQL counts those that are on their way: from before
+    they are in the binlog until they are visible. It doesn't say which ones these are. But once
+    there is none, every one that was in the binlog before is visible. A replica's acknowledgement,
+    which a commit may wait for in between (semi-synchronous, AFTER_SYNC), takes as long as it
+    takes, so that no fixed wait would do.
+    """
+    deadline = time.monotonic() + patience_s
+    pause_s = 0.001
+    while True:
+        row = fetch_one(connection, _ON_THEIR_WAY)
+        if not row:
+            raise Fatal(
+                f"hospital {hospital}: its MySQL has no GTIDs and doesn't count the commits that"
+                " are on their way, so that nobody knows what a read contains",
+                hint="set gtid_mode=ON and enforce_gtid_consistency=ON at the server",
+                origin=Origin.hospital(hospital),
+            )
+        if int(row[1]) == 0:
+            return
+        if time.monotonic() > deadline:
+            raise _not_visible_yet(hospital)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, PAUSE_S)
+
+
+def wait_executed(
     connection: "pymysql.Connection[Any]", gtids: str, patience_s: float, hospital: str
 ) -> None:
+    """Wait until MySQL has executed all of `gtids`. Raises Retry after `patience_s` seconds."""
     (timed_out,) = fetch_one(
         connection, "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (gtids, patience_s)
     )

@@ -152,6 +152,7 @@ class Cdc(Model):
     reconnect_max_s: float = Field(30, gt=0)
     silence_s: float = Field(300, gt=0)
     headroom_alarm_s: float = Field(86_400, ge=0)
+    address_check_s: float = Field(20, gt=0)
 
 
 class Logs(Model):

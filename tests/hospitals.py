@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc.checks.grants import grants
-from cdc.positions import Positions, Saved
+from cdc.positions import Positions, Saved, Snapshot
 from dev.hospital import create
 from dev.hospital.clinic import Clinic
 from dev.stack import MariaDB, MySQL
@@ -64,6 +64,12 @@ def saved(settings: Settings) -> Saved:
     position = Positions(settings.kafka).load("kigali")
     assert position is not None
     return position
+
+
+def is_snapshot_done(settings: Settings) -> bool:
+    """Return whether the newest epoch has a position, and its snapshot is done."""
+    position = Positions(settings.kafka).load("kigali")
+    return position is not None and position.snapshot == Snapshot(1, "done")
 
 
 def assert_equal(settings: Settings, address: Address) -> list[Event]:

@@ -56,6 +56,10 @@ class Proxy:
         """Let the fault happen once, at the next place where it fits, on any connection."""
         self._fault = fault
 
+    def lead_to(self, target: int) -> None:
+        """Let new connections reach another server. Those that are there stay where they are."""
+        self._target = target
+
     def cut(self) -> None:
         """End all connections now."""
         with self._lock:

@@ -67,7 +67,7 @@ def _misled(word: str) -> None:
         time.time = lambda: right() + float(value)
         time.time_ns = lambda: int(time.time() * 1e9)
     elif name == "unlocked":
-        lease.lock_name = lambda hospital: f"{hospital} {os.getpid()}"
+        lease.lock_name = lambda name: f"{name.hospital} {os.getpid()}"
 
 
 def main() -> int:

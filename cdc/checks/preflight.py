@@ -18,6 +18,7 @@ from cdc.checks import (
 )
 from cdc.checks import kafka as kafka_checks
 from cdc.checks.server import Server
+from cdc.lease import server_id
 from cdc.positions import Positions, Saved
 from openmrs import connection as mysql
 from passport.check import Check
@@ -34,7 +35,9 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> list[Check]:
     """
     checks_of_kafka: list[Check] = []
     saved: Saved | None = None
+    reader_id = hospital.server_id
     try:
+        reader_id = reader_id or server_id(Positions(kafka).reader_name(hospital_id))
         cluster = kafka_checks.describe_cluster(kafka)
         checks_of_kafka.extend(kafka_checks.checks(hospital_id, hospital, kafka, cluster))
         if kafka.positions_topic in cluster.partitions:
@@ -43,15 +46,20 @@ def checks(hospital_id: str, hospital: Hospital, kafka: Kafka) -> list[Check]:
         checks_of_kafka.append(Check("kafka", False, error.reason, error.hint))
     except Retry as error:
         checks_of_kafka.append(Check("kafka", False, error.reason, "try again"))
-    return [*server_checks(hospital_id, hospital, kafka, saved), *checks_of_kafka]
+    return [*server_checks(hospital_id, hospital, kafka, saved, reader_id), *checks_of_kafka]
 
 
 def server_checks(
-    hospital_id: str, hospital: Hospital, kafka: Kafka, saved: Saved | None
+    hospital_id: str,
+    hospital: Hospital,
+    kafka: Kafka,
+    saved: Saved | None,
+    reader_id: int | None,
 ) -> Iterator[Check]:
     """Yield the checks of the connection to the server, and of what can be seen over it.
 
-    `saved` is the position to go on from, None before the first start.
+    `saved` is the position to go on from, None before the first start. `reader_id` is the
+    server_id that the reader will have, None while Kafka doesn't say its own id.
     """
     try:
         connection = mysql.connect(hospital_id, hospital.mysql)
@@ -72,7 +80,7 @@ def server_checks(
                 # What follows would be asked of several servers, or in the words of another kind.
                 return
             if hospital.capture == "binlog":
-                yield from _binlog(server, kafka, saved)
+                yield from _binlog(server, kafka, saved, reader_id)
             yield from clocks.checks(server)
             yield from privileges.checks(server)
             yield columns.obs(server)
@@ -85,11 +93,13 @@ def server_checks(
             yield Check("connection", False, translated.reason, translated.hint)
 
 
-def _binlog(server: Server, kafka: Kafka, saved: Saved | None) -> Iterator[Check]:
+def _binlog(
+    server: Server, kafka: Kafka, saved: Saved | None, reader_id: int | None
+) -> Iterator[Check]:
     """Yield the checks of the binlog. A hospital that is polled needs none."""
     yield from server_variables.checks(server.variables, server.service)
     yield retention.check(server)
-    yield from replication.checks(server)
+    yield from replication.checks(server, reader_id)
     if saved is not None:
         yield replication.saved_position(server, saved)
     yield rehearsal.check(server, kafka)

@@ -8,17 +8,19 @@ binlog is opened beside that reader.
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 from cdc import probe
+from cdc.binlog.stream import BinlogStream
 from cdc.checks.server import Server
 from cdc.column_lists import wait_for_ddl
 from cdc.durability import are_transactional, is_durable
-from cdc.lease import Lease
+from cdc.lease import Lease, ReaderName
 from cdc.positions import Positions, Saved
 from cdc.resume import find_start
 from cdc.retention import read_headroom
+from cdc.same_server import SameServer
 from cdc.snapshot import read_in_stream
 from openmrs.key_ranges import key_ends, next_rows, rows_with_keys
 from openmrs.read import Source, SourcePosition
@@ -26,6 +28,7 @@ from openmrs.tables import OBS, WATCHED
 from passport.check import Check
 from passport.errors import PassportError
 from passport.settings import Kafka
+from passport.version import Position
 
 
 class _Unsaved(Positions):
@@ -66,15 +69,26 @@ def rehearse(server: Server, kafka: Kafka) -> None:
     hospital = server.hospital
     lease = Lease(f"{hospital_id}.check", hospital.mysql)
     source = Source(hospital_id, hospital.mysql)
+    same_server = SameServer(hospital_id, hospital.mysql, every_s=0)
+
+    def open_stream(position: Position) -> AbstractContextManager[BinlogStream]:
+        return probe.opened(hospital_id, hospital.mysql, start=position, gtid_set="")
+
+    def start_from(saved: Saved | None) -> Saved:
+        positions = _Unsaved(kafka, saved)
+        return find_start(hospital_id, hospital, positions, source, lease, open_stream).saved
+
     with closing(lease), closing(source):
-        lease.take(threading.Event(), wait=False)
+        lease.take(ReaderName(lease.hospital, "", kafka.topic), threading.Event(), wait=False)
         lease.keep(now=True)
         lease.end()
+        same_server.begin(lease.connection)
+        same_server.confirm(source.connection())
+        same_server.look()
         # The first start, one that goes on, and one that finds another server.
-        saved = find_start(hospital_id, hospital, _Unsaved(kafka, None), source, lease).saved
-        find_start(hospital_id, hospital, _Unsaved(kafka, saved), source, lease)
-        failed_over = replace(saved, server=f"{saved.server}-before")
-        find_start(hospital_id, hospital, _Unsaved(kafka, failed_over), source, lease)
+        saved = start_from(None)
+        start_from(saved)
+        start_from(replace(saved, server=f"{saved.server}-before"))
 
         at = SourcePosition(saved.position, saved.gtid_set, saved.server)
         with read_in_stream(source, at) as (read, _, _):

@@ -6,13 +6,13 @@ from cdc import resume
 from cdc.checks.server import Server
 from cdc.checks.server_variables import is_on
 from cdc.hidden_changes import LOG_UPDATES, binlog_filters, find_obstacle
-from cdc.lease import server_id
 from cdc.positions import Saved
 from passport.check import Check
 
 
-def checks(server: Server) -> Iterator[Check]:
-    yield _server_id(server)
+def checks(server: Server, reader_id: int | None) -> Iterator[Check]:
+    """Yield the checks. `reader_id` is the reader's server_id, None if nobody knows it now."""
+    yield _server_id(server, reader_id)
     yield _replicated_changes(server)
     # Without the right to ask there is no answer; another check says which right is missing.
     if not server.error_number(server.version.show_binlog_end):
@@ -34,15 +34,21 @@ def saved_position(server: Server, saved: Saved) -> Check:
     )
 
 
-def _server_id(server: Server) -> Check:
+def _server_id(server: Server, reader_id: int | None) -> Check:
     """Check that the reader's id is neither the server's own nor another replica's.
 
     A server drops the older of two replicas that have the same id.
     """
     own_id = int(server.variables.get("server_id") or 0)
-    reader_id = server.hospital.server_id or server_id(server.hospital_id)
     if not own_id:
         return Check("server_id", False, "the server has none", "in my.cnf: server_id=1; restart")
+    if reader_id is None:
+        return Check(
+            "server_id",
+            None,
+            f"the server's is {own_id}, the reader's depends on Kafka, which doesn't answer",
+            f"passport check --hospital {server.hospital_id}   # once Kafka answers",
+        )
 
     # MariaDB shows this, and what it replicates itself, only with rights that reading needs not.
     replicas = server.rows_if_readable(server.version.show_replicas)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cdc.checks.services import Service
-from openmrs.read import SETTLE_S
 from passport.check import Check
 
 MIB = 1024 * 1024
@@ -45,7 +44,7 @@ SETTINGS = (
         "sync_binlog", "1", False, "after a power cut the binlog may lack what the tables have"
     ),
     Setting("binlog_order_commits", "ON", False, "reads wait for all transactions instead of one"),
-    Setting("gtid_mode", "ON", False, f"each read of rows waits {SETTLE_S:g} s instead"),
+    Setting("gtid_mode", "ON", False, "a failover costs a snapshot, a read waits for all commits"),
     Setting("gtid_strict_mode", "ON", False, "positions of replicas may not agree"),
 )
 MINIMA = (

@@ -34,6 +34,8 @@ from cdc.polling.scan import Digests, Scan, fact_table, reference_tables
 from cdc.polling.walk import DifferingRange, PolledState, Walk
 from cdc.positions import Positions, Saved
 from cdc.publisher import Publisher
+from cdc.resume import outdated
+from cdc.same_server import SameServer
 from openmrs.connection import identity
 from openmrs.load_budget import WaitingPace
 from openmrs.load_share import LoadShare
@@ -108,8 +110,9 @@ def _leased(hospital_id: str, settings: Settings, stop: threading.Event) -> Iter
 
     There is one poller a hospital: two would give the same number to different snapshots.
     """
+    name = Positions(settings.kafka).reader_name(hospital_id)
     with closing(Lease(hospital_id, settings.hospitals[hospital_id].mysql)) as lease:
-        if not lease.take(stop):
+        if not lease.take(name, stop):
             raise Retry(
                 f"hospital {hospital_id}: stopped while waiting for its lease",
                 origin=Origin.hospital(hospital_id),
@@ -149,7 +152,11 @@ class Poller:
         self._lease = lease
         self._publisher = publisher
         self._stop = stop
-        self._source = Source(hospital_id, self._hospital.mysql)
+        self._same_server = SameServer(
+            hospital_id, self._hospital.mysql, settings.cdc.address_check_s
+        )
+        self._same_server.begin(lease.connection)
+        self._source = Source(hospital_id, self._hospital.mysql, self._same_server.connect)
         self._saved = self._load()
         publisher.end_offset = self._saved.topic_end
         self._state = PolledState.decode(self._saved.state)
@@ -195,7 +202,7 @@ class Poller:
         except Gap as gap:
             # The topic lost what was published to it: all of it once more.
             log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
-            self._begin_epoch(self._saved, self._saved.server)
+            self._begin_epoch(self._saved.server)
             self._publisher.end_offset = 0
             self.run()
         finally:
@@ -354,22 +361,25 @@ class Poller:
         server = self._source.ask(identity)
         if server != self._saved.server:
             log.warning("the hospital's server changed", hospital=self._id)
-            self._begin_epoch(self._saved, server)
+            self._begin_epoch(server)
 
-    def _begin_epoch(self, previous: Saved, server: str) -> None:
-        self._saved = self._new_epoch(previous, server)
+    def _begin_epoch(self, server: str) -> None:
+        self._saved = self._new_epoch(self._saved.epoch, server)
         self._number = 0
         self._state = PolledState()
 
     def _load(self) -> Saved:
         partition = self._hospital.partition
         saved = self._positions.load(self._id, partition=partition, keep=self._lease.keep)
-        if saved is None or saved.capture != "polling":
-            return self._new_epoch(saved, self._source.ask(identity))
-        return saved
+        published_epoch = self._positions.published_epoch(partition)
+        reason = outdated(saved, published_epoch)
+        if saved is not None and saved.capture == "polling" and not reason:
+            return saved
+        last_epoch = max(saved.epoch if saved else 0, published_epoch)
+        return self._new_epoch(last_epoch, self._source.ask(identity))
 
-    def _new_epoch(self, previous: Saved | None, server: str) -> Saved:
-        epoch = next_epoch(previous.epoch if previous else 0, time.time())
+    def _new_epoch(self, last_epoch: int, server: str) -> Saved:
+        epoch = next_epoch(last_epoch, time.time())
         log.info("new epoch", hospital=self._id, epoch=epoch, capture="polling")
         place = _place(0, ended=True)
         return Saved(self._id, self._hospital.partition, server, 0, epoch, place, capture="polling")

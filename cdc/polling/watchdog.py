@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 import structlog
 
 from cdc.client_errors import translate_client_errors
-from cdc.lease import Lease
+from cdc.lease import Lease, ReaderName
 from cdc.polling import poll
 from cdc.positions import Positions
 from openmrs.read import END_OF_BINLOG, Source
@@ -117,7 +117,7 @@ class Watchdog:
         watchdog looks again whether it says something.
         """
         with self._lease() as lease:
-            if lease.take(self._stop, wait=False):
+            if lease.take(self._reader_name(), self._stop, wait=False):
                 self._poll(lease)
             elif not self._is_reader_silent:
                 self._is_reader_silent = True
@@ -131,7 +131,7 @@ class Watchdog:
             self._watch_anew()
             return
         with self._lease() as lease:
-            if lease.take(self._stop, wait=False):
+            if lease.take(self._reader_name(), self._stop, wait=False):
                 self._poll(lease)
 
     def _watch_anew(self) -> None:
@@ -155,6 +155,9 @@ class Watchdog:
 
     def _lease(self) -> closing[Lease]:
         return closing(Lease(self._id, self._hospital.mysql))
+
+    def _reader_name(self) -> ReaderName:
+        return Positions(self._settings.kafka).reader_name(self._id)
 
     def _is_paused(self) -> bool:
         with closing(Positions(self._settings.kafka)) as positions:

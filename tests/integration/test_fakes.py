@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Protocol
 
 import pymysql
@@ -20,8 +20,9 @@ from cdc import resume
 from cdc.binlog.stream import BinlogItem, BinlogStream, Commit, Idle, NextFile, RowChange
 from cdc.column_lists import read_columns
 from cdc.connections import REAL, Connections
-from cdc.lease import Lease
+from cdc.lease import Lease, ReaderName
 from cdc.positions import Saved, Snapshot
+from cdc.same_server import SameServer
 from dev.stack import MariaDB, MySQL
 from openmrs import connection as source
 from openmrs.read import END_OF_BINLOG, Source, SourcePosition
@@ -280,7 +281,9 @@ def raised(ask: Callable[[], Any]) -> str:
 
 def streams(told: Told) -> None:
     with told.connection() as connection:
-        start, known = resume._end_of_binlog("kigali", connection)
+        start, known = resume._end_of_binlog(
+            "kigali", connection, lambda position: closing(told.stream(position))
+        )
     told.begin(start, known)
     told.commit(("c", 1, None, "a"), ("c", 2, None, "b"))
     told.commit(("u", 1, "a", "c"), ("d", 2, "b", None))
@@ -356,21 +359,35 @@ def breaks(told: Told) -> None:
 
 
 def locks(told: Told) -> None:
-    one, other = (Lease("kigali", told.mysql, told.side.connections.connect) for _ in range(2))
+    connect = told.side.connections.connect
+    name = ReaderName("kigali", "cluster", "topic")
+    one, other, staging = (Lease("kigali", told.mysql, connect) for _ in range(3))
+    butare = Lease("butare", told.mysql, connect)
     never = threading.Event()
-    told.say("first", one.take(never))
-    told.say("second", other.take(never, wait=False))
-    told.say(
-        "another hospital's",
-        Lease("butare", told.mysql, told.side.connections.connect).take(never, wait=False),
-    )
+    told.say("first", one.take(name, never))
+    told.say("second", other.take(name, never, wait=False))
+    told.say("another topic's", staging.take(name._replace(topic="other"), never, wait=False))
+    told.say("another hospital's", butare.take(name._replace(hospital="butare"), never, wait=False))
     one.keep(now=True)
+    staging.keep(now=True)
     one.close()
-    told.say("given back", other.take(never))
+    told.say("given back", other.take(name, never))
     told.side.cut()
-    told.say("its session ended", one.take(never))
+    told.say("its session ended", one.take(name, never))
     told.say("lost", raised(lambda: other.keep(now=True)))
     one.close()
+    staging.close()
+
+
+def servers(told: Told) -> None:
+    same = SameServer("kigali", told.mysql, 60, told.side.connections.connect)
+    with told.connection() as stream_, told.connection() as other:
+        told.say("any server will do", raised(lambda: same.confirm(other)))
+        same.begin(stream_)
+        told.say("the same server", raised(lambda: same.confirm(other)))
+        same.look()
+    with told.connection() as other:
+        told.say("the stream has ended", raised(lambda: same.confirm(other)))
 
 
 def begins_anew(told: Told) -> None:
@@ -428,7 +445,7 @@ def _heartbeat(number: int) -> bytes:
     return encode_event(HeartbeatEvent(v=ENVELOPE, source=place, ts_ms=0))
 
 
-HISTORY = (streams, gone, reads, publishes, locks, purged, breaks, begins_anew)
+HISTORY = (streams, gone, reads, publishes, locks, servers, purged, breaks, begins_anew)
 
 
 @pytest.mark.parametrize("kind", [MariaDB, MySQL])

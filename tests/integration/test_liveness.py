@@ -24,6 +24,7 @@ from prometheus_client import REGISTRY
 from cdc import reader, retention
 from cdc.binlog.stream import BinlogStream
 from cdc.lease import server_id
+from cdc.positions import Positions
 from dev.stack import Kafka, MariaDB, MySQL
 from openmrs.connection import connect
 from openmrs.read import Source
@@ -434,7 +435,7 @@ def test_who_reads_with_the_same_server_id_is_named(
                 BinlogStream(
                     address.connect,
                     flavour=address.flavour,  # type: ignore[arg-type]
-                    server_id=server_id("kigali"),
+                    server_id=server_id(Positions(settings.kafka).reader_name("kigali")),
                     start=place.position,
                     gtid_set=place.gtid_set,
                     database="openmrs",

@@ -229,13 +229,13 @@ def test_a_backup_brings_the_readers_back_and_moves_none_backwards(
         update={"positions_topic": f"{given.kafka.positions_topic}.again"}
     )
     again = given.model_copy(update={"kafka": lost})
-    assert backup.restore(again, file) == {"kigali": True}
+    assert backup.restore(again, file) == {"kigali": "restored"}
     assert saved(again) == before
     catch_up(again)
     assert saved(again).epoch == before.epoch, "no snapshot was needed"
     assert_equal(again, address)
     further = saved(again)
-    assert backup.restore(again, file) == {"kigali": False}
+    assert backup.restore(again, file) == {"kigali": "left alone"}
     assert saved(again) == further
     file.write_text("{}")
     with pytest.raises(Fatal, match="no backup"):

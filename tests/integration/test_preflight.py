@@ -302,7 +302,8 @@ def test_the_readers_id_must_be_its_own(server: Server, kafka_bootstrap: str) ->
     if isinstance(server, MariaDB):  # shows its replicas only to who may reconfigure them
         server.execute("GRANT REPLICATION MASTER ADMIN ON *.* TO cdc@'%'")
     with server.connect() as connection:
-        body = struct.pack("<I", server_id("kigali")) + b"\0\0\0" + struct.pack("<HII", 3306, 0, 0)
+        reader_id = server_id(Positions(settings.kafka).reader_name("kigali"))
+        body = struct.pack("<I", reader_id) + b"\0\0\0" + struct.pack("<HII", 3306, 0, 0)
         connection._execute_command(0x15, body)  # type: ignore[attr-defined]  # COM_REGISTER_SLAVE
         connection._read_ok_packet()  # type: ignore[attr-defined]
         taken = checked(settings)["server_id"]

@@ -15,6 +15,7 @@ import cdc.position_writer
 import cdc.reader
 import cdc.resume
 import cdc.retention
+import cdc.same_server
 import cdc.session
 import cdc.snapshot
 import openmrs.load_share
@@ -40,17 +41,27 @@ CLOCKED = (
     cdc.position_writer,
     cdc.reader,
     cdc.retention,
+    cdc.same_server,
     cdc.session,
     cdc.snapshot,
     openmrs.load_share,
     openmrs.read,
 )
-LOGGED = (cdc.resume, cdc.lease, cdc.reader, cdc.retention, cdc.session, cdc.snapshot)
+LOGGED = (
+    cdc.resume,
+    cdc.lease,
+    cdc.reader,
+    cdc.retention,
+    cdc.same_server,
+    cdc.session,
+    cdc.snapshot,
+)
 SETTINGS = stream.settings(
     Address("mariadb", "nowhere", 1, "nobody", "").settings(),
     "nowhere",
     "t",
     load_budget={"chunk_rows": 3, "rows_per_s": 1000},
+    cdc={"address_check_s": 2},
 )
 KEYS = 14
 COMMITS = 30
@@ -128,7 +139,6 @@ class History:
         world.crash_p = rng.choice((0, 0.002, 0.01))
         world.switch_p = rng.choice((0, 0.05, 0.3))
         world.settle = self._settle
-        world.slept = self._slept
         world.enough = lambda: self.number >= self.commits
         often: list[tuple[Callable[[], None], float]] = [
             (self._commit, 0.05),
@@ -145,6 +155,8 @@ class History:
             self._reset,
             self._restore,
             self._failover,
+            self._switchover,
+            self._restore_positions,
             self._forget_positions,
             self._kafka_refuses,
             self._topic_cut,
@@ -237,15 +249,6 @@ class History:
     def _show(self) -> None:
         self.server.show()
 
-    def _slept(self, seconds: float) -> None:
-        """Show all commits to a reader that waited a second.
-
-        A server without GTIDs doesn't say when a commit can be seen. The product waits a second,
-        and that must be enough.
-        """
-        if seconds >= 1 and not self.gtids:
-            self.server.show_all()
-
     def _rotate(self) -> None:
         self.server.rotate()
 
@@ -303,6 +306,18 @@ class History:
         self.servers += 1
         self._replace(server.replica(self.servers, max(0, len(server.history) - lag)))
 
+    def _switchover(self) -> None:
+        """Let another server answer at the address. The demoted one lives on, and ends nothing."""
+        server = self.server
+        server.show_all()
+        if not server.gtids:
+            self.broken = True
+        self.world.count("switched over")
+        self.servers += 1
+        self.server = server.replica(self.servers, len(server.history))
+        self.by_identity[self.server.identity] = self.server
+        self.upheaval = self.world.now
+
     def _replace(self, server: Server) -> None:
         self.server.cut()
         server.down_until = self.world.now + 0.5
@@ -317,6 +332,13 @@ class History:
             self.broker.saved.clear()
             # Nothing but the clock tells the next epoch from one of which nothing was published.
             self.world.now += 1
+
+    def _restore_positions(self) -> None:
+        """Lose the positions topic, and restore a backup of it."""
+        if len(self.broker.saved) > 1 and not self.rivals:
+            self.world.count("positions restored")
+            self.broken = True
+            del self.broker.saved[self.world.rng.randrange(1, len(self.broker.saved)) :]
 
     def _kafka_refuses(self) -> None:
         self.broker.refuses = 1
@@ -382,7 +404,9 @@ class History:
         It is a transaction's end, and everything before it is in the topic. A new epoch has a
         reason, and is the highest.
         """
-        if saved.epoch not in self.epochs:
+        # An epoch whose position was lost before its first record may get its number again.
+        is_begun_again = not saved.format_ts and not saved.by_gtid
+        if saved.epoch not in self.epochs or is_begun_again:
             self._new_epoch(saved)
             return
         if not saved.format_ts or saved.epoch in self.raced:

@@ -103,6 +103,7 @@ class Server:
         self.sequence = 0
         self.locks: dict[str, Connection] = {}
         self.connections: list[Connection] = []
+        self.connected = 0
         self.down_until = 0.0
         self.births: Callable[[File], None] = lambda _: None
         self.began_anew = 0
@@ -281,6 +282,8 @@ class Connection:
         self.asked_at = world.now
         self.timeout_s = 28_800.0
         server.connections.append(self)
+        server.connected += 1
+        self.number = server.connected
         if world.process:
             world.process.at_death.append(self.end)
 
@@ -370,7 +373,7 @@ class Cursor:
     def lock(self, args: Any) -> Iterator[tuple[Any, ...]]:
         owner = self._server.locks.get(args[0])
         if owner not in (None, self._connection):
-            self._connection.world.now += 1
+            self._connection.world.now += args[1] if len(args) > 1 else 0
             yield (0,)
             return
         self._server.locks[args[0]] = self._connection
@@ -385,9 +388,19 @@ class Cursor:
         del self._server.locks[args[0]]
         yield (1,)
 
-    def holds(self, args: Any) -> Iterator[tuple[Any, ...]]:
+    def holder(self, args: Any) -> Iterator[tuple[Any, ...]]:
         owner = self._server.locks.get(args[0])
-        yield (None if owner is None else int(owner is self._connection),)
+        yield (owner.number if owner else None,)
+
+    def holder_and_self(self, args: Any) -> Iterator[tuple[Any, ...]]:
+        owner = self._server.locks.get(args[0])
+        yield (owner.number if owner else None, self._connection.number)
+
+    def own_number(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield (self._connection.number,)
+
+    def on_their_way(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield ("Ongoing_anonymous_transaction_count", str(len(self._server.hidden)))
 
     def forget(self, _: Any) -> Iterator[tuple[Any, ...]]:
         self._connection.timeout_s = 8
@@ -414,8 +427,10 @@ class Cursor:
         yield (int(members(args[0]) <= members(whole)),)
 
     def subtract(self, args: Any) -> Iterator[tuple[Any, ...]]:
-        whole: Any = MysqlGtidSet(args[0])
-        yield (str(whole),)
+        gtid_set: Any = MysqlGtidSet()
+        for gtid in sorted(members(args[0]) - members(args[1] if len(args) > 1 else "")):
+            gtid_set.advance(gtid)
+        yield (str(gtid_set),)
 
     def gtid_pos(self, args: Any) -> Iterator[tuple[Any, ...]]:
         file = self._server.file(args[0])
@@ -439,6 +454,9 @@ class Cursor:
             f"{group.gtid}#{9 + at}" for at, group in enumerate(self._server.hidden) if group.gtid
         )
         yield (owned, self._executed())
+
+    def mode(self, _: Any) -> Iterator[tuple[Any, ...]]:
+        yield ("ON" if self._server.gtids else "OFF",)
 
     def modes(self, _: Any) -> Iterator[tuple[Any, ...]]:
         yield ("ON" if self._server.gtids else "OFF", 1)
@@ -497,7 +515,10 @@ _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
     "CONNECTION_ID(), IS_USED_LOCK": Cursor.owners,
     "RELEASE_LOCK": Cursor.release,
     "GET_LOCK": Cursor.lock,
-    "IS_USED_LOCK": Cursor.holds,
+    "IS_USED_LOCK(%s), CONNECTION_ID()": Cursor.holder_and_self,
+    "IS_USED_LOCK": Cursor.holder,
+    "CONNECTION_ID()": Cursor.own_number,
+    "Ongoing_anonymous_transaction_count": Cursor.on_their_way,
     "wait_timeout": Cursor.forget,
     "UNIX_TIMESTAMP": Cursor.clock,
     "SHOW MASTER STATUS": Cursor.end,
@@ -512,6 +533,7 @@ _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
     "@@global.gtid_owned": Cursor.owned,
     "@@global.gtid_executed": Cursor.executed,
     "@@global.gtid_binlog_state": Cursor.binlog_state,
+    "@@global.gtid_mode": Cursor.mode,
     "@@gtid_mode": Cursor.modes,
     "information_schema.columns": Cursor.columns,
     "START TRANSACTION": Cursor.view,

@@ -89,7 +89,6 @@ class World:
         self.process: Process | None = None
         self.between: list[tuple[Callable[[], None], float]] = []
         self.settle: Callable[[], None] = lambda: None
-        self.slept: Callable[[float], None] = lambda _: None
         self.enough: Callable[[], bool] = lambda: False
         self.crash_p = 0.0
         self.switch_p = 0.0
@@ -125,7 +124,6 @@ class World:
     def sleep(self, seconds: float) -> None:
         self.call("sleep")
         self.now += seconds
-        self.slept(seconds)
 
     def run(self, process: Process) -> None:
         """Give a process one turn."""
