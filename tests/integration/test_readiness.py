@@ -114,7 +114,7 @@ def test_a14_a_reader_that_waits_for_its_lease_is_not_ready(
     settings = reading(address, kafka_bootstrap)
     mysql = settings.hospitals["kigali"].mysql
     with closing(Lease("kigali", mysql)) as other:
-        assert other.take(threading.Event())
+        assert other.take(Positions(settings.kafka).reader_name("kigali"), threading.Event())
         with running(settings):
             eventually(lambda: reason(LEASE), "the reader waits", within_s=30)
             assert "another reader holds the lease" in reason(LEASE)

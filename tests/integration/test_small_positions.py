@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 
 from cdc import lease, topics
 from cdc.kafka import topic_configs
-from cdc.lease import Lease
+from cdc.lease import Lease, ReaderName
 from cdc.positions import HospitalRecords, Positions, Saved, Snapshot
 from dev.stack import Kafka as Broker
 from openmrs.column_info import ColumnInfo
@@ -265,7 +265,8 @@ def test_a2_the_lease_is_kept_while_the_topic_is_read(
 
     kept, forgotten = (Lease(fresh_name(), mysql_database.settings()) for _ in range(2))
     for held in (kept, forgotten):
-        assert held.take(threading.Event())
+        name = ReaderName(held.hospital, "cluster", settings.kafka.topic)
+        assert held.take(name, threading.Event())
     session = forgotten.connection.thread_id()
     paused: list[bool] = []
 

@@ -94,12 +94,15 @@ def test_a3_a_switchover_behind_one_address_is_noticed(pair: Pair, kafka_bootstr
             before = saved(settings)
             switch_over(pair, proxy)
             change(promoted)
+            # A demoted MySQL logs what it replicates, and shows the change, too. So it is not
+            # enough that the change has come.
             took_s = seconds_until(
-                lambda: is_published(settings, promoted),
-                "what was changed since is published",
+                lambda: saved(settings).server != before.server,
+                "the reader is at the other server",
                 WITHIN_S,
             )
-            print(f"published {took_s:.1f} s after the switchover")
+            print(f"noticed {took_s:.1f} s after the switchover")
+            eventually(lambda: is_published(settings, promoted), "the change is published")
             assert primary.answers(), "the demoted server lives on"
         after = saved(settings)
         assert (after.server != before.server, after.epoch > before.epoch) == (True, True)
