@@ -4,8 +4,8 @@ lease, and while polling fails.
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from dev.stack import Kafka, MariaDB
 from passport import health
 from passport import kafka as passport_kafka
 from passport.errors import NotReady, PassportError
-from passport.kafka import read_topic
+from passport.kafka import read_topic, topic_offsets
 from passport.settings import Settings
 from tests.beside import beside
 from tests.eventually import eventually
@@ -72,6 +72,10 @@ def is_snapshot_saved(settings: Settings) -> bool:
     return position is not None and position.snapshot == Snapshot(state="done")
 
 
+def topic_end(settings: Settings) -> int:
+    return topic_offsets(settings.kafka, settings.kafka.topic)[0].end
+
+
 def account_of(address: Address) -> str:
     ((user, host),) = address.execute("SELECT user, host FROM mysql.user WHERE user = 'cdc'")
     return f"'{user}'@'{host}'"
@@ -81,13 +85,25 @@ def reason(part: str) -> str:
     return health.failures().get(part, "")
 
 
+@contextmanager
+def resumed(kafka: Kafka) -> Iterator[None]:
+    """Let the broker go on at the end, also after a failure: other tests need it."""
+    try:
+        yield
+    finally:
+        kafka.resume()
+
+
 def test_a14_lag_and_readiness_while_kafka_acknowledges_nothing(
     address: Address, kafka: Kafka
 ) -> None:
     settings = reading(address, kafka.url)
-    with running(settings):
-        # From then on there is no position to be saved, and only heartbeats are sent.
+    with running(settings), resumed(kafka):
+        # From then on there is no position to be saved, and only heartbeats are sent. After some of
+        # them the reader has all its connections to Kafka.
         eventually(lambda: is_snapshot_saved(settings), "the snapshot is done")
+        end = topic_end(settings)
+        eventually(lambda: topic_end(settings) >= end + 10, "heartbeats are sent")
         eventually(lambda: is_streaming() and lag_s() == 0, "all is published")
         kafka.pause()
         # Quiet: nothing is late, and yet Kafka takes no heartbeat.

@@ -149,6 +149,8 @@ def test_a10_polling_a_server_that_limits_answers_publishes_every_row(
         load_budget={"chunk_rows": 2_000},
     )
     poll.run("kigali", settings, once=True, stop=threading.Event())
+    ((count,),) = run_as_root(address, "SELECT COUNT(*) FROM obs")
+    assert len(stream.obs(address)) == count
     assert stream.Table.of(stream.records(settings)).rows == stream.obs(address)
 
 
