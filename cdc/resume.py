@@ -312,7 +312,8 @@ def _end_of_binlog(
 def _gtids_between(position: Position, end: Position, open_stream: OpenStream) -> str:
     """Return the GTIDs of the transactions from `position` to `end` of the same file, at least.
 
-    Those that follow `end` in that file may be among them.
+    Those that follow `end` in that file may be among them. Nothing may have been read of the stream
+    that is opened.
     """
     gtid_set = ""
     with open_stream(position) as stream:

@@ -30,6 +30,8 @@ from passport.errors import PassportError
 from passport.settings import Kafka
 from passport.version import Position
 
+LONGEST_S = 1.0
+
 
 class _Unsaved(Positions):
     """Positions of which nothing is read from Kafka, and nothing is written there."""
@@ -95,6 +97,8 @@ def rehearse(server: Server, kafka: Kafka) -> None:
             key_ends(read, OBS)
             next_rows(read, OBS, None, 1)
             next_rows(read, OBS, 0, 1)
+        # A query that reads rows again has a time limit, which each flavour writes in its own way.
+        with read_in_stream(source, at, longest_s=LONGEST_S) as (read, _, _):
             rows_with_keys(read, OBS, [0])
         read_headroom(source, saved.position, saved.ts_ms)
         source.ask(lambda connection: wait_for_ddl(connection, WATCHED))

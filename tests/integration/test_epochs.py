@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import pytest
 import structlog
 from kafka import KafkaAdminClient
 
-from cdc import positions_file, probe, reader, resume
+from cdc import positions_file, reader, resume
 from cdc.binlog.stream import BinlogStream
 from cdc.lease import Lease
 from cdc.positions import Positions, Saved
 from dev.stack import MySQL
-from openmrs.connection import end_of_binlog
+from openmrs.connection import connect, end_of_binlog
 from openmrs.read import END_OF_BINLOG, Source
 from passport import health
 from passport.errors import NotReady, Retry
@@ -249,9 +249,20 @@ def test_a8_the_gtids_of_an_epoch_are_those_before_its_position(
     ):
         assert lease.take(positions.reader_name("kigali"), threading.Event())
 
-        def open_stream(position: Position) -> AbstractContextManager[BinlogStream]:
+        def open_stream(position: Position) -> closing[BinlogStream]:
             opened.append(position)
-            return probe.opened("kigali", mysql, start=position, gtid_set="")
+            stream = BinlogStream(
+                lambda: connect("kigali", mysql),
+                flavour="mysql",
+                server_id=77,
+                start=position,
+                gtid_set="",
+                database="openmrs",
+                columns={},
+                row_columns={},
+                key_columns={},
+            )
+            return closing(stream)
 
         with commits(server):
             begun: list[Saved] = []
