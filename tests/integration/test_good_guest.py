@@ -180,8 +180,9 @@ def test_a17_the_jobs_of_a_hospital_share_one_budget(
     sent = sum(began_ms < at_ms <= ended_ms for times in sent_ms.values() for at_ms in times)
     seconds = (ended_ms - began_ms) / 1000
     assert seconds > 3, "they were at work at once"
-    # Within a second of the later one's start each knows of the other.
-    assert sent < rate * (seconds + 2)
+    # Within a second of the later one's start each knows of the other. Until then, and with the
+    # pieces that were begun, some more is read. Without a share it would be twice the rate.
+    assert sent < rate * (seconds + 4)
 
 
 def test_a17_a_job_that_has_died_leaves_its_share_to_the_others(flavour_database: Address) -> None:
