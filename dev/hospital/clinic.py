@@ -50,9 +50,9 @@ ACTIONS: Mapping[str, tuple[float, Callable[[Work], None]]] = {
     "rolled_back": (2, recording.rolled_back),
     "savepoint": (1, recording.savepoint),
 }
-# The record changed since it was read, a lock wait timeout, a deadlock: the action is done again,
-# as a user would.
-BUSY = {1020, 1205, 1213}
+# The record changed since it was read, a lock wait timeout, a deadlock, a table that was altered
+# while the transaction was open: the action is done again, as a user would.
+BUSY = {1020, 1205, 1213, 1412}
 ATTEMPTS = 6
 
 JOURNAL = """

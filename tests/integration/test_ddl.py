@@ -298,11 +298,7 @@ def test_a16_ddl_that_keeps_values_begins_no_snapshot(site: Site, kafka_bootstra
     site.run("ALTER TABLE location DROP COLUMN beds")
 
 
-def test_a16_ddl_under_load_is_no_gap(
-    site: Site, kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A transaction that was open when its table was altered.
-    monkeypatch.setattr("dev.hospital.clinic.BUSY", BUSY | {1412})
+def test_a16_ddl_under_load_is_no_gap(site: Site, kafka_bootstrap: str) -> None:
     settings = reading(site.address, kafka_bootstrap)
     catch_up(settings)
     before = progress(settings)
@@ -457,15 +453,10 @@ def by_ghost(site: Site) -> None:
 
 
 @pytest.mark.parametrize("tool", [by_triggers, by_ghost])
-def test_swapped_under_load(
-    site: Site, kafka_bootstrap: str, tool: Callable[[Site], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_swapped_under_load(site: Site, kafka_bootstrap: str, tool: Callable[[Site], None]) -> None:
     """Columns in another order, and one more; somebody works in the hospital before, while and
     after.
     """
-    monkeypatch.setattr(
-        "dev.hospital.clinic.BUSY", BUSY | {1412}
-    )  # a transaction that was open when it was swapped
     settings = reading(site.address, kafka_bootstrap, load_budget={"chunk_rows": 10})
     site.run(
         "DROP TABLE IF EXISTS _obs_new, _obs_old",
