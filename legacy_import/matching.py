@@ -7,6 +7,7 @@ person and times in exactly one hospital. Nothing is decided by a name.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 from bson import ObjectId
@@ -15,10 +16,14 @@ from destinations.mongo.client import Mongo
 from destinations.mongo.document import Document
 from destinations.mongo.people import patients_by_national_id
 from openmrs.identity import Identities
+from openmrs.load_budget import WaitingPace
+from openmrs.load_share import LoadShare
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.wall_time import instant
 from passport.settings import Settings
 
+# So many obs are followed back to their first versions in one read.
+FIRST_VERSIONS = 50
 _FURTHEST = timedelta(hours=14)  # from UTC, of any time zone
 _OBS = """SELECT obs_id, uuid, person_id, concept_id, voided, previous_version,
 CAST(obs_datetime AS CHAR) AS at, CAST(date_created AS CHAR) AS created FROM obs"""
@@ -48,6 +53,13 @@ class ObsMatcher:
             hospital_id: Identities(hospital_id, hospital)
             for hospital_id, hospital in settings.hospitals.items()
         }
+        never = Event()
+        self._paces = {
+            hospital_id: WaitingPace(
+                settings.hospitals[hospital_id].load_budget, never, share=LoadShare(source)
+            )
+            for hospital_id, source in sources.items()
+        }
 
     def candidates(self, records: Sequence[Document]) -> dict[ObjectId, list[Candidate]]:
         """Return the candidates of all hospitals by record id."""
@@ -63,44 +75,56 @@ class ObsMatcher:
             return []
         zone = self._settings.hospitals[hospital].timezone
         candidates: list[tuple[ObjectId, Candidate]] = []
-        with self._sources[hospital].read_at(ANY_POSITION) as reading:
+        # Short reads, one after the other: an ALTER at the hospital would wait for a longer one.
+        source = self._sources[hospital]
+        pace = self._paces[hospital]
+        with source.read_at(ANY_POSITION) as reading:
             rows = {
                 row["obs_id"]: row for row in reading.rows(f"{_OBS} WHERE obs_id IN %s", (ids,))
             }
-            fitting: list[tuple[Document, Document]] = []
-            for record in records:
-                row = rows.get(obs_id(record))
-                if row is not None and fits(record, row):
-                    fitting.append((record, row))
+        pace.spend(len(rows))
+        fitting: list[tuple[Document, Document]] = []
+        for record in records:
+            row = rows.get(obs_id(record))
+            if row is not None and fits(record, row):
+                fitting.append((record, row))
+
+        with source.read_at(ANY_POSITION) as reading:
             replaced = _replaced(reading, [row["obs_id"] for _, row in fitting])
-            patients = self._patients(hospital, reading, {row["person_id"] for _, row in fitting})
-            for record, row in fitting:
-                first = _first_version(reading, row)
+            holders = self._holders(hospital, reading, {row["person_id"] for _, row in fitting})
+        pace.spend(len(fitting))
+        patients = patients_by_national_id(self._db.patients, list(holders))
+        persons = {holders[national_id]: patient for national_id, patient in patients.items()}
+
+        for start in range(0, len(fitting), FIRST_VERSIONS):
+            part = fitting[start : start + FIRST_VERSIONS]
+            with source.read_at(ANY_POSITION) as reading:
+                firsts = [_first_version(reading, row) for _, row in part]
+            pace.spend(len(part))
+            for (record, row), first in zip(part, firsts, strict=True):
                 row["first"] = first["uuid"]
                 row["born"] = instant(first["created"].replace(" ", "T"), zone)
                 if row["voided"] or row["obs_id"] in replaced:
                     reason = "the obs is voided or replaced"
-                elif patients.get(row["person_id"]) != record["patientId"]:
+                elif persons.get(row["person_id"]) != record["patientId"]:
                     reason = "the obs is another patient's"
                 else:
                     reason = ""
                 candidates.append((record["_id"], Candidate(hospital, row, reason)))
         return candidates
 
-    def _patients(
+    def _holders(
         self, hospital: str, reading: ConsistentRead, person_ids: set[int]
-    ) -> dict[int, str]:
-        """Return the hex of ``patients._id`` by person_id, of those who are registered."""
+    ) -> dict[str, int]:
+        """Return the person_id by national id, of those who have one."""
         if not person_ids:
             return {}
         persons = self._identities[hospital].read(reading, sorted(person_ids), "")
-        holders = {
+        return {
             person.national_id: person_id
             for person_id, person in persons.items()
             if person.national_id
         }
-        patients = patients_by_national_id(self._db.patients, list(holders))
-        return {holders[national_id]: patient for national_id, patient in patients.items()}
 
 
 def obs_id(record: Document) -> Any:

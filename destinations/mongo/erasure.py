@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 from bson import ObjectId
@@ -19,14 +20,18 @@ from destinations.mongo.document import Document
 from destinations.mongo.people import hashed
 from destinations.mongo.projection.obs import record_id
 from openmrs.identity import Identities, digits
+from openmrs.load_budget import PageSize, WaitingPace
+from openmrs.load_share import LoadShare
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
-from passport.errors import Fatal, NotReady
+from passport.errors import Fatal, NotReady, TooSlow
 from passport.kafka import Record
-from passport.settings import Settings
+from passport.settings import Hospital, Settings
 
-HOLDERS = """SELECT i.patient_id, i.identifier FROM patient_identifier i
+HOLDERS = """SELECT i.patient_identifier_id, i.patient_id, i.identifier FROM patient_identifier i
     JOIN patient_identifier_type t ON t.patient_identifier_type_id = i.identifier_type
-    WHERE t.uuid = %s"""
+    WHERE t.uuid = %s AND i.patient_identifier_id > %s
+    ORDER BY i.patient_identifier_id LIMIT %s"""
+IDENTIFIERS_AT_ONCE = 10_000
 PERSON_OR_PATIENT_ID = re.compile(rb'"(?:person|patient)_id": ?(\d+)')
 
 
@@ -128,26 +133,51 @@ class Erasure:
     def _at(self, hospital_id: str) -> Traces:
         """Ask a hospital who holds the national id, or held it when their link was made."""
         hospital = self._settings.hospitals[hospital_id]
-        with (
-            closing(Source(hospital_id, hospital.mysql)) as source,
-            source.read_at(ANY_POSITION) as reading,
-        ):
-            rows = reading.rows(HOLDERS, (hospital.national_id_type,))
-            holders = {row["patient_id"] for row in rows if digits(row["identifier"]) == self._id}
+        with closing(Source(hospital_id, hospital.mysql)) as source:
+            holders = self._holders(source, hospital)
             query = {"hospital": hospital_id, "idHash": self._hash}
             with translate_errors():
                 linked = self._db.people.find(query, {"personId": 1})
                 holders.update(person["personId"] for person in linked)
             if not holders:
                 return Traces(hospital_id, frozenset(), {})
-            people = Identities(hospital_id, hospital).read(reading, sorted(holders), "")
-            # Who has another id by now is somebody else, who once bore this one by mistake.
-            persons = frozenset(
-                person_id
-                for person_id, person in people.items()
-                if person.national_id in (None, self._id)
+            with source.read_at(ANY_POSITION) as reading:
+                people = Identities(hospital_id, hospital).read(reading, sorted(holders), "")
+                # Who has another id by now is somebody else, who once bore this one by mistake.
+                persons = frozenset(
+                    person_id
+                    for person_id, person in people.items()
+                    if person.national_id in (None, self._id)
+                )
+                return Traces(hospital_id, persons, _observations(reading, persons))
+
+    def _holders(self, source: Source, hospital: Hospital) -> set[int]:
+        """Return who holds the national id, from all identifiers that the hospital has.
+
+        They are read in pages: an ALTER at the hospital would wait for a longer read.
+        """
+        pace = WaitingPace(hospital.load_budget, Event(), share=LoadShare(source))
+        size = PageSize(IDENTIFIERS_AT_ONCE)
+        holders: set[int] = set()
+        after = -1
+        is_last = False
+        while not is_last:
+            limit = size.rows
+            try:
+                with source.read_at(ANY_POSITION, longest_s=size.longest_s) as reading:
+                    rows = reading.rows(HOLDERS, (hospital.national_id_type, after, limit))
+            except TooSlow:
+                size.ended()
+                continue
+            size.answered(reading.worked_s)
+            pace.spend(len(rows))
+            holders.update(
+                row["patient_id"] for row in rows if digits(row["identifier"]) == self._id
             )
-            return Traces(hospital_id, persons, _observations(reading, persons))
+            is_last = len(rows) < limit
+            if rows:
+                after = rows[-1]["patient_identifier_id"]
+        return holders
 
     def _require_unlinked(self) -> None:
         is_the_person = {"$or": [{"_id": {"$in": self._people}}, {"idHash": self._hash}]}
