@@ -20,6 +20,7 @@ ROLES = {
     "reader": ("cdc", "run", "--hospital", "kigali"),
     "consumer": ("consume", "--destination", "passport"),
 }
+AT_WORK = {"reader": "reading the binlog", "consumer": "partitions assigned"}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,8 @@ def test_a_role_without_memory_ends_or_goes_on_and_nothing_is_lost(
     roles = {name: stage.role(*words) for name, words in ROLES.items()}
     stage.wait_equal(90)
     role = roles[bounded]
+    # It may be equal before the role has begun, and a role that is still imported can't say a word.
+    role.says(AT_WORK[bounded])
     assert role.process
     process = role.process
     limit(role, room_mb << 20)
