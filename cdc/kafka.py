@@ -72,9 +72,15 @@ def newest_values(kafka: Kafka, topic: str, partition: int, count: int) -> list[
 
 
 def topic_configs(admin: Any, topics: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the settings in force of each topic, by name."""
+    """Return the settings in force of each topic, by name.
+
+    Raises `CONFIGS_REFUSED` where the broker can't be asked, or doesn't tell.
+    """
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
     answer = admin.describe_configs(resources, config_filter="all").get("topic", {})
+    # The client drops the broker's error, and a topic has no settings then.
+    if not all(answer.values()):
+        raise kafka_errors.TopicAuthorizationFailedError
     return {
         topic: {name: config["value"] for name, config in configs.items()}
         for topic, configs in answer.items()

@@ -104,7 +104,9 @@ def _topics(kafka: Kafka, partitions: int) -> dict[str, dict[str, Any]]:
 
 def slow_compaction(configs: Mapping[str, str]) -> dict[str, str]:
     """Return what to set in a topic with these settings, so that it is compacted within minutes."""
-    slow = {name: most for name, most in COMPACTION.items() if float(configs[name]) > most}
+    # An older broker doesn't know all of them, and can't be told.
+    known = {name: most for name, most in COMPACTION.items() if name in configs}
+    slow = {name: most for name, most in known.items() if float(configs[name]) > most}
     return _as_texts(slow)
 
 

@@ -140,6 +140,12 @@ def read_range(
         yield from _read(kafka, consumer, topic, {partition: offsets})
 
 
+def _is_read(consumer: Any, place: TopicPartition, end: int) -> bool:
+    # It has no position while the broker doesn't say where the partition begins.
+    position = consumer.position(place, 1_000)
+    return position is not None and position >= end
+
+
 def _read(
     kafka: Kafka, consumer: Any, topic: str, ranges: dict[int, OffsetRange]
 ) -> Iterator[list[Record]]:
@@ -150,7 +156,7 @@ def _read(
     # The position is asked for, not the last record: a compacted topic has no record at some
     # offsets, and the last one may be among them.
     came_at = time.monotonic()
-    while any(consumer.position(place, 1_000) < end for place, end in ends.items()):
+    while not all(_is_read(consumer, place, end) for place, end in ends.items()):
         batches = consumer.poll(1_000)
         for place, records in batches.items():
             yield [own_record(record) for record in records if record.offset < ends[place]]
