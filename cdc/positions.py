@@ -12,13 +12,13 @@ is deleted only when a later one's record is acknowledged:
   written when an epoch or a run begins, when the columns have changed and when a reader ends in
   order. It is never deleted: it also says which partition is whose.
 
-Those releases read every record of the topic as a position. So every record here is one for them,
-and what is none has the epoch 0.
+Those releases read every record of the topic as a position. So every record here has the fields of
+one. A record that is no position has the epoch 0, which is never the furthest.
 """
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -29,9 +29,9 @@ from cdc import topics
 from cdc.durability import NEVER_SEEN, SeenDurable
 from cdc.kafka import close_producer, newest_values, open_producer
 from cdc.lease import ReaderName
-from cdc.signals import Signal, Signals, new_key
+from cdc.signals import Signal, Signals, new_key, translate_strange_records
 from openmrs.column_info import ColumnInfo
-from passport.errors import KAFKA, Fatal, Origin, Reject
+from passport.errors import Fatal, Origin, Reject
 from passport.event import parse_event
 from passport.kafka import Record, read_topic, translate_errors
 from passport.settings import Kafka, Settings
@@ -136,7 +136,6 @@ class Saved:
         With `columns_id` the columns are left out: they are in the record of that id.
         """
         body = asdict(replace(self, columns={}))
-        body["position"] = list(self.position)
         if columns_id:
             body["columns_id"] = columns_id
         else:
@@ -325,12 +324,12 @@ def highest_epoch(records: Iterable[bytes]) -> int:
 
     A record that can't be read is passed over. Its consumer tells of it.
     """
-    highest_epoch = 0
+    highest = 0
     for value in records:
         with suppress(Reject, ValueError):
             event = parse_event(value)
-            highest_epoch = max(highest_epoch, parse(event.source.version).epoch)
-    return highest_epoch
+            highest = max(highest, parse(event.source.version).epoch)
+    return highest
 
 
 class Positions:
@@ -368,18 +367,18 @@ class Positions:
         With `partition`, raise Fatal if it is another hospital's, or the hospital was in another
         one: destinations know a hospital by its partition.
         """
-        found = self._read(keep, only=hospital)
+        hospitals = self._read(keep, only=hospital)
         if partition is not None:
-            _check_partition(hospital, partition, found.values())
-        self._hospitals[hospital] = found.get(hospital, HospitalRecords(hospital))
-        with self._translate_strange_records():
+            _check_partition(hospital, partition, hospitals.values())
+        self._hospitals[hospital] = hospitals.get(hospital, HospitalRecords(hospital))
+        with translate_strange_records(self._kafka):
             return self._hospitals[hospital].furthest()
 
     def all(self) -> dict[str, Saved]:
         """Return the furthest position of each hospital, by its id."""
         self._hospitals = self._read(lambda: None)
         furthest: dict[str, Saved] = {}
-        with self._translate_strange_records():
+        with translate_strange_records(self._kafka):
             for hospital, records in self._hospitals.items():
                 saved = records.furthest()
                 if saved is not None:
@@ -389,7 +388,7 @@ class Positions:
     def published_epoch(self, partition: int) -> int:
         """Return the highest epoch in the last records of a partition of changes; 0 without any.
 
-        It is for a hospital that has no saved position left. Its next epoch must be higher,
+        A position that is older than it comes from a backup. The next epoch must be higher,
         whatever this machine's clock says.
         """
         values = newest_values(self._kafka, self._kafka.topic, partition, LAST_RECORDS)
@@ -437,9 +436,9 @@ class Positions:
 
         With `only`, no more than their partitions is read of the other hospitals.
         """
-        found: dict[str, HospitalRecords] = {}
+        hospitals: dict[str, HospitalRecords] = {}
         owners: dict[bytes | None, HospitalRecords] = {}
-        with self._translate_strange_records(), closing(self._batches()) as batches:
+        with translate_strange_records(self._kafka), closing(self._batches()) as batches:
             for batch in batches:
                 keep()
                 for record in batch:
@@ -450,29 +449,17 @@ class Positions:
                             continue
                         # A key is one hospital's, and a hospital's partition never changes.
                         head = _parse_head(record.value)
-                        owner = found.setdefault(head.hospital, HospitalRecords(head.hospital))
+                        owner = hospitals.setdefault(head.hospital, HospitalRecords(head.hospital))
                         owner.partitions.add(head.partition)
                         owners[record.key] = owner
                     if only is None or only == owner.hospital:
                         owner.add(record.key or b"", record.value)
-        return found
-
-    @contextmanager
-    def _translate_strange_records(self) -> Iterator[None]:
-        try:
-            yield
-        except ValueError as error:
-            raise Fatal(
-                f"topic {self._kafka.positions_topic} holds a record that is not a position"
-                f" ({error})",
-                hint="does another program, or a newer version of this one, write to it?",
-                origin=KAFKA,
-            ) from None
+        return hospitals
 
 
-def _check_partition(hospital: str, partition: int, found: Iterable[HospitalRecords]) -> None:
+def _check_partition(hospital: str, partition: int, hospitals: Iterable[HospitalRecords]) -> None:
     """Raise Fatal if the partition is another hospital's, or the hospital was in another one."""
-    for records in found:
+    for records in hospitals:
         if records.hospital == hospital:
             for used in records.partitions - {partition}:
                 raise Fatal(

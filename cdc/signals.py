@@ -12,12 +12,14 @@ budgets, the last one holds.
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from uuid import uuid4
 
 import msgspec
 
 from cdc.kafka import TopicTail
+from passport.errors import KAFKA, Fatal
 from passport.settings import Kafka, LoadBudget
 from passport.version import Position
 
@@ -64,17 +66,10 @@ class Signal:
             "server": "",
             "format_ts": 0,
             "epoch": 0,
-            "position": list(Position("signal.0", 0)),
+            "position": Position("signal.0", 0),
             "columns": {},
             "snapshot": None,
-            "signal": {
-                "action": self.action,
-                "at_ms": self.at_ms,
-                "by": self.by,
-                "epoch": self.epoch,
-                "number": self.number,
-                "rows_per_s": self.rows_per_s,
-            },
+            "signal": asdict(self),
         }
         return json.dumps(record, separators=(",", ":")).encode()
 
@@ -102,6 +97,19 @@ def new_key(hospital: str, at_ms: int) -> bytes:
 def is_key(hospital: str, key: bytes) -> bool:
     """Return whether a record of this key is a signal of the hospital."""
     return key.startswith(f"{hospital}/{_SIGNAL}/".encode())
+
+
+@contextmanager
+def translate_strange_records(kafka: Kafka) -> Iterator[None]:
+    """Raise the ValueError of a record of the positions topic that can't be read as Fatal."""
+    try:
+        yield
+    except ValueError as error:
+        raise Fatal(
+            f"topic {kafka.positions_topic} holds a record that is not a position ({error})",
+            hint="does another program, or a newer version of this one, write to it?",
+            origin=KAFKA,
+        ) from None
 
 
 class Signals:
@@ -158,11 +166,11 @@ class Signals:
         return None
 
     def _last(self, *actions: str) -> Signal | None:
-        found = None
+        last = None
         for signal in self:
             if signal.action in actions:
-                found = signal
-        return found
+                last = signal
+        return last
 
 
 class SignalWatch:
@@ -189,8 +197,9 @@ class SignalWatch:
             self._looked_at = now
             if self._tail is None:
                 self._tail = TopicTail(self._kafka, self._kafka.positions_topic, self._next_offset)
-            for record in self._tail.poll():
-                self._signals.take(self._hospital, record.key, record.value)
+            with translate_strange_records(self._kafka):
+                for record in self._tail.poll():
+                    self._signals.take(self._hospital, record.key, record.value)
         return self._signals
 
     def close(self) -> None:

@@ -25,8 +25,8 @@ from passport.errors import Gap, Origin, TooSlow
 from passport.version import Position
 
 # The queries that reading one chunk costs a MySQL: a consistent read needs most of them. A MariaDB
-# has 7.
-QUERIES_OF_A_CHUNK = 11
+# has 6.
+QUERIES_OF_A_CHUNK = 10
 # While changes flow, a chunk that took t seconds is followed by this many times t without one.
 LIVE_SHARE = 2.0
 # The pause until Kafka is asked once more whether it has acknowledged.
@@ -194,6 +194,7 @@ class SnapshotJob:
         """End it where it is. The rows of later keys are not read."""
         self._chunk = None
         self.cursor = replace(self.cursor, state="stopped")
+        self._pace.rest()
 
     def settle(self) -> None:
         """Go on with the chunk that was sent, if Kafka has acknowledged it by now."""

@@ -46,14 +46,14 @@ def signal(
         saved = positions.load(hospital, partition=settings.partition)
         if action == "list":
             rows = [
-                {"at": _utc(asked.at_ms), "by": asked.by, "signal": asked.describe()}
-                for asked in positions.signals(hospital)
+                {"at": _utc(past.at_ms), "by": past.by, "signal": past.describe()}
+                for past in positions.signals(hospital)
             ]
             context.print_rows(rows, ("at", "by", "signal"), as_json=as_json)
             return
-        asked = signal_for(hospital, action, saved)
-        positions.signal(hospital, settings.partition, asked)
-    text = f"{hospital}: asked for {asked.describe()}; passport status shows what holds"
+        new = signal_for(hospital, action, saved)
+        positions.signal(hospital, settings.partition, new)
+    text = f"{hospital}: asked for {new.describe()}; passport status shows what holds"
     context.console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -62,9 +62,10 @@ def signal_for(hospital: str, action: str, saved: "Saved | None") -> "Signal":
 
     Raises BadParameter, and NotReady or Fatal where the hospital has nothing that it could mean.
     """
+    from cdc.envelopes import now_ms
     from cdc.signals import Signal
 
-    at_ms = int(time.time() * 1000)
+    at_ms = now_ms()
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     if action in ("pause", "resume"):
         return Signal(action, at_ms, by)

@@ -1,12 +1,15 @@
 """`passport signal`: a running reader obeys operators, and one that starts again still does."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from cdc.positions import Positions
+from openmrs.load_share import LoadShare
+from openmrs.read import Source
 from passport.errors import Fatal
 from passport.settings import Settings
 from tests import stream
@@ -81,8 +84,10 @@ def _is_said(logs: list[Any], event: str) -> bool:
 
 
 def test_a_snapshot_is_taken_once_and_one_that_runs_is_stopped(
-    address: Address, kafka_bootstrap: str
+    address: Address, kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A new connection would give the snapshot's share of the budget back, too.
+    monkeypatch.setattr("openmrs.read.LONGEST_CONNECTION_S", 3600)
     slow = {"rows_per_s": 20, "chunk_rows": 20}
     settings = reading(address, kafka_bootstrap, load_budget=slow)
     ask = asking(settings)
@@ -92,6 +97,9 @@ def test_a_snapshot_is_taken_once_and_one_that_runs_is_stopped(
         eventually(lambda: _state(settings) == (1, "stopped"), "it is stopped")
         with pytest.raises(Fatal, match="no snapshot is running"):
             ask("stop-snapshot")
+        with closing(Source("kigali", address.settings())) as source:
+            share = LoadShare(source)
+            eventually(lambda: share.jobs() == 1, "it leaves its share of the budget to others")
         ask("budget=100000")
         ask("snapshot")
         eventually(lambda: _state(settings) == (3, "done"), "another one, with another budget")
