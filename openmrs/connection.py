@@ -113,6 +113,12 @@ def server_version(connection: "pymysql.Connection[Any]") -> ServerVersion:
     return ServerVersion.parse(greeting)
 
 
+def global_variables(connection: "pymysql.Connection[Any]", names: Sequence[str]) -> dict[str, str]:
+    """Return those of these global variables that the server has, by name in lower case."""
+    rows = fetch_all(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (names,))
+    return {str(name).lower(): str(value) for name, value in rows}
+
+
 def flavour(connection: "pymysql.Connection[Any]") -> Flavour:
     """Return which of the two kinds of server this is."""
     return server_version(connection).flavour
@@ -281,6 +287,12 @@ def translate_error(error: BaseException, hospital_id: str, settings: MySQL) -> 
         return Fatal(
             f"hospital {hospital_id}: TLS to {place} failed ({name})",
             hint=f"check hospitals.{hospital_id}.mysql.tls, then: {check}",
+            origin=origin,
+        )
+    if code == TABLE_LOCKED:
+        return NotReady(
+            f"hospital {hospital_id}: MySQL at {place} has a table locked for too long ({name})",
+            hint="SHOW FULL PROCESSLIST at the server says who holds the lock; nothing to do here",
             origin=origin,
         )
     if isinstance(

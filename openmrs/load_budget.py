@@ -1,9 +1,9 @@
 """The load budget: how much a job may ask of its hospital's server, and in which hours.
 
 Everything that reads a hospital keeps to a pace: snapshots, backfills, polling, comparing,
-verifying and re-enrichment. There are two kinds of it. A job that runs beside a stream asks a
-`Pace` how long it has to wait, and does other work meanwhile. A job that has nothing else to do
-uses a `WaitingPace`, which waits by itself.
+verifying, re-enrichment, an erasure and a cut-over. There are two kinds of it. A job that runs
+beside a stream asks a `Pace` how long it has to wait, and does other work meanwhile. A job that has
+nothing else to do uses a `WaitingPace`, which waits by itself.
 """
 
 import threading
@@ -27,8 +27,8 @@ TICK_S = 1.0
 # that has changed is read again at once.
 LITTLE_S = 0.05
 
-# The server ends a query of a page that takes longer. A read has two of them at most, so that it is
-# over within a second, and with it the wait of an ALTER that came meanwhile.
+# The server ends a query of a page that takes longer. A read of polling has two of them at most, so
+# that it is over within a second, and with it the wait of an ALTER that came meanwhile.
 LONGEST_QUERY_S = 0.4
 # A page that took longer is followed by a smaller one, a page that took less by a larger one.
 SLOW_S = 0.2
@@ -170,8 +170,6 @@ class Hours:
 
     def closed_s(self) -> float:
         """Return the seconds until they begin, 0 within them."""
-        if self._hours is None:
-            return 0.0
         return closed_s(self._hours, datetime.now(self._zone))
 
 

@@ -26,6 +26,7 @@ from openmrs.connection import (
     list_columns,
     logged_gtids,
     translate_error,
+    translate_errors,
 )
 from openmrs.tables import FACT_TABLES, FactTable
 from passport.errors import Altered, Fatal, NotReady, Origin, PassportError, Retry, TooSlow
@@ -251,7 +252,8 @@ class Source:
         if self._connection is None:
             connection = (self._connect or connect)(self.hospital, self.settings)
             try:
-                self._identity = self._identity_of(connection)
+                with translate_errors(self.hospital, self.settings):
+                    self._identity = identity(connection)
                 self._columns = self._fact_columns(connection)
             except PassportError:
                 connection.close()
@@ -311,19 +313,11 @@ class Source:
             self._elsewhere[server] = time.monotonic()
         return connection
 
-    def _identity_of(self, connection: "pymysql.Connection[Any]") -> str:
-        try:
-            return identity(connection)
-        except pymysql.err.MySQLError as error:
-            raise translate_error(error, self.hospital, self.settings) from None
-
     def _fact_columns(self, connection: "pymysql.Connection[Any]") -> Columns:
         """Return the columns by fact table. Raises NotReady if one isn't there, and Fatal."""
         database = self.settings.database
-        try:
+        with translate_errors(self.hospital, self.settings):
             listed = list_columns(connection, database, [*FACT_TABLES])
-        except pymysql.err.MySQLError as error:
-            raise translate_error(error, self.hospital, self.settings) from None
 
         columns = {}
         for table in FACT_TABLES.values():
@@ -353,11 +347,7 @@ class Source:
     def _ping(self) -> float:
         """Return the seconds that the network takes there and back."""
         began_at = time.monotonic()
-        try:
-            self.connection().ping(reconnect=False)
-        except (pymysql.err.MySQLError, OSError) as error:
-            self.close()
-            raise translate_error(error, self.hospital, self.settings) from None
+        self.ask(lambda connection: connection.ping(reconnect=False))
         return time.monotonic() - began_at
 
     def _rollback(self) -> None:
@@ -506,7 +496,6 @@ def wait_executed(
 
 
 def _begin_snapshot(connection: "pymysql.Connection[Any]") -> None:
-    fetch_all(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     fetch_all(connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
 

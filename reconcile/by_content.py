@@ -10,13 +10,12 @@ from bson import ObjectId
 from consumers.lookups import Lookups
 from destinations.mongo.document import Document
 from openmrs.load_budget import FETCHED, PageSize, WaitingPace
-from openmrs.read import ANY_POSITION, Source
-from passport.errors import TooSlow
+from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from passport.settings import Settings
 from reconcile import differences as differing
 from reconcile.expected import Expected, expected_rows
 from reconcile.mongo_reader import MongoReader
-from reconcile.persons import PERSONS_AT_ONCE
+from reconcile.persons import PERSONS_AT_ONCE, read_in_parts
 from reconcile.report import Compared, Differences
 
 CACHE_ENTRIES = 50_000
@@ -113,11 +112,7 @@ class ByContent:
         name = self._settings.hospitals[hospital_id].name
         with self._source.read_at(ANY_POSITION) as read:
             persons_by_id = self.lookups.persons_in(read, person_ids, fresh=True)
-        patients_by_key = self._mongo.patients(persons_by_id.values())
-        patients = {}
-        for person in persons_by_id.values():
-            if person.key in patients_by_key:
-                patients[person.person_id] = patients_by_key[person.key]
+        patients = self._mongo.patients(persons_by_id.values())
         must_be = Expected(persons_by_id, patients, self._expected_rows(sorted(patients)))
         self.patients |= set(must_be.patients.values())
 
@@ -151,17 +146,12 @@ class ByContent:
 
     def _expected_rows(self, person_ids: Sequence[int]) -> dict[str, Document]:
         documents: dict[str, Document] = {}
-        left = person_ids
-        while left:
-            part = left[: self._size.rows]
-            try:
-                with self._source.read_at(ANY_POSITION, longest_s=self._size.longest_s) as read:
-                    documents_of_part = expected_rows(read, self.lookups, part)
-            except TooSlow:
-                self._size.ended()
-                continue
-            self._size.answered(read.worked_s)
-            left = left[len(part) :]
+
+        def read_part(read: ConsistentRead, part: Sequence[int]) -> dict[str, Document]:
+            return expected_rows(read, self.lookups, part)
+
+        parts = read_in_parts(self._source, self._size, person_ids, read_part)
+        for _, documents_of_part in parts:
             self._pace.spend(len(documents_of_part) * FETCHED)
             documents |= documents_of_part
         return documents

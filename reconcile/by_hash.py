@@ -14,11 +14,10 @@ from openmrs.load_budget import FETCHED, HASHED, PageSize, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.row_hash import Digest
 from openmrs.tables import OBS
-from passport.errors import TooSlow
 from passport.event import Row
 from reconcile import differences
 from reconcile.mongo_reader import MongoReader
-from reconcile.persons import PERSONS_AT_ONCE
+from reconcile.persons import PERSONS_AT_ONCE, read_in_parts
 from reconcile.report import Compared
 
 
@@ -55,12 +54,8 @@ class ByHash:
         """
         with self._source.read_at(ANY_POSITION) as read:
             persons = lookups.persons_in(read, person_ids, fresh=True)
-        patients = self._mongo.patients(persons.values())
-        matched = {}
-        for person_id, person in persons.items():
-            if person.key in patients:
-                matched[person_id] = patients[person.key]
-        digests = self._digests(list(matched))
+        matched = self._mongo.patients(persons.values())
+        digests = self._digests(sorted(matched))
         mirror = self._mirror(person_ids)
         links = self._mongo.links([person.key for person in persons.values()])
 
@@ -93,17 +88,8 @@ class ByHash:
     def _digests(self, person_ids: Sequence[int]) -> dict[int, Digest]:
         """Return the digest of the hospital's rows, of each person who has any."""
         digests: dict[int, Digest] = {}
-        left = person_ids
-        while left:
-            part = left[: self._hashed.rows]
-            try:
-                with self._source.read_at(ANY_POSITION, longest_s=self._hashed.longest_s) as read:
-                    digests_of_part = self._digests_in(read, part)
-            except TooSlow:
-                self._hashed.ended()
-                continue
-            self._hashed.answered(read.worked_s)
-            left = left[len(part) :]
+        parts = read_in_parts(self._source, self._hashed, person_ids, self._digests_in)
+        for _, digests_of_part in parts:
             rows = sum(digest.rows for digest in digests_of_part.values())
             self._compared.rows += rows
             self._pace.spend(rows * HASHED)
@@ -134,18 +120,14 @@ class ByHash:
     ) -> Mapping[int, list[Row]]:
         """Return the hospital's rows by person, and make `digests` those of the same moment."""
         rows: dict[int, list[Row]] = defaultdict(list)
-        left = person_ids
-        while left:
-            part = left[: self._fetched.rows]
-            try:
-                with self._source.read_at(ANY_POSITION, longest_s=self._fetched.longest_s) as read:
-                    rows_of_part = rows_of_persons(read, OBS, part)
-                    digests_of_part = self._digests_in(read, part)
-            except TooSlow:
-                self._fetched.ended()
-                continue
-            self._fetched.answered(read.worked_s)
-            left = left[len(part) :]
+
+        def read_part(
+            read: ConsistentRead, part: Sequence[int]
+        ) -> tuple[list[Row], dict[int, Digest]]:
+            return rows_of_persons(read, OBS, part), self._digests_in(read, part)
+
+        for part, answer in read_in_parts(self._source, self._fetched, person_ids, read_part):
+            rows_of_part, digests_of_part = answer
             self._pace.spend(len(rows_of_part) * (FETCHED + HASHED))
             for row in rows_of_part:
                 rows[row[OBS.person]].append(row)

@@ -14,8 +14,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -23,7 +21,7 @@ from cdc import backfill
 from cdc.client_errors import translate_client_errors
 from cdc.polling import watchdog
 from consumers.lookups import Lookups
-from openmrs.load_budget import WaitingPace, closed_s
+from openmrs.load_budget import Hours, WaitingPace
 from openmrs.load_share import LoadShare
 from openmrs.read import Source
 from passport import health, metrics
@@ -91,15 +89,15 @@ def _passes(
 
 def _in_hours(hospital_id: str, hospital: Hospital, stop: threading.Event) -> bool:
     """Wait for the hospital's quiet hours. Return False if `stop` came before them."""
-    zone = ZoneInfo(hospital.timezone)
-    if wait_s := closed_s(hospital.compare_hours, datetime.now(zone)):
+    hours = Hours(hospital.compare_hours, hospital.timezone)
+    if wait_s := hours.closed_s():
         log.info(
             "comparing waits",
             hospital=hospital_id,
             hours=hospital.compare_hours,
             wait_s=round(wait_s),
         )
-    while not stop.is_set() and closed_s(hospital.compare_hours, datetime.now(zone)):
+    while not stop.is_set() and hours.closed_s():
         stop.wait(1)
     return not stop.is_set()
 

@@ -63,14 +63,14 @@ class MongoReader:
             links = self._db.people.find({"_id": {"$in": list(keys)}})
             return {link["_id"]: link for link in links}
 
-    def patients(self, persons: Iterable[Person]) -> dict[str, str]:
-        """Return the hex of patients._id by person key, of those who are registered."""
-        keys = {}
+    def patients(self, persons: Iterable[Person]) -> dict[int, str]:
+        """Return the hex of patients._id by person_id, of those who are registered."""
+        person_ids = {}
         for person in persons:
             if person.state == "ok" and person.national_id:
-                keys[person.national_id] = person.key
-        patients = patients_by_national_id(self._db.patients, list(keys))
-        return {keys[national_id]: patient for national_id, patient in patients.items()}
+                person_ids[person.national_id] = person.person_id
+        patients = patients_by_national_id(self._db.patients, list(person_ids))
+        return {person_ids[national_id]: patient for national_id, patient in patients.items()}
 
     def expected_link(self, person: Person, patient: str | None) -> Document:
         """Return the fields that the person's document in `people` must have."""

@@ -5,11 +5,15 @@ theirs, or rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from openmrs.load_budget import PageSize
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from openmrs.tables import OBS
+from passport.errors import TooSlow
 from reconcile.mongo_reader import MongoReader
+
+Answer = TypeVar("Answer")
 
 PERSONS_AT_ONCE = 500
 ROWS_AT_ONCE = 5_000
@@ -98,6 +102,30 @@ def count_patients(source: Source, persons: tuple[int, int]) -> int:
     sql = "SELECT COUNT(*) AS persons FROM patient WHERE patient_id BETWEEN %s AND %s"
     with source.read_at(ANY_POSITION) as read:
         return int(read.rows(sql, persons)[0]["persons"])
+
+
+def read_in_parts(
+    source: Source,
+    size: PageSize,
+    person_ids: Sequence[int],
+    read_part: Callable[[ConsistentRead, Sequence[int]], Answer],
+) -> Iterator[tuple[Sequence[int], Answer]]:
+    """Yield the persons in parts, each with what `read_part` returns for it in a read of its own.
+
+    A part that takes too long is read again for fewer persons. Raises Retry, NotReady and Fatal.
+    """
+    left = person_ids
+    while left:
+        part = left[: size.rows]
+        try:
+            with source.read_at(ANY_POSITION, longest_s=size.longest_s) as read:
+                answer = read_part(read, part)
+        except TooSlow:
+            size.ended()
+            continue
+        size.answered(read.worked_s)
+        left = left[len(part) :]
+        yield part, answer
 
 
 def in_parts(person_ids: Sequence[int], size: int = PERSONS_AT_ONCE) -> Iterator[Sequence[int]]:

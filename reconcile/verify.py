@@ -1,7 +1,8 @@
 """Proves that the Passport holds what the hospitals hold. Writes nothing unless asked to.
 
-Persons are compared in batches. Each batch is read at one snapshot of the hospital. Whatever
-differs is looked at again when the destination has caught up: what is on its way is no difference.
+Persons are compared in batches. The hospital's side of a batch is read in short reads, one after
+the other. Whatever differs is looked at again when the destination has caught up: what is on its
+way is no difference.
 
 There are two levels. At level record everything is compared: links, the mirror of the rows, and the
 records. At level mirror the first look goes by a hash of each person's rows, and only persons who

@@ -193,12 +193,7 @@ class Poller:
     def run(self) -> None:
         """Look as far as the budget allows, publish what differs, and save what was published."""
         try:
-            self._check_server()
-            self._look()
-        except Altered as altered:
-            log.warning("polling begins again", hospital=self._id, reason=altered.reason)
-            self._source.close()
-            self.run()
+            self._look_through()
         except Gap as gap:
             # The topic lost what was published to it: all of it once more.
             log.error("gap", hospital=self._id, reason=gap.reason, hint=gap.hint)
@@ -208,6 +203,21 @@ class Poller:
         finally:
             # The next run reads the column list again, should OpenMRS be upgraded meanwhile.
             self._source.close()
+
+    def _look_through(self) -> None:
+        """Look, and once more from the beginning if a table was altered meanwhile.
+
+        Raises Altered if one was altered again. It is waited for then, as any error is.
+        """
+        try:
+            self._check_server()
+            self._look()
+        except Altered as altered:
+            log.warning("polling begins again", hospital=self._id, reason=altered.reason)
+            self._require_running()
+            self._source.close()
+            self._check_server()
+            self._look()
 
     def _look(self) -> None:
         started = time.monotonic()
@@ -274,7 +284,8 @@ class Poller:
                 value = envelopes.chunk(table.name, first, to, keys, at, ts_ms)
                 self._publisher.send("chunk", value)
             _add(digests, piece.digests)
-            top = max([top, *keys[-1:]])
+            if keys:
+                top = keys[-1]
         self._state.published(differing, digests, top)
 
     def _publish_keys(self, differing: DifferingRange) -> None:

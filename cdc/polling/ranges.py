@@ -1,4 +1,4 @@
-"""The digests that the last run made of a table, one for each range of its key.
+"""The digests of what was published of a table, one for each range of its key.
 
 That is small enough to be saved with the position.
 """

@@ -61,10 +61,6 @@ class Page:
     top: int
     last: bool
 
-    @property
-    def rows(self) -> int:
-        return sum(digest.rows for digest in self.digests.values())
-
 
 @dataclass(frozen=True, slots=True)
 class FactPiece:
@@ -130,16 +126,7 @@ class Scan:
     def page(self, table: Table, width: int, after: int) -> Page:
         """Return the next page of whole ranges after key `after`, with their digests."""
         page = self.keys_of_page(table, width, after)
-        digests: Digests = {}
-        top = -1
-
-        def read_part(read: ConsistentRead, part_after: int, part_to: int) -> list[dict[str, Any]]:
-            return _digests(read, table, width, part_after, part_to)
-
-        for rows in self._in_parts(self._hashed, HASHED, page.after, page.to, read_part):
-            self._pace.spend(sum(row["counted"] for row in rows) * HASHED)
-            _add_digests(digests, rows)
-            top = max([top, *(int(row["top"]) for row in rows)])
+        digests, top = self._digests_between(table, width, page.after, page.to)
         return Page(digests, after, page.to, top, page.last)
 
     def keys_of_page(self, table: Table, width: int, after: int) -> Page:
@@ -156,15 +143,24 @@ class Scan:
 
     def digest(self, table: Table, after: int, to: int) -> Digest:
         """Return the digest of the rows with keys in (`after`, `to`]."""
+        digests, _ = self._digests_between(table, EVERYTHING, after, to)
+        return digests.get(0, Digest())
+
+    def _digests_between(
+        self, table: Table, width: int, after: int, to: int
+    ) -> tuple[Digests, int]:
+        """Return the digests of the ranges in (`after`, `to`], and the highest key, -1 for none."""
         digests: Digests = {}
+        top = -1
 
         def read_part(read: ConsistentRead, part_after: int, part_to: int) -> list[dict[str, Any]]:
-            return _digests(read, table, EVERYTHING, part_after, part_to)
+            return _digests(read, table, width, part_after, part_to)
 
         for rows in self._in_parts(self._hashed, HASHED, after, to, read_part):
             self._pace.spend(sum(row["counted"] for row in rows) * HASHED)
             _add_digests(digests, rows)
-        return digests.get(0, Digest())
+            top = max([top, *(int(row["top"]) for row in rows)])
+        return digests, top
 
     def recent(self, table: Table, width: int, top: int, since: str) -> set[int]:
         """Return the ranges of a fact table that have a row which says that it changed lately.

@@ -19,7 +19,7 @@ import structlog
 from cdc.client_errors import translate_client_errors
 from cdc.lease import Lease, ReaderName
 from cdc.polling import poll
-from cdc.positions import Positions
+from cdc.positions import Positions, Saved
 from openmrs.read import END_OF_BINLOG, Source
 from passport import health, metrics
 from passport.errors import PassportError
@@ -86,11 +86,14 @@ class Watchdog:
         self._pause_s = min(LOOK_S, self._settings.cdc.silence_s / 4)
         if not self._polled_epoch and not self._is_silent():
             return
+        with closing(Positions(self._settings.kafka)) as positions:
+            saved = positions.load(self._id)
+            is_paused = positions.signals(self._id).pause is not None
         # A reader that an operator has paused is silent on purpose.
-        if self._is_paused():
+        if is_paused:
             self._watch_anew()
         elif self._polled_epoch:
-            self._poll_on()
+            self._poll_on(saved)
         else:
             self._poll_instead()
 
@@ -123,11 +126,13 @@ class Watchdog:
                 self._is_reader_silent = True
                 self._warn("the stream is silent", "its reader lives, and publishes nothing")
 
-    def _poll_on(self) -> None:
-        """Do the next run, unless a reader has begun an epoch, or just now holds the lease."""
-        reader_epoch = self._reader_epoch()
-        if reader_epoch > self._polled_epoch:
-            log.warning("the stream is back", hospital=self._id, epoch=reader_epoch)
+    def _poll_on(self, saved: Saved | None) -> None:
+        """Do the next run, unless a reader has begun an epoch, or just now holds the lease.
+
+        `saved` is the hospital's position: a reader's, or a poller's.
+        """
+        if saved is not None and saved.capture == "binlog" and saved.epoch > self._polled_epoch:
+            log.warning("the stream is back", hospital=self._id, epoch=saved.epoch)
             self._watch_anew()
             return
         with self._lease() as lease:
@@ -158,19 +163,6 @@ class Watchdog:
 
     def _reader_name(self) -> ReaderName:
         return Positions(self._settings.kafka).reader_name(self._id)
-
-    def _is_paused(self) -> bool:
-        with closing(Positions(self._settings.kafka)) as positions:
-            positions.load(self._id)
-            return positions.signals(self._id).pause is not None
-
-    def _reader_epoch(self) -> int:
-        """Return the epoch of the reader that has saved its position last, 0 if a poller has."""
-        with closing(Positions(self._settings.kafka)) as positions:
-            saved = positions.load(self._id)
-        if saved is None or saved.capture != "binlog":
-            return 0
-        return saved.epoch
 
     def _warn(self, event: str, reason: str) -> None:
         log.error(
