@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pymysql
 
-from openmrs.connection import fetch_all
+from openmrs.connection import fetch_all, global_variables
 from openmrs.tables import WATCHED
 from passport.version import Position
 
@@ -53,10 +53,8 @@ NEVER_SEEN = SeenDurable(Position("", 0), 0)
 
 def is_durable(connection: "pymysql.Connection[Any]") -> bool:
     """Return whether each commit is on the disk, in tables and binlog, before anybody is told."""
-    names = [*DURABLE, "innodb_flush_method"]
-    rows = fetch_all(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", [names])
-    variables = {str(name).lower(): str(value).lower() for name, value in rows}
-    method = variables.pop("innodb_flush_method", "")
+    variables = global_variables(connection, [*DURABLE, "innodb_flush_method"])
+    method = variables.pop("innodb_flush_method", "").lower()
     return variables == DURABLE and method not in CARELESS_METHODS
 
 

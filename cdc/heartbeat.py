@@ -20,8 +20,10 @@ from passport.errors import Gap, Origin
 from passport.settings import Cdc
 from passport.version import Position
 
-# How often a filter of replication is looked for: those are set without a restart of the server.
-OBSTACLE_LOOK_S = 60.0
+# How often it is looked whether the server keeps changes out of its binlog by now. A filter of
+# replication is set without a restart; and after a switchover the server may be a replica that
+# doesn't log what it replicates, which is MariaDB's default.
+OBSTACLE_LOOK_S = 20.0
 
 
 class Heartbeat:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pymysql
 from pymysql.cursors import DictCursor
 
-from openmrs.connection import fetch_all, fetch_one, server_version
+from openmrs.connection import fetch_one, global_variables, server_version
 from openmrs.tables import WATCHED
 
 # Each kind of filter, by the name of its variable. A replica of MySQL shows them as columns.
@@ -44,6 +44,16 @@ class Obstacle(NamedTuple):
 
     reason: str
     hint: str
+
+
+GALERA_NOT_LOGGED = Obstacle(
+    "the server is a node of a Galera cluster and doesn't log what other nodes write",
+    LOG_UPDATES,
+)
+REPLICATED_NOT_LOGGED = Obstacle(
+    "the server is a replica and doesn't log what it replicates",
+    LOG_UPDATES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ def find_obstacle(connection: "pymysql.Connection[Any]", database: str) -> Obsta
 
     Needs BINLOG MONITOR or REPLICATION CLIENT. Raises MySQLError.
     """
-    variables = _variables(connection)
+    variables = global_variables(connection, VARIABLES)
     if variables.get("binlog_storage_engine"):
         return Obstacle(
             "the server keeps its binlog in InnoDB (binlog_storage_engine), where a reader finds no"
@@ -116,16 +126,10 @@ def find_obstacle(connection: "pymysql.Connection[Any]", database: str) -> Obsta
 
     is_logged = "ON" in (variables.get("log_replica_updates"), variables.get("log_slave_updates"))
     if variables.get("wsrep_on") == "ON" and not is_logged:
-        return Obstacle(
-            "the server is a node of a Galera cluster and doesn't log what other nodes write",
-            LOG_UPDATES,
-        )
+        return GALERA_NOT_LOGGED
     channels = [*_running_channels(connection, variables)]
     if channels and not is_logged:
-        return Obstacle(
-            "the server is a replica and doesn't log what it replicates",
-            LOG_UPDATES,
-        )
+        return REPLICATED_NOT_LOGGED
     for table in WATCHED:
         hiding = [channel.hide_table(database, table) for channel in channels]
         # A replica of several servers may have each table from another one.
@@ -147,18 +151,23 @@ def binlog_filters(connection: "pymysql.Connection[Any]") -> Filters:
     return Filters(do_db=_names(do_db), ignore_db=_names(ignore_db))
 
 
+def running_sources(connection: "pymysql.Connection[Any]") -> int:
+    """Return from how many servers a MariaDB replicates now, 0 for a MySQL. Everybody may ask."""
+    row = fetch_one(connection, "SHOW GLOBAL STATUS LIKE 'Slaves_running'")
+    return int(row[1]) if row else 0
+
+
 def _running_channels(
     connection: "pymysql.Connection[Any]", variables: Mapping[str, str]
 ) -> Iterator[Filters]:
     """Yield the filters of each server from which this one replicates now.
 
     A MariaDB shows its sources only with a right that reading does not need, but everybody may see
-    how many of them it has, and the filters of the one that has no name.
+    the filters of the one that has no name.
     """
     version = server_version(connection)
     if version.flavour == "mariadb":
-        (_, running) = fetch_one(connection, "SHOW GLOBAL STATUS LIKE 'Slaves_running'")
-        if int(running):
+        if running_sources(connection):
             yield Filters.of_replica(variables)
         return
     with connection.cursor(DictCursor) as cursor:
@@ -168,12 +177,6 @@ def _running_channels(
         by_name = {name.lower(): value for name, value in channel.items()}
         if "Yes" in (by_name.get("replica_sql_running"), by_name.get("slave_sql_running")):
             yield Filters.of_replica(by_name)
-
-
-def _variables(connection: "pymysql.Connection[Any]") -> dict[str, str]:
-    """Return those of `VARIABLES` that the server has, by name in lower case."""
-    rows = fetch_all(connection, "SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (VARIABLES,))
-    return {name.lower(): value for name, value in rows}
 
 
 def _names(value: str | None) -> tuple[str, ...]:

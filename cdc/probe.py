@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from cdc.binlog.stream import BinlogStream
+from cdc.binlog.stream import FILE_START, BinlogStream
 from openmrs import connection as mysql
 from passport.settings import MySQL
 from passport.version import Position
@@ -17,7 +17,6 @@ from passport.version import Position
 FIRST_ID = 2**31
 LAST_ID = 2**32 - 1
 ANSWER_S = 10.0
-FILE_START = 4
 
 
 @contextmanager

@@ -184,18 +184,17 @@ class Headroom:
         """Ask the server for the headroom, once in LOOK_S. Call it often. Retry, Fatal."""
         if time.monotonic() - self._looked_at >= LOOK_S:
             self._looked_at = time.monotonic()
-            headroom, retention = read_headroom(source, at, ts_ms)
-            self.report(headroom, retention)
+            self.report(*read_headroom(source, at, ts_ms))
 
-    def report(self, headroom: float, retention: float) -> None:
+    def report(self, headroom_s: float, longest_s: float) -> None:
         """Set the metric. Raise the alarm once when it gets low; end it when it is well again.
 
-        Both are in seconds.
+        `headroom_s` is what `left_s` returns, `longest_s` what `kept_s` returns.
         """
-        metrics.HEADROOM.labels(self._hospital).set(headroom)
-        is_low = headroom <= 0 or headroom < min(self._alarm_s, retention / 2)
+        metrics.HEADROOM.labels(self._hospital).set(headroom_s)
+        is_low = headroom_s <= 0 or headroom_s < min(self._alarm_s, longest_s / 2)
         if is_low and not self._is_low:
-            hours = headroom / 3600
+            hours = headroom_s / 3600
             reason = (
                 f"the saved position may be purged in {hours:.1f} hours,"
                 " which would cost a snapshot"

@@ -11,14 +11,12 @@ of itself. A clone may have the server_uuid, the server_id and the host name of 
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
 import pymysql
 import structlog
 
-from cdc.hidden_changes import find_obstacle
 from openmrs import connection as mysql
 from passport import health
 from passport.errors import Fatal, NotReady, Origin, Retry
@@ -91,9 +89,8 @@ class SameServer:
     def look(self) -> None:
         """Connect anew now and then, to see where the address leads. Call it often.
 
-        Raises Retry if it leads to another server, or if this one's binlog doesn't show all changes
-        any more. That new connections fail is told, and ends nothing: the one that reads the binlog
-        may be fine.
+        Raises Retry if it leads to another server. That new connections fail is told, and ends
+        nothing: the one that reads the binlog may be fine.
         """
         now = time.monotonic()
         if now - self._looked_at < self._every_s:
@@ -114,32 +111,11 @@ class SameServer:
                 hint=error.hint,
             )
             return
+        connection.close()
         health.working(self._address_part)
-        with closing(connection):
-            self._refuse_obstacle(connection)
-
-    def _refuse_obstacle(self, connection: "pymysql.Connection[Any]") -> None:
-        """Raise Retry if the server was made one whose binlog doesn't show all changes.
-
-        It may be a replica by now that doesn't log what it replicates, which is MariaDB's default.
-        The next start refuses to go on, and remembers that there is a gap.
-        """
-        try:
-            obstacle = find_obstacle(connection, self._settings.database)
-        except (pymysql.err.MySQLError, OSError) as error:
-            raise mysql.translate_error(error, self._hospital, self._settings) from None
-        if obstacle is not None:
-            raise Retry(
-                f"hospital {self._hospital}: {obstacle.reason}",
-                hint=obstacle.hint,
-                origin=Origin.hospital(self._hospital),
-            )
 
     def _query(self, connection: "pymysql.Connection[Any]", sql: str, *args: Any) -> Any:
-        return self._all(connection, sql, *args)[0]
-
-    def _all(self, connection: "pymysql.Connection[Any]", sql: str, *args: Any) -> Any:
         try:
-            return mysql.fetch_all(connection, sql, args)
+            return mysql.fetch_one(connection, sql, args)
         except (pymysql.err.MySQLError, OSError) as error:
             raise mysql.translate_error(error, self._hospital, self._settings) from None

@@ -31,7 +31,7 @@ class HospitalFacts:
     says. `behind` says whether the server's binlog goes on past the position. `headroom_s` says for
     how many seconds the server surely keeps the position; it is infinite if it keeps it for ever.
     Both are None if that isn't known now. `signals` are what operators have asked for.
-    `is_snapshot_paused` says that a snapshot would wait for the hospital's quiet hours now.
+    `is_snapshot_waiting` says that a snapshot would wait for the hospital's quiet hours now.
     """
 
     hospital_id: str
@@ -43,7 +43,7 @@ class HospitalFacts:
     behind: bool | None
     headroom_s: float | None
     signals: "Signals"
-    is_snapshot_paused: bool = False
+    is_snapshot_waiting: bool = False
 
 
 def status_row(facts: HospitalFacts, now_s: float) -> Row:
@@ -60,7 +60,7 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
     last_event_s = None
     if progress and progress.at_ms:
         last_event_s = round(now_s - progress.at_ms / 1000, 1)
-    hospital_state = state(facts.capture, saved, is_snapshot_paused=facts.is_snapshot_paused)
+    hospital_state = state(facts.capture, saved, is_snapshot_waiting=facts.is_snapshot_waiting)
     if pause is not None:
         hospital_state = "paused"
     row = {
@@ -83,7 +83,7 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
     return {**row, "problems": list(problems(row))}
 
 
-def state(capture: str, saved: "Saved | None", *, is_snapshot_paused: bool = False) -> str:
+def state(capture: str, saved: "Saved | None", *, is_snapshot_waiting: bool = False) -> str:
     """Return the state of a hospital in words. `capture` is its setting."""
     if saved is None:
         return "never started"
@@ -93,7 +93,7 @@ def state(capture: str, saved: "Saved | None", *, is_snapshot_paused: bool = Fal
         return "polled instead of streaming"
     if saved.snapshot is None or saved.snapshot.state != "running":
         return "streaming"
-    if is_snapshot_paused:
+    if is_snapshot_waiting:
         return "streaming, snapshot waits"
     return "snapshot"
 

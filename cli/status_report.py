@@ -36,11 +36,11 @@ def collect(settings: Settings, destination: ReportsProgress) -> list[Row]:
     destination is away.
     """
     offsets = topic_offsets(settings.kafka, settings.kafka.topic)
-    topic = Positions(settings.kafka)
-    positions = topic.all()
+    positions = Positions(settings.kafka)
+    saved_positions = positions.all()
     rows = []
     for hospital_id, hospital in settings.hospitals.items():
-        saved = positions.get(hospital_id)
+        saved = saved_positions.get(hospital_id)
         behind, headroom_s = _ask_server(settings, hospital_id, saved)
         facts = HospitalFacts(
             hospital_id,
@@ -51,7 +51,7 @@ def collect(settings: Settings, destination: ReportsProgress) -> list[Row]:
             destination.counts(hospital_id),
             behind,
             headroom_s,
-            topic.signals(hospital_id),
+            positions.signals(hospital_id),
             Hours(hospital.snapshot_hours, hospital.timezone).closed_s() > 0,
         )
         rows.append(status_row(facts, time.time()))

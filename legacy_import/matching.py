@@ -73,8 +73,6 @@ class ObsMatcher:
         ids = sorted({obs_id(record) for record in records if obs_id(record) is not None})
         if not ids:
             return []
-        zone = self._settings.hospitals[hospital].timezone
-        candidates: list[tuple[ObjectId, Candidate]] = []
         # Short reads, one after the other: an ALTER at the hospital would wait for a longer one.
         source = self._sources[hospital]
         pace = self._paces[hospital]
@@ -88,14 +86,20 @@ class ObsMatcher:
             row = rows.get(obs_id(record))
             if row is not None and fits(record, row):
                 fitting.append((record, row))
+        if not fitting:
+            return []
 
         with source.read_at(ANY_POSITION) as reading:
             replaced = _replaced(reading, [row["obs_id"] for _, row in fitting])
             holders = self._holders(hospital, reading, {row["person_id"] for _, row in fitting})
         pace.spend(len(fitting))
         patients = patients_by_national_id(self._db.patients, list(holders))
-        persons = {holders[national_id]: patient for national_id, patient in patients.items()}
+        patients_by_person = {
+            holders[national_id]: patient for national_id, patient in patients.items()
+        }
 
+        zone = self._settings.hospitals[hospital].timezone
+        candidates: list[tuple[ObjectId, Candidate]] = []
         for start in range(0, len(fitting), FIRST_VERSIONS):
             part = fitting[start : start + FIRST_VERSIONS]
             with source.read_at(ANY_POSITION) as reading:
@@ -106,7 +110,7 @@ class ObsMatcher:
                 row["born"] = instant(first["created"].replace(" ", "T"), zone)
                 if row["voided"] or row["obs_id"] in replaced:
                     reason = "the obs is voided or replaced"
-                elif persons.get(row["person_id"]) != record["patientId"]:
+                elif patients_by_person.get(row["person_id"]) != record["patientId"]:
                     reason = "the obs is another patient's"
                 else:
                     reason = ""

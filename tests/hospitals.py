@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cdc.checks.grants import grants
+from cdc.checks.preflight import checks
 from cdc.positions import Positions, Saved, Snapshot
 from dev.hospital import create
 from dev.hospital.clinic import Clinic
 from dev.stack import MariaDB, MySQL
+from passport.check import Check
 from passport.event import Event
 from passport.settings import Settings
 from tests import stream
@@ -70,6 +72,17 @@ def is_snapshot_done(settings: Settings) -> bool:
     """Return whether the newest epoch has a position, and its snapshot is done."""
     position = Positions(settings.kafka).load("kigali")
     return position is not None and position.snapshot == Snapshot(1, "done")
+
+
+def checked(settings: Settings, hospital_id: str = "kigali") -> dict[str, Check]:
+    """Return what `passport check` says of the hospital, by the name of the check."""
+    hospital = settings.hospitals["kigali"]
+    return {check.name: check for check in checks(hospital_id, hospital, settings.kafka)}
+
+
+def is_published(settings: Settings, address: Address) -> bool:
+    """Return whether the topic tells what the table holds."""
+    return stream.Table.of(stream.records(settings)).rows == stream.obs(address)
 
 
 def assert_equal(settings: Settings, address: Address) -> list[Event]:

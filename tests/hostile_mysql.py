@@ -19,7 +19,7 @@ _PACKET_MAX = 0xFFFFFF
 
 
 class HostileServer:
-    """Answers each SELECT with rows, or with one row, of `a million bytes` each, for ever.
+    """Answers each SELECT for ever: with rows of a million bytes, or with one that never ends.
 
     `sent` is how many bytes of its answers it could send before its client had enough.
     """

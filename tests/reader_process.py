@@ -54,9 +54,10 @@ def running(settings: Settings) -> Iterator[threading.Event]:
         raise raised[0]
 
 
-def catch_up(settings: Settings) -> None:
-    """Publish everything that the binlog holds."""
-    reader.run("kigali", settings, until_caught_up=True, stop=threading.Event())
+def catch_up(settings: Settings, *, new_epoch: bool = False) -> None:
+    """Publish everything that the binlog holds, as `passport cdc run` would."""
+    stop = threading.Event()
+    reader.run("kigali", settings, until_caught_up=True, stop=stop, new_epoch=new_epoch)
 
 
 def _misled(word: str) -> None:

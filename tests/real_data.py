@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -18,26 +19,30 @@ RECORDED_BESIDE = Path(__file__).resolve().parents[2] / "shared" / "openmrs" / "
 
 
 def folder() -> Path:
-    """PASSPORT_REAL_DATA, or beside the checkout. Without it the test fails in CI and is skipped
-    elsewhere.
+    """Return the folder that PASSPORT_REAL_DATA names, or the one beside the checkout.
+
+    Without it the test fails in CI and is skipped elsewhere.
     """
-    found = Path(os.environ.get("PASSPORT_REAL_DATA", BESIDE))
-    if (found / "load.py").exists():
-        return found
-    reason = f"no real data in {found}: set PASSPORT_REAL_DATA to the folder of load.py"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    path = Path(os.environ.get("PASSPORT_REAL_DATA", BESIDE))
+    if not (path / "load.py").exists():
+        _missing(f"no real data in {path}: set PASSPORT_REAL_DATA to the folder of load.py")
+    return path
 
 
 def recorded() -> Path:
-    """PASSPORT_RECORDED_DATA, or beside the checkout: a recorded OpenMRS. Without it the test fails
-    in CI and is skipped elsewhere.
+    """Return the folder that PASSPORT_RECORDED_DATA names, or the one beside the checkout.
+
+    It has a recorded OpenMRS. Without it the test fails in CI and is skipped elsewhere.
     """
-    found = Path(os.environ.get("PASSPORT_RECORDED_DATA", RECORDED_BESIDE))
-    if is_recorded(found):
-        return found
-    reason = f"no recorded OpenMRS in {found}: set PASSPORT_RECORDED_DATA to base.sql.gz's folder"
+    path = Path(os.environ.get("PASSPORT_RECORDED_DATA", RECORDED_BESIDE))
+    if not is_recorded(path):
+        _missing(
+            f"no recorded OpenMRS in {path}: set PASSPORT_RECORDED_DATA to base.sql.gz's folder"
+        )
+    return path
+
+
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

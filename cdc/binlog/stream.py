@@ -45,7 +45,7 @@ __all__ = [
 _COM_BINLOG_DUMP_GTID = 0x1E
 _BY_GTID = 0x04
 _CHUNK = 65_536  # bytes a recv: with what is made of them they stay in the cache of a core
-_FILE_START = 4  # a binlog file begins with four bytes that are no event
+FILE_START = 4  # a binlog file begins with four bytes that are no event
 _PAST_32_BITS = 1 << 32
 
 
@@ -227,7 +227,7 @@ def _dump(
     if start is not None:
         # The command has 32 bits for the position. Past them the file is read from its beginning,
         # and the decoder skips what comes before `start`.
-        pos = start.pos if start.pos < _PAST_32_BITS else _FILE_START
+        pos = start.pos if start.pos < _PAST_32_BITS else FILE_START
         command = COM_BINLOG_DUMP
         body = struct.pack("<IHI", pos, 0, server_id) + start.file.encode()
     elif gtid_set is None:
@@ -242,11 +242,11 @@ def _dump(
         )
         _query(connection, sql, gtid_set)
         command = COM_BINLOG_DUMP
-        body = struct.pack("<IHI", _FILE_START, 0, server_id)
+        body = struct.pack("<IHI", FILE_START, 0, server_id)
     else:
         packed = MysqlGtidSet(gtid_set).packed()
         command = _COM_BINLOG_DUMP_GTID
-        body = struct.pack("<HIIQI", _BY_GTID, server_id, 0, _FILE_START, len(packed)) + packed
+        body = struct.pack("<HIIQI", _BY_GTID, server_id, 0, FILE_START, len(packed)) + packed
     connection._execute_command(command, body)  # type: ignore[attr-defined]  # noqa: SLF001
 
 

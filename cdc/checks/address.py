@@ -48,7 +48,8 @@ def _greeting(server: Server) -> Check:
     """
     greeted = server.version
     (version,) = server.rows("SELECT VERSION()")[0]
-    if greeted == ServerVersion.parse(version):
+    own = ServerVersion.parse(version)
+    if greeted == own:
         return Check("greeting", True, f"the server itself says that it is {version}")
     greeting = server.connection.get_server_info()  # type: ignore[no-untyped-call]
     detail = f"a proxy greets as {greeting}, the server behind it is {version}"
@@ -56,5 +57,5 @@ def _greeting(server: Server) -> Check:
         f"set hospitals.{server.hospital_id}.mysql.host to the server's own address,"
         " or the proxy's version to that of the server"
     )
-    is_other_kind = greeted.flavour != ServerVersion.parse(version).flavour
+    is_other_kind = greeted.flavour != own.flavour
     return Check("greeting", False if is_other_kind else None, detail, hint)

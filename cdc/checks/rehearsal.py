@@ -7,7 +7,6 @@ binlog is opened beside that reader.
 """
 
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
@@ -40,13 +39,8 @@ class _Unsaved(Positions):
         super().__init__(kafka)
         self._saved = saved
 
-    def load(
-        self,
-        hospital: str,
-        *,
-        partition: int | None = None,
-        keep: Callable[[], object] = lambda: None,
-    ) -> Saved | None:
+    def load(self, hospital: str, **_: object) -> Saved | None:
+        """Return the position that the rehearsal goes on from."""
         return self._saved
 
     def published_epoch(self, partition: int) -> int:

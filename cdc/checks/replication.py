@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from cdc import resume
 from cdc.checks.server import Server
 from cdc.checks.server_variables import is_on
-from cdc.hidden_changes import LOG_UPDATES, binlog_filters, find_obstacle
+from cdc.hidden_changes import (
+    GALERA_NOT_LOGGED,
+    LOG_UPDATES,
+    REPLICATED_NOT_LOGGED,
+    binlog_filters,
+    find_obstacle,
+    running_sources,
+)
 from cdc.positions import Saved
 from passport.check import Check
 
@@ -106,17 +113,12 @@ def _replicated_changes(server: Server) -> Check:
     if is_logged:
         return Check(name, True, "on")
 
-    # A MariaDB shows its sources only with a right that reading does not need, but everybody may
-    # see how many of them it has.
-    is_replica = bool(server.rows_if_readable(server.version.show_replica_status))
-    for _, running in server.rows("SHOW GLOBAL STATUS LIKE 'Slaves_running'"):
-        is_replica = is_replica or int(running) > 0
     if is_on(server.variables, "wsrep_on"):
-        detail = "the server is a node of a Galera cluster and doesn't log what other nodes write"
-        return Check(name, False, detail, LOG_UPDATES)
-    if is_replica:
-        detail = "the server is a replica and doesn't log what it replicates"
-        return Check(name, False, detail, LOG_UPDATES)
+        return Check(name, False, GALERA_NOT_LOGGED.reason, GALERA_NOT_LOGGED.hint)
+    # A MariaDB shows its sources only with a right that reading does not need.
+    sources = server.rows_if_readable(server.version.show_replica_status)
+    if sources or running_sources(server.connection):
+        return Check(name, False, REPLICATED_NOT_LOGGED.reason, REPLICATED_NOT_LOGGED.hint)
     # It keeps its position also when it replicates no more.
     if server.variables.get("gtid_slave_pos"):
         detail = "the server was a replica, and doesn't log what it replicates once it is one again"

@@ -29,7 +29,6 @@ class Server:
         self.hospital = hospital
         self.connection = connection
         self.version = mysql.server_version(connection)
-        self.flavour = self.version.flavour
         self.variables: dict[str, str] = {}
         for name, value in self.rows("SHOW GLOBAL VARIABLES"):
             self.variables[name.lower()] = value

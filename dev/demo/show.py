@@ -19,7 +19,7 @@ from dev.demo.roles import Role, consumer, portal, reader, running
 from dev.demo.site import LIVE, REAL, Site, site
 from dev.demo.status import Status, live_table
 from dev.hospital import Clinic, passport_patients, registrable
-from dev.hospital.recorded import Playback, is_recorded
+from dev.hospital.recorded import is_recorded, playback
 from passport.errors import Fatal
 
 PATIENTS = 300  # of each generated hospital
@@ -168,11 +168,11 @@ class Demo:
 
     def _play(self, data: Path, ended: threading.Event) -> None:
         """Play the rest of the recording, in as long as the clinics work."""
-        with Playback(data, self.site.hospitals[REAL]) as playback:
-            playback.skip(playback.left - LIVE)
-            while playback.left and not ended.wait(SECONDS / LIVE):
-                playback.play(1)
-            playback.play(playback.left)
+        with playback(data, self.site.hospitals[REAL]) as recording:
+            recording.skip(recording.left - LIVE)
+            while recording.left and not ended.wait(SECONDS / LIVE):
+                recording.play(1)
+            recording.play(recording.left)
 
     def _work_in(
         self, hospital: str, rate: float, latency: Latency, ended: threading.Event

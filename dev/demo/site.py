@@ -109,8 +109,8 @@ def _fill(server: MariaDB, name: str, seed: int, patients: int, data: Path | Non
     server.execute("CREATE DATABASE openmrs CHARACTER SET utf8mb4")
     if name == REAL and data is not None and recorded.is_recorded(data):
         recorded.load(data, server)
-        with recorded.Playback(data, server) as playback:
-            playback.play(playback.left - LIVE)
+        with recorded.playback(data, server) as recording:
+            recording.play(recording.left - LIVE)
         return
     if name == REAL and data is not None:
         load = [sys.executable, str(data / "load.py")]

@@ -6,8 +6,10 @@ transaction by transaction, with the GTIDs that it had but for their domain.
 
 import gzip
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import IO
 
 from dev.stack import MariaDB, install
 
@@ -27,26 +29,11 @@ def load(folder: Path, server: MariaDB) -> None:
 
 
 class Playback:
-    """Plays the recorded transactions into a server, as many as `play` is asked for.
+    """Plays recorded transactions to a server's client, as many as `play` is asked for."""
 
-    At the end of its block it waits until the server has them.
-    """
-
-    def __init__(self, folder: Path, server: MariaDB) -> None:
-        with gzip.open(folder / "recorded.binlog.gz") as binlog:
-            decoded = subprocess.run(
-                [install.mariadb_binlog(), "-"],
-                input=binlog.read(),
-                stdout=subprocess.PIPE,
-                check=True,
-            )
-        # What is before the first transaction says how the rows of all of them are encoded.
-        head, begin, rest = decoded.stdout.partition(b"START TRANSACTION")
-        # A domain of their own: the server's own GTIDs may have those numbers already.
-        self._head = head.replace(b"gtid_domain_id=0", b"gtid_domain_id=1")
-        *self._transactions, _ = (begin + rest).split(END)
-        self._server = server
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, transactions: Sequence[bytes], client: IO[bytes]) -> None:
+        self._transactions = transactions
+        self._client = client
         self.played = 0
 
     @property
@@ -60,32 +47,37 @@ class Playback:
 
     def play(self, count: int) -> None:
         """Send the next `count` transactions, or those that are left, to the server."""
-        assert self._process is not None
-        assert self._process.stdin is not None
         for transaction in self._transactions[self.played : self.played + count]:
-            self._process.stdin.write(transaction + END)
-            self._process.stdin.flush()
+            self._client.write(transaction + END)
+            self._client.flush()
             self.played += 1
 
-    def __enter__(self) -> "Playback":
-        command = [*_client(self._server), "--binary-mode"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
-        assert self._process.stdin is not None
-        self._process.stdin.write(self._head)
-        return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        code = self._process.wait()
-        if error is None and code:
-            raise subprocess.CalledProcessError(code, "mariadb")
+@contextmanager
+def playback(folder: Path, server: MariaDB) -> Iterator[Playback]:
+    """Open a recording, to play it into a server.
+
+    The end of the block waits until the server has what was played. Raises CalledProcessError if
+    its client failed.
+    """
+    with gzip.open(folder / "recorded.binlog.gz") as binlog:
+        decoded = subprocess.run(
+            [install.mariadb_binlog(), "-"],
+            input=binlog.read(),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    # What is before the first transaction says how the rows of all of them are encoded.
+    head, begin, rest = decoded.stdout.partition(b"START TRANSACTION")
+    *transactions, _ = (begin + rest).split(END)
+    command = [*_client(server), "--binary-mode"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        # A domain of their own: the server's own GTIDs may have those numbers already.
+        client.stdin.write(head.replace(b"gtid_domain_id=0", b"gtid_domain_id=1"))
+        yield Playback(transactions, client.stdin)
+    if client.returncode:
+        raise subprocess.CalledProcessError(client.returncode, command)
 
 
 def _client(server: MariaDB) -> list[str]:

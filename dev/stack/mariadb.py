@@ -42,7 +42,7 @@ class MariaDB(SqlServer):
 
     def _installer(self) -> list[str]:
         """Return the command that makes a data folder, up to the options of all versions."""
-        self.program()
+        self.program()  # the package of the server brings the installer
         return ["mariadb-install-db", "--no-defaults"]
 
 

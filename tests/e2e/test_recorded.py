@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dev.hospital import passport_patients
-from dev.hospital.recorded import Playback, load
+from dev.hospital.recorded import load, playback
 from dev.stack import MariaDB
 from tests import real_data
 from tests.e2e.roles import Role
@@ -52,18 +52,18 @@ def test_what_a_real_openmrs_did_ends_equal_though_everybody_is_killed(stage: St
     registered: set[str] = set()
     strikes = [["reader"], ["consumer"], ["reader", "consumer"], ["reader"]]
     killed: list[Role] = []
-    with Playback(real_data.recorded(), hospital.server) as playback:
-        assert playback.left == TRANSACTIONS
+    with playback(real_data.recorded(), hospital.server) as recording:
+        assert recording.left == TRANSACTIONS
         part = TRANSACTIONS // (2 * len(strikes)) + 1
         for names in strikes:
-            playback.play(part)
+            recording.play(part)
             wait_published(stage)
             victims = [roles[name] for name in names]
-            playback.play(part)  # what they are killed with in their hands
+            recording.play(part)  # what they are killed with in their hands
             strike(victims)
             killed += victims
             registered |= register_half(stage, registered)
-        assert playback.left == 0
+        assert recording.left == 0
     assert len({*reader.pids, *consumer.pids}) == 2 + len(killed)
     with hospital.connect() as connection, connection.cursor() as cursor:
         for table, rows in {"patient": PATIENTS, "obs": OBS}.items():

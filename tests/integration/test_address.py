@@ -5,19 +5,10 @@ from typing import Any
 
 import pytest
 
-from cdc.checks.preflight import checks
 from cdc.checks.services import AURORA, CLOUD_SQL, OWN, PERCONA, RDS, XTRADB_CLUSTER, recognise
 from dev.stack import MariaDB
-from passport.check import Check
 from tests.balancer import Balancer
-from tests.hospitals import hospital, reading
-from tests.servers import Address
-
-
-def checked(address: Address, bootstrap: str) -> dict[str, Check]:
-    settings = reading(address, bootstrap)
-    found = checks("kigali", settings.hospitals["kigali"], settings.kafka)
-    return {check.name: check for check in found}
+from tests.hospitals import checked, hospital, reading
 
 
 def test_several_servers_behind_one_address_are_told(own: Any, kafka_bootstrap: str) -> None:
@@ -26,24 +17,25 @@ def test_several_servers_behind_one_address_are_told(own: Any, kafka_bootstrap: 
     hospital(second, patients=2)
     with Balancer(first.port, second.port) as balancer:
         behind_it = address._replace(port=balancer.port)
-        found = checked(behind_it, kafka_bootstrap)["one server"]
-        assert found.ok is False
-        assert str(first.port) in found.detail
-        assert str(second.port) in found.detail
-        assert "hospitals.kigali.mysql.host" in found.hint
+        check = checked(reading(behind_it, kafka_bootstrap))["one server"]
+        assert check.ok is False
+        assert str(first.port) in check.detail
+        assert str(second.port) in check.detail
+        assert "hospitals.kigali.mysql.host" in check.hint
     with Balancer(first.port) as balancer:
-        found = checked(address._replace(port=balancer.port), kafka_bootstrap)
-        assert found["one server"].ok
-        assert found["rehearsal"].ok
+        by_name = checked(reading(address._replace(port=balancer.port), kafka_bootstrap))
+        assert by_name["one server"].ok
+        assert by_name["rehearsal"].ok
 
     with Balancer(first.port, greets_as="8.0.11") as balancer:
-        found = checked(address._replace(port=balancer.port), kafka_bootstrap)
-        assert found["greeting"].ok is False
-        assert "a proxy greets as 8.0.11, the server behind it is 10.11" in found["greeting"].detail
-        assert "rehearsal" not in found, "a MariaDB is not asked in MySQL's words"
+        by_name = checked(reading(address._replace(port=balancer.port), kafka_bootstrap))
+        greeting = by_name["greeting"]
+        assert greeting.ok is False
+        assert "a proxy greets as 8.0.11, the server behind it is 10.11" in greeting.detail
+        assert "rehearsal" not in by_name, "a MariaDB is not asked in MySQL's words"
     with Balancer(first.port, greets_as="5.5.5-10.6.1-MariaDB") as balancer:
-        found = checked(address._replace(port=balancer.port), kafka_bootstrap)
-        assert found["greeting"].ok is None
+        by_name = checked(reading(address._replace(port=balancer.port), kafka_bootstrap))
+        assert by_name["greeting"].ok is None
 
 
 def test_rds_is_known_by_its_folder(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> None:
@@ -52,11 +44,11 @@ def test_rds_is_known_by_its_folder(own_mariadb: Any, kafka_bootstrap: str, tmp_
     folder.mkdir(parents=True)
     server = own_mariadb(flags=[f"--basedir={folder}/", "--binlog-row-image=MINIMAL"])
     address = hospital(server, patients=2)
-    found = checked(address, kafka_bootstrap)
-    assert found["service"].ok is None
-    assert found["service"].detail.startswith("Amazon RDS")
+    by_name = checked(reading(address, kafka_bootstrap))
+    assert by_name["service"].ok is None
+    assert by_name["service"].detail.startswith("Amazon RDS")
     assert (
-        found["binlog_row_image"].hint
+        by_name["binlog_row_image"].hint
         == "in the instance's DB parameter group: binlog_row_image = FULL"
     )
 

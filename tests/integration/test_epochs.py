@@ -12,7 +12,7 @@ import pytest
 import structlog
 from kafka import KafkaAdminClient
 
-from cdc import positions_file, reader, resume
+from cdc import positions_file, resume
 from cdc.binlog.stream import BinlogStream
 from cdc.lease import Lease
 from cdc.positions import Positions, Saved
@@ -56,7 +56,7 @@ def restored(own_mariadb: Any, kafka_bootstrap: str, tmp_path: Path) -> tuple[Ad
     file = tmp_path / "positions"
     positions_file.save(settings, file)
     backup = saved(settings)
-    reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
+    catch_up(settings, new_epoch=True)
     assert saved(settings).epoch > backup.epoch
     lose_positions(settings)
     assert positions_file.restore(settings, file) == {"kigali": "older than what was published"}

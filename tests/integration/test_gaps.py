@@ -3,7 +3,6 @@
 Each test makes its fault on a real server, and first asserts that it happened.
 """
 
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +11,6 @@ from zlib import crc32
 
 import pytest
 
-from cdc import reader
 from cdc.binlog.changes import RowChange
 from cdc.positions import Positions
 from dev.hospital import create
@@ -22,7 +20,7 @@ from passport.settings import Settings
 from passport.version import Position
 from tests import stream
 from tests.eventually import eventually
-from tests.hospitals import Server, assert_equal, hospital, reading, saved
+from tests.hospitals import Server, assert_equal, hospital, is_published, reading, saved
 from tests.integration.taps import Tap, of
 from tests.integration.test_silent_loss import events
 from tests.reader_process import catch_up, running
@@ -202,14 +200,14 @@ def test_a22_a_dropped_database_is_waited_for_and_read_when_it_is_back(
     with running(settings):
         eventually(lambda: stream.records(settings), "the first records are published")
         server.execute("DROP DATABASE openmrs")
-        why = eventually(lambda: health.failures().get(part), "the reader is not ready")
         eventually(
-            lambda: "'openmrs'" in str(health.failures().get(part)), lambda: f"it says why: {why}"
+            lambda: "'openmrs'" in health.failures().get(part, ""),
+            lambda: f"the reader says why it is not ready: {health.failures()}",
         )
         server.execute("CREATE DATABASE openmrs")
         create(server.connect(database="openmrs"), seed=2, patients=5)
         eventually(
-            lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+            lambda: is_published(settings, address),
             "the topic is what the table is",
         )
         eventually(lambda: part not in health.failures(), "the reader is ready")
@@ -270,7 +268,7 @@ def test_a11_a_large_transaction_that_stops_the_reader_is_published_once(
 
     def ends_with_a_fatal() -> int:
         with pytest.raises(Fatal, match=r"obs at binlog\.\d+:\d+"):
-            reader.run("kigali", settings, until_caught_up=True, stop=threading.Event())
+            catch_up(settings)
         return len(stream.raw(settings)) - published
 
     first = ends_with_a_fatal()
@@ -280,7 +278,7 @@ def test_a11_a_large_transaction_that_stops_the_reader_is_published_once(
     # Someone makes room for it, in the only way: it goes.
     epoch = saved(settings).epoch
     address.execute("DELETE FROM obs WHERE LENGTH(value_text) > 1000000")
-    reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
+    catch_up(settings, new_epoch=True)
     assert saved(settings).epoch > epoch
     assert_equal(settings, address)
 

@@ -26,6 +26,7 @@ from tests.beside import beside
 from tests.eventually import eventually
 from tests.hospitals import assert_equal, hospital, reading, saved
 from tests.integration.published import HOSPITAL, folded, read, settings_for
+from tests.reader_process import catch_up, running
 from tests.servers import Address
 
 # An ALTER may wait so long for us.
@@ -116,12 +117,12 @@ def test_a17_rows_that_are_read_again_keep_to_the_budget(
 ) -> None:
     address = hospital(own_mariadb(flags=["--binlog-row-image=MINIMAL"]), patients=15)
     settings = reading(address, kafka_bootstrap)
-    reader.run(HOSPITAL, settings, until_caught_up=True, stop=threading.Event())
+    catch_up(settings)
     address.execute("UPDATE obs SET comments = 'x'")
     rows = len(stream.obs(address))
     slow = with_budget(settings, rows_per_s=rows // 4)
     published = len(stream.records(settings))
-    reader.run(HOSPITAL, slow, until_caught_up=True, stop=threading.Event())
+    catch_up(slow)
     new = [event for event in stream.records(settings)[published:] if event.kind == "row"]
     assert len(new) == rows, "all of them were read again"
     sent_at = [event.ts_ms for event in new]
@@ -135,7 +136,7 @@ def test_a17_a_reader_that_reads_rows_again_stops_at_once(
 ) -> None:
     address = hospital(own_mariadb(flags=["--binlog-row-image=MINIMAL"]), patients=15)
     settings = reading(address, kafka_bootstrap)
-    reader.run(HOSPITAL, settings, until_caught_up=True, stop=threading.Event())
+    catch_up(settings)
     before = saved(settings)
     address.execute("UPDATE obs SET comments = 'x'")
     published = len(stream.records(settings))
@@ -145,7 +146,7 @@ def test_a17_a_reader_that_reads_rows_again_stops_at_once(
         eventually(lambda: len(stream.records(settings)) > published, "some were read again")
         stop.set()
     assert saved(settings).position == before.position, "the transaction comes again"
-    reader.run(HOSPITAL, settings, until_caught_up=True, stop=threading.Event())
+    catch_up(settings)
     assert_equal(settings, address)
 
 
@@ -155,7 +156,7 @@ def test_a17_the_jobs_of_a_hospital_share_one_budget(
     """Two backfills together read no more than one alone may."""
     address = hospital(own_mariadb(), patients=15)
     settings = reading(address, kafka_bootstrap)
-    reader.run(HOSPITAL, settings, until_caught_up=True, stop=threading.Event())
+    catch_up(settings)
     published = len(stream.records(settings))
     rate = 20
     slow = with_budget(settings, rows_per_s=rate, chunk_rows=20)
@@ -212,7 +213,7 @@ def test_a_snapshot_waits_for_quiet_hours_and_the_stream_goes_on(
     assert Hours(hours, zone).closed_s() > 0
     busy = with_hours(settings, hours)
     waits = metrics.SNAPSHOT_WAITING.labels(HOSPITAL)
-    with beside(lambda stop: reader.run(HOSPITAL, busy, until_caught_up=False, stop=stop)):
+    with running(busy):
         eventually(lambda: waits._value.get() == 1, "the snapshot waits")
         address.execute("UPDATE obs SET comments = 'by day' WHERE obs_id = 1")
         eventually(lambda: list(stream.changes(stream.records(settings))), "the stream goes on")
@@ -223,7 +224,7 @@ def test_a_snapshot_waits_for_quiet_hours_and_the_stream_goes_on(
     now_open = with_hours(
         settings, f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=5):%H:%M}"
     )
-    with beside(lambda stop: reader.run(HOSPITAL, now_open, until_caught_up=False, stop=stop)):
+    with running(now_open):
         eventually(lambda: saved(settings).snapshot.state == "done", "it reads now")  # type: ignore[union-attr]
         eventually(lambda: waits._value.get() == 0, "and waits no more")
     assert_equal(settings, address)
@@ -236,7 +237,7 @@ def test_who_waits_for_a_snapshots_end_does_not_wait_for_quiet_hours(
     settings = reading(address, kafka_bootstrap)
     now = datetime.now(ZoneInfo(settings.hospitals[HOSPITAL].timezone))
     hours = f"{now + timedelta(hours=3):%H:%M}-{now + timedelta(hours=5):%H:%M}"
-    reader.run(HOSPITAL, with_hours(settings, hours), until_caught_up=True, stop=threading.Event())
+    catch_up(with_hours(settings, hours))
     assert_equal(settings, address)
 
 

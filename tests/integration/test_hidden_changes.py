@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from cdc.checks.preflight import checks
 from cdc.hidden_changes import Filters
 from openmrs.connection import end_of_binlog
 from openmrs.server_version import ServerVersion
-from passport.check import Check
 from passport.errors import Fatal
 from passport.settings import Settings
 from tests.eventually import eventually
-from tests.hospitals import Server, hospital, reading, saved
+from tests.hospitals import Server, checked, hospital, reading, saved
 from tests.integration.plain import held, told
 from tests.integration.test_failover import caught_up, follow
 from tests.reader_process import catch_up, running
@@ -27,12 +25,6 @@ NEW_OBS = (
     " SELECT person_id, concept_id, obs_datetime, creator, date_created, UUID(), 'hidden'"
     " FROM obs LIMIT 1"
 )
-
-
-def check_of(settings: Settings, name: str = "hidden changes") -> Check:
-    found = checks("kigali", settings.hospitals["kigali"], settings.kafka)
-    (check,) = [check for check in found if check.name == name]
-    return check
 
 
 def restart(server: Server, *flags: str) -> None:
@@ -84,11 +76,11 @@ def test_a6_a_filter_of_the_binlog_stops_the_reader(
     option = flag.removeprefix("--").partition("=")[0].replace("-", "_")
     assert option in error.reason
     assert f"remove {option}" in error.hint
-    assert check_of(settings).ok is False
+    assert checked(settings)["hidden changes"].ok is False
 
     # As soon as the server is set right any supervisor may start the reader again.
     restart(server)
-    assert check_of(settings).ok
+    assert checked(settings)["hidden changes"].ok
     catch_up(settings)
     assert told(settings) == held(address), "what was hidden has come by a snapshot"
     assert saved(settings).epoch > epoch
@@ -118,7 +110,7 @@ def test_a6_what_the_filters_of_a_binlog_do(own: Any, kafka_bootstrap: str, kind
     assert rows("USE openmrs", "ALTER TABLE obs ADD COLUMN extra1 INT")
     assert not rows("USE other", "ALTER TABLE openmrs.obs ADD COLUMN extra2 INT")
     assert not rows("ALTER TABLE openmrs.obs ADD COLUMN extra3 INT"), "no database is used"
-    warned = check_of(reading(address, kafka_bootstrap))
+    warned = checked(reading(address, kafka_bootstrap))["hidden changes"]
     assert warned.ok is None
     assert "ALTER TABLE" in warned.detail
 
@@ -164,7 +156,7 @@ def test_a6_a_filter_of_replication_stops_the_reader(
     assert len(held(address)) == before, "the replica lacks it"
     error = refused(settings)
     assert "replicate_wild_ignore_table leaves out openmrs.obs" in error.reason
-    assert check_of(settings).ok is False
+    assert checked(settings)["hidden changes"].ok is False
 
 
 def test_a6_a_replica_that_logs_nothing_stops_the_reader(
@@ -182,7 +174,7 @@ def test_a6_a_replica_that_logs_nothing_stops_the_reader(
 
     assert not in_binlog(replica, replicate), "the row is in the table and not in the binlog"
     assert "doesn't log what it replicates" in refused(settings).reason
-    assert check_of(settings, "log_slave_updates").ok is False
+    assert checked(settings)["log_slave_updates"].ok is False
     restart(replica, "--log-slave-updates=1")
     catch_up(settings)
     assert told(settings) == held(address)

@@ -1,21 +1,22 @@
 """The lease, on real servers: who excludes whom."""
 
+import functools
 from typing import Any
 
 import pytest
 
+from cdc.lease import former_lock_name
 from cdc.positions import Positions
 from dev.stack import MariaDB, MySQL
 from passport import health
 from passport.settings import Settings
 from tests import stream
 from tests.eventually import eventually
-from tests.hospitals import assert_equal, hospital, is_snapshot_done, reading
+from tests.hospitals import assert_equal, hospital, is_published, is_snapshot_done, reading
 from tests.reader_process import running
 from tests.servers import Address
 
 LEASE = "hospital kigali: lease"
-FORMER_LOCK = "passport.kigali"
 
 
 @pytest.fixture(params=["mariadb", "mysql"])
@@ -34,7 +35,7 @@ def readings(address: Address, bootstrap: str) -> tuple[Settings, Settings]:
 
 def former_holder(address: Address) -> int | None:
     """The session that has the lock by which readers of older releases exclude each other."""
-    ((holder,),) = address.execute(f"SELECT IS_USED_LOCK('{FORMER_LOCK}')")
+    ((holder,),) = address.execute(f"SELECT IS_USED_LOCK('{former_lock_name('kigali')}')")
     return holder  # type: ignore[no-any-return]
 
 
@@ -52,9 +53,7 @@ def test_a19_a_reader_into_another_topic_blocks_nobody(
             address.execute("UPDATE obs SET comments = 'both' ORDER BY obs_id LIMIT 3")
             for settings in (staging, production):
                 eventually(
-                    lambda settings=settings: (  # type: ignore[misc]
-                        stream.Table.of(stream.records(settings)).rows == stream.obs(address)
-                    ),
+                    functools.partial(is_published, settings, address),
                     "the change has come",
                 )
             assert LEASE not in health.failures()
@@ -69,7 +68,7 @@ def test_a19_readers_before_and_after_an_upgrade_exclude_each_other(
     staging, production = readings(address, kafka_bootstrap)
     older = address.connect()
     with older.cursor() as cursor:
-        cursor.execute(f"SELECT GET_LOCK('{FORMER_LOCK}', 0)")
+        cursor.execute(f"SELECT GET_LOCK('{former_lock_name('kigali')}', 0)")
         assert cursor.fetchone() == (1,)
     with running(production):
         waits = eventually(lambda: health.failures().get(LEASE), "it says that it waits")

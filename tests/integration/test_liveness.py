@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import REGISTRY
 
-from cdc import reader, retention
+from cdc import retention
 from cdc.binlog.stream import BinlogStream
 from cdc.lease import server_id
 from cdc.positions import Positions
@@ -36,7 +36,17 @@ from passport.kafka import topic_offsets
 from passport.settings import Settings, Tls
 from tests import stream
 from tests.eventually import eventually
-from tests.hospitals import PASSWORD, Server, assert_equal, clinic, hospital, log, reading, saved
+from tests.hospitals import (
+    PASSWORD,
+    Server,
+    assert_equal,
+    clinic,
+    hospital,
+    is_published,
+    log,
+    reading,
+    saved,
+)
 from tests.proxy import GREETING, HEAD, ROWS, TABLE_MAP, Fault, Proxy
 from tests.reader_process import catch_up, running, spawn
 from tests.servers import Address, fresh_name
@@ -222,7 +232,7 @@ def test_a_slow_and_late_connection_is_kept(
         with clinic(address, rate=10):  # some 800 kB of binlog a second
             time.sleep(1)
         eventually(
-            lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+            lambda: is_published(settings, address),
             "the topic equals the table",
         )
         assert proxy.forwarded > sent
@@ -356,7 +366,7 @@ def test_a_reader_that_stood_still_publishes_nothing_more(
             second = start(settings, other)
         time.sleep(1)
     eventually(
-        lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+        lambda: is_published(settings, address),
         "the topic equals the table",
     )
     before = stream.records(settings)
@@ -394,7 +404,7 @@ def test_two_readers_at_once_whose_clocks_are_wrong(
     with clinic(address, rate=30):
         time.sleep(3)
     eventually(
-        lambda: stream.Table.of(stream.records(settings)).rows == stream.obs(address),
+        lambda: is_published(settings, address),
         "the topic equals the table",
     )
     twice = [event.source.version for event in stream.changes(stream.records(settings))]
@@ -409,7 +419,7 @@ def test_two_readers_at_once_whose_clocks_are_wrong(
     assert saved(settings).epoch == before.epoch == epochs[-1], (
         "a clock that is right is behind, which changes nothing"
     )
-    reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
+    catch_up(settings, new_epoch=True)
     assert saved(settings).epoch > before.epoch
     assert_equal(settings, address)
 

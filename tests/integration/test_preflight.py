@@ -18,7 +18,6 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from cdc.checks.grants import grants
-from cdc.checks.preflight import checks
 from cdc.lease import server_id
 from cdc.positions import Positions
 from dev.hospital import create
@@ -26,6 +25,7 @@ from dev.stack import MariaDB, MySQL
 from passport.check import Check
 from passport.settings import Settings
 from tests import stream
+from tests.hospitals import checked
 from tests.integration import consuming
 from tests.reader_process import catch_up
 from tests.servers import Address, fresh_name
@@ -97,13 +97,6 @@ def prepared(server: Server, bootstrap: str, *, counted: bool = True, **changes:
         *[line for line in lines if line.startswith(("GRANT", "CREATE"))],
     )
     return settings.model_copy(update={"hospitals": {"kigali": hospital}})
-
-
-def checked(settings: Settings, hospital: str = "kigali") -> dict[str, Check]:
-    return {
-        check.name: check
-        for check in checks(hospital, settings.hospitals["kigali"], settings.kafka)
-    }
 
 
 def bad(found: dict[str, Check]) -> dict[str, Check]:

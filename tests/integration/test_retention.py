@@ -3,11 +3,9 @@
 from contextlib import closing
 from typing import Any
 
-from cdc.checks.preflight import checks
 from cdc.retention import read_headroom
 from openmrs.read import Source
-from passport.settings import Settings
-from tests.hospitals import Server, hospital, reading, saved
+from tests.hospitals import Server, checked, hospital, reading, saved
 from tests.reader_process import catch_up
 from tests.servers import KINDS
 
@@ -47,14 +45,8 @@ def test_a18_purging_by_size_is_part_of_the_headroom(own: Any, kafka_bootstrap: 
         assert read_headroom(source, at.position, at.ts_ms)[0] == 0
     assert left[-1] < left[0], "it falls while the binlog grows"
 
-    found = retention_check(settings)
-    assert found.ok is None
-    assert "at most 4 MiB, and it grows by" in found.detail
-    server.execute(found.hint.partition(";")[0])
-    assert retention_check(settings).ok
-
-
-def retention_check(settings: Settings) -> Any:
-    found = checks("kigali", settings.hospitals["kigali"], settings.kafka)
-    (check,) = [check for check in found if check.name == "retention"]
-    return check
+    check = checked(settings)["retention"]
+    assert check.ok is None
+    assert "at most 4 MiB, and it grows by" in check.detail
+    server.execute(check.hint.partition(";")[0])
+    assert checked(settings)["retention"].ok

@@ -3,7 +3,6 @@ with the reason.
 """
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,7 +13,6 @@ import pytest
 from pymysql.constants import ER
 from structlog.testing import capture_logs
 
-from cdc import reader
 from dev.stack import MariaDB
 from openmrs.connection import server_version
 from openmrs.server_version import ServerVersion
@@ -195,7 +193,7 @@ def test_rows_of_an_xa_transaction_come_with_its_commit(
     catch_up(settings)
     assert saved(settings).epoch == epoch, "what is prepared stops nobody"
     assert told(settings) == held(address)
-    reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
+    catch_up(settings, new_epoch=True)
     assert saved(settings).epoch > epoch
     assert told(settings) == held(address)
     address.execute("XA COMMIT 'one'", insert(comments="'after xa'"))
@@ -349,7 +347,7 @@ def test_a_text_that_no_record_takes_stops_it(address: Address, kafka_bootstrap:
     assert re.search(r"kigali.*larger than topic .*: obs at binlog\.\d+:\d+", caught.value.reason)
     assert "passport cdc run --hospital kigali --new-epoch" in caught.value.hint
     address.execute("UPDATE obs SET value_text = 'shorter' WHERE LENGTH(value_text) > 20000000")
-    reader.run("kigali", settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
+    catch_up(settings, new_epoch=True)
     assert told(settings) == held(address)
 
 

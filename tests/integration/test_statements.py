@@ -1,7 +1,8 @@
 """Statements of real servers, told apart as the servers understand them."""
 
+import functools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pymysql
@@ -9,9 +10,10 @@ import pytest
 
 from cdc.binlog.alter_table import changed_names
 from cdc.binlog.stream import RowChange, Statement
-from dev.stack import MariaDB, MySQL
 from passport.errors import Fatal
 from passport.version import Position
+from tests import servers
+from tests.hospitals import Server
 from tests.integration.taps import Tap, of
 
 DATABASE = "openmrs-prod"
@@ -31,26 +33,23 @@ FILLED = (
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, MariaDB | MySQL]]:
-    with (
-        MariaDB(tmp_path_factory.mktemp("m")) as mariadb,
-        MySQL(tmp_path_factory.mktemp("m")) as mysql,
-    ):
-        yield {"mariadb": mariadb, "mysql": mysql}
+def shared(module_own: Callable[..., Server]) -> Callable[[str], Server]:
+    """The servers by version, each started when it is first asked for."""
+    return functools.cache(lambda version: module_own(servers.KINDS[version]))
 
 
 @pytest.fixture(params=["mariadb", "mysql"])
-def tap(request: pytest.FixtureRequest, servers: dict[str, MariaDB | MySQL]) -> Tap:
+def tap(request: pytest.FixtureRequest, shared: Callable[[str], Server]) -> Tap:
     """A hospital whose database has a name that must be quoted."""
-    return prepared(servers[request.param])
+    return prepared(shared(request.param))
 
 
 @pytest.fixture
-def mariadb(servers: dict[str, MariaDB | MySQL]) -> Tap:
-    return prepared(servers["mariadb"])
+def mariadb(shared: Callable[[str], Server]) -> Tap:
+    return prepared(shared("mariadb"))
 
 
-def prepared(server: MariaDB | MySQL) -> Tap:
+def prepared(server: Server) -> Tap:
     tap = Tap(server, database=f"`{DATABASE}`")
     tap.database = DATABASE
     tap.execute(*TABLES, *FILLED)

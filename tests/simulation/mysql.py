@@ -537,7 +537,6 @@ _ANSWERS: Mapping[str, Callable[[Cursor, Any], Any]] = {
     "@@gtid_mode": Cursor.modes,
     "information_schema.columns": Cursor.columns,
     "START TRANSACTION": Cursor.view,
-    "SET TRANSACTION": Cursor.nothing,
     "binlog_snapshot": Cursor.view_at,
     "FROM obs": Cursor.obs,
 }
