@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pymongo import InsertOne, ReplaceOne
+from pymongo.errors import OperationFailure
 
 from destinations.mongo.client import ALL, BulkResult, Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.mirror import SealedDocument
-from passport.errors import Retry
 
-LEVELS = 200  # of groups in groups and edits of edits; more is a circle grown out of hand
+# Most groups and edits are known after so many steps. From then on the server takes LEAP of them at
+# a time: it has 100 MB for that, which so many rows with the longest texts don't need.
+STEPS = 4
+LEAP = 500
 SLICE = 2_000  # rows of a person or of a range that are looked at together
+HEAD = {"version": 1, "digest": 1, "related": 1}  # the fields of a document that make its Head
 
 
 class Head(NamedTuple):
@@ -177,22 +181,25 @@ class Observations:
         """Return the heads of rows and of all rows that are connected with them, by ``_id``.
 
         Groups and versions connect rows, those of now and those of before. Takes one round trip for
-        each step away from the seeds.
+        each step away from the seeds, but few for a chain of any length.
         """
         heads: dict[str, Head] = {}
         visited: set[str] = set()
         frontier = set(seeds)
-        for _ in range(LEVELS):
-            if not frontier:
-                return heads
+        steps = 0
+        while frontier:
+            steps += 1
             visited |= frontier
             keys = list(frontier)
             heads |= self._heads({"$or": [{"_id": {"$in": keys}}, {"related": {"$in": keys}}]})
+            if steps >= STEPS and steps % 2 == 0:
+                # An obs that was edited hundreds of times would be as many steps.
+                heads |= self._distant_heads(keys)
             frontier = set(heads)
             for head in heads.values():
                 frontier.update(head.related)
             frontier -= visited
-        raise Retry("observations: rows are connected without end")
+        return heads
 
     def documents(self, keys: Iterable[str]) -> dict[str, Document]:
         """Return the rows with these ``_id``s that are there."""
@@ -220,10 +227,43 @@ class Observations:
             self._rows.delete_many(query)
 
     def _heads(self, query: Document) -> dict[str, Head]:
-        fields = {"version": 1, "digest": 1, "related": 1}
         with translate_errors():
-            rows = self._rows.find(query, fields, batch_size=ALL)
+            rows = self._rows.find(query, HEAD, batch_size=ALL)
             return {row["_id"]: Head.of(row) for row in rows}
+
+    def _distant_heads(self, keys: Sequence[str]) -> dict[str, Head]:
+        """Return the heads of the rows that these name, that those name and so on; and backwards.
+
+        At most LEAP steps are taken. What goes forth and back is left out, as another row that
+        names what one of these names. The keys need not be in the mirror.
+        """
+        heads: dict[str, Head] = {}
+        for from_field, to_field in (("related", "_id"), ("_id", "related")):
+            lookup = {
+                "from": self._rows.name,
+                "startWith": keys,
+                "connectFromField": from_field,
+                "connectToField": to_field,
+                "maxDepth": LEAP,
+                "as": "row",
+            }
+            # The server looks up for a document, so it gets one: any will do.
+            stages: list[Document] = [
+                {"$limit": 1},
+                {"$project": {"_id": 1}},
+                {"$graphLookup": lookup},
+                {"$unwind": "$row"},
+                {"$replaceRoot": {"newRoot": "$row"}},
+                {"$project": HEAD},
+            ]
+            with translate_errors():
+                try:
+                    rows = self._rows.aggregate(stages, batchSize=ALL)
+                    heads |= {row["_id"]: Head.of(row) for row in rows}
+                except OperationFailure:
+                    # Too many rows for its memory: they are found step by step.
+                    return heads
+        return heads
 
 
 def connected_with(heads: Mapping[str, Head], seeds: Iterable[str]) -> dict[str, Head]:
