@@ -16,7 +16,9 @@ FIRST = "586d2b3"  # of the whole way
 BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
 BEFORE_THE_HOUSE = "f4ae177"  # the last before files, classes and events got their names of today
 BEFORE_SMALL_POSITIONS = "66c43a5"  # the last that kept a hospital's positions under one key
-LATER = (BEFORE_MSGSPEC, BEFORE_THE_HOUSE, BEFORE_SMALL_POSITIONS)
+# Those before it refuse every record of the positions topic that has a field which they don't know.
+READS_LATER_POSITIONS = (BEFORE_THE_HOUSE, BEFORE_SMALL_POSITIONS)
+EARLIER = (FIRST, BEFORE_MSGSPEC, *READS_LATER_POSITIONS)
 
 
 def code_of(commit: str, folder: Path) -> dict[str, str]:
@@ -90,7 +92,7 @@ def _records(stage: Stage) -> dict[str, object]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("commit", [FIRST, *LATER])
+@pytest.mark.parametrize("commit", EARLIER)
 def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
     stage: Stage, tmp_path: Path, commit: str
 ) -> None:
@@ -108,7 +110,7 @@ def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("commit", LATER)
+@pytest.mark.parametrize("commit", READS_LATER_POSITIONS)
 def test_an_earlier_one_goes_on_with_what_todays_code_wrote(
     stage: Stage, tmp_path: Path, commit: str
 ) -> None:
@@ -117,3 +119,19 @@ def test_an_earlier_one_goes_on_with_what_todays_code_wrote(
     _work(stage, 2)
     stage.wait_equal(120)
     assert _epoch(stage) == epoch
+
+
+@pytest.mark.long
+def test_one_that_cannot_read_todays_positions_stops_and_says_so(
+    stage: Stage, tmp_path: Path
+) -> None:
+    epoch = shift(stage, 1)
+    reader = stage.role(
+        "cdc", "run", "--hospital", "kigali", **code_of(BEFORE_MSGSPEC, tmp_path / "code")
+    )
+    assert reader.wait(90) != 0
+    assert "holds a record that is not a position" in reader.said()
+    _roles(stage)
+    _work(stage, 2)
+    stage.wait_equal(120)
+    assert _epoch(stage) == epoch, "it has written nothing"
