@@ -52,6 +52,7 @@ def states_the_same(expected: Document, record: Document) -> bool:
     data = dict(record.get("data") or {})
     openmrs = dict(record.get("openmrsData") or {})
     pending = openmrs.pop("pending", None)
+    pending_type = openmrs.pop("pendingType", expected["type"])
     is_edited = edited(record)
 
     names = ["patientId", "createdBy"]
@@ -66,7 +67,7 @@ def states_the_same(expected: Document, record: Document) -> bool:
     hospital_says: Document = expected["data"]
     if is_edited:
         # What the hospital says waits beside the edit, unless the edit says the same.
-        return pending is None or pending == hospital_says
+        return pending is None or (pending, pending_type) == (hospital_says, expected["type"])
     from_hospital = {name: value for name, value in data.items() if name not in PASSPORT_OWNED}
     return from_hospital == hospital_says
 

@@ -54,6 +54,10 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("hospital", ASCENDING), ("personId", ASCENDING)]),
         IndexModel([("related", ASCENDING)], sparse=True),
     ],
+    "keptedits": [
+        IndexModel([("record", ASCENDING)]),
+        IndexModel([("patientId", ASCENDING)]),
+    ],
     "medicalrecords": [
         IndexModel([("patientId", ASCENDING), ("type", ASCENDING)]),
         IndexModel([("patientId", ASCENDING), ("createdAt", DESCENDING)]),

@@ -16,7 +16,7 @@ from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.people import ask_for
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.record_update import PASSPORT_OWNED, Change, applied
+from destinations.mongo.record_update import PASSPORT_OWNED, Change, applied, stated
 from passport.errors import Fatal, Retry
 from passport.settings import Hospital
 
@@ -28,8 +28,8 @@ _PENDING = {"openmrsData.pending": {"$exists": True}}
 class Conflict:
     """One record that waits for a decision; `id` is the hex of its _id.
 
-    `fields` are the names within `data` that differ. `ours` and `theirs` are their values in the
-    Passport and at the hospital.
+    `fields` are the names within `data` that differ, and ``type`` if the record's type does. `ours`
+    and `theirs` are their values in the Passport and at the hospital.
     """
 
     id: str
@@ -74,27 +74,41 @@ def resolve(database: Mongo, hospital: Hospital, record_id: str, keep: Keep) -> 
         if not database.medicalrecords.update_one(seen, update).matched_count:
             raise Retry(f"record {record_id} has just been changed")
         if keep == "hospital":
-            # The record's type may be another too. That comes with the next projection.
+            # Its author may be another too. That comes with the next projection.
             ask_for(database, [f"{openmrs['hospitalId']}/{openmrs['personId']}"])
 
 
 def _keep_passport(record: Document) -> Document:
     """Return the update that takes the hospital's values of now for seen."""
-    theirs = record["openmrsData"]["pending"]
-    digest = applied({"type": record["type"], "data": theirs})
-    return {"$set": {"applied": digest}, "$unset": {"openmrsData.pending": ""}, "$inc": {"rev": 1}}
+    return {
+        "$set": _as_stated(record),
+        "$unset": {"openmrsData.pending": "", "openmrsData.pendingType": ""},
+        "$inc": {"rev": 1},
+    }
 
 
 def _keep_hospital(record: Document) -> Document:
     """Return the update that puts the hospital's values in place of the edit."""
-    theirs = record["openmrsData"]["pending"]
+    openmrs = record["openmrsData"]
     owned = {name: value for name, value in record["data"].items() if name in PASSPORT_OWNED}
-    digest = applied({"type": record["type"], "data": theirs})
+    fields = {"data": openmrs["pending"] | owned, "type": _their_type(record)}
     return {
-        "$set": {"data": theirs | owned, "applied": digest},
-        "$unset": {"openmrsData.pending": "", "lastEditedAt": ""},
+        "$set": fields | _as_stated(record),
+        "$unset": {"openmrsData.pending": "", "openmrsData.pendingType": "", "lastEditedAt": ""},
         "$inc": {"rev": 1},
     }
+
+
+def _as_stated(record: Document) -> Document:
+    """Return the fields that tell the hospital's values of now from newer ones and from edits."""
+    theirs = record["openmrsData"]["pending"]
+    document = {"type": _their_type(record), "data": theirs}
+    return {"applied": applied(document), "stated": stated(theirs)}
+
+
+def _their_type(record: Document) -> str:
+    """Return the type that the hospital's values make the record. Older releases kept none."""
+    return str(record["openmrsData"].get("pendingType", record["type"]))
 
 
 def _read(database: Mongo, record_id: str) -> Document:
@@ -108,8 +122,8 @@ def _read(database: Mongo, record_id: str) -> Document:
 
 
 def _conflict(record: Document) -> Conflict:
-    ours = record["data"]
-    theirs = record["openmrsData"]["pending"]
+    ours = record["data"] | {"type": record["type"]}
+    theirs = record["openmrsData"]["pending"] | {"type": _their_type(record)}
     names = (ours.keys() | theirs.keys()) - PASSPORT_OWNED
     fields = sorted(name for name in names if ours.get(name) != theirs.get(name))
     return Conflict(

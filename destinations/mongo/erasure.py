@@ -110,6 +110,11 @@ class Erasure:
         yield "records", "medicalrecords", records
         # An $or must not be empty, and no row has the _id None.
         yield "rows", "observations", {"$or": [*rows, {"_id": None}]}
+        kept: list[Document] = [
+            {"record": {"$in": self._records}, "patientId": {"$in": patient_ids}},
+            {"patientId": {"$in": patient_ids}},
+        ]
+        yield "kept edits", "keptedits", {"$or": kept}
         audit_entries = {"patient": {"$in": self._former_patients}, "userAgent": AGENT}
         yield "audit entries", "auditlogs", audit_entries
         people = [{"_id": {"$in": self._people}}, {"idHash": self._hash}]

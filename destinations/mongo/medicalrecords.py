@@ -15,7 +15,7 @@ import bson
 from bson import ObjectId
 from pymongo import InsertOne
 
-from destinations.mongo import auditlogs, medical_history, record_update
+from destinations.mongo import auditlogs, keptedits, medical_history, record_update
 from destinations.mongo.client import ALL, Mongo, bulk, in_parallel, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.mirror import MAX_BYTES
@@ -49,13 +49,15 @@ class RecordRound:
 
     `rows` are the rows in question and all connected ones, with all their documents; `patients`
     says to whom they belong, by person key (None: not matched); `target` is what they show by that.
-    `records` are the documents of now, read after all of this; None where there is none.
+    `records` are the documents of now, read after all of this; None where there is none. `kept` has
+    the documents of `keptedits` of those that are about to change hands.
     """
 
     rows: MirrorView
     patients: dict[str, str | None]
     target: dict[ObjectId, Projected]
     records: dict[ObjectId, Document | None]
+    kept: dict[ObjectId, list[Document]]
 
 
 class MedicalRecords:
@@ -114,7 +116,16 @@ class MedicalRecords:
             query = {"_id": {"$in": list(ids)}}
             for record in self._db.medicalrecords.find(query, batch_size=ALL):
                 records[record["_id"]] = record
-        return RecordRound(MirrorView(rows.seeds, rows.heads, documents), owners, target, records)
+        kept = keptedits.read(
+            self._db,
+            [
+                key
+                for key, record in records.items()
+                if record_update.changes_hands(record, target.get(key))
+            ],
+        )
+        view = MirrorView(rows.seeds, rows.heads, documents)
+        return RecordRound(view, owners, target, records, kept)
 
     def refresh(self, seeds: Collection[str], begun: RecordRound | None = None) -> Refreshed:
         """Make the records of the rows `seeds`, and of all connected rows, what they should be.
@@ -162,7 +173,13 @@ class MedicalRecords:
         if changes:
             self.authors.ensure(record.author for record in current.target.values())
             auditlogs.write(self._db, changes, self.authors.system, self._name, _now())
+        # A crash in between leaves what is kept twice, and a record that keeps it no less.
+        leaving = [change.leaves for change in changes if change.leaves is not None]
+        keptedits.keep(self._db, leaving)
         written = self._write(changes, current.target, result)
+        if written:
+            obsolete = [change.obsolete for change in changes if change.obsolete is not None]
+            keptedits.forget(self._db, obsolete)
 
         # Rows of somebody who is not matched are about to be removed. A writer that still takes
         # them for matched must not insert their records.
@@ -209,7 +226,8 @@ class MedicalRecords:
         refused: dict[str, str] = {}
         for key, record in current.records.items():
             target = current.target.get(key)
-            change = record_update.change(record, target, self._id, now)
+            kept = current.kept.get(key, ())
+            change = record_update.change(record, target, kept, self._id, now)
             if change is None:
                 continue
             if target is not None and _is_too_large(change):

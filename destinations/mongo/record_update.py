@@ -1,14 +1,21 @@
 """The difference between a record as it is and as it should be, as one guarded update. Pure.
 
 Beside the Passport's own fields a record holds `rev` (grows with each of our writes), `applied`
-(digest of what the hospital's values were when `data` was last set: newer ones differ from it) and,
-on tombstones, `removedAt`.
+(digest of what the hospital's values were when `data` was last set: newer ones differ from it),
+`stated` (the same field by field, so that a person's words are told from the hospital's) and, on
+tombstones, `removedAt`.
+
+What the Passport owns of a record belongs to one patient. When the record is hidden, or becomes
+another patient's, it goes into `keptedits` and waits there for the record's return.
 """
 
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
+from zlib import crc32
 
 import bson
 from bson import ObjectId
@@ -19,7 +26,12 @@ from destinations.mongo.projection.obs import Projected
 
 Action = Literal["create", "update", "delete"]
 
-PASSPORT_OWNED = frozenset({"medicationStatus"})  # within data; see docs/reference/records.md
+# Fields within data that the Passport writes by itself, most of them when somebody merely reads a
+# record: see docs/reference/records.md.
+PASSPORT_OWNED = frozenset({"medicationStatus", "medications"})
+_UNTOUCHED: tuple[Any, ...] = ("Active", [])  # their values before the Passport has written them
+
+_CHECKSUM = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,9 @@ class Change:
 
     `patient` says whose record it is or was. If the record isn't there, `seen` is None and `write`
     is the document; else `seen` is a query and `write` an update of what it finds.
+
+    Two documents of `keptedits` may belong to it. `leaves` is stored before the write. `obsolete`
+    is deleted after it, since it is part of the record now, or out of date.
     """
 
     id: ObjectId
@@ -36,6 +51,8 @@ class Change:
     rev: int  # of the record after this change
     seen: Document | None
     write: Document
+    leaves: Document | None = None
+    obsolete: Document | None = None
 
     @property
     def operation(self) -> InsertOne[Document] | UpdateOne:
@@ -60,28 +77,46 @@ def claim(key: ObjectId, hospital_id: str, uuid: str, now: datetime) -> Document
 
 
 def change(
-    old: Document | None, new: Projected | None, hospital_id: str, now: datetime
+    old: Document | None,
+    new: Projected | None,
+    kept: Iterable[Document],
+    hospital_id: str,
+    now: datetime,
 ) -> Change | None:
     """Return what makes `old` into `new`, or into a tombstone if `new` is None.
 
-    Returns None when there is nothing to do.
+    `kept` are the documents of `keptedits` of this record. Returns None when there is nothing to
+    do.
     """
+    kept = list(kept)
     if new is None:
-        return _removal(old, hospital_id, now) if old and old["patientId"] else None
-    if old is None:
-        return _insert(new)
-    if not old["patientId"]:
-        return _restoration(old, new)
+        return _removal(old, kept, hospital_id, now) if old and old["patientId"] else None
+    returned = _of_patient(kept, new.document["patientId"])
+    if old is None or not old["patientId"]:
+        # What is kept outlives a tombstone. So a record that begins again goes on after it.
+        rev = 1 + max([old["rev"] if old else 0, *(document["rev"] for document in kept)])
+        if old is None:
+            return _insert(new, returned, rev)
+        return _restoration(old, new, returned, rev)
+    if old["patientId"] != new.document["patientId"]:
+        return _handover(old, new, returned)
     return _edited_update(old, new) if edited(old) else _update(old, new)
 
 
 def edited(record: Document) -> bool:
-    """Return whether a person has changed the record in the Passport."""
-    edited_at = record.get("lastEditedAt")
-    if edited_at is None:
-        return False
-    synced_at = record.get("syncDate")
-    return synced_at is None or edited_at > synced_at
+    """Return whether a person has changed the record in the Passport.
+
+    The Passport dates each edit. Wherever our values take an edit's place, we remove that date. So
+    no clock is asked: that of a hospital may be ahead of the Passport's.
+    """
+    return record.get("lastEditedAt") is not None
+
+
+def changes_hands(old: Document | None, new: Projected | None) -> bool:
+    """Return whether a record is shown to somebody else after a change, or to nobody."""
+    before = old["patientId"] if old is not None else ""
+    after = new.document["patientId"] if new is not None else ""
+    return bool(before != after)
 
 
 def applied(document: Document) -> str:
@@ -90,30 +125,144 @@ def applied(document: Document) -> str:
     return blake2b(values, digest_size=9).hexdigest()
 
 
+def stated(data: Mapping[str, Any]) -> bytes:
+    """Return what tells the hospital's fields of `data`: 4 bytes of each, in no useful order."""
+    return b"".join(_checksum(name, value) for name, value in data.items())
+
+
+def _checksum(name: str, value: Any) -> bytes:
+    return _CHECKSUM.pack(crc32(f"{name}={value}".encode()))
+
+
 def _emptied(hospital_id: str, uuid: str) -> Document:
     return {"openmrsData": {"hospitalId": hospital_id, "obsUuid": uuid}}
 
 
-def _removal(old: Document, hospital_id: str, now: datetime) -> Change:
+# --- what the Passport owns
+
+
+def _owned(record: Document) -> Document | None:
+    """Return what the Passport owns of a record that leaves its patient, None if that is nothing.
+
+    Of `data` these are the fields that a person has written: a hidden record keeps nothing of the
+    hospital's. Records of an older release don't know which ones. Of these all are kept.
+    """
+    openmrs = record["openmrsData"]
+    is_edited = edited(record)
+    data: Document = {}
+    for name, value in record["data"].items():
+        if name in PASSPORT_OWNED:
+            if value not in _UNTOUCHED:
+                data[name] = value
+        elif is_edited and not _is_stated(name, value, record.get("stated")):
+            data[name] = value
+    editable_by = record.get("editableBy") or []
+    if not (data or editable_by or is_edited):
+        return None
+    kept: Document = {
+        "_id": f"{record['_id']}/{record['patientId']}",
+        "record": record["_id"],
+        "patientId": record["patientId"],
+        "hospital": openmrs["hospitalId"],
+        "personId": openmrs.get("personId"),
+        "rev": record["rev"] + 1,
+        "data": data,
+        "editableBy": editable_by,
+        "lastEditedAt": record.get("lastEditedAt"),
+    }
+    if is_edited:
+        kept |= {"type": record["type"], "applied": record.get("applied")}
+    return kept
+
+
+def _is_stated(name: str, value: Any, checksums: bytes | None) -> bool:
+    """Return whether this field is as the hospital had it when we last set `data`."""
+    if checksums is None:
+        return False
+    wanted = _checksum(name, value)
+    places = range(0, len(checksums), _CHECKSUM.size)
+    return any(checksums[place : place + _CHECKSUM.size] == wanted for place in places)
+
+
+def _of_patient(kept: Iterable[Document], patient: str) -> Document | None:
+    """Return what was kept of the record when `patient` last saw it."""
+    for document in kept:
+        if document["patientId"] == patient:
+            return document
+    return None
+
+
+def _with_owned(new: Projected, kept: Document | None) -> Document:
+    """Return the fields of a record that is shown again, with what was kept of it."""
+    fields = _fields(new)
+    if kept is None:
+        return fields
+    fields["data"] = fields["data"] | kept["data"]
+    fields["editableBy"] = kept["editableBy"]
+    if kept["lastEditedAt"] is None:
+        return fields
+    fields |= {"lastEditedAt": kept["lastEditedAt"], "type": kept["type"]}
+    if kept["applied"] != fields["applied"]:
+        fields["openmrsData"] = _with_pending(new.document)
+    fields["applied"] = kept["applied"]
+    return fields
+
+
+def _with_pending(document: Document) -> Document:
+    """Return `openmrsData` with the hospital's values, which wait there for a decision."""
+    openmrs: Document = document["openmrsData"]
+    return openmrs | {"pending": document["data"], "pendingType": document["type"]}
+
+
+# --- the changes
+
+
+def _removal(old: Document, kept: Iterable[Document], hospital_id: str, now: datetime) -> Change:
     emptied = _emptied(hospital_id, old["openmrsData"]["obsUuid"])
     update = {
-        "$set": {"patientId": "", "data": {}, "removedAt": now, **emptied},
-        "$unset": {"lastEditedAt": "", "applied": ""},
+        "$set": {"patientId": "", "data": {}, "editableBy": [], "removedAt": now, **emptied},
+        "$unset": {"lastEditedAt": "", "applied": "", "stated": ""},
         "$inc": {"rev": 1},
     }
-    return _guarded(old, "delete", old["patientId"], update)
+    patient = old["patientId"]
+    leaves = _owned(old)
+    # A crash may have left something of the time before.
+    obsolete = _of_patient(kept, patient) if leaves is None else None
+    rev = old["rev"] + 1
+    return Change(old["_id"], "delete", patient, rev, _as_read(old), update, leaves, obsolete)
 
 
-def _insert(new: Projected) -> Change:
-    document = {"_id": new.id, "rev": 1, **_born(new), **_fields(new)}
-    return Change(new.id, "create", new.document["patientId"], 1, None, document)
+def _insert(new: Projected, returned: Document | None, rev: int) -> Change:
+    document = {"_id": new.id, "rev": rev, **_born(new), **_with_owned(new, returned)}
+    patient = new.document["patientId"]
+    return Change(new.id, "create", patient, rev, None, document, obsolete=returned)
 
 
-def _restoration(old: Document, new: Projected) -> Change:
+def _restoration(old: Document, new: Projected, returned: Document | None, rev: int) -> Change:
     """Return what fills a tombstone or a claim. The dates of a record of before are kept."""
-    fields = {name: value for name, value in _born(new).items() if name not in old} | _fields(new)
-    update = {"$set": fields, "$unset": {"removedAt": "", "lastEditedAt": ""}, "$inc": {"rev": 1}}
-    return _guarded(old, "create", new.document["patientId"], update)
+    fields = {name: value for name, value in _born(new).items() if name not in old}
+    fields |= _with_owned(new, returned) | {"rev": rev}
+    update = _set_and_unset(fields, ("removedAt", "lastEditedAt"))
+    patient = new.document["patientId"]
+    return Change(old["_id"], "create", patient, rev, _as_read(old), update, obsolete=returned)
+
+
+def _handover(old: Document, new: Projected, returned: Document | None) -> Change:
+    """Return what makes the record of one patient that of another.
+
+    What the Passport owns of it stays behind, but for the status of a medicine, which only says how
+    old it is.
+    """
+    rev = old["rev"] + 1
+    fields: Document = {"editableBy": [], **_with_owned(new, returned), "rev": rev}
+    status = old["data"].get("medicationStatus")
+    if status is not None and new.document["type"] == "medication":
+        returned_data = returned["data"] if returned is not None else {}
+        fields["data"] = fields["data"] | {"medicationStatus": status} | returned_data
+    update = _set_and_unset(fields, ("lastEditedAt",))
+    patient = new.document["patientId"]
+    leaves = _owned(old)
+    return Change(old["_id"], "update", patient, rev, _as_read(old), update, leaves, returned)
 
 
 def _born(new: Projected) -> Document:
@@ -130,13 +279,25 @@ def _fields(new: Projected) -> Document:
     data = document["data"]
     if document["type"] == "medication":
         data = data | {"medicationStatus": "Active"}
-    return document | {"data": data, "applied": applied(document)}
+    return document | {
+        "data": data,
+        "applied": applied(document),
+        "stated": stated(document["data"]),
+    }
 
 
-def _guarded(old: Document, action: Action, patient: str, update: Document) -> Change:
+def _set_and_unset(fields: Document, gone: Iterable[str]) -> Document:
+    """Return an update that sets `fields` and unsets those of `gone` that are not among them."""
+    update: Document = {"$set": fields}
+    if unset := {name: "" for name in gone if name not in fields}:
+        update["$unset"] = unset
+    return update
+
+
+def _as_read(old: Document) -> Document:
+    """Return the query that finds a record only as long as it is as it was read."""
     # The Passport doesn't know `rev`. A person's edit of the record is seen by `lastEditedAt`.
-    seen = {"_id": old["_id"], "rev": old["rev"], "lastEditedAt": old.get("lastEditedAt")}
-    return Change(old["_id"], action, patient, old["rev"] + 1, seen, update)
+    return {"_id": old["_id"], "rev": old["rev"], "lastEditedAt": old.get("lastEditedAt")}
 
 
 def _update(old: Document, new: Projected) -> Change | None:
@@ -154,6 +315,7 @@ def _update(old: Document, new: Projected) -> Change | None:
     if not changed and not gone:
         return None
     changed["applied"] = applied(new.document)
+    changed["stated"] = stated(new_data)
     return _changed(old, new, changed, gone)
 
 
@@ -164,9 +326,11 @@ def _edited_update(old: Document, new: Projected) -> Change | None:
     """
     document = new.document
     if applied(document) != old.get("applied"):
-        openmrs_data = document["openmrsData"] | {"pending": document["data"]}
-        document = document | {"openmrsData": openmrs_data}
+        document = document | {"openmrsData": _with_pending(document)}
     changed = _differing(old, document, ("patientId", "createdBy", "openmrsData"))
+    if "stated" not in old and applied(document) == old.get("applied"):
+        # A record of an older release.
+        changed["stated"] = stated(document["data"])
     return _changed(old, new, changed, {}) if changed else None
 
 
@@ -178,4 +342,5 @@ def _changed(old: Document, new: Projected, changed: Document, gone: Document) -
     update: Document = {"$set": changed, "$inc": {"rev": 1}}
     if gone:
         update["$unset"] = gone
-    return _guarded(old, "update", new.document["patientId"], update)
+    patient = new.document["patientId"]
+    return Change(old["_id"], "update", patient, old["rev"] + 1, _as_read(old), update)

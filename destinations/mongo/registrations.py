@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from bson import ObjectId
 
+from destinations.mongo import keptedits
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.people import ask_for, hashed
@@ -112,6 +113,7 @@ class Registrations:
             ask_for(self._db, keys)
         for keys in self._left_over():
             ask_for(self._db, keys, "remove")
+        keptedits.forget_former_patients(self._db)
 
     def _count(self) -> None:
         counts = unmatched_counts(self._db)
@@ -122,6 +124,8 @@ class Registrations:
     def _mark_concerned(self, event: Any) -> None:
         """Mark whoever is linked to the patient of an event, or has the id that the patient has."""
         patient = str(event["documentKey"]["_id"])
+        if event["operationType"] == "delete":
+            keptedits.forget_patient(self._db, patient)
         update = event.get("updateDescription") or {}
         fields = event.get("fullDocument") or update.get("updatedFields") or {}
         id_hash = self._hash(fields.get("nationalId"))

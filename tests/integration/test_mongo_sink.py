@@ -567,7 +567,7 @@ def test_row_43_a_doctors_edit_stays_and_the_hospitals_values_wait_beside_it(
     sink.write([obs(1, 40, voided=True)])
     assert passport.shown() == []
     sink.write([obs(1, 50)])
-    assert passport.details() == ["72"]
+    assert passport.details() == ["about 70"]
 
 
 def in_conflict(passport: Passport) -> MongoSink:

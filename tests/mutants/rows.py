@@ -24,8 +24,8 @@ ROWS = (
         "row 09: an unvoided obs is back",
         "destinations/mongo/record_update.py",
         function="change",
-        old="_restoration(old, new)",
-        new='None if old["rev"] else _restoration(old, new)',
+        old="_restoration(old, new, returned, rev)",
+        new='None if old["rev"] else _restoration(old, new, returned, rev)',
         test=f"{CHANGES}test_row_9_an_unvoided_obs_is_back_as_the_same_record",
     ),
     Mutant(
@@ -360,8 +360,8 @@ ROWS = (
         "row 42: what is removed is no patient's",
         "destinations/mongo/record_update.py",
         function="_removal",
-        old='{"patientId": "", "data": {}, "removedAt": now, **emptied}',
-        new='{"data": {}, "removedAt": now, **emptied}',
+        old='{"patientId": "", "data": {}, "editableBy": [], "removedAt": now, **emptied}',
+        new='{"data": {}, "editableBy": [], "removedAt": now, **emptied}',
         test=f"{SINK}test_row_42_a_voided_record_is_found_by_no_reader_and_comes_back_as_the_same",
     ),
     Mutant(

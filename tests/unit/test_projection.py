@@ -419,23 +419,25 @@ def projection(row: Observation) -> obs_projection.Projected:
 def test_nothing_to_do_is_no_change() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     new = projection(obs(1, 10))
-    created = changes.change(None, new, HOSPITAL, now)
+    created = changes.change(None, new, (), HOSPITAL, now)
     assert created is not None
     stored = created.write
-    assert changes.change(stored, new, HOSPITAL, now) is None
+    assert changes.change(stored, new, (), HOSPITAL, now) is None
     assert (
-        changes.change({**stored, "updatedAt": now, "editableBy": ["x"]}, new, HOSPITAL, now)
+        changes.change({**stored, "updatedAt": now, "editableBy": ["x"]}, new, (), HOSPITAL, now)
         is None
     )
-    assert changes.change(changes.claim(new.id, HOSPITAL, "u", now), None, HOSPITAL, now) is None
-    assert changes.change(None, None, HOSPITAL, now) is None
+    assert (
+        changes.change(changes.claim(new.id, HOSPITAL, "u", now), None, (), HOSPITAL, now) is None
+    )
+    assert changes.change(None, None, (), HOSPITAL, now) is None
 
 
 def test_what_the_hospital_does_not_say_any_more_is_unset() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    created = changes.change(None, projection(obs(1, 10, comments="at rest")), HOSPITAL, now)
+    created = changes.change(None, projection(obs(1, 10, comments="at rest")), (), HOSPITAL, now)
     assert created is not None
-    change = changes.change(created.write, projection(obs(1, 20)), HOSPITAL, now)
+    change = changes.change(created.write, projection(obs(1, 20)), (), HOSPITAL, now)
     assert change is not None
     assert change.write["$unset"] == {"data.notes": ""}
     assert change.seen == {"_id": created.id, "rev": 1, "lastEditedAt": None}

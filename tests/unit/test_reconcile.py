@@ -146,7 +146,7 @@ EDITED = {"syncDate": SYNCED, "lastEditedAt": SYNCED + timedelta(hours=1)}
     [
         ({}, True),
         ({"updatedAt": SYNCED, "editableBy": ["x"], "rev": 9, "tempOTP": "1"}, True),
-        ({"data": {"name": "Quinine", "medicationStatus": "Past"}}, True),
+        ({"data": {"name": "Quinine", "medicationStatus": "Past", "medications": []}}, True),
         ({"data": {"name": "Aspirin"}}, False),
         ({"data": {}}, False),
         ({"patientId": "q"}, False),

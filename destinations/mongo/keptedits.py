@@ -1,0 +1,83 @@
+"""Writes `keptedits`: what the Passport owns of a record while its patient doesn't see it.
+
+A doctor's edit belongs to one patient. When the record is hidden (voided at the hospital, an
+identifier that two patients hold) or becomes another patient's, the edit can stay neither in the
+record nor in its tombstone: readers of the Passport get every field of what they find. It waits
+here, where none of them looks, and goes back into the record when that returns to the same patient.
+
+``{_id: "<record>/<patient>", record, patientId, hospital, personId, rev, data, editableBy,
+lastEditedAt}``, of an edited record also ``type`` and ``applied``. `data` has what a person or the
+Passport itself has written, and nothing that the hospital has. A document stays until the record
+returns, the patient leaves the Passport, or somebody is erased.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from bson import ObjectId
+from pymongo import DeleteOne, ReplaceOne
+
+from destinations.mongo.client import ALL, Mongo, bulk, translate_errors
+from destinations.mongo.document import Document
+
+
+def read(database: Mongo, records: Collection[ObjectId]) -> dict[ObjectId, list[Document]]:
+    """Return what is kept of these records, by record. Each patient has a document of their own."""
+    kept: dict[ObjectId, list[Document]] = {}
+    with translate_errors():
+        query = {"record": {"$in": list(records)}}
+        for document in database.keptedits.find(query, batch_size=ALL):
+            kept.setdefault(document["record"], []).append(document)
+    return kept
+
+
+def keep(database: Mongo, leaving: Collection[Document]) -> None:
+    """Store what is about to leave its record, but for patients who have left the Passport.
+
+    A writer that has seen an older state of the record replaces nothing that is newer.
+    """
+    if not leaving:
+        return
+    patients = _registered(database, {document["patientId"] for document in leaving})
+    operations: list[Any] = []
+    for document in leaving:
+        if document["patientId"] not in patients:
+            continue
+        older_edit: list[Document] = [{"rev": document["rev"], "lastEditedAt": None}]
+        if document["lastEditedAt"] is not None:
+            edits = {"rev": document["rev"], "lastEditedAt": {"$lte": document["lastEditedAt"]}}
+            older_edit.append(edits)
+        older = {"_id": document["_id"], "$or": [{"rev": {"$lt": document["rev"]}}, *older_edit]}
+        # If there is a newer one, the upsert is refused as a duplicate, which is as good.
+        operations.append(ReplaceOne(older, document, upsert=True))
+    bulk(database.keptedits, operations)
+
+
+def forget(database: Mongo, documents: Iterable[Document]) -> None:
+    """Delete what is part of its record again, or out of date. What was kept since stays."""
+    operations: list[Any] = [
+        DeleteOne({"_id": document["_id"], "rev": document["rev"]}) for document in documents
+    ]
+    bulk(database.keptedits, operations)
+
+
+def forget_patient(database: Mongo, patient: str) -> None:
+    """Delete what is kept of a patient (hex of ``patients._id``) who has left the Passport."""
+    with translate_errors():
+        database.keptedits.delete_many({"patientId": patient})
+
+
+def forget_former_patients(database: Mongo) -> None:
+    """Delete what is kept of everybody who isn't in `patients` any more."""
+    with translate_errors():
+        patients = set(database.keptedits.distinct("patientId"))
+    for patient in patients - _registered(database, patients):
+        forget_patient(database, patient)
+
+
+def _registered(database: Mongo, patients: Collection[str]) -> set[str]:
+    """Return those of the patients (hex of ``patients._id``) whom the Passport has."""
+    ids = [ObjectId(patient) for patient in patients if ObjectId.is_valid(patient)]
+    with translate_errors():
+        documents = database.patients.find({"_id": {"$in": ids}}, {"_id": 1}, batch_size=ALL)
+        return {str(document["_id"]) for document in documents}

@@ -1,0 +1,273 @@
+"""What doctors write in the Passport is theirs, and their patient's, whatever the hospital does."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from destinations.mongo import conflicts
+from destinations.mongo.sink import MongoSink
+from passport.facts import Observation
+from tests import observations as make
+from tests import passport_writes as doctor
+from tests.eventually import eventually
+from tests.integration.test_mongo_sink import Passport, diagnosis, interposed, read_whole
+from tests.observations import HOSPITAL, obs, person
+from tests.passport_shapes import check
+
+Document = dict[str, Any]
+OTHER_ID = "1199080012340000"
+DRUG = make.coded(make.concept(30, "Amoxicillin", cls="Drug"))
+WORDS = "stopped: rash"
+
+
+@pytest.fixture
+def passport(mongo_url: str) -> Iterator[Passport]:
+    passport = Passport(mongo_url)
+    yield passport
+    check(passport.db)
+    passport.close()
+
+
+def medicine(at: int, **changes: Any) -> Observation:
+    return obs(1, at, make.DRUG_ORDER, DRUG, **changes)
+
+
+def edited_medicine(passport: Passport) -> tuple[str, MongoSink, Document]:
+    """A medicine of a patient that a doctor has edited: patient, sink, and the record."""
+    patient_id = passport.register()
+    sink = passport.sink()
+    sink.write([medicine(10)])
+    [record] = passport.shown(patient_id)
+    doctor.put(passport.db, record["_id"], notes=WORDS)
+    [record] = passport.shown(patient_id)
+    assert record["data"]["medicationStatus"] == "Past"
+    return patient_id, sink, record
+
+
+def without_stamps(record: Document) -> Document:
+    """Return the record without our stamp, and without an empty list that Mongoose writes."""
+    data = {name: value for name, value in record["data"].items() if value != []}
+    return {**record, "rev": 0, "data": data}
+
+
+def hidden(passport: Passport, record: Document) -> None:
+    """Assert that the record is a tombstone: no reader finds it, and it says nothing."""
+    [tombstone] = passport.db.medicalrecords.find({"_id": record["_id"]})
+    assert (tombstone["patientId"], tombstone["data"], tombstone["editableBy"]) == ("", {}, [])
+    assert tombstone["openmrsData"] == {"hospitalId": HOSPITAL, "obsUuid": "obs-1"}
+    assert "lastEditedAt" not in tombstone
+    kept = repr(list(passport.db.keptedits.find()))
+    assert "Amoxicillin" not in kept, "the hospital's words"
+    assert "Kigali Hospital" not in kept
+
+
+def test_b7_an_edit_survives_void_and_unvoid(passport: Passport) -> None:
+    patient_id, sink, before = edited_medicine(passport)
+    sink.write([medicine(20, voided=True)])
+    hidden(passport, before)
+    sink.write([medicine(30)])
+    [after] = passport.shown(patient_id)
+    assert without_stamps(after) == without_stamps(before)
+    assert list(passport.db.keptedits.find()) == []
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+
+
+def test_b7_an_edit_survives_an_id_that_two_patients_hold_for_a_moment(
+    passport: Passport,
+) -> None:
+    patient_id, sink, before = edited_medicine(passport)
+    read_whole(sink, person(at=20, state="ambiguous", national_id=None), [medicine(10)])
+    hidden(passport, before)
+    for at in (30, 31):
+        read_whole(sink, person(at=at), [medicine(10)])
+    [after] = passport.shown(patient_id)
+    assert without_stamps(after) == without_stamps(before)
+
+
+def test_b7_the_status_of_a_medicine_that_nobody_edited_survives(passport: Passport) -> None:
+    patient_id = passport.register()
+    sink = passport.sink()
+    sink.write([medicine(10)])
+    [record] = passport.shown(patient_id)
+    doctor.read(passport.db, record["_id"])
+    sink.write([medicine(20, voided=True)])
+    sink.write([medicine(30)])
+    [after] = passport.shown(patient_id)
+    assert after["data"]["medicationStatus"] == "Past"
+
+
+def test_b7_an_edit_outlives_its_tombstone(passport: Passport) -> None:
+    """MongoDB deletes a tombstone when it is old. The id may be ambiguous for longer than that."""
+    patient_id, sink, before = edited_medicine(passport)
+    sink.write([medicine(20, voided=True)])
+    passport.db.medicalrecords.delete_one({"_id": before["_id"]})
+    sink.write([medicine(30)])
+    [after] = passport.shown(patient_id)
+    for name in ("lastEditedAt", "editableBy", "type"):
+        assert after[name] == before[name]
+    assert without_stamps(after)["data"] == without_stamps(before)["data"]
+    doctor.put(passport.db, before["_id"], notes="again")
+    sink.write([medicine(40, voided=True)])
+    sink.write([medicine(50)])
+    assert passport.shown(patient_id)[0]["data"]["notes"] == "again"
+
+
+def test_b7_what_the_hospital_changed_meanwhile_is_a_conflict(passport: Passport) -> None:
+    patient_id, sink, record = edited_medicine(passport)
+    sink.write([medicine(20, voided=True)])
+    sink.write([medicine(30, comments="after meals")])
+    [after] = passport.shown(patient_id)
+    assert after["data"]["notes"] == WORDS
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    assert (conflict.id, conflict.fields) == (str(record["_id"]), ("notes",))
+    assert conflict.theirs == {"notes": "after meals"}
+
+
+def test_b7_an_edit_never_comes_to_another_patient(passport: Passport) -> None:
+    patient_id, sink, before = edited_medicine(passport)
+    other = passport.register(OTHER_ID)
+    # Straight from one patient to the other, then hidden and shown to them again, then back.
+    elsewhere = person(at=20, national_id=OTHER_ID)
+    read_whole(sink, elsewhere, [medicine(10)])
+    shown_to(passport, other)
+    read_whole(sink, person(at=30, national_id=None), [medicine(10)])
+    hidden(passport, before)
+    for at in (40, 41):
+        read_whole(sink, person(at=at, national_id=OTHER_ID), [medicine(10)])
+    shown_to(passport, other)
+    read_whole(sink, person(at=50), [medicine(10)])
+    assert passport.shown(other) == []
+    [after] = passport.shown(patient_id)
+    assert without_stamps(after) == without_stamps(before)
+
+
+def shown_to(passport: Passport, other: str) -> None:
+    """Assert that only `other` is shown the medicine, as if nobody had edited it."""
+    [record] = passport.shown()
+    assert record["patientId"] == other
+    assert WORDS not in repr(record)
+    assert (record["editableBy"], record.get("lastEditedAt")) == ([], None)
+    assert "pending" not in record["openmrsData"]
+
+
+def test_b7_nothing_is_kept_of_somebody_who_leaves(passport: Passport) -> None:
+    _, sink, _ = edited_medicine(passport)
+    sink.write([medicine(20, voided=True)])
+    assert WORDS in passport.everything()
+    passport.db.patients.delete_many({})
+    eventually(lambda: WORDS not in passport.everything(), "the edit of who left is gone")
+
+
+def test_b7_nothing_is_kept_of_somebody_who_left_before(passport: Passport) -> None:
+    _, sink, before = edited_medicine(passport)
+    sink._registrations.stop()
+    passport.db.patients.delete_many({})
+    read_whole(sink, person(at=20), [])
+    hidden(passport, before)
+    assert WORDS not in passport.everything()
+
+
+def test_b7_the_sweep_finds_what_is_kept_of_former_patients(passport: Passport) -> None:
+    _, sink, _ = edited_medicine(passport)
+    sink.write([medicine(20, voided=True)])
+    sink.close()
+    passport.db.patients.delete_many({})
+    assert WORDS in passport.everything()
+    passport.sink()
+    eventually(lambda: WORDS not in passport.everything(), "the edit of who left is gone")
+
+
+def test_b7_an_edit_that_comes_while_its_record_is_hidden_is_kept(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient_id, sink, before = edited_medicine(passport)
+    records = sink._writer(HOSPITAL)._records
+    calls = interposed(
+        monkeypatch,
+        records,
+        "_write",
+        lambda: doctor.put(passport.db, before["_id"], notes="stopped: fever"),
+    )
+    sink.write([medicine(20, voided=True)])
+    assert len(calls) == 2, "the first write must have failed"
+    hidden(passport, before)
+    sink.write([medicine(30)])
+    assert passport.shown(patient_id)[0]["data"]["notes"] == "stopped: fever"
+
+
+def test_b7_a_record_of_an_older_release_keeps_its_edit_too(passport: Passport) -> None:
+    patient_id, sink, before = edited_medicine(passport)
+    passport.db.medicalrecords.update_one({"_id": before["_id"]}, {"$unset": {"stated": ""}})
+    sink.write([medicine(20, voided=True)])
+    sink.write([medicine(30)])
+    [after] = passport.shown(patient_id)
+    assert without_stamps(after) == without_stamps(before)
+
+
+def test_b7_a_diagnosis_keeps_the_medicines_that_a_doctor_added(passport: Passport) -> None:
+    patient_id = passport.register()
+    sink = passport.sink()
+    sink.write(diagnosis(10))
+    [record] = passport.shown(patient_id)
+    added = [{"name": "Coartem", "dosage": "4", "medicationStatus": "Active"}]
+    doctor.put(passport.db, record["_id"], medications=added)
+    sink.write(voided(diagnosis(20)))
+    assert passport.shown() == []
+    sink.write(diagnosis(30))
+    [after] = passport.shown(patient_id)
+    assert after["data"]["medications"] == added
+
+
+def voided(rows: Sequence[Observation]) -> list[Observation]:
+    return [replace(row, row={**row.row, "voided": 1}) for row in rows]
+
+
+def test_b11_an_edit_is_seen_although_the_hospitals_clock_is_ahead(passport: Passport) -> None:
+    patient_id = passport.register()
+    sink = passport.sink()
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    sink.write([replace(obs(1, 10), created=tomorrow)])
+    [record] = passport.shown(patient_id)
+    doctor.put(passport.db, record["_id"], result="71, measured again")
+    [record] = passport.shown(patient_id)
+    assert record["lastEditedAt"] < record["syncDate"]
+    sink.write([replace(obs(1, 20, value=make.number(73)), created=tomorrow)])
+    [record] = passport.shown(patient_id)
+    assert record["data"]["result"] == "71, measured again"
+    assert record["openmrsData"]["pending"]["result"] == "73 beats/min"
+
+
+def test_b12_keep_passport_is_kept_when_the_type_changed_too(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    [record] = passport.shown()
+    doctor.put(passport.db, record["_id"], notes=WORDS)
+    as_drug = make.concept(5, "Pulse", cls="Drug", datatype="Numeric", units="beats/min")
+    sink.write([obs(1, 20, as_drug)])
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    assert (conflict.type, conflict.theirs["type"]) == ("test", "medication")
+    resolve(passport, conflict.id, "passport")
+    sink.write([obs(1, 20, as_drug)])
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+    assert passport.shown()[0]["type"] == "test"
+
+
+def test_b12_keep_hospital_takes_its_type_too(passport: Passport) -> None:
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+    [record] = passport.shown()
+    doctor.put(passport.db, record["_id"], notes=WORDS)
+    as_drug = make.concept(5, "Pulse", cls="Drug", datatype="Numeric", units="beats/min")
+    sink.write([obs(1, 20, as_drug)])
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    resolve(passport, conflict.id, "hospital")
+    assert passport.shown()[0]["type"] == "medication"
+
+
+def resolve(passport: Passport, record: str, keep: Any) -> None:
+    conflicts.resolve(passport.db, make.settings({}).hospitals[HOSPITAL], record, keep)

@@ -1,0 +1,72 @@
+"""Mutants of what doctors write in the Passport."""
+
+from tests.mutants.edit import Mutant, TextMutant
+
+EDITS = "tests/integration/test_doctors_edits.py::"
+
+MUTANTS: tuple[Mutant | TextMutant, ...] = (
+    Mutant(
+        "b7: a record that is shown again has its edit",
+        "destinations/mongo/record_update.py",
+        function="_with_owned",
+        old='fields["data"] | kept["data"]',
+        new='fields["data"]',
+        test=f"{EDITS}test_b7_an_edit_survives_void_and_unvoid",
+    ),
+    Mutant(
+        "b7: a hidden record keeps nothing of the hospital's",
+        "destinations/mongo/record_update.py",
+        function="_is_stated",
+        old="return any(checksums[place : place + _CHECKSUM.size] == wanted for place in places)",
+        new="return not places",
+        test=f"{EDITS}test_b7_an_edit_survives_void_and_unvoid",
+    ),
+    Mutant(
+        "b7: an edit is of one patient",
+        "destinations/mongo/record_update.py",
+        function="_of_patient",
+        old='document["patientId"] == patient',
+        new="document",
+        test=f"{EDITS}test_b7_an_edit_never_comes_to_another_patient",
+    ),
+    Mutant(
+        "b7: a record that becomes another patient's leaves its edit behind",
+        "destinations/mongo/record_update.py",
+        function="change",
+        old='old["patientId"] != new.document["patientId"]',
+        new="not old",
+        test=f"{EDITS}test_b7_an_edit_never_comes_to_another_patient",
+    ),
+    Mutant(
+        "b7: nothing is kept of who has left",
+        "destinations/mongo/keptedits.py",
+        function="keep",
+        old='document["patientId"] not in patients',
+        new="not document",
+        test=f"{EDITS}test_b7_nothing_is_kept_of_somebody_who_left_before",
+    ),
+    Mutant(
+        "b7: what is kept goes with its patient",
+        "destinations/mongo/registrations.py",
+        function="Registrations._sweep",
+        old="keptedits.forget_former_patients(self._db)",
+        new="pass",
+        test=f"{EDITS}test_b7_the_sweep_finds_what_is_kept_of_former_patients",
+    ),
+    Mutant(
+        "b11: an edit is told without a clock",
+        "destinations/mongo/record_update.py",
+        function="edited",
+        old='record.get("lastEditedAt") is not None',
+        new='(record.get("lastEditedAt") or record["syncDate"]) > record["syncDate"]',
+        test=f"{EDITS}test_b11_an_edit_is_seen_although_the_hospitals_clock_is_ahead",
+    ),
+    Mutant(
+        "b12: a decision is about the hospital's type too",
+        "destinations/mongo/conflicts.py",
+        function="_as_stated",
+        old='{"type": _their_type(record), "data": theirs}',
+        new='{"type": record["type"], "data": theirs}',
+        test=f"{EDITS}test_b12_keep_passport_is_kept_when_the_type_changed_too",
+    ),
+)
