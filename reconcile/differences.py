@@ -11,7 +11,7 @@ from reconcile.report import Differences
 Document = dict[str, Any]
 
 # Fields that the mirror keeps for itself: see docs/reference/records.md.
-MIRROR_OWN = frozenset({"version", "digest", "related"})
+MIRROR_OWN = frozenset({"version", "digest", "related", "formerRecords"})
 
 
 def rows(expected: Mapping[str, Document], mirror: Mapping[str, Document]) -> Differences:
@@ -37,7 +37,8 @@ def records(
     live = {key: record for key, record in stored.items() if record.get("patientId") != ""}
     differences = Differences()
     differences.add("missing", (f"medicalrecords/{key}" for key in expected.keys() - live.keys()))
-    differences.add("extra", (f"medicalrecords/{key}" for key in live.keys() - expected.keys()))
+    differences.extra_records |= live.keys() - expected.keys()
+    differences.add("extra", (f"medicalrecords/{key}" for key in differences.extra_records))
     for key in expected.keys() & live.keys():
         if not states_the_same(expected[key], live[key]):
             differences.add("different", [f"medicalrecords/{key}"])

@@ -108,6 +108,12 @@ class MongoReader:
                     records[record["_id"]] = record
         return records
 
+    def shown(self, keys: Collection[ObjectId]) -> set[ObjectId]:
+        """Return those of the records, by _id, that somebody sees."""
+        query = {"_id": {"$in": list(keys)}, "patientId": {"$ne": ""}}
+        with translate_errors():
+            return {record["_id"] for record in self._db.medicalrecords.find(query, {"_id": 1})}
+
     def patients_with_records(self, hospital: str) -> set[str]:
         """Return the hex of patients._id of everybody who sees a record of the hospital."""
         stages: list[Document] = [

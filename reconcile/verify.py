@@ -9,10 +9,13 @@ records. At level mirror the first look goes by a hash of each person's rows, an
 differ by that are compared. That is several times as fast, and blind for records.
 """
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
+
+from bson import ObjectId
 
 from cdc import backfill
 from openmrs.load_budget import WaitingPace
@@ -23,6 +26,7 @@ from passport.settings import Settings
 from reconcile import mongo_reader
 from reconcile.by_content import ByContent, ByPerson
 from reconcile.by_hash import ByHash
+from reconcile.caught_up import PAUSE_S
 from reconcile.look_again import PATIENCE, Behind, LookAgain, Patience
 from reconcile.mongo_reader import MongoReader
 from reconcile.persons import (
@@ -56,8 +60,9 @@ def verify(
     """Compare hospitals with a destination, all of them if `hospitals` is None.
 
     `persons` are the first and the last person_id to compare. With `repair`, every destination is
-    asked to read whoever differs whole. Raises NotReady (whose hint says how to go on where it was
-    interrupted), Retry, Fatal.
+    asked to read whoever differs whole. That also removes the records that no row explains, which
+    is waited for as long as `patience` lets a destination catch up. Raises NotReady (whose hint
+    says how to go on where it was interrupted), Retry, Fatal.
     """
     hospital_ids = list(settings.hospitals if hospitals is None else hospitals)
     for hospital_id in hospital_ids:
@@ -76,9 +81,8 @@ def verify(
                 persons_at_once,
                 _after(compared_before, progress),
             )
-            compared, differences = verification.run(repair=repair)
-            report.add(hospital_id, compared, differences)
-            compared_before += compared.persons
+            report.add(hospital_id, *verification.run(repair=repair))
+            compared_before += report.hospitals[hospital_id].persons
     return report
 
 
@@ -149,6 +153,7 @@ class _Verification:
         self._persons = persons
         self._level = level
         self._persons_at_once = persons_at_once
+        self._patience = patience
         self._progress = progress
         self._compared = Compared()
 
@@ -165,23 +170,40 @@ class _Verification:
         else:
             self._first_look = _RecordLevel(self._by_content, self._compared)
 
-    def run(self, *, repair: bool) -> tuple[Compared, Differences]:
-        """Return what was compared, and what differs still when the destination has caught up."""
+    def run(self, *, repair: bool) -> tuple[Compared, Differences, set[ObjectId]]:
+        """Return what was compared, and what differs when the destination has caught up.
+
+        Also returns the records, by _id, that were extra and are removed.
+        """
+        removed: set[ObjectId] = set()
         try:
             findings = self._confirmed(self._look_at_everybody())
-            if repair and findings and not self._compared.behind:
-                person_ids = self._whom_to_read(findings)
-                if person_ids:
-                    backfill.persons(self._id, self._settings, person_ids)
+            differences = Differences()
+            for of_person in findings.persons.values():
+                differences.merge(of_person)
+            stray_records = self._records_of(findings.strays)
+            differences.extra_records |= stray_records.keys()
+            differences.add("extra", (f"medicalrecords/{key}" for key in stray_records))
+            person_ids = self._whom_to_read(findings)
+            if repair and person_ids and not self._compared.behind:
+                backfill.persons(self._id, self._settings, person_ids)
                 self._compared.asked = len(person_ids)
+                removed = self._wait_for_removal(differences.extra_records)
+                self._compared.removed = len(removed)
         finally:
             self._source.close()
-        differences = Differences()
-        for of_person in findings.persons.values():
-            differences.merge(of_person)
-        stray_records = self._records_of(findings.strays)
-        differences.add("extra", (f"medicalrecords/{key}" for key in stray_records))
-        return self._compared, differences
+        return self._compared, differences, removed
+
+    def _wait_for_removal(self, records: set[ObjectId]) -> set[ObjectId]:
+        """Return those of the records, by _id, that go while there is patience for it.
+
+        Nothing is removed here, since the consumers alone write records: they do it while they read
+        a person whole.
+        """
+        deadline = time.monotonic() + self._patience.caught_up_s
+        while (shown := self._mongo.shown(records)) and time.monotonic() < deadline:
+            time.sleep(PAUSE_S)
+        return records - shown
 
     def _look_at_everybody(self) -> _Findings:
         findings = _Findings()
@@ -250,12 +272,12 @@ class _Verification:
                 person_ids.add(person_id)
         return sorted(person_ids)
 
-    def _records_of(self, patients: Collection[str]) -> dict[str, int | None]:
-        """Return the records that these patients see, as hex of _id and the person_id they name."""
+    def _records_of(self, patients: Collection[str]) -> dict[ObjectId, int | None]:
+        """Return the person_id that each record names which these patients see, by _id."""
         if not patients:
             return {}
-        persons: dict[str, int | None] = {}
+        persons: dict[ObjectId, int | None] = {}
         for key, record in self._mongo.records(self._id, [], patients).items():
             person_id = (record.get("openmrsData") or {}).get("personId")
-            persons[str(key)] = person_id if isinstance(person_id, int) else None
+            persons[key] = person_id if isinstance(person_id, int) else None
         return persons

@@ -69,6 +69,11 @@ INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("syncDate", ASCENDING)]),
         IndexModel([("openmrsData.obsId", ASCENDING)], sparse=True),
         IndexModel(
+            [("openmrsData.hospitalId", ASCENDING), ("openmrsData.personId", ASCENDING)],
+            name="persons",
+            partialFilterExpression={"openmrsData.personId": {"$exists": True}},
+        ),
+        IndexModel(
             [("openmrsData.hospitalId", ASCENDING)],
             name="conflicts",
             partialFilterExpression={"openmrsData.pending": {"$exists": True}},

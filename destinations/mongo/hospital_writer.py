@@ -92,6 +92,7 @@ class HospitalWriter:
         """Remove a person's rows, at or below `version`, that are not among `keys`."""
         if person.uuid is None and not self._people.knows(person.key):
             # Polling tells of every number of a range. The hospital never had a person of this one.
+            self._end_unexplained(person.person_id, None)
             return Outcome()
         links, changed = self._evaluate_links({person.key: person})
         link = links[person.key]
@@ -107,6 +108,7 @@ class HospitalWriter:
             outcome = self._remove_rows(query, keys, None)
         if link.pending is not None or link.patient_id is None:
             self._refresh_person(link)
+        self._end_unexplained(link.person_id, link.patient_id)
 
         # If the person was matched only now, the rows of this reading were dropped as nobody's.
         was_matched_now = person.key in changed and link.pending is not None
@@ -194,6 +196,11 @@ class HospitalWriter:
             self._records.refresh(keys[start : start + SLICE])
         if link.patient_id is None and versions:
             self._observations.remove(link.hospital, link.person_id, max(versions.values()))
+
+    def _end_unexplained(self, person_id: int, patient: str | None) -> None:
+        """End the records of a person that no row of the hospital makes."""
+        for records in self._records.unexplained(person_id, patient):
+            self._records.refresh((), unexplained=records)
 
     def _documents_to_keep(
         self, newest: Mapping[str, Observation], links: Mapping[str, Link], outcome: Outcome

@@ -7,9 +7,10 @@ writer that has seen less then fails.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 
 import bson
 from bson import ObjectId
@@ -19,11 +20,17 @@ from destinations.mongo import auditlogs, keptedits, medical_history, record_upd
 from destinations.mongo.client import ALL, Mongo, bulk, in_parallel, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.mirror import MAX_BYTES
-from destinations.mongo.observations import Head, MirrorView, Observations
+from destinations.mongo.observations import SLICE, Head, MirrorView, Observations
 from destinations.mongo.people import People
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules
-from destinations.mongo.projection.obs import NO_AUTHOR, Projected, first_id, places, projected
+from destinations.mongo.projection.obs import (
+    NO_AUTHOR,
+    Projected,
+    places,
+    projected,
+    record_ids,
+)
 from destinations.mongo.record_update import Change
 from passport.errors import Retry
 from passport.settings import Hospital
@@ -92,10 +99,16 @@ class MedicalRecords:
         self._claim(rows.values())
         return rows
 
-    def begin(self, rows: MirrorView, patients: Mapping[str, str | None]) -> RecordRound:
+    def begin(
+        self,
+        rows: MirrorView,
+        patients: Mapping[str, str | None],
+        unexplained: Collection[ObjectId] = (),
+    ) -> RecordRound:
         """Project rows, which need not be stored yet, and read the records of now.
 
-        `patients` are the links that are known, by person key; others are read. Nothing is written.
+        `patients` are the links that are known, by person key; others are read. `unexplained` are
+        records that are read beside those that the rows name. Nothing is written.
         """
         documents: dict[str, Document] = {}
         for key, head in rows.heads.items():
@@ -110,12 +123,22 @@ class MedicalRecords:
         owners |= self._people.patients(people - owners.keys())
 
         target = self._project(documents, owners)
-        ids = {first_id(document) for document in documents.values()} | target.keys()
+        ids = {*unexplained, *target}
+        for document in documents.values():
+            ids |= record_ids(document)
         records: dict[ObjectId, Document | None] = dict.fromkeys(ids)
         with translate_errors():
             query = {"_id": {"$in": list(ids)}}
             for record in self._db.medicalrecords.find(query, batch_size=ALL):
                 records[record["_id"]] = record
+
+        # A uuid may be another row's by now: that row says what becomes of the record.
+        others = self._rows_shown_by(records, target) - rows.heads.keys() - rows.seeds
+        if others:
+            heads = self._observations.connected_heads(others) | rows.heads
+            rows = MirrorView(rows.seeds | others, heads, documents)
+            return self.begin(rows, owners, unexplained)
+
         kept = keptedits.read(
             self._db,
             [
@@ -127,30 +150,74 @@ class MedicalRecords:
         view = MirrorView(rows.seeds, rows.heads, documents)
         return RecordRound(view, owners, target, records, kept)
 
-    def refresh(self, seeds: Collection[str], begun: RecordRound | None = None) -> Refreshed:
+    def refresh(
+        self,
+        seeds: Collection[str],
+        begun: RecordRound | None = None,
+        unexplained: Collection[ObjectId] = (),
+    ) -> Refreshed:
         """Make the records of the rows `seeds`, and of all connected rows, what they should be.
 
-        `begun` saves the first half of the first try. It is used only if it was begun for the same
-        rows, and nothing is written where anything that it is based on has changed since.
+        The records `unexplained` end, too, unless a row makes them. `begun` saves the first half of
+        the first try. It is used only if it was begun for these rows, and nothing is written where
+        anything that it is based on has changed since.
         """
         result = Refreshed()
-        if not seeds:
+        if not seeds and not unexplained:
             return result
         current = begun
-        if current is None or current.rows.seeds != set(seeds):
-            current = self._begin_again(seeds, {})
+        if current is None or not current.rows.seeds >= set(seeds):
+            current = self._begin_again(seeds, {}, unexplained)
         for _ in range(TRIES):
             if self._finish(current, result):
                 for key, patient in current.patients.items():
                     if patient is None:
                         result.unlinked.add(key)
                 return result
-            current = self._begin_again(seeds, current.rows.documents)
+            current = self._begin_again(seeds, current.rows.documents, unexplained)
         raise Retry(f"hospital {self._id}: records changed all the time")
 
-    def _begin_again(self, seeds: Collection[str], documents: dict[str, Document]) -> RecordRound:
+    def unexplained(self, person_id: int, patient: str | None) -> Iterator[list[ObjectId]]:
+        """Yield the records that may have no reason, slice by slice.
+
+        They are shown to this patient (hex of patients._id), or say that they are of this person of
+        the hospital, and the row that they show doesn't name them. So does no edited row: an edited
+        obs keeps the record of its first version.
+        """
+        of_hospital = {"openmrsData.hospitalId": self._id}
+        concerned: list[Document] = [{"openmrsData.personId": person_id, "patientId": {"$ne": ""}}]
+        if patient is not None:
+            concerned.append({"patientId": patient})
+        query = {"$or": [of_hospital | condition for condition in concerned]}
+        with translate_errors():
+            shown = self._db.medicalrecords.find(query, {"openmrsData.obsId": 1}, batch_size=ALL)
+            while records := list(islice(shown, SLICE)):
+                keys = {record["_id"]: self._row_key(record) for record in records}
+                named = self._observations.records_named(person_id, keys.values())
+                yield [key for key, row in keys.items() if named.get(row) != key]
+
+    def _row_key(self, record: Document) -> str:
+        """Return the ``_id`` of the row that a record shows."""
+        return f"{self._id}/{record['openmrsData'].get('obsId')}"
+
+    def _rows_shown_by(
+        self, records: Mapping[ObjectId, Document | None], target: Collection[ObjectId]
+    ) -> set[str]:
+        """Return the ``_id`` of each row that a record shows which is not in the target."""
+        rows: set[str] = set()
+        for key, record in records.items():
+            if key not in target and record is not None and record["patientId"]:
+                rows.add(self._row_key(record))
+        return rows
+
+    def _begin_again(
+        self,
+        seeds: Collection[str],
+        documents: dict[str, Document],
+        unexplained: Collection[ObjectId],
+    ) -> RecordRound:
         heads = self._observations.connected_heads(seeds)
-        return self.begin(MirrorView(frozenset(seeds), heads, documents), {})
+        return self.begin(MirrorView(frozenset(seeds), heads, documents), {}, unexplained)
 
     def _finish(self, current: RecordRound, result: Refreshed) -> bool:
         """Write what differs. Return False when anything else has changed meanwhile.

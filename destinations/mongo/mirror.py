@@ -2,10 +2,12 @@
 
 ``_id`` "<hospital>/<obs_id>", ``version``, ``digest`` (of the content, to tell what needs no
 writing), ``deleted``, ``related`` (the ``_id`` of each row that this one names, or once named, as
-its group or previous version; absent without), ``row``, ``created`` and ``at`` (instants),
-``concept``, ``value``, ``author``, ``place``, ``encounter``. A tombstone (``deleted``) keeps only
-what others need to know of it: the columns of IDENTITY, ``created``, and instead of its uuid the
-``record`` that it names as a first version: the row may be of somebody now of whom nothing is kept.
+its group or previous version; absent without), ``formerRecords`` (the ``_id`` of each record that
+was named after this row under an earlier uuid; absent without), ``row``, ``created`` and ``at``
+(instants), ``concept``, ``value``, ``author``, ``place``, ``encounter``. A tombstone (``deleted``)
+keeps only what others need to know of it: the columns of IDENTITY, ``created``, and instead of its
+uuid the ``record`` that it names as a first version: the row may be of somebody now of whom nothing
+is kept.
 """
 
 from datetime import datetime
@@ -46,9 +48,9 @@ class SealedDocument(dict[str, Any]):
         fields = bson.encode(self.head)[4:-1] + self.encoded[4:]
         return RawBSONDocument((len(fields) + 4).to_bytes(4, "little") + fields)
 
-    def with_related(self, rows: list[str]) -> "SealedDocument":
-        """Return the same document with `rows` (``_id``s) as the related ones."""
-        return SealedDocument(self.head | {"related": rows}, self, self.encoded)
+    def with_head(self, fields: Document) -> "SealedDocument":
+        """Return the same document with other or further fields before the content."""
+        return SealedDocument(self.head | fields, self, self.encoded)
 
 
 def document(observation: Observation) -> SealedDocument:

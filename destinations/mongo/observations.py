@@ -9,34 +9,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from bson import ObjectId
 from pymongo import InsertOne, ReplaceOne
 from pymongo.errors import OperationFailure
 
 from destinations.mongo.client import ALL, BulkResult, Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.mirror import SealedDocument
+from destinations.mongo.projection.obs import first_id
 
 # Most groups and edits are known after so many steps. From then on the server takes LEAP of them at
 # a time: it has 100 MB for that, which so many rows with the longest texts don't need.
 STEPS = 4
 LEAP = 500
 SLICE = 2_000  # rows of a person or of a range that are looked at together
-HEAD = {"version": 1, "digest": 1, "related": 1}  # the fields of a document that make its Head
+# The fields of a document that make its Head.
+HEAD = {"version": 1, "digest": 1, "related": 1, "formerRecords": 1}
 
 
 class Head(NamedTuple):
     """A state of a row, told from others by version and digest.
 
-    `related` has the ``_id`` of each row that it names.
+    `related` has the ``_id`` of each row that it names, `former_records` of each record that was
+    named after it under an earlier uuid.
     """
 
     version: str
     digest: str
     related: tuple[str, ...]
+    former_records: tuple[ObjectId, ...]
 
     @classmethod
     def of(cls, document: Document) -> "Head":
-        return cls(document["version"], document["digest"], tuple(document.get("related", ())))
+        return cls(
+            document["version"],
+            document["digest"],
+            tuple(document.get("related", ())),
+            tuple(document.get("formerRecords", ())),
+        )
 
 
 class RowWrite(NamedTuple):
@@ -131,7 +141,7 @@ class RowBatch:
                 self.unchanged.add(key)
                 self.kept[key] = document
             else:
-                newer = _with_earlier_related(document, head)
+                newer = _with_what_was_named(document, head, self.earlier.get(key))
                 writes.append(RowWrite(key, newer, Head.of(newer), head))
         return writes
 
@@ -206,6 +216,21 @@ class Observations:
         with translate_errors():
             rows = self._rows.find({"_id": {"$in": list(keys)}}, batch_size=ALL)
             return {row["_id"]: row for row in rows}
+
+    def records_named(self, person_id: int, keys: Iterable[str]) -> dict[str, ObjectId]:
+        """Return the record that each of these rows names, of the person's that are not voided.
+
+        Rows and records are given by ``_id``.
+        """
+        query = {
+            "_id": {"$in": list(keys)},
+            "personId": person_id,
+            "deleted": False,
+            "row.voided": 0,
+        }
+        with translate_errors():
+            rows = self._rows.find(query, {"hospital": 1, "row.uuid": 1}, batch_size=ALL)
+            return {row["_id"]: first_id(row) for row in rows}
 
     def present(self, query: Document) -> dict[int, str]:
         """Return the ``_id`` by obs_id of the rows that `query` finds."""
@@ -282,12 +307,21 @@ def connected_with(heads: Mapping[str, Head], seeds: Iterable[str]) -> dict[str,
     return {key: heads[key] for key in reached if key in heads}
 
 
-def _with_earlier_related(document: SealedDocument, head: Head) -> SealedDocument:
-    """Return the document with the groups and versions too that the row named before.
+def _with_what_was_named(
+    document: SealedDocument, head: Head, earlier: Document | None
+) -> SealedDocument:
+    """Return the document with what the row named before it: groups and versions, and records.
 
-    Their records have to be looked at as well, since the row has left them.
+    All of these have to be looked at, too, since the row has left them. `earlier` is the document
+    of the state `head`; None when only its version differs, or the state is not there any more.
     """
-    if not head.related:
-        return document
-    related = dict.fromkeys([*document.get("related", ()), *head.related])
-    return document.with_related(list(related))
+    fields: Document = {}
+    if head.related:
+        fields["related"] = list(dict.fromkeys([*document.get("related", ()), *head.related]))
+    former = {*document.get("formerRecords", ()), *head.former_records}
+    if earlier is not None:
+        former.add(first_id(earlier))
+    former.discard(first_id(document))
+    if former:
+        fields["formerRecords"] = sorted(former)
+    return document.with_head(fields) if fields else document

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from bson import ObjectId
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
@@ -408,3 +409,36 @@ def test_a13_an_alter_does_not_wait_for_comparing(way: Way) -> None:
             waited_s.append(alter() - alone_s)
     assert len(waited_s) > 5, "it was at work meanwhile"
     assert max(waited_s) < 1
+
+
+def test_b19_verify_removes_the_records_that_no_row_explains_and_says_which(way: Way) -> None:
+    """One is left beside a patient's own, the other is shown to somebody who isn't matched."""
+    record = way.mongo["medicalrecords"].find_one({"patientId": {"$ne": ""}})
+    assert record is not None
+    keys = sorted([ObjectId(), ObjectId()])
+    nobody = record["openmrsData"] | {"personId": 88888, "obsId": 99999}
+    stray = {"patientId": str(ObjectId()), "openmrsData": nobody}
+    way.mongo["medicalrecords"].insert_many(
+        [record | {"_id": keys[0]}, record | {"_id": keys[1]} | stray]
+    )
+    found = verify(way.settings, "passport")
+    assert (found.extra, found.missing, found.different) == (2, 0, 0)
+    command = f"passport verify --repair --hospital {HOSPITAL}   # repairs what differs"
+    assert command in found.as_text()
+    assert way.mongo["medicalrecords"].count_documents(
+        {"_id": {"$in": keys}, "patientId": {"$ne": ""}}
+    ) == len(keys)
+
+    def consume(stop: threading.Event) -> None:
+        worker.run("passport", way.settings, until_caught_up=False, stop=stop)
+
+    with beside(consume):
+        repaired = verify_hospitals(
+            way.settings, "passport", repair=True, patience=Patience(settle_s=0.05)
+        )
+    assert repaired.hospitals[HOSPITAL].asked == 2
+    assert repaired.hospitals[HOSPITAL].removed == 2
+    assert repaired.removed == [f"medicalrecords/{key}" for key in keys]
+    assert f"removed: medicalrecords/{keys[0]}" in repaired.as_text()
+    way.bring()
+    assert verify(way.settings, "passport").equal

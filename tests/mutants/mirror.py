@@ -14,4 +14,52 @@ MIRROR = (
         new="steps < 1",
         test=f"{MIRROR_TESTS}test_b13_an_obs_may_be_edited_any_number_of_times",
     ),
+    Mutant(
+        "a row keeps the records that it was shown under before",
+        OBSERVATIONS,
+        function="_with_what_was_named",
+        old="former.add(first_id(earlier))",
+        new="pass",
+        test=f"{MIRROR_TESTS}test_b1_a_record_ends_when_its_row_gets_another_uuid",
+    ),
+    Mutant(
+        "a row keeps all of the records that it was shown under before",
+        OBSERVATIONS,
+        function="_with_what_was_named",
+        old='{*document.get("formerRecords", ()), *head.former_records}',
+        new='{*document.get("formerRecords", ())}',
+        test=(
+            f"{MIRROR_TESTS}"
+            "test_b1_a_row_that_goes_to_somebody_else_under_another_uuid_takes_its_record_along"
+        ),
+    ),
+    Mutant(
+        "a record that shows another row by now is that row's",
+        "destinations/mongo/medicalrecords.py",
+        function="MedicalRecords._rows_shown_by",
+        old='record["patientId"]',
+        new='not record["patientId"]',
+        test=f"{MIRROR_TESTS}test_b1_a_uuid_that_passes_to_another_row_shows_that_one",
+    ),
+    Mutant(
+        "a person who is read whole keeps no record without a reason",
+        "destinations/mongo/hospital_writer.py",
+        function="HospitalWriter._end_unexplained",
+        old="self._records.refresh((), unexplained=records)",
+        new="pass",
+        test=(
+            f"{MIRROR_TESTS}test_b1_a_person_who_is_read_whole_keeps_no_record_that_no_row_explains"
+        ),
+    ),
+    Mutant(
+        "verify waits until what is extra is removed, and says which it was",
+        "reconcile/verify.py",
+        function="_Verification._wait_for_removal",
+        old="records - shown",
+        new="set()",
+        test=(
+            "tests/integration/test_compare.py::"
+            "test_b19_verify_removes_the_records_that_no_row_explains_and_says_which"
+        ),
+    ),
 )

@@ -104,6 +104,11 @@ def first_id(row: Document) -> ObjectId:
     return row.get("record") or record_id(row["hospital"], row["row"]["uuid"])
 
 
+def record_ids(row: Document) -> set[ObjectId]:
+    """Return the _id of each record that a mirror document names, or once named."""
+    return {first_id(row), *row.get("formerRecords", ())}
+
+
 # --- which rows make which record
 
 
