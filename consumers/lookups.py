@@ -13,7 +13,7 @@ from consumers.cache import Cache, Order
 from consumers.enrich.obs import References, enrich
 from openmrs import lookup_queries
 from openmrs.identity import Identities
-from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
+from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
 from openmrs.read import END_OF_BINLOG, ConsistentRead, Source, SourcePosition
 from openmrs.tables import OBS
 from passport.event import KeyChangeEvent, Row
@@ -306,7 +306,36 @@ class Lookups:
         staff_ids = {provider.person_id for provider in references.providers.values()}
         staff_ids.update(user.person_id for user in references.users.values())
         references.staff = self._staff.get(staff_ids, read)
+        references.earlier_versions = self._earlier_versions(live, read)
         return references
+
+    def _earlier_versions(self, rows: Sequence[Row], read: Read) -> dict[int, EarlierVersion]:
+        """Return the earlier versions of rows that a merge may have brought from somebody else.
+
+        Nearly every edit comes together with the row that it replaces, which is the same person's:
+        then nothing is asked.
+        """
+        persons: dict[int, set[int]] = {}
+        for row in rows:
+            persons.setdefault(row["obs_id"], set()).add(row["person_id"])
+        named: dict[int, int] = {}  # the person of a row, by its previous version
+        for row in rows:
+            obs_id = row.get("previous_version")
+            if obs_id is not None and persons.get(obs_id) != {row["person_id"]}:
+                named[obs_id] = row["person_id"]
+        if not named:
+            return {}
+        earlier = lookup_queries.earlier_versions(read.reading(), list(named))
+        brought = [
+            version
+            for obs_id, version in earlier.items()
+            if version.merged and version.person_id != named[obs_id]
+        ]
+        while missing := {version.previous_version for version in brought} - {None, *earlier}:
+            older = lookup_queries.earlier_versions(read.reading(), sorted(filter(None, missing)))
+            earlier |= older
+            brought = list(older.values())
+        return earlier
 
     def _people(self, person_ids: Collection[int], read: Read) -> dict[int, Person]:
         persons, missing = self._persons.take(person_ids)

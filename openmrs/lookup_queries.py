@@ -52,6 +52,21 @@ class Staff:
     provider_uuid: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierVersion:
+    """A row of obs that another one names as its previous version.
+
+    `merged` says that its patient is voided, as the loser of a merge is.
+    """
+
+    obs_id: int
+    uuid: str
+    person_id: int
+    previous_version: int | None
+    written: str
+    merged: bool
+
+
 def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[int, Concept]:
     """Return the concepts by id, each named in the first locale of `locales` that it has."""
     rows = reading.rows(
@@ -268,3 +283,26 @@ def _grouped(rows: Iterable[dict[str, Any]], key: str) -> dict[int, list[dict[st
     for row in rows:
         groups[row[key]].append(row)
     return groups
+
+
+def earlier_versions(reading: ConsistentRead, ids: Ids) -> dict[int, EarlierVersion]:
+    """Return patients' rows of obs by obs_id, with what is asked of an earlier version."""
+    rows = reading.rows(
+        """SELECT o.obs_id, o.uuid, o.person_id, o.previous_version,
+        CAST(o.date_created AS CHAR) AS written,
+        (p.voided OR n.voided) AS merged FROM obs o
+        JOIN person n ON n.person_id = o.person_id
+        JOIN patient p ON p.patient_id = o.person_id WHERE o.obs_id IN %s""",
+        (ids,),
+    )
+    return {
+        row["obs_id"]: EarlierVersion(
+            row["obs_id"],
+            row["uuid"],
+            row["person_id"],
+            row["previous_version"],
+            row["written"].replace(" ", "T"),
+            bool(row["merged"]),
+        )
+        for row in rows
+    }

@@ -112,6 +112,20 @@ class Encounter(msgspec.Struct, frozen=True):
     visit_type: str | None = None
 
 
+class FirstVersion(msgspec.Struct, frozen=True):
+    """The first version of an obs that the hospital has merged from one patient into another.
+
+    A merge copies each obs to the winner and voids the loser's. `uuid` and `created` are those of
+    the first version. `rows` are the obs_ids of all earlier versions, and `persons` the person_ids
+    of those who have been merged.
+    """
+
+    uuid: str
+    created: datetime | None
+    rows: tuple[int, ...]
+    persons: tuple[int, ...]
+
+
 class Observation(msgspec.Struct, frozen=True):
     """One obs row with all that it refers to.
 
@@ -120,6 +134,9 @@ class Observation(msgspec.Struct, frozen=True):
 
     `deleted` means that the row is gone (purged). Then `row` is its last known image, and of what
     it refers to only the person is there.
+
+    `first` is only there if the row's previous version is of somebody else, whom the hospital has
+    merged into this person.
 
     `origin` says why it comes: ``stream`` (an event of the topic), ``reread`` (something that it
     refers to was changed) or ``person`` (all rows of its person were read).
@@ -138,6 +155,7 @@ class Observation(msgspec.Struct, frozen=True):
     at: datetime | None
     created: datetime | None
     origin: ObservationOrigin = "stream"
+    first: FirstVersion | None = None
 
     @property
     def obs_id(self) -> int:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
+from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
 from openmrs.wall_time import instant
 from passport.errors import Reject
 from passport.event import Row
 from passport.facts import (
     Author,
     Concept,
+    FirstVersion,
     Observation,
     ObservationOrigin,
     Person,
@@ -77,6 +78,7 @@ class References:
     providers: dict[int, Provider] = field(default_factory=dict)
     users: dict[int, User] = field(default_factory=dict)
     staff: dict[int, Staff] = field(default_factory=dict)
+    earlier_versions: dict[int, EarlierVersion] = field(default_factory=dict)
     # The author by encounter, order and creator: many rows of a batch share one.
     authors: dict[tuple[Any, Any, Any], Author] = field(default_factory=dict)
 
@@ -132,6 +134,35 @@ def enrich(
         at=at,
         created=created,
         origin=origin,
+        first=first_version(row, references),
+    )
+
+
+def first_version(row: Row, references: References) -> FirstVersion | None:
+    """Return the first version of a row that a merge has brought to its person, None without one.
+
+    A row of somebody else is only followed if that patient is voided, as the loser of a merge is. A
+    row that was brought to another patient without a merge may have been somebody else's all along.
+    """
+    person_id = row["person_id"]
+    versions = references.earlier_versions
+    earlier = versions.get(row.get("previous_version") or 0)
+    if earlier is None or earlier.person_id == person_id or not earlier.merged:
+        return None
+    chain: list[EarlierVersion] = []
+    while earlier is not None and earlier not in chain:
+        # At a merge the loser's older versions, which were voided before, change their person.
+        if earlier.person_id != person_id and not earlier.merged:
+            break
+        chain.append(earlier)
+        earlier = versions.get(earlier.previous_version or 0)
+    first = chain[-1]
+    persons = {version.person_id for version in chain} - {person_id}
+    return FirstVersion(
+        uuid=first.uuid,
+        created=instant(first.written, references.zone),
+        rows=tuple(version.obs_id for version in chain),
+        persons=tuple(sorted(persons)),
     )
 
 

@@ -4,10 +4,12 @@
 writing), ``deleted``, ``related`` (the ``_id`` of each row that this one names, or once named, as
 its group or previous version; absent without), ``formerRecords`` (the ``_id`` of each record that
 was named after this row under an earlier uuid; absent without), ``row``, ``created`` and ``at``
-(instants), ``concept``, ``value``, ``author``, ``place``, ``encounter``. A tombstone (``deleted``)
-keeps only what others need to know of it: the columns of IDENTITY, ``created``, and instead of its
-uuid the ``record`` that it names as a first version: the row may be of somebody now of whom nothing
-is kept.
+(instants), ``concept``, ``value``, ``author``, ``place``, ``encounter``, and of a row that a merge
+has brought from somebody else ``first``: the ``record`` that its first version names, ``created``,
+``rows`` (earlier versions, also in ``related``) and ``persons``. A tombstone (``deleted``) keeps
+only what others need to know of it: the columns of IDENTITY, ``created``, and instead of its uuid
+the ``record`` that it names as a first version: the row may be of somebody now of whom nothing is
+kept.
 """
 
 from datetime import datetime
@@ -19,10 +21,10 @@ import bson
 from bson.raw_bson import RawBSONDocument
 
 from destinations.mongo.document import Document
-from destinations.mongo.projection.obs import first_id, record_id
+from destinations.mongo.projection.obs import first_created, first_id, record_id
 from passport.errors import Reject
 from passport.event import Row
-from passport.facts import Author, Concept, Encounter, Observation, Place, Value
+from passport.facts import Author, Concept, Encounter, FirstVersion, Observation, Place, Value
 
 IDENTITY = ("obs_id", "person_id", "obs_group_id", "previous_version", "date_created")
 MAX_BYTES = 15_000_000  # MongoDB takes 16 MiB, the command around it included
@@ -81,7 +83,7 @@ def tombstone(row: Document, version: str) -> SealedDocument:
         "obsId": row["obsId"],
         "personId": row["personId"],
         "deleted": True,
-        "created": row.get("created"),
+        "created": first_created(row),
         **_identity(row["row"]),
         "record": first_id(row),
     }
@@ -98,7 +100,10 @@ def sealed(key: str, version: str, content: Document) -> SealedDocument:
         raise Reject("too_large")
     digest = blake2b(encoded, digest_size=9).hexdigest()
     head: Document = {"_id": key, "version": version, "digest": digest}
-    if rows := related(content["hospital"], content["row"]):
+    rows = related(content["hospital"], content["row"])
+    if first := content.get("first"):
+        rows = list(dict.fromkeys([*rows, *first["rows"]]))
+    if rows:
         head["related"] = rows
     return SealedDocument(head, content, encoded)
 
@@ -121,7 +126,7 @@ def _identity(row: Row) -> Document:
 
 
 def _meaning(observation: Observation) -> Document:
-    return {
+    meaning = {
         "row": observation.row,
         "at": instant(observation.at),
         "concept": observation.concept and _concept(observation.concept),
@@ -129,6 +134,19 @@ def _meaning(observation: Observation) -> Document:
         "author": _author(observation.author),
         "place": observation.place and _place(observation.place),
         "encounter": observation.encounter and _encounter(observation.encounter),
+    }
+    if observation.first is not None:
+        meaning["first"] = _first(observation.hospital, observation.first)
+    return meaning
+
+
+def _first(hospital: str, first: FirstVersion) -> Document:
+    """Return what is kept of the first version: no uuid, since it is that of somebody else."""
+    return {
+        "record": record_id(hospital, first.uuid),
+        "created": instant(first.created),
+        "rows": [f"{hospital}/{obs_id}" for obs_id in first.rows],
+        "persons": list(first.persons),
     }
 
 

@@ -229,7 +229,8 @@ class Observations:
             "row.voided": 0,
         }
         with translate_errors():
-            rows = self._rows.find(query, {"hospital": 1, "row.uuid": 1}, batch_size=ALL)
+            named = {"hospital": 1, "row.uuid": 1, "first.record": 1}
+            rows = self._rows.find(query, named, batch_size=ALL)
             return {row["_id"]: first_id(row) for row in rows}
 
     def present(self, query: Document) -> dict[int, str]:

@@ -10,7 +10,7 @@ another patient's, it goes into `keptedits` and waits there for the record's ret
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -91,14 +91,15 @@ def change(
     kept = list(kept)
     if new is None:
         return _removal(old, kept, hospital_id, now) if old and old["patientId"] else None
-    returned = _of_patient(kept, new.document["patientId"])
+    returned = _of_patient(kept, new.document["patientId"], new.merged)
     if old is None or not old["patientId"]:
         # What is kept outlives a tombstone. So a record that begins again goes on after it.
         rev = 1 + max([old["rev"] if old else 0, *(document["rev"] for document in kept)])
         if old is None:
             return _insert(new, returned, rev)
         return _restoration(old, new, returned, rev)
-    if old["patientId"] != new.document["patientId"]:
+    has_moved = old["patientId"] != new.document["patientId"]
+    if has_moved and old["openmrsData"].get("personId") not in new.merged:
         return _handover(old, new, returned)
     return _edited_update(old, new) if edited(old) else _update(old, new)
 
@@ -184,12 +185,20 @@ def _is_stated(name: str, value: Any, checksums: bytes | None) -> bool:
     return any(checksums[place : place + _CHECKSUM.size] == wanted for place in places)
 
 
-def _of_patient(kept: Iterable[Document], patient: str) -> Document | None:
-    """Return what was kept of the record when `patient` last saw it."""
+def _of_patient(
+    kept: Iterable[Document], patient: str, merged: Collection[int] = ()
+) -> Document | None:
+    """Return what was kept of the record when `patient` last saw it.
+
+    Else what was kept when somebody saw it whom the hospital has merged into this person since.
+    """
+    of_merged: Document | None = None
     for document in kept:
         if document["patientId"] == patient:
             return document
-    return None
+        if document["personId"] in merged:
+            of_merged = document
+    return of_merged
 
 
 def _with_owned(new: Projected, kept: Document | None) -> Document:

@@ -12,6 +12,7 @@ import pytest
 
 from dev import hospital as generator
 from dev.hospital import corrections, encounters, patients
+from tests import passport_writes
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.topic import applied, end_of, events, obs_of, raw, send
@@ -179,14 +180,21 @@ def test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none(scene: 
     )
     group = ward.diagnosis(loser)
     ward.do(corrections.void, voided)
-    for obs in (mine, theirs, group[0]):
-        ward.shown(obs)
+    before = [ward.shown(obs) for obs in (mine, theirs, group[0])]
     ward.hidden(voided)
+    passport_writes.put(scene.stage.db, before[1]["_id"], notes="a doctor's words")
     ward.do(patients.merge, winner, loser)
     ward.shown(ward.newest(theirs))
     ward.shown(ward.newest(group[0]))
     ward.hidden(theirs)
     assert len(ward.records(winner)) == 3
+    equal(scene.stage)
+    named = ("_id", "createdAt", "syncDate")
+    for old in before:
+        moved = scene.stage.db["medicalrecords"].find_one({"_id": old["_id"]}) or {}
+        assert moved["patientId"] == registered
+        assert [moved[name] for name in named] == [old[name] for name in named]
+    assert ward.shown(ward.newest(theirs))["data"]["notes"] == "a doctor's words"
     assert ward.records(loser) == []
     assert ward.sql("SELECT person_id FROM obs WHERE obs_id = %s", voided) == [(winner,)], (
         "voided rows move in place"

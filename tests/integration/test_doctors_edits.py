@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from destinations.mongo import conflicts
 from destinations.mongo.sink import MongoSink
-from passport.facts import Observation
+from passport.facts import FirstVersion, Observation
 from tests import observations as make
 from tests import passport_writes as doctor
 from tests.eventually import eventually
@@ -223,6 +223,95 @@ def test_b7_a_diagnosis_keeps_the_medicines_that_a_doctor_added(passport: Passpo
 
 def voided(rows: Sequence[Observation]) -> list[Observation]:
     return [replace(row, row={**row.row, "voided": 1}) for row in rows]
+
+
+# --- merges
+
+
+def merged_copy(at: int, **changes: Any) -> Observation:
+    """The medicine's obs as the winner (person 2) has it after a merge: a row of their own."""
+    winner = person(2, OTHER_ID, at=at)
+    created = make.BORN + timedelta(minutes=1)
+    copy = obs(9, at, make.DRUG_ORDER, DRUG, who=winner, previous_version=1, **changes)
+    return replace(copy, first=FirstVersion("obs-1", created, (1,), (1,)))
+
+
+def is_moved(passport: Passport, winner: str, before: Document) -> None:
+    """Assert that the winner has the loser's record, as it was."""
+    [after] = passport.shown()
+    assert (after["_id"], after["patientId"]) == (before["_id"], winner)
+    for name in ("syncDate", "createdAt", "editableBy", "lastEditedAt"):
+        assert after[name] == before[name], name
+    assert after["data"]["medicationStatus"] == "Past"
+    assert after["data"]["notes"] == WORDS
+    assert (after["openmrsData"]["obsId"], after["openmrsData"]["personId"]) == (9, 2)
+
+
+def test_b8_a_merge_moves_a_record_with_its_id_dates_status_and_edit(passport: Passport) -> None:
+    _, sink, before = edited_medicine(passport)
+    winner = passport.register(OTHER_ID)
+    sink.write([medicine(20, voided=True), merged_copy(20, row=2)])
+    is_moved(passport, winner, before)
+    gone = person(at=20, state="voided", national_id=None)
+    read_whole(sink, gone, [medicine(20, voided=True)])
+    is_moved(passport, winner, before)
+
+
+def test_b8_the_loser_is_hidden_before_the_winners_rows_come(passport: Passport) -> None:
+    _, sink, before = edited_medicine(passport)
+    winner = passport.register(OTHER_ID)
+    gone = person(at=20, state="voided", national_id=None)
+    read_whole(sink, gone, [medicine(20, voided=True)])
+    hidden(passport, before)
+    sink.write([merged_copy(20, row=2)])
+    is_moved(passport, winner, before)
+    assert list(passport.db.keptedits.find()) == []
+
+
+def test_b8_a_merge_of_somebody_who_was_never_shown_keeps_the_dates(passport: Passport) -> None:
+    winner = passport.register(OTHER_ID)
+    sink = passport.sink()
+    sink.write([merged_copy(20)])
+    [record] = passport.shown(winner)
+    assert record["syncDate"] == record["createdAt"] == make.BORN + timedelta(minutes=1)
+    assert record["openmrsData"]["dateCreated"] == make.BORN + timedelta(minutes=9)
+
+
+def test_b8_a_later_edit_keeps_the_merged_record(passport: Passport) -> None:
+    _, sink, before = edited_medicine(passport)
+    winner = passport.register(OTHER_ID)
+    sink.write([medicine(20, voided=True), merged_copy(20, row=2)])
+    newer = obs(10, 30, make.DRUG_ORDER, DRUG, who=person(2, OTHER_ID), previous_version=9)
+    sink.write([newer, merged_copy(30, row=2, voided=True)])
+    [after] = passport.shown(winner)
+    assert (after["_id"], after["createdAt"]) == (before["_id"], before["createdAt"])
+    assert after["openmrsData"]["obsId"] == 10
+    assert after["data"]["notes"] == WORDS
+
+
+def test_b8_an_older_version_that_moves_in_place_does_not_end_the_record(
+    passport: Passport,
+) -> None:
+    """The loser's versions that were voided before the merge are not copied: they move."""
+    _, sink, before = edited_medicine(passport)
+    winner = passport.register(OTHER_ID)
+    two = obs(2, 15, make.DRUG_ORDER, DRUG, previous_version=1)
+    sink.write([two, medicine(15, voided=True, row=2)])
+    copy = merged_copy(20, row=3)
+    copy = replace(
+        copy,
+        row={**copy.row, "previous_version": 2},
+        first=FirstVersion("obs-1", make.BORN + timedelta(minutes=1), (2, 1), (1,)),
+    )
+    gone = person(at=20, state="voided", national_id=None)
+    read_whole(sink, gone, [])
+    sink.write([copy])
+    is_moved(passport, winner, before)
+    sink.write([medicine(20, voided=True, row=4, who=person(2, OTHER_ID, at=20))])
+    is_moved(passport, winner, before)
+
+
+# --- conflicts
 
 
 def test_b11_an_edit_is_seen_although_the_hospitals_clock_is_ahead(passport: Passport) -> None:

@@ -109,6 +109,35 @@ def test_what_is_known_depends_on_nothing_but_the_row(make: Make) -> None:
         )
 
 
+def test_b8_the_first_version_of_what_a_merge_copied_is_read(make: Make, seeded: Address) -> None:
+    """Nothing is asked for an edit that comes together with the row that it replaces."""
+    ((loser, winner),) = seeded.execute(
+        "SELECT MIN(person_id), MAX(person_id) FROM obs JOIN patient ON patient_id = person_id"
+        " WHERE obs.voided = 0"
+    )
+    lookups = make()
+    (old, *_) = rows(lookups, f"person_id = {loser} AND voided = 0 AND previous_version IS NULL")
+    row = old.row
+    copy = {**row, "obs_id": 900_001, "person_id": winner, "previous_version": row["obs_id"]}
+    edit = {**copy, "obs_id": 900_002, "previous_version": 900_001}
+    asked = [old._replace(row=copy), old._replace(row=edit)]
+    [unmerged, _] = lookups.observations(asked)
+    assert unmerged.first is None, "they are two persons"
+
+    seeded.execute(f"UPDATE patient SET voided = 1 WHERE patient_id = {loser}")
+    [merged, edited] = lookups.observations(asked)
+    assert merged.first is not None
+    assert merged.first.uuid == row["uuid"]
+    assert merged.first.created == lookups.observations([old])[0].created
+    assert (merged.first.rows, merged.first.persons) == ((row["obs_id"],), (loser,))
+    assert edited.first is None, "the copy says it"
+
+    together = [asked[0]._replace(row={**copy, "previous_version": None}), asked[1]]
+    before = questions(lookups)
+    lookups.observations(together)
+    assert questions(lookups) - before == 1  # this question
+
+
 def test_what_was_not_there_is_found_when_it_comes(make: Make, seeded: Address) -> None:
     lookups = make()
     ((row, version, deleted, origin), *_) = rows(lookups, "value_coded IS NULL")

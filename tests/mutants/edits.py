@@ -2,6 +2,7 @@
 
 from tests.mutants.edit import Mutant, TextMutant
 
+UNIT = "tests/unit/"
 EDITS = "tests/integration/test_doctors_edits.py::"
 
 MUTANTS: tuple[Mutant | TextMutant, ...] = (
@@ -68,5 +69,37 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
         old='{"type": _their_type(record), "data": theirs}',
         new='{"type": record["type"], "data": theirs}',
         test=f"{EDITS}test_b12_keep_passport_is_kept_when_the_type_changed_too",
+    ),
+    Mutant(
+        "b8: a merge moves a record with its dates",
+        "destinations/mongo/projection/obs.py",
+        function="first_created",
+        old='(row.get("first") or row).get("created")',
+        new='row.get("created")',
+        test=f"{EDITS}test_b8_a_merge_moves_a_record_with_its_id_dates_status_and_edit",
+    ),
+    Mutant(
+        "b8: a merge moves an edit",
+        "destinations/mongo/record_update.py",
+        function="change",
+        old='old["openmrsData"].get("personId") not in new.merged',
+        new="old",
+        test=f"{EDITS}test_b8_a_merge_moves_a_record_with_its_id_dates_status_and_edit",
+    ),
+    Mutant(
+        "b8: the loser's edit waits for the winner's row",
+        "destinations/mongo/record_update.py",
+        function="_of_patient",
+        old='document["personId"] in merged',
+        new="not document",
+        test=f"{EDITS}test_b8_the_loser_is_hidden_before_the_winners_rows_come",
+    ),
+    Mutant(
+        "b8: only of who was merged",
+        "consumers/enrich/obs.py",
+        function="first_version",
+        old="earlier is None or earlier.person_id == person_id or not earlier.merged",
+        new="earlier is None or earlier.person_id == person_id",
+        test=f"{UNIT}test_enrich.py::test_b8_a_row_of_somebody_who_lives_is_not_followed",
     ),
 )

@@ -215,11 +215,19 @@ class Chart:
 
     def _first_version(self, anchor: Obs) -> tuple[Obs, bool]:
         row, seen = anchor, {anchor["obs_id"]}
-        while (older := self.rows.get(row.get("previous_version"))) and older["obs_id"] not in seen:
+        while (older := self._older(row, anchor)) and older["obs_id"] not in seen:
             row = older
             seen.add(row["obs_id"])
         named = row.get("previous_version")
         return row, named is not None and named not in self.facts.obs
+
+    def _older(self, row: Obs, anchor: Obs) -> Obs | None:
+        """Return the previous version, if it is this person's or that of one merged into them."""
+        older = self.facts.obs.get(row.get("previous_version"))
+        if older is None or older["person_id"] == anchor["person_id"]:
+            return older
+        state, _ = self.facts.people.get(older["person_id"], ("", None))
+        return older if state == "voided" else None
 
     def _openmrs(
         self, anchor: Obs, stating: list[Obs], parts: dict[str, list[Obs]], author: Author

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.enrich.obs import References, check, enrich, number_text
-from openmrs.lookup_queries import EncounterFacts, Provider, Staff, User
+from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
 from openmrs.tables import OBS
 from openmrs.wall_time import instant
 from passport.errors import Reject
 from passport.event import Row
-from passport.facts import Author, Concept, Encounter, Observation, Person, Place
+from passport.facts import Author, Concept, Encounter, FirstVersion, Observation, Person, Place
 
 PERSON = Person("kigali", 7, "p-7", "ok", "1199080012345678", "v")
 ANSWER = Concept(90, "c-90", "Malaria", "N/A", "Diagnosis", None, ("CIEL:116128",))
@@ -282,3 +282,42 @@ def test_check_takes_rows_of_openmrs_without_optional_columns() -> None:
     ):
         del row[name]
     assert enriched(row, references()).value.kind == "none"
+
+
+# --- merges
+
+
+def earlier(obs_id: int, person_id: int, previous: int | None, *, merged: bool) -> EarlierVersion:
+    return EarlierVersion(obs_id, f"o-{obs_id}", person_id, previous, "2020-01-01T10:00:00", merged)
+
+
+def first_of(*versions: EarlierVersion) -> FirstVersion | None:
+    row = a_row(obs_id=9, previous_version=3)
+    known = {version.obs_id: version for version in versions}
+    return enriched(row, references(earlier_versions=known)).first
+
+
+def test_b8_the_first_version_is_followed_into_who_was_merged() -> None:
+    created = datetime(2020, 1, 1, 8, tzinfo=UTC)
+    loser = earlier(3, 8, 2, merged=True)
+    moved = earlier(2, 7, 1, merged=False)  # voided before the merge: then a row changes its person
+    oldest = earlier(1, 8, None, merged=True)
+    assert first_of(loser) == FirstVersion("o-3", created, (3,), (8,))
+    assert first_of(loser, moved) == FirstVersion("o-2", created, (3, 2), (8,))
+    assert first_of(loser, moved, oldest) == FirstVersion("o-1", created, (3, 2, 1), (8,))
+
+
+def test_b8_a_row_of_somebody_who_lives_is_not_followed() -> None:
+    assert first_of() is None
+    assert first_of(earlier(3, 7, None, merged=False)) is None, "their own"
+    assert first_of(earlier(3, 8, None, merged=False)) is None, "somebody else's, maybe all along"
+    loser, other = earlier(3, 8, 2, merged=True), earlier(2, 6, None, merged=False)
+    first = first_of(loser, other)
+    assert first is not None
+    assert (first.uuid, first.rows) == ("o-3", (3,))
+
+
+def test_b8_versions_in_a_circle_end() -> None:
+    first = first_of(earlier(3, 8, 2, merged=True), earlier(2, 8, 3, merged=True))
+    assert first is not None
+    assert first.rows == (3, 2)

@@ -36,13 +36,15 @@ class Projected(NamedTuple):
     """A record as it should be.
 
     `document` is without the Passport-owned fields. `created` is for `syncDate` and `createdAt` of
-    an insert. `author` is the mirror document's.
+    an insert. `author` is the mirror document's. `merged` are the hospital's person_ids of whom it
+    was before they were merged into its person.
     """
 
     id: ObjectId
     document: Document
     created: datetime
     author: Document
+    merged: tuple[int, ...] = ()
 
 
 def projected(
@@ -72,8 +74,9 @@ def projected(
             "createdBy": created_by(author),
             "openmrsData": _openmrs_data(entry, author, hospital_id),
         }
-        created = first.get("created") or anchor.get("created") or anchor.get("at") or _EPOCH
-        records[key] = Projected(key, document, created, author)
+        created = first_created(first) or anchor.get("created") or anchor.get("at") or _EPOCH
+        merged = tuple(first["first"]["persons"]) if "first" in first else ()
+        records[key] = Projected(key, document, created, author, merged)
     return list(records.values())
 
 
@@ -101,12 +104,21 @@ def record_id(hospital_id: str, uuid: str) -> ObjectId:
 
 def first_id(row: Document) -> ObjectId:
     """Return the _id of the record that a mirror document names as the anchor's first version."""
+    if "first" in row:
+        first: ObjectId = row["first"]["record"]
+        return first
     return row.get("record") or record_id(row["hospital"], row["row"]["uuid"])
 
 
 def record_ids(row: Document) -> set[ObjectId]:
     """Return the _id of each record that a mirror document names, or once named."""
     return {first_id(row), *row.get("formerRecords", ())}
+
+
+def first_created(row: Document) -> datetime | None:
+    """Return when a mirror document, as the anchor's first version, was written down."""
+    created: datetime | None = (row.get("first") or row).get("created")
+    return created
 
 
 # --- which rows make which record
