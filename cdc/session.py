@@ -24,6 +24,7 @@ from cdc.binlog.stream import (
     KeyChange,
     NextFile,
     RowChange,
+    SkippedTransaction,
     Statement,
 )
 from cdc.binlog.table_map import ColumnsChangedError
@@ -37,7 +38,7 @@ from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
 from cdc.positions import Positions, RowPlace, Saved, Snapshot
 from cdc.same_server import SameServer
-from cdc.signals import SignalWatch
+from cdc.signals import SignalWatch, name_transaction
 from cdc.snapshot import QUERIES_OF_A_CHUNK, SnapshotJob, read_in_stream
 from cdc.transaction import Transaction, TransactionTraces
 from openmrs.connection import flavour
@@ -161,8 +162,8 @@ class Session:
     def _follow(self, stop: threading.Event, *, until_caught_up: bool) -> None:
         end: Position | None = None
         while not stop.is_set() and self._signals.look().pause is None:
-            has_read = self._read(self._wait_s())
             self._obey()
+            has_read = self._read(self._wait_s())
             self._step_snapshot(live=has_read)
             self._keep_lease()
             self._same_server.look()
@@ -184,10 +185,7 @@ class Session:
 
     def _read(self, timeout_s: float) -> bool:
         """Publish what the binlog has now. Return whether it had anything."""
-        try:
-            items = self._stream.poll(timeout_s)
-        except ColumnsChangedError as error:
-            raise self._columns.remedy(error, self._read_to) from None
+        items = self._poll(timeout_s)
         self._verify_file()
         has_read = bool(items)
         if self._next_row is not None:
@@ -214,10 +212,25 @@ class Session:
                 self._statement(item)
             elif isinstance(item, NextFile):
                 self._next_file(item)
+            elif isinstance(item, SkippedTransaction):
+                self._tell_skipped(item)
         transaction.count()
         self._mark_within()
         self._heartbeat.report()
         return has_read
+
+    def _poll(self, timeout_s: float) -> list[BinlogItem]:
+        """Return what the binlog has now. An error names the transaction that can't be decoded."""
+        fatal: Fatal
+        try:
+            return self._stream.poll(timeout_s)
+        except ColumnsChangedError as error:
+            fatal = self._columns.remedy(error, self._read_to)
+        except Fatal as error:
+            fatal = error
+        if isinstance(fatal, Gap):
+            raise fatal
+        raise name_transaction(fatal, self._id, self._stream.gtid)
 
     def _without_published(self, items: list[BinlogItem]) -> list[BinlogItem]:
         """Leave out the rows that the session before has published, and Kafka acknowledged."""
@@ -244,6 +257,19 @@ class Session:
             self._lag.commit(self._publisher.sent, commit.ts * 1000)
         self._mark(commit.at, commit.gtid_set)
         self._begin_snapshot_if_due()
+
+    def _tell_skipped(self, skipped: SkippedTransaction) -> None:
+        metrics.SKIPPED.labels(self._id, "skip-transaction").inc()
+        signal = self._signals.look().skipped(self._start.epoch)[skipped.gtid]
+        log.error(
+            "transaction skipped: its rows are missing until they are read again",
+            hospital=self._id,
+            gtid=skipped.gtid,
+            file=skipped.at.file,
+            pos=skipped.at.pos,
+            reason=f"asked for by {signal.by}",
+            hint=f"passport signal --hospital {self._id} snapshot",
+        )
 
     def _idle(self, idle: Idle) -> None:
         """Move the position on, also into the next file, when the server has nothing new."""
@@ -422,6 +448,7 @@ class Session:
             )
             self._snapshot.stop()
         self._pace.set_budget(signals.budget(self._hospital.load_budget))
+        self._stream.skip(frozenset(signals.skipped(epoch)))
 
     # --- the lease, the heartbeat and the position
 

@@ -33,10 +33,12 @@ LOOK_S = 1.0
 class Signal:
     """One thing that an operator asked for.
 
-    - `action`: pause, resume, snapshot, stop-snapshot or budget. One of a later release may be
-      another, which nobody obeys here.
-    - `epoch` and `number`: the snapshot that is to be taken, or stopped; else 0.
+    - `action`: pause, resume, snapshot, stop-snapshot, budget or skip-transaction. One of a later
+      release may be another, which nobody obeys here.
+    - `epoch` and `number`: the snapshot that is to be taken, or stopped. Of skip-transaction the
+      epoch in which it holds, and the newest snapshot then. Else 0.
     - `rows_per_s`: the budget; 0 is that of the settings.
+    - `gtid`: the transaction that is to be skipped.
     - `at_ms` and `by`: when it was asked for, in Unix milliseconds, and by whom.
     """
 
@@ -46,11 +48,14 @@ class Signal:
     epoch: int = 0
     number: int = 0
     rows_per_s: int = 0
+    gtid: str = ""
 
     def describe(self) -> str:
         """Return what was asked for, as it is typed."""
         if self.action == "budget":
             return f"budget={self.rows_per_s or 'default'}"
+        if self.gtid:
+            return f"{self.action} {self.gtid}"
         return self.action
 
     def encode(self, hospital: str, partition: int) -> bytes:
@@ -97,6 +102,22 @@ def new_key(hospital: str, at_ms: int) -> bytes:
 def is_key(hospital: str, key: bytes) -> bool:
     """Return whether a record of this key is a signal of the hospital."""
     return key.startswith(f"{hospital}/{_SIGNAL}/".encode())
+
+
+def name_transaction(error: Fatal, hospital: str, gtid: str) -> Fatal:
+    """Return the error with the transaction that it is about, and how to go on without that.
+
+    A server without GTIDs has no name for it: `gtid` is "", and the error stays as it is.
+    """
+    if not gtid:
+        return error
+    return Fatal(
+        f"{error.reason}, in transaction {gtid}",
+        details=error.details,
+        hint=f"{error.hint}; or without its rows:"
+        f" passport signal --hospital {hospital} skip-transaction {gtid}",
+        origin=error.origin,
+    )
 
 
 @contextmanager
@@ -164,6 +185,29 @@ class Signals:
             if signal.action == "stop-snapshot" and is_meant:
                 return signal
         return None
+
+    def skipped(self, epoch: int) -> dict[str, Signal]:
+        """Return the signals that ask for a transaction to be skipped, by its GTID.
+
+        They hold in their epoch alone: after a RESET MASTER another transaction may have the GTID.
+        """
+        return {
+            signal.gtid: signal
+            for signal in self
+            if signal.action == "skip-transaction" and signal.epoch == epoch
+        }
+
+    def skipped_since(self, epoch: int, number: int) -> list[str]:
+        """Return the GTIDs whose rows are missing, if this snapshot is the newest that is done.
+
+        A snapshot that began after the transaction was committed has its rows.
+        """
+        return [
+            signal.gtid
+            for signal in self
+            if signal.action == "skip-transaction"
+            and (signal.epoch, signal.number) >= (epoch, number)
+        ]
 
     def _last(self, *actions: str) -> Signal | None:
         last = None

@@ -11,6 +11,7 @@ from cdc.binlog.stream import IncompleteRow, KeyChange, RowChange
 from cdc.envelopes import Envelopes
 from cdc.positions import RowPlace
 from cdc.publisher import Publisher
+from cdc.signals import name_transaction
 from openmrs.tables import OBS
 from passport import metrics
 from passport.errors import Fatal, Gap
@@ -184,12 +185,13 @@ class Transaction:
             # It is no fault of this row, and a new epoch mends it.
             raise
         except Fatal as error:
-            raise Fatal(
+            named = Fatal(
                 f"{error.reason}: obs at {row.at.file}:{row.at.pos}",
                 details=error.details,
                 hint=error.hint,
                 origin=error.origin,
-            ) from None
+            )
+            raise name_transaction(named, self._hospital_id, row.gtid) from None
         self._held_row = None
         self._counts[OBS.name, row.op] += 1
         if self._held_key_changes:

@@ -78,9 +78,19 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
         "last_event_s": last_event_s,
         "paused_by": pause.by if pause is not None else None,
         "rows_per_s": facts.signals.rows_per_s,
+        "skipped": _skipped(facts.signals, saved),
         **facts.counts,
     }
     return {**row, "problems": list(problems(row))}
+
+
+def _skipped(signals: "Signals", saved: "Saved | None") -> list[str]:
+    """Return the transactions that were left out, and that no snapshot has made good since."""
+    if saved is None:
+        return []
+    if saved.snapshot is None or saved.snapshot.state != "done":
+        return signals.skipped_since(0, 0)
+    return signals.skipped_since(saved.epoch, saved.snapshot.number)
 
 
 def state(capture: str, saved: "Saved | None", *, is_snapshot_waiting: bool = False) -> str:
@@ -144,6 +154,11 @@ def _asked_for(row: Row) -> Iterator[dict[str, str]]:
     if row.get("snapshot") == "stopped":
         yield _problem(
             f"its snapshot was stopped behind obs {row['snapshot_key'] or 'none'}",
+            f"passport signal --hospital {hospital_id} snapshot",
+        )
+    for gtid in row.get("skipped", ()):
+        yield _problem(
+            f"transaction {gtid} is left out: what it did to rows is missing",
             f"passport signal --hospital {hospital_id} snapshot",
         )
     if row.get("rows_per_s"):

@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # importing them would load Kafka's client for every command
     from cdc.positions import Saved
     from cdc.signals import Signal
 
-_ACTIONS = "pause, resume, snapshot, stop-snapshot, budget=N, budget=default or list"
+_ACTIONS = (
+    "pause, resume, snapshot, stop-snapshot, budget=N, budget=default, skip-transaction or list"
+)
 # A snapshot that the reader began by itself just now may have the next number already.
 _BEHIND_NEXT = 2
 
@@ -25,9 +27,12 @@ def signal(
     ctx: typer.Context,
     hospital: HospitalOption,
     action: Annotated[str, typer.Argument(help=_ACTIONS)],
+    gtid: Annotated[
+        str, typer.Argument(help="Of skip-transaction: the transaction to leave out.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Pause or resume a running reader, begin or stop a snapshot, or set its budget of rows/s.
+    """Pause a running reader, begin or stop a snapshot, set its budget, skip a transaction.
 
     The reader obeys within seconds, and after a restart too. `list` shows who asked for what.
     """
@@ -51,13 +56,20 @@ def signal(
             ]
             context.print_rows(rows, ("at", "by", "signal"), as_json=as_json)
             return
-        new = signal_for(hospital, action, saved)
+        new = signal_for(hospital, action, saved, gtid)
         positions.signal(hospital, settings.partition, new)
     text = f"{hospital}: asked for {new.describe()}; passport status shows what holds"
     context.console.print(text, highlight=False, soft_wrap=True)
+    if new.gtid:
+        text = (
+            "what this transaction did to rows is missing, in every destination, until they are"
+            f" read again. When the reader is past it: passport signal --hospital {hospital}"
+            f" snapshot, or passport backfill --hospital {hospital} for some of the rows"
+        )
+        context.console.print(text, highlight=False, soft_wrap=True)
 
 
-def signal_for(hospital: str, action: str, saved: "Saved | None") -> "Signal":
+def signal_for(hospital: str, action: str, saved: "Saved | None", gtid: str = "") -> "Signal":
     """Return the signal for what was typed.
 
     Raises BadParameter, and NotReady or Fatal where the hospital has nothing that it could mean.
@@ -65,13 +77,15 @@ def signal_for(hospital: str, action: str, saved: "Saved | None") -> "Signal":
     from cdc.envelopes import now_ms
     from cdc.signals import Signal
 
+    if gtid and action != "skip-transaction":
+        raise typer.BadParameter(f"{action} takes no transaction", param_hint="GTID")
     at_ms = now_ms()
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     if action in ("pause", "resume"):
         return Signal(action, at_ms, by)
     if action.startswith("budget="):
         return Signal("budget", at_ms, by, rows_per_s=_rows_per_s(action.partition("=")[2]))
-    if action not in ("snapshot", "stop-snapshot"):
+    if action not in ("snapshot", "stop-snapshot", "skip-transaction"):
         raise typer.BadParameter(f"{action!r} is none of {_ACTIONS}", param_hint="ACTION")
 
     if saved is None or saved.snapshot is None:
@@ -80,11 +94,48 @@ def signal_for(hospital: str, action: str, saved: "Saved | None") -> "Signal":
             hint=f"passport cdc run --hospital {hospital}",
         )
     number = saved.snapshot.number
+    if action == "skip-transaction":
+        gtid = _transaction_to_skip(hospital, gtid, saved)
+        return Signal(action, at_ms, by, epoch=saved.epoch, number=number, gtid=gtid)
     if action == "snapshot":
         return Signal(action, at_ms, by, epoch=saved.epoch, number=number + _BEHIND_NEXT)
     if saved.snapshot.state != "running":
         raise Fatal(f"hospital {hospital}: no snapshot is running", hint="passport status")
     return Signal(action, at_ms, by, epoch=saved.epoch, number=number)
+
+
+def _transaction_to_skip(hospital: str, text: str, saved: "Saved") -> str:
+    """Return the GTID as the reader meets it.
+
+    Raises BadParameter if it is none, and Fatal if the reader can't meet it.
+    """
+    from cdc.binlog.gtids import MysqlGtidSet, contains, one_transaction
+
+    if not saved.gtid_set:
+        raise Fatal(
+            f"hospital {hospital}: its server writes no GTIDs, so that no transaction has a name",
+            hint="to go on behind whatever stopped the reader, with a snapshot:"
+            f" passport cdc run --hospital {hospital} --new-epoch",
+        )
+    is_mariadb = saved.server.startswith("mariadb-")
+    try:
+        gtid = one_transaction(text, "mariadb" if is_mariadb else "mysql")
+    except ValueError:
+        forms = "0-1-42" if is_mariadb else "UUID:42, or UUID:TAG:42"
+        raise typer.BadParameter(
+            f"{text!r} is not the GTID of one transaction of this server, such as {forms}",
+            param_hint="GTID",
+        ) from None
+    if is_mariadb:
+        was_read = contains(saved.gtid_set, gtid)
+    else:
+        was_read = gtid in MysqlGtidSet(saved.gtid_set)
+    if was_read:
+        raise Fatal(
+            f"hospital {hospital}: its reader is past transaction {gtid}",
+            hint="nothing to do: it stops no reader",
+        )
+    return gtid
 
 
 def _rows_per_s(text: str) -> int:

@@ -10,7 +10,7 @@ EVENTS = Counter(
 )
 SKIPPED = Counter(
     "passport_cdc_events_skipped_total",
-    "Statements that no row event carries",
+    "Statements that no row event carries, and transactions that an operator had skipped",
     ["hospital", "reason"],
 )
 CDC_LAG = Gauge(

@@ -85,6 +85,17 @@ class Statement(NamedTuple):
     columns: tuple[ColumnChange, ...] = ()
 
 
+class SkippedTransaction(NamedTuple):
+    """A transaction begins of which no row is given, because an operator has named it.
+
+    Its statements and its `Commit` come as those of any other. `at` is the end of its first event.
+    """
+
+    gtid: str
+    at: Position
+    ts: int
+
+
 class Idle(NamedTuple):
     """The server has nothing new and no transaction is open, so it is safe to resume at `at`."""
 
@@ -102,7 +113,16 @@ class NextFile(NamedTuple):
     left: Position
 
 
-BinlogItem = RowChange | KeyChange | IncompleteRow | Commit | Statement | Idle | NextFile
+BinlogItem = (
+    RowChange
+    | KeyChange
+    | IncompleteRow
+    | Commit
+    | Statement
+    | SkippedTransaction
+    | Idle
+    | NextFile
+)
 
 
 def keys_of(before: Key | None, after: Key | None) -> tuple[Key, ...]:

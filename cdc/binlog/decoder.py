@@ -23,6 +23,7 @@ from cdc.binlog.changes import (
     KeyChange,
     NextFile,
     RowChange,
+    SkippedTransaction,
     Statement,
     keys_of,
 )
@@ -126,6 +127,9 @@ class EventDecoder:
         # A group is what one GTID is for: a transaction, or a statement that stands alone. `_open`
         # is a transaction that needs a commit.
         self._in_group = self._open = self._xa = self._rows_in_group = False
+        # The transactions whose rows are passed over, and whether this group is one of them.
+        self._skipped: frozenset[str] = frozenset()
+        self._is_skipped = False
         # The statement that follows is an ALTER that changed nothing yet, or never.
         self._is_unfinished = False
         self._handlers = self._handler_table()
@@ -190,6 +194,7 @@ class EventDecoder:
         about_files = kinds.ABOUT_FILES
         heartbeats = kinds.HEARTBEATS
         maps = self._maps
+        skipped = self._skipped
         header = _HEADER
         crc = crc32
         tail = 4 if self._checksums else 0
@@ -231,6 +236,8 @@ class EventDecoder:
                     self._is_unfinished = bool(
                         more & _DDL and _is_unfinished_alter(event[: size - tail], more)
                     )
+                    if skipped and self._gtid in skipped:
+                        items.append(self._begin_skipped())
                     continue
                 if kind == _XID:
                     if items and type(items[-1]) is Commit:
@@ -274,6 +281,15 @@ class EventDecoder:
         """Whether rows were given of an event whose checksum has not come yet."""
         return self._large is not None and self._large.payload is not None
 
+    @property
+    def gtid(self) -> str:
+        """The GTID of the transaction that is being read; "" if there is none."""
+        return self._gtid
+
+    def skip(self, gtids: frozenset[str]) -> None:
+        """Give no rows of these transactions from now on. One that has begun is read on."""
+        self._skipped = gtids
+
     def pass_over(self) -> None:
         """Decode no more of the event whose checksum has not come yet."""
         if self._large is not None:
@@ -311,6 +327,8 @@ class EventDecoder:
         if end <= self._skip_to or not self._is_wanted(first_part):
             return large
         if large.kind == kinds.PAYLOAD:
+            if self._is_skipped:
+                return large
             large.payload = Payload(self._is_wanted)
             self.pos = end
             self._ordinal = 0
@@ -332,6 +350,8 @@ class EventDecoder:
                     f" {self.file}:{self.pos}"
                 )
             self.pos += (large.log_pos - self.pos) & 0xFFFFFFFF if large.log_pos else large.size
+            if self._is_skipped and large.kind == kinds.PAYLOAD:
+                yield [self._commit()]
             return
         if not large.is_intact:
             raise self._gap("wrong checksum of a compressed transaction")
@@ -345,6 +365,8 @@ class EventDecoder:
     def _is_wanted(self, head: bytes) -> bool:
         """Return whether an event is read, by its header and the number of its table."""
         kind = head[4]
+        if self._is_skipped and kind in kinds.ROWS:
+            return False
         if kind in kinds.ROWS and head[19:25] in self._maps:
             return self._maps[head[19:25]][1] is not None
         return kind not in kinds.WITHOUT_MEANING
@@ -355,7 +377,7 @@ class EventDecoder:
         )
 
     def _unknown(self, kind: int, flags: int) -> Iterable[BinlogItem]:
-        if flags & _IGNORABLE:
+        if flags & _IGNORABLE or self._is_skipped:
             return ()
         name = kinds.NAMES.get(kind, "no name here")
         raise self._fatal(
@@ -450,7 +472,13 @@ class EventDecoder:
     def _begin(self, gtid: str) -> Iterable[BinlogItem]:
         self._gtid = gtid
         self._in_group = True
+        if gtid in self._skipped:
+            return (self._begin_skipped(),)
         return ()
+
+    def _begin_skipped(self) -> SkippedTransaction:
+        self._is_skipped = True
+        return SkippedTransaction(self._gtid, Position(self.file, self.pos), self._ts)
 
     def _previous_gtids(self, event: bytes) -> Iterable[BinlogItem]:
         return self._executed_before_file(MysqlGtidSet.unpack(event[HEADER_SIZE:]))
@@ -493,7 +521,7 @@ class EventDecoder:
 
     def _end_group(self) -> None:
         self._gtid = ""
-        self._in_group = self._open = self._xa = self._rows_in_group = False
+        self._in_group = self._open = self._xa = self._rows_in_group = self._is_skipped = False
 
     # --- statements
 
@@ -553,6 +581,8 @@ class EventDecoder:
     def _table_map(self, event: bytes) -> Iterable[BinlogItem]:
         if not self._in_group:
             raise self._gap("it was begun inside a transaction")
+        if self._is_skipped:
+            return ()
         self._maps[event[19:25]] = (
             event[25:],
             self._watched.find(event, Position(self.file, self.pos)),
@@ -572,6 +602,8 @@ class EventDecoder:
         maps = self._maps
 
         def handle(event: bytes) -> Iterable[BinlogItem]:
+            if self._is_skipped:
+                return ()
             watched = maps.get(event[19:25], _NO_MAP)[1]
             if watched is None:
                 return () if event[19:25] in maps else self._unmapped(event)
@@ -628,7 +660,7 @@ class EventDecoder:
         return items
 
     def _partial_json(self, event: bytes) -> Iterable[BinlogItem]:
-        if self._maps.get(event[19:25], (b"", None))[1] is None:
+        if self._is_skipped or self._maps.get(event[19:25], (b"", None))[1] is None:
             return ()
         raise self._fatal(
             "rows with partial JSON", "SET GLOBAL binlog_row_value_options = '' at the source"
@@ -636,6 +668,9 @@ class EventDecoder:
 
     def _payload(self, event: bytes) -> Iterator[BinlogItem]:
         """Read a compressed transaction: one outer event, whose rows are numbered through."""
+        if self._is_skipped:
+            yield self._commit()
+            return
         payload = Payload(self._is_wanted)
         yield from self._payload_items(payload, event[HEADER_SIZE:], is_last=True)
 

@@ -1,12 +1,33 @@
-"""GTID sets: what a server has executed, in the forms in which it writes and packs them."""
+"""GTIDs, and sets of them: what a server has executed, as it writes and packs them."""
 
 import re
 import struct
 from collections.abc import Iterator
 from uuid import UUID
 
+from cdc.binlog.field_types import Flavour
+
 Source = tuple[str, str]
 """The uuid of a server, and a tag or ""."""
+
+_MARIADB = re.compile(r"\d+-\d+-\d+")
+_MYSQL = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(:[a-z_]\w*)?:(\d+)")
+
+
+def one_transaction(text: str, flavour: Flavour) -> str:
+    """Return the GTID of one transaction in the form in which the decoder gives it.
+
+    It is ``domain-server-seq`` of a MariaDB, ``uuid:7`` or ``uuid:tag:7`` of a MySQL. Raises
+    ValueError if it is none, or a set of them.
+    """
+    text = text.strip().lower()
+    if flavour == "mariadb" and _MARIADB.fullmatch(text):
+        return "-".join(str(int(part)) for part in text.split("-"))
+    match = _MYSQL.fullmatch(text)
+    if flavour == "mysql" and match is not None:
+        uuid, tag, number = match.groups()
+        return f"{uuid}{tag or ''}:{int(number)}"
+    raise ValueError("not the GTID of one transaction")
 
 
 class MariadbGtidSet:
@@ -77,6 +98,13 @@ class MysqlGtidSet:
         uuid, _, tag = head.partition(":")
         self.add((uuid, tag), int(number), int(number))
         return str(self)
+
+    def __contains__(self, gtid: str) -> bool:
+        """Return whether the transaction ``uuid:7`` or ``uuid:tag:7`` is in the set."""
+        head, _, number = gtid.rpartition(":")
+        uuid, _, tag = head.partition(":")
+        intervals = self._intervals.get((uuid, tag), ())
+        return any(first <= int(number) <= last for first, last in intervals)
 
     def add(self, source: Source, first: int, last: int) -> None:
         """Add an interval, both ends included."""

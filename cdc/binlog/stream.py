@@ -20,6 +20,7 @@ from cdc.binlog.changes import (
     KeyChange,
     NextFile,
     RowChange,
+    SkippedTransaction,
     Statement,
 )
 from cdc.binlog.decoder import EventDecoder
@@ -39,6 +40,7 @@ __all__ = [
     "KeyChange",
     "NextFile",
     "RowChange",
+    "SkippedTransaction",
     "Statement",
 ]
 
@@ -121,6 +123,15 @@ class BinlogStream:
     def is_unverified(self) -> bool:
         """Whether the last rows are of an event whose checksum has not come yet."""
         return self._decoder.is_unverified
+
+    @property
+    def gtid(self) -> str:
+        """The GTID of the transaction that is being read; "" if there is none."""
+        return self._decoder.gtid
+
+    def skip(self, gtids: frozenset[str]) -> None:
+        """Give no rows of these transactions: see `SkippedTransaction`."""
+        self._decoder.skip(gtids)
 
     def pass_over(self) -> None:
         """Give no more rows of that event: `poll` on, until it is verified."""

@@ -6,8 +6,10 @@ import functools
 import json
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from cdc.binlog.stream import (
     KeyChange,
     NextFile,
     RowChange,
+    SkippedTransaction,
     Statement,
 )
 from dev.stack import MariaDB, MySQL
@@ -126,6 +129,48 @@ def test_a_transaction_in_commit_order_with_its_positions_and_gtid(tap: Tap) -> 
     ends = [item.at.order for item in items]  # type: ignore[union-attr]
     assert ends == sorted(set(ends))
     assert all(abs(item.ts - time.time()) < 60 for item in items)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+@pytest.mark.parametrize(
+    ("version", "session"),
+    [
+        ("mariadb", "DO 1"),
+        ("mysql", "DO 1"),
+        ("mysql", "SET SESSION binlog_transaction_compression = ON"),
+    ],
+)
+def test_a_skipped_transaction_gives_its_commit_and_no_row(
+    shared: Callable[[str], Server], version: str, session: str, size: int
+) -> None:
+    """A small one, and one of which an event comes in parts."""
+    tap = prepared(shared(version))
+    tap.execute("ALTER TABLE obs MODIFY value_text LONGTEXT")
+    text = b64encode(Random(1).randbytes(size)).decode()
+    start = tap.end()
+    tap.execute(
+        session,
+        insert(1),
+        "BEGIN",
+        f"INSERT INTO obs VALUES (2, 1, '{text}')",
+        "INSERT INTO person VALUES (5, NULL)",
+        "COMMIT",
+        insert(3),
+    )
+    items = tap.read(start)
+    assert numbers(items) == [1, 2, 3]
+    commits = of(Commit, items)
+
+    stream = tap.stream(start)
+    stream.skip(frozenset({commits[1].gtid}))
+    items = read_until(stream, tap.end())
+    stream.close()
+    assert numbers(items) == [1, 3]
+    assert of(KeyChange, items) == []
+    assert of(Commit, items) == commits
+    [skipped] = of(SkippedTransaction, items)
+    assert skipped.gtid == commits[1].gtid
+    assert commits[0].at.order < skipped.at.order < commits[1].at.order
 
 
 def test_a_notice_has_both_keys_when_they_differ(tap: Tap) -> None:

@@ -1,5 +1,6 @@
 """`passport signal`: a running reader obeys operators, and one that starts again still does."""
 
+import re
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -33,7 +34,8 @@ def asking(settings: Settings) -> Ask:
 
     def ask(action: str) -> None:
         positions = Positions(settings.kafka)
-        asked = signal_for("kigali", action, positions.load("kigali"))
+        name, _, gtid = action.partition(" ")
+        asked = signal_for("kigali", name, positions.load("kigali"), gtid)
         positions.signal("kigali", 0, asked)
         positions.close()
 
@@ -116,3 +118,72 @@ def _state(settings: Settings) -> tuple[int, str]:
     if position is None or position.snapshot is None:
         return 0, ""
     return position.snapshot.number, position.snapshot.state
+
+
+@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+def test_skip_transaction_leaves_out_exactly_this_one(
+    flavour: str, request: pytest.FixtureRequest, kafka_bootstrap: str
+) -> None:
+    """One that stops the reader at each start, and one that a running reader has yet to meet."""
+    server = request.getfixturevalue(f"own_{flavour}")(flags=["--max-allowed-packet=64M"])
+    address = hospital(server, patients=5)
+    address.execute("ALTER TABLE obs MODIFY value_text LONGTEXT")
+    settings = reading(address, kafka_bootstrap)
+    ask = asking(settings)
+    catch_up(settings)
+    put(address)
+    address.execute(
+        "BEGIN",
+        "UPDATE obs SET value_text = REPEAT('x', 17 << 20) ORDER BY obs_id LIMIT 1",
+        "UPDATE obs SET value_text = NULL ORDER BY obs_id LIMIT 1",
+        "UPDATE obs SET comments = 'not read' ORDER BY obs_id DESC LIMIT 2",
+        "COMMIT",
+    )
+    put(address)
+    for _ in range(2):
+        with pytest.raises(Fatal, match="larger than topic") as stopped:
+            catch_up(settings)
+    named = re.search(
+        r"passport signal --hospital kigali (skip-transaction \S+)$", stopped.value.hint
+    )
+    assert named is not None
+
+    ask(named[1])
+    with capture_logs() as logs:
+        catch_up(settings)
+    assert [entry["gtid"] for entry in logs if "skipped" in entry["event"]] == named[1].split()[1:]
+    newest = sorted(stream.obs(address))
+    assert _missing(settings, address) == newest[-3:-1], "the two rows of this transaction"
+    with pytest.raises(Fatal, match="is past transaction"):
+        ask(named[1])
+
+    with running(settings):
+        ask(f"skip-transaction {_next_gtid(address)}")
+        ask("snapshot")
+        eventually(lambda: _state(settings) == (3, "done"), "both signals are obeyed")
+        assert_equal(settings, address)
+        address.execute("UPDATE obs SET comments = 'nor this' ORDER BY obs_id LIMIT 1")
+        put(address)
+        last = max(stream.obs(address))
+        rows = stream.Table.of
+        eventually(lambda: last in rows(stream.records(settings)).rows, "it is past it")
+    assert _missing(settings, address) == newest[:1]
+    ask("snapshot")
+    catch_up(settings)
+    assert_equal(settings, address)
+
+
+def _missing(settings: Settings, address: Address) -> list[int]:
+    """Return the keys of the rows that the topic doesn't tell as they are."""
+    told = stream.Table.of(stream.records(settings)).rows
+    held = stream.obs(address)
+    return sorted(key for key in {*told, *held} if told.get(key) != held.get(key))
+
+
+def _next_gtid(address: Address) -> str:
+    """Return the GTID of the transaction that this server commits next."""
+    is_mariadb = address.flavour == "mariadb"
+    name = "@@gtid_binlog_pos" if is_mariadb else "@@global.gtid_executed"
+    ((executed,),) = address.execute(f"SELECT {name}")
+    head, number = re.fullmatch(r"(.*?)(?:1-)?(\d+)", str(executed)).groups()  # type: ignore[union-attr]
+    return f"{head}{int(number) + 1}"

@@ -219,6 +219,28 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a transaction is skipped, and not those behind it",
+        "cdc/binlog/decoder.py",
+        function="EventDecoder._end_group",
+        old=(
+            "self._in_group = self._open = self._xa = self._rows_in_group"
+            " = self._is_skipped = False"
+        ),
+        new="self._in_group = self._open = self._xa = self._rows_in_group = False",
+        test=(
+            f"{UNIT}test_binlog_events.py::"
+            "test_a_skipped_transaction_gives_no_row_whatever_is_wrong_with_it"
+        ),
+    ),
+    Mutant(
+        "a transaction is skipped in the epoch in which that was asked for",
+        "cdc/signals.py",
+        function="Signals.skipped",
+        old="signal.epoch == epoch",
+        new="signal.epoch",
+        test=(f"{UNIT}test_signals.py::test_a_transaction_to_skip_is_named_as_the_reader_meets_it"),
+    ),
+    Mutant(
         "what is acknowledged of a large transaction is not published again",
         "cdc/session.py",
         function="Session._without_published",

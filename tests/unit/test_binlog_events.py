@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.binlog.changes import Commit, Idle, NextFile, RowChange
+from cdc.binlog.changes import Commit, Idle, NextFile, RowChange, SkippedTransaction
 from cdc.binlog.compression import LARGEST, Payload, TooLargeError, inflate
 from cdc.binlog.decoder import EventDecoder
 from cdc.binlog.gtids import MariadbGtidSet, MysqlGtidSet
@@ -100,6 +100,35 @@ def decoder(**options: Any) -> EventDecoder:
 
 def items(read: EventDecoder, events: Iterable[bytes]) -> list[Any]:
     return [item for found in read.read(events) for item in found]
+
+
+def test_a_skipped_transaction_gives_no_row_whatever_is_wrong_with_it() -> None:
+    server = Server()
+    file = server.file()
+    first = server.transaction(1)
+    begin = server.event(GTID, struct.pack("<QIB", 2, 0, 0) + bytes(6))
+    begun_at = Position(FILE, server.pos)
+    unreadable = [
+        server.event(TABLE_MAP, TABLE.replace(b"\1\3\0", b"\1\xff\0")),
+        server.event(99),
+        server.event(WRITE, TABLE[:6] + b"\1\0\1\1\0"),
+        server.event(39, TABLE[:6]),
+    ]
+    commit = server.event(XID, bytes(8))
+    server.seq = 2
+    last = server.transaction(3)
+
+    for event in unreadable:
+        with pytest.raises(Fatal):
+            items(decoder(), [*file, *first, begin, event])
+    read = decoder()
+    read.skip(frozenset({"0-3-2", "0-3-7"}))
+    row_1, _, skipped, commit_2, row_3, _ = items(
+        read, [*file, *first, begin, *unreadable, commit, *last]
+    )
+    assert (row_1.after, row_3.after) == ('{"obs_id":1}', '{"obs_id":3}')
+    assert skipped == SkippedTransaction("0-3-2", begun_at, 1000)
+    assert (commit_2.gtid, commit_2.gtid_set) == ("0-3-2", "0-3-2")
 
 
 @pytest.mark.parametrize("checksums", [True, False])

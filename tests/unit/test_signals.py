@@ -1,5 +1,7 @@
 """What operators ask for: which signal holds, and what is no signal."""
 
+from dataclasses import replace
+
 import pytest
 import typer
 
@@ -58,6 +60,64 @@ def test_a_snapshot_is_meant_in_its_epoch_alone() -> None:
     assert both.stop(5, 2) == stop
     assert both.stop(5, 3) is None
     assert both.stop(6, 2) is None
+
+
+UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+
+
+@pytest.mark.parametrize(
+    ("server", "executed", "typed", "gtid"),
+    [
+        ("mariadb-7", "0-7-41", "0-7-42", "0-7-42"),
+        ("mariadb-7", "0-7-41", " 0-7-0042 ", "0-7-42"),
+        ("mariadb-7", "0-7-41", "1-7-5", "1-7-5"),
+        (UUID, f"{UUID}:1-41", f"{UUID}:42", f"{UUID}:42"),
+        (UUID, f"{UUID}:1-41", f"{UUID.upper()}:42", f"{UUID}:42"),
+        (UUID, f"{UUID}:1-41", f"{UUID}:Nightly:3", f"{UUID}:nightly:3"),
+        (UUID, f"{UUID}:1-41:43", f"{UUID}:42", f"{UUID}:42"),
+    ],
+)
+def test_a_transaction_to_skip_is_named_as_the_reader_meets_it(
+    server: str, executed: str, typed: str, gtid: str
+) -> None:
+    saved = replace(SAVED, server=server, gtid_set=executed)
+    signal = signal_for("kigali", "skip-transaction", saved, typed)
+    assert signal.describe() == f"skip-transaction {gtid}"
+    asked_for = signals(signal)
+    assert asked_for.skipped(5) == {gtid: signal}
+    assert asked_for.skipped(6) == {}, "after a RESET MASTER another one may have this GTID"
+
+
+@pytest.mark.parametrize("typed", ["", "42", "0-7", f"{UUID}:1-5", f"{UUID}:42", "0-7-42,1-7-5"])
+def test_what_names_no_single_transaction_is_refused(typed: str) -> None:
+    saved = replace(SAVED, gtid_set="0-7-41")
+    with pytest.raises(typer.BadParameter, match="one transaction"):
+        signal_for("kigali", "skip-transaction", saved, typed)
+    with pytest.raises(typer.BadParameter, match="takes no transaction"):
+        signal_for("kigali", "pause", saved, "0-7-42")
+
+
+def test_a_transaction_that_can_not_be_met_is_not_skipped() -> None:
+    with pytest.raises(Fatal, match="writes no GTIDs") as refused:
+        signal_for("kigali", "skip-transaction", SAVED, "0-7-42")
+    assert refused.value.hint.endswith("passport cdc run --hospital kigali --new-epoch")
+    for server, executed, gtid in (
+        ("mariadb-7", "0-7-42", "0-7-42"),
+        (UUID, f"{UUID}:1-42", f"{UUID}:7"),
+        (UUID, f"{UUID}:1-42:a:1-3", f"{UUID}:a:3"),
+    ):
+        saved = replace(SAVED, server=server, gtid_set=executed)
+        with pytest.raises(Fatal, match="is past transaction"):
+            signal_for("kigali", "skip-transaction", saved, gtid)
+
+
+def test_skipped_rows_are_missing_until_a_later_snapshot_is_done() -> None:
+    saved = replace(SAVED, gtid_set="0-7-41")
+    asked_for = signals(signal_for("kigali", "skip-transaction", saved, "0-7-42"))
+    for newest_done in ((4, 9), (5, 1), (5, 2)):
+        assert asked_for.skipped_since(*newest_done) == ["0-7-42"]
+    for newest_done in ((5, 3), (6, 1)):
+        assert asked_for.skipped_since(*newest_done) == []
 
 
 @pytest.mark.parametrize(
