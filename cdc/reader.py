@@ -22,22 +22,20 @@ from cdc.client_errors import translate_client_errors
 from cdc.connections import REAL, Connections
 from cdc.lag import Lag
 from cdc.lease import Lease, server_id
+from cdc.pause import paused, wait_while_paused
 from cdc.same_server import SameServer
 from cdc.session import Session
 from cdc.signals import Signal, Signals, SignalWatch
 from openmrs.connection import flavour
 from openmrs.read import Source
 from passport import health, metrics
-from passport.errors import Fatal, Gap, NotReady, Origin, Retry
+from passport.errors import Fatal, Gap, NotReady, Retry
 from passport.settings import Hospital, Settings
 from passport.version import Position
 
 # A session that lasted so long was fine. After it, the first wait is the shortest again.
 STEADY_S = 30.0
 SHORTEST_WAIT_S = 0.25
-
-# How often a paused reader looks whether it still is.
-PAUSED_S = 0.5
 
 log = structlog.get_logger()
 
@@ -168,8 +166,8 @@ class Reader:
         signals = self._positions.signals(self._id)
         if signals.pause is not None:
             if until_caught_up:
-                raise _paused(self._id, signals.pause)
-            self._wait_while_paused(signals)
+                raise paused(self._id, signals.pause)
+            self._wait_while_paused(signals.pause, signals)
             return
         if start.is_new_epoch:
             # Finding it took time. A reader that stood still meanwhile may have lost the lease, and
@@ -196,13 +194,13 @@ class Reader:
             position = start.saved.position
             log.info("reading the binlog", hospital=self._id, file=position.file, pos=position.pos)
             session.run(self._stop, until_caught_up=until_caught_up)
-            was_paused = watch.look().pause is not None
+            pause = watch.look().pause
         finally:
             session.close()
             watch.close()
         # The session ends in order when it is paused.
-        if was_paused and not until_caught_up:
-            self._wait_while_paused(signals)
+        if pause is not None and not until_caught_up:
+            self._wait_while_paused(pause, signals)
 
     def _watch(self, signals: Signals) -> SignalWatch:
         """Watch for signals behind those that were read with the positions."""
@@ -210,24 +208,12 @@ class Reader:
             self._settings.kafka, self._id, signals, self._positions.next_offset
         )
 
-    def _wait_while_paused(self, signals: Signals) -> None:
+    def _wait_while_paused(self, pause: Signal, signals: Signals) -> None:
         """Leave the hospital's server alone until an operator resumes, or `stop`."""
-        pause = signals.pause
-        by = pause.by if pause is not None else ""
-        hint = f"passport signal --hospital {self._id} resume"
-        log.warning("paused", hospital=self._id, reason=f"asked for by {by}", hint=hint)
         self._lease.close()
         self._source.close()
-        metrics.CDC_PAUSED.labels(self._id).set(1)
-        try:
-            with closing(self._watch(signals)) as watch:
-                while watch.look().pause is not None and not self._stop.is_set():
-                    health.working(f"hospital {self._id}: reader")
-                    self._stop.wait(PAUSED_S)
-        finally:
-            metrics.CDC_PAUSED.labels(self._id).set(0)
-        if not self._stop.is_set():
-            log.info("no longer paused", hospital=self._id)
+        part = f"hospital {self._id}: reader"
+        wait_while_paused(self._id, part, pause, self._watch(signals), self._stop)
 
     def _open_stream(self, position: Position) -> closing[BinlogStream]:
         """Open the binlog at a position, without any table: it shows where transactions end."""
@@ -271,11 +257,3 @@ class Reader:
         self._source.close()
         self._positions.close()
         self._stop.wait(wait_s)
-
-
-def _paused(hospital_id: str, pause: Signal) -> Fatal:
-    return Fatal(
-        f"hospital {hospital_id}: {pause.by} has paused its reader",
-        hint=f"passport signal --hospital {hospital_id} resume",
-        origin=Origin.hospital(hospital_id),
-    )

@@ -40,11 +40,6 @@ def signal(
 
     context: CommandContext = ctx.obj
     settings = context.hospital(hospital)
-    if settings.capture == "polling":
-        raise Fatal(
-            f"hospital {hospital}: it is polled, and only a reader of a binlog obeys signals",
-            hint=f"stop its passport reconcile --hospital {hospital}",
-        )
     with closing(Positions(context.settings.kafka)) as positions:
         if action != "list":
             Positions.ensure(context.settings)
@@ -56,7 +51,7 @@ def signal(
             ]
             context.print_rows(rows, ("at", "by", "signal"), as_json=as_json)
             return
-        new = signal_for(hospital, action, saved, gtid)
+        new = signal_for(hospital, action, saved, gtid, capture=settings.capture)
         positions.signal(hospital, settings.partition, new)
     text = f"{hospital}: asked for {new.describe()}; passport status shows what holds"
     context.console.print(text, highlight=False, soft_wrap=True)
@@ -69,8 +64,15 @@ def signal(
         context.console.print(text, highlight=False, soft_wrap=True)
 
 
-def signal_for(hospital: str, action: str, saved: "Saved | None", gtid: str = "") -> "Signal":
-    """Return the signal for what was typed.
+def signal_for(
+    hospital: str,
+    action: str,
+    saved: "Saved | None",
+    gtid: str = "",
+    *,
+    capture: str = "binlog",
+) -> "Signal":
+    """Return the signal for what was typed. `capture` is the hospital's setting.
 
     Raises BadParameter, and NotReady or Fatal where the hospital has nothing that it could mean.
     """
@@ -88,20 +90,33 @@ def signal_for(hospital: str, action: str, saved: "Saved | None", gtid: str = ""
     if action not in ("snapshot", "stop-snapshot", "skip-transaction"):
         raise typer.BadParameter(f"{action!r} is none of {_ACTIONS}", param_hint="ACTION")
 
-    if saved is None or saved.snapshot is None:
+    is_polled = capture == "polling" or (saved is not None and saved.capture == "polling")
+    if is_polled and action == "skip-transaction":
+        raise _no_transactions(hospital, capture)
+    if saved is None or (saved.snapshot is None and not is_polled):
+        command = "reconcile" if is_polled else "cdc run"
         raise NotReady(
             f"hospital {hospital}: its reader has never run",
-            hint=f"passport cdc run --hospital {hospital}",
+            hint=f"passport {command} --hospital {hospital}",
         )
-    number = saved.snapshot.number
+    # Polling has no snapshot before one was asked for.
+    number = saved.snapshot.number if saved.snapshot is not None else 0
     if action == "skip-transaction":
         gtid = _transaction_to_skip(hospital, gtid, saved)
         return Signal(action, at_ms, by, epoch=saved.epoch, number=number, gtid=gtid)
     if action == "snapshot":
         return Signal(action, at_ms, by, epoch=saved.epoch, number=number + _BEHIND_NEXT)
-    if saved.snapshot.state != "running":
+    if saved.snapshot is None or saved.snapshot.state != "running":
         raise Fatal(f"hospital {hospital}: no snapshot is running", hint="passport status")
     return Signal(action, at_ms, by, epoch=saved.epoch, number=number)
+
+
+def _no_transactions(hospital: str, capture: str) -> Fatal:
+    """Return the error for a hospital that is polled just now; `capture` is its setting."""
+    hint = f"passport check --hospital {hospital}"
+    if capture == "binlog":
+        hint = f"passport cdc run --hospital {hospital} begins behind it, with a snapshot"
+    return Fatal(f"hospital {hospital}: it is polled, which meets no transactions", hint=hint)
 
 
 def _transaction_to_skip(hospital: str, text: str, saved: "Saved") -> str:

@@ -14,6 +14,9 @@ breaks off leaves those ranges in doubt, and the next one publishes them whole.
 
 Where hashing everything would take more than the load budget gives an interval, the walk goes on in
 the next run, and the ranges with new keys or recent stamps are looked at first.
+
+Operators can ask for the same as of a reader (see `cdc.signals`). A snapshot is a walk from the
+first table on that publishes each range of the fact tables, whatever its hash.
 """
 
 import random
@@ -30,12 +33,14 @@ import structlog
 from cdc.client_errors import translate_client_errors
 from cdc.envelopes import Envelopes
 from cdc.lease import Lease
+from cdc.pause import paused, wait_while_paused
 from cdc.polling.scan import Digests, Scan, fact_table, reference_tables
 from cdc.polling.walk import DifferingRange, PolledState, Walk
-from cdc.positions import Positions, Saved
+from cdc.positions import Positions, Saved, Snapshot
 from cdc.publisher import Publisher
 from cdc.resume import outdated
 from cdc.same_server import SameServer
+from cdc.signals import SignalWatch
 from openmrs.connection import identity
 from openmrs.load_budget import WaitingPace
 from openmrs.load_share import LoadShare
@@ -56,12 +61,16 @@ NUMBERS_AT_ONCE = 100
 log = structlog.get_logger()
 
 
+class Paused(Retry):
+    """An operator has paused the polling. What is not published yet comes with a later run."""
+
+
 def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Event) -> None:
     """Poll until `stop`, run after run.
 
     With `once` it returns when every table has been walked and all of it is acknowledged, and
     raises Retry and NotReady. Otherwise these are waited out, and /readyz says so meanwhile. Raises
-    Fatal.
+    Fatal, with `once` also if an operator has paused the hospital.
     """
     if settings.hospitals[hospital_id].capture != "polling":
         raise Fatal(
@@ -73,13 +82,16 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
     delay_s = 1.0
     while not stop.is_set():
         try:
-            with (
-                translate_client_errors(hospital_id, settings),
-                _leased(hospital_id, settings, stop) as lease,
-                opened(hospital_id, settings, lease, stop) as poller,
-            ):
-                delay_s = 1.0
-                poller.follow(once=once)
+            with translate_client_errors(hospital_id, settings):
+                _wait_while_paused(hospital_id, settings, stop, once=once)
+                with (
+                    _leased(hospital_id, settings, stop) as lease,
+                    opened(hospital_id, settings, lease, stop) as poller,
+                ):
+                    delay_s = 1.0
+                    poller.follow(once=once)
+        except Paused:
+            continue
         except Retry as error:
             if stop.is_set():
                 return
@@ -102,6 +114,22 @@ def run(hospital_id: str, settings: Settings, *, once: bool, stop: threading.Eve
 
 def _part(hospital_id: str) -> str:
     return f"hospital {hospital_id}: polling"
+
+
+def _wait_while_paused(
+    hospital_id: str, settings: Settings, stop: threading.Event, *, once: bool
+) -> None:
+    """Wait as long as an operator has paused the hospital. Raises Fatal instead with `once`."""
+    Positions.ensure(settings)
+    with closing(Positions(settings.kafka)) as positions:
+        positions.load(hospital_id)
+        signals = positions.signals(hospital_id)
+        watch = SignalWatch(settings.kafka, hospital_id, signals, positions.next_offset)
+    if signals.pause is None:
+        return
+    if once:
+        raise paused(hospital_id, signals.pause)
+    wait_while_paused(hospital_id, _part(hospital_id), signals.pause, watch, stop)
 
 
 @contextmanager
@@ -131,7 +159,9 @@ def opened(
         closing(Positions(settings.kafka)) as positions,
         closing(Publisher(settings.kafka, hospital_id, partition)) as publisher,
     ):
-        yield Poller(hospital_id, settings, positions, lease, publisher, stop)
+        poller = Poller(hospital_id, settings, positions, lease, publisher, stop)
+        with closing(poller):
+            yield poller
 
 
 class Poller:
@@ -158,6 +188,9 @@ class Poller:
         self._same_server.begin(lease.connection)
         self._source = Source(hospital_id, self._hospital.mysql, self._same_server.connect)
         self._saved = self._load()
+        self._signals = SignalWatch(
+            settings.kafka, hospital_id, positions.signals(hospital_id), positions.next_offset
+        )
         publisher.end_offset = self._saved.topic_end
         self._state = PolledState.decode(self._saved.state)
         # The number of the last snapshot that was published. Those up to `_saved.run` may be used.
@@ -166,6 +199,10 @@ class Poller:
         budget = self._hospital.load_budget
         pace = WaitingPace(budget, stop, lease.keep, LoadShare(self._source))
         self._scan = Scan(self._source, pace, chunk_rows=budget.chunk_rows)
+
+    def close(self) -> None:
+        self._signals.close()
+        self._source.close()
 
     @property
     def epoch(self) -> int:
@@ -185,10 +222,14 @@ class Poller:
             self._wait(0 if once else interval_s - (time.monotonic() - started))
 
     def _wait(self, seconds: float) -> None:
+        """Wait until the next run is due: also when an operator asks for a snapshot."""
         end = time.monotonic() + seconds
         while not self._stop.is_set() and (left_s := end - time.monotonic()) > 0:
             self._stop.wait(min(left_s, 1))
             self._lease.keep()
+            self._obey()
+            if self._turn_snapshot():
+                return
 
     def run(self) -> None:
         """Look as far as the budget allows, publish what differs, and save what was published."""
@@ -221,7 +262,9 @@ class Poller:
 
     def _look(self) -> None:
         started = time.monotonic()
-        budget = self._hospital.load_budget
+        self._obey()
+        self._turn_snapshot()
+        budget = self._signals.look().budget(self._hospital.load_budget)
         since = self._wall_time(self._state.run_ms // 1000 - OVERLAP_S)
         with self._source.read_at(ANY_POSITION) as read:
             began_ms = read.clock_ms()
@@ -231,13 +274,26 @@ class Poller:
         self._state.begin(began_ms)
         self._has_published = False
 
-        walk = Walk(self._scan, tables, self._state, width=budget.chunk_rows)
+        walk = Walk(
+            self._scan,
+            tables,
+            self._state,
+            width=budget.chunk_rows,
+            is_snapshot=self._is_snapshot_running,
+        )
         rows = budget.rows_per_s * self._hospital.poll_interval_s
         for ranges_of_page in walk.differing(rows, since):
             self._require_running()
+            if self._turn_snapshot():
+                self._look()
+                return
             if ranges_of_page:
                 self._publish(ranges_of_page)
         self._state.end(began_ms)
+        if self._state.cursor is None and self._is_snapshot_running:
+            snapshot = Snapshot(self._snapshot.number, "done")
+            self._saved = replace(self._saved, snapshot=snapshot)
+            log.info("snapshot done", hospital=self._id, number=snapshot.number)
         self._end()
         log.info(
             "polled",
@@ -246,7 +302,57 @@ class Poller:
             duration_s=round(time.monotonic() - started, 3),
         )
 
+    # --- what operators ask for
+
+    def _obey(self) -> None:
+        """Keep to the budget that was asked for. Raises Paused."""
+        signals = self._signals.look()
+        if signals.pause is not None:
+            raise Paused(
+                f"hospital {self._id}: {signals.pause.by} has paused its polling",
+                hint=f"passport signal --hospital {self._id} resume",
+                origin=Origin.hospital(self._id),
+            )
+        self._scan.set_budget(signals.budget(self._hospital.load_budget))
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        """The newest snapshot that was asked for in this epoch."""
+        return self._saved.snapshot or Snapshot(0, "done")
+
+    @property
+    def _is_snapshot_running(self) -> bool:
+        return self._snapshot.state == "running"
+
+    def _turn_snapshot(self) -> bool:
+        """Begin, or stop, a snapshot if that was asked for. Return whether it was."""
+        signals = self._signals.look()
+        asked = signals.snapshot(self._saved.epoch)
+        stop = signals.stop(self._saved.epoch, self._snapshot.number)
+        if asked is not None and asked.number > self._snapshot.number:
+            log.warning("snapshot again", hospital=self._id, reason=f"asked for by {asked.by}")
+            self._state.cursor = None
+            snapshot = Snapshot(asked.number)
+        elif stop is not None and self._is_snapshot_running:
+            next_key = None
+            if self._state.cursor is not None and self._state.cursor[0] in FACT_TABLES:
+                next_key = self._state.cursor[1]
+            log.error(
+                "snapshot stopped: later rows are published only where their hashes differ",
+                hospital=self._id,
+                reason=f"asked for by {stop.by}",
+                next_key=next_key,
+                hint=f"passport signal --hospital {self._id} snapshot",
+            )
+            snapshot = Snapshot(self._snapshot.number, "stopped", next_key)
+        else:
+            return False
+        self._publisher.flush()
+        self._save(replace(self._saved, snapshot=snapshot, state=self._state.encode()))
+        return True
+
     def _require_running(self) -> None:
+        self._obey()
         if self._stop.is_set():
             raise Retry(
                 f"hospital {self._id}: stopped within a run, which comes again",

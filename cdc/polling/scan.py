@@ -19,6 +19,7 @@ from openmrs.row_hash import Digest
 from openmrs.tables import FACT_TABLES, REFERENCE_TABLES, FactTable, ReferenceTable
 from openmrs.values import supported
 from passport.errors import TooSlow
+from passport.settings import LoadBudget
 
 PAGE_ROWS = 50_000  # keys of one page: a quarter of a second of a quick server's time
 SCAN_ROWS = 1_000_000  # the same, looking at two dates a row
@@ -117,6 +118,10 @@ class Scan:
         self._chunk = PageSize(chunk_rows)
         self._hashed = PageSize(PAGE_ROWS)
         self._scanned = PageSize(SCAN_ROWS)
+
+    def set_budget(self, budget: LoadBudget) -> None:
+        """Keep to another load budget from now on."""
+        self._pace.set_budget(budget)
 
     @property
     def spent(self) -> float:

@@ -20,7 +20,7 @@ NOTHING = Digest()
 class DifferingRange:
     """Keys in (`after`, `to`] of `table`, whose rows differ; None is open-ended.
 
-    `number` is the number of the range, None if these are many ranges that were never published.
+    `number` is the number of the range, None if these are many ranges, which nobody compared.
     With `is_whole` False there are new keys, and nothing else: `unchanged` is then the digest of
     the other rows of the range.
     """
@@ -94,9 +94,9 @@ class PolledState:
             self.through_ms = self.round_ms
 
     def doubt(self, differing: DifferingRange) -> None:
-        """Note that the rows of a range are being published."""
-        if differing.number is not None:
-            self.tables[differing.table.name].doubt(differing.number)
+        """Note that the rows of a range, or of many, are being published."""
+        for number in self._known_numbers(differing):
+            self.tables[differing.table.name].doubt(number)
 
     def published(self, differing: DifferingRange, digests: Digests, top: int) -> None:
         """Note what was published of a range: the digests of the rows sent, and the highest key."""
@@ -105,8 +105,18 @@ class PolledState:
         if differing.number is not None:
             digest = digests.pop(differing.number, NOTHING)
             ranges.put(differing.number, digest | differing.unchanged)
+        else:
+            for number in self._known_numbers(differing):
+                ranges.put(number, NOTHING)
         for number, digest in digests.items():
             ranges.put(number, digest)
+
+    def _known_numbers(self, differing: DifferingRange) -> list[int]:
+        if differing.number is not None:
+            return [differing.number]
+        after = -1 if differing.after is None else differing.after
+        to = EVERYTHING if differing.to is None else differing.to
+        return list(self.tables[differing.table.name].between(after, to))
 
 
 class Walk:
@@ -116,11 +126,20 @@ class Walk:
     next page. When `differing` has been iterated to its end, `state` is what was published of the
     hospital, as far as the budget let it look. The tables are walked in their order. Fact tables
     are the last ones, so that names are looked at before the rows that bear them.
+
+    With `is_snapshot` all ranges of fact tables are taken for differing ones.
     """
 
     def __init__(
-        self, scan: Scan, tables: Sequence[Table], state: PolledState, *, width: int
+        self,
+        scan: Scan,
+        tables: Sequence[Table],
+        state: PolledState,
+        *,
+        width: int,
+        is_snapshot: bool,
     ) -> None:
+        self._is_snapshot = is_snapshot
         self._scan = scan
         self._tables = tables
         self._state = state
@@ -163,12 +182,12 @@ class Walk:
         after = ranges.before(ranges.number(after + 1))
         is_last = False
         while not is_last:
-            if state.complete:
+            if table.is_fact and (self._is_snapshot or not state.complete):
+                page = self._scan.keys_of_page(table, ranges.width, after)
+                yield [_whole_page(table, after, page)]
+            elif state.complete:
                 page = self._scan.page(table, ranges.width, after)
                 yield self._differing_of_page(table, ranges, page)
-            elif table.is_fact:
-                page = self._scan.keys_of_page(table, ranges.width, after)
-                yield [_never_published(table, after, page)]
             else:
                 # Nothing is known yet, so there is nothing to compare. There need be no key changes
                 # either: whoever gets the rows reads their names anyway.
@@ -238,6 +257,6 @@ class Walk:
             is_last = page.last
 
 
-def _never_published(table: Table, after: int, page: Page) -> DifferingRange:
+def _whole_page(table: Table, after: int, page: Page) -> DifferingRange:
     """Return a page of a fact table, so that the ranges of all pages leave no key out."""
     return DifferingRange(table, None if after < 0 else after, None if page.last else page.to)

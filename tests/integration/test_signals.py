@@ -1,21 +1,26 @@
 """`passport signal`: a running reader obeys operators, and one that starts again still does."""
 
 import re
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from cdc.polling import poll
 from cdc.positions import Positions
+from dev.hospital import create
 from openmrs.load_share import LoadShare
 from openmrs.read import Source
 from passport.errors import Fatal
-from passport.settings import Settings
+from passport.settings import LoadBudget, Settings
 from tests import stream
 from tests.eventually import eventually
-from tests.hospitals import assert_equal, hospital, reading
+from tests.hospitals import assert_equal, hospital, is_published, reading
+from tests.integration.published import settings_for
 from tests.reader_process import catch_up, running
 from tests.servers import Address
 
@@ -44,6 +49,19 @@ def asking(settings: Settings) -> Ask:
 
 def put(address: Address) -> None:
     address.execute(f"INSERT INTO obs ({NEW}, uuid) SELECT {NEW}, UUID() FROM obs LIMIT 1")
+
+
+@contextmanager
+def polling(settings: Settings) -> Iterator[None]:
+    """Poll in a thread until the block ends."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(poll.run, "kigali", settings, once=False, stop=stop)
+        try:
+            yield
+        finally:
+            stop.set()
+        ended.result(30)
 
 
 def sessions(address: Address) -> int:
@@ -187,3 +205,77 @@ def _next_gtid(address: Address) -> str:
     ((executed,),) = address.execute(f"SELECT {name}")
     head, number = re.fullmatch(r"(.*?)(?:1-)?(\d+)", str(executed)).groups()  # type: ignore[union-attr]
     return f"{head}{int(number) + 1}"
+
+
+# --- a hospital that is polled
+
+
+@pytest.fixture
+def polled(mysql_database: Address) -> Address:
+    with mysql_database.connect() as connection:
+        create(connection, seed=3, patients=20)
+    return mysql_database
+
+
+def test_a_polled_hospital_is_left_alone_while_it_is_paused(
+    polled: Address, kafka_bootstrap: str, topic: str
+) -> None:
+    settings = settings_for(polled, kafka_bootstrap, topic)
+    ask = asking(settings)
+
+    def is_visited() -> bool:
+        sql = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = %s AND id <> %s"
+        with polled.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql, (polled.database, connection.thread_id()))
+            return bool(cursor.fetchone()[0])  # type: ignore[index]
+
+    with capture_logs() as logs, polling(settings):
+        eventually(lambda: is_published(settings, polled), "its first run")
+        assert is_visited()
+        ask("pause")
+        eventually(lambda: _is_said(logs, "paused"), "it is paused")
+        eventually(lambda: not is_visited(), "no session is left")
+        put(polled)
+        with pytest.raises(Fatal, match="has paused"):
+            poll.run("kigali", settings, once=True, stop=threading.Event())
+        assert not is_published(settings, polled)
+        ask("resume")
+        eventually(lambda: is_published(settings, polled), "it goes on")
+
+
+def test_a_polled_hospital_is_read_once_more_at_another_budget_or_not_to_its_end(
+    polled: Address, kafka_bootstrap: str, topic: str
+) -> None:
+    while len(stream.obs(polled)) < 5_000:
+        polled.execute(f"INSERT INTO obs ({NEW}, uuid) SELECT {NEW}, UUID() FROM obs LIMIT 3000")
+    budget = LoadBudget(rows_per_s=1_000_000, queries_per_s=10_000, chunk_rows=200)
+    settings = settings_for(polled, kafka_bootstrap, topic, load_budget=budget)
+    ask = asking(settings)
+    everything = set(stream.obs(polled))
+
+    with polling(settings):
+        eventually(lambda: is_published(settings, polled), "its first run")
+        first = len(stream.records(settings))
+        ask("budget=200")
+        ask("snapshot")
+        eventually(lambda: _rows_from(settings, first), "it has begun")
+        ask("stop-snapshot")
+        eventually(lambda: _state(settings) == (2, "stopped"), "it is stopped")
+        assert _rows_from(settings, first) < everything, "before it has read them all"
+
+        second = len(stream.records(settings))
+        ask("budget=default")
+        ask("snapshot")
+        eventually(lambda: _state(settings) == (4, "done"), "another one")
+        assert _rows_from(settings, second) == everything
+        put(polled)
+        eventually(lambda: is_published(settings, polled), "it polls as before")
+    third = len(stream.records(settings))
+    poll.run("kigali", settings, once=True, stop=threading.Event())
+    assert _rows_from(settings, third) == set(), "what was asked for once is done once"
+
+
+def _rows_from(settings: Settings, offset: int) -> set[int]:
+    """Return the keys of the rows that were published from this offset on."""
+    events = stream.records(settings)[offset:]
+    return {event.row["obs_id"] for event in events if event.kind == "row"}

@@ -219,6 +219,17 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a snapshot of a polled hospital reads what has not changed, too",
+        "cdc/polling/walk.py",
+        function="Walk._walk_table",
+        old="self._is_snapshot or not state.complete",
+        new="not state.complete",
+        test=(
+            f"{INTEGRATION}test_signals.py::"
+            "test_a_polled_hospital_is_read_once_more_at_another_budget_or_not_to_its_end"
+        ),
+    ),
+    Mutant(
         "a transaction is skipped, and not those behind it",
         "cdc/binlog/decoder.py",
         function="EventDecoder._end_group",

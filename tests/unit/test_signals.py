@@ -128,6 +128,25 @@ def test_what_is_no_signal_is_refused(action: str) -> None:
         signal_for("kigali", action, SAVED)
 
 
+def test_a_polled_hospital_meets_no_transactions_and_begins_without_a_snapshot() -> None:
+    polled = replace(SAVED, capture="polling", snapshot=None)
+    for saved, capture, hint in (
+        (None, "polling", "passport check --hospital kigali"),
+        (polled, "polling", "passport check --hospital kigali"),
+        (polled, "binlog", "passport cdc run --hospital kigali begins behind it, with a snapshot"),
+    ):
+        with pytest.raises(Fatal, match="polled") as refused:
+            signal_for("kigali", "skip-transaction", saved, "0-7-42", capture=capture)
+        assert refused.value.hint == hint
+    with pytest.raises(NotReady) as never_run:
+        signal_for("kigali", "snapshot", None, capture="polling")
+    assert never_run.value.hint == "passport reconcile --hospital kigali"
+    with pytest.raises(Fatal, match="no snapshot is running"):
+        signal_for("kigali", "stop-snapshot", polled, capture="polling")
+    snapshot = signal_for("kigali", "snapshot", polled, capture="polling")
+    assert (snapshot.epoch, snapshot.number) == (5, 2)
+
+
 def test_a_signal_that_means_nothing_is_refused() -> None:
     for action in ("snapshot", "stop-snapshot"):
         with pytest.raises(NotReady, match="never run"):
