@@ -1,27 +1,33 @@
 """Marks people to be read whole when their patient registers, corrects an id or leaves.
 
-A change stream on `patients` tells of it at once. A sweep over both collections finds what the
-stream missed: at the start, after every interruption, and every `sweep_s` seconds.
+A change stream on `patients` tells of it at once. One process watches it for all, and saves where
+it is: another one goes on there, so that nothing is missed by who takes over.
+
+A sweep over both collections finds what the stream did not tell, as after a restored backup. When
+there is no place to go on from, it looks at everybody at once; else at PAGES pages every `sweep_s`
+seconds, so that it costs the same however many people there are.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import structlog
-from bson import ObjectId
+from pymongo.change_stream import ChangeStream
+from pymongo.errors import OperationFailure
 
 from destinations.mongo import keptedits
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
-from destinations.mongo.people import ask_for, hashed
+from destinations.mongo.people import hashed
 from destinations.mongo.reports import unmatched_counts
+from destinations.mongo.sweep import Sweep
+from destinations.mongo.watch_lease import RENEW_S, WatchLease
 from passport import metrics
 from passport.errors import Fatal, PassportError
 
-PAGE = 1_000  # documents that the sweep looks at together
+PAGES = 10  # that the sweep looks at every `sweep_s` seconds
+TURN_S = 1.0
 AGAIN_S = 1.0
 
 _CONCERNING: list[Document] = [
@@ -48,14 +54,16 @@ log = structlog.get_logger()
 
 
 class Registrations:
-    """A thread of its own from `start` to `stop`; any number of processes may run one."""
+    """A thread of its own from `start` to `stop`. Of those of all processes one watches."""
 
     def __init__(self, database: Mongo, link_key: bytes, sweep_s: float) -> None:
         self._db = database
         self._people = database.people
         self._patients = database.patients
-        self._rows = database.observations
         self._key = link_key
+        self._lease = WatchLease(database)
+        self._sweep = Sweep(database, link_key)
+        self._is_behind = True  # Whether somebody may have been missed since the last watch.
         self._sweep_s = sweep_s
         self._stop = threading.Event()
         self._fatal: Fatal | None = None
@@ -93,27 +101,71 @@ class Registrations:
                 return
 
     def _follow(self) -> None:
-        # The stream is opened before the sweep: what registers in between is seen by one of them.
-        with self._patients.watch(_CONCERNING, max_await_time_ms=500) as stream:
-            next_sweep = 0.0
-            while not self._stop.is_set() and stream.alive:
-                if time.monotonic() >= next_sweep:
-                    self._sweep()
-                    self._count()
-                    next_sweep = time.monotonic() + self._sweep_s
-                event = stream.try_next()
-                if event is not None:
-                    self._mark_concerned(event)
+        """Watch for as long as this process has the lease, or wait for it a moment."""
+        left_there = self._lease.take()
+        if left_there is None:
+            metrics.UNMATCHED.clear()  # the one that watches counts them
+            self._stop.wait(RENEW_S)
+            return
+        resume = left_there.get("resume")
+        self._is_behind = resume is None
+        self._sweep.begin_round()
+        if resume is not None:
+            self._sweep.patients = left_there["patients"]
+            self._sweep.people = left_there["people"]
+        try:
+            # The stream is opened before the sweep: what registers in between is seen by one of
+            # them.
+            with self._patients.watch(
+                _CONCERNING, max_await_time_ms=500, resume_after=resume
+            ) as stream:
+                self._watch(stream)
+        except OperationFailure:
+            # It may not be possible to go on there: the oplog doesn't reach back so far.
+            self._lease.renew({"resume": None})
+            raise
 
-    def _sweep(self) -> None:
-        """Compare `people` with `patients`, and mark whoever the stream has missed."""
-        for keys in self._missed():
-            ask_for(self._db, keys)
-        for keys in self._outdated():
-            ask_for(self._db, keys)
-        for keys in self._left_over():
-            ask_for(self._db, keys, "remove")
-        keptedits.forget_former_patients(self._db)
+    def _watch(self, stream: ChangeStream[Document]) -> None:
+        next_sweep = next_renewal = time.monotonic()
+        pages = 0
+        while not self._stop.is_set():
+            now = time.monotonic()
+            if now >= next_renewal:
+                if not self._lease.renew(self._progress(stream)):
+                    return
+                next_renewal = now + RENEW_S
+            if now >= next_sweep:
+                keptedits.forget_former_patients(self._db)
+                self._count()
+                pages = PAGES
+                next_sweep = now + self._sweep_s
+            pages = self._look(pages)
+            event = stream.try_next()
+            if event is not None:
+                self._mark_concerned(event)
+            if not stream.alive:  # as when the collection was dropped
+                self._lease.renew({"resume": None})
+                return
+        self._lease.renew(self._progress(stream))
+        self._lease.release()
+
+    def _progress(self, stream: ChangeStream[Document]) -> Document:
+        """Return what the next one that watches must know, to go on where this one was."""
+        resume = None if self._is_behind else stream.resume_token
+        return {"resume": resume, "patients": self._sweep.patients, "people": self._sweep.people}
+
+    def _look(self, pages: int) -> int:
+        """Look at some of so many pages, or at everybody when behind. Return how many are left.
+
+        Events of the stream and the lease wait meanwhile, so it ends after TURN_S seconds.
+        """
+        ends_at = time.monotonic() + TURN_S
+        while (pages > 0 or self._is_behind) and time.monotonic() < ends_at:
+            pages -= 1
+            if self._sweep.look():
+                self._is_behind = False
+                return 0
+        return pages
 
     def _count(self) -> None:
         counts = unmatched_counts(self._db)
@@ -136,58 +188,5 @@ class Registrations:
         mark = {"pending": {"$ifNull": ["$pending", "read"]}, "rev": {"$add": ["$rev", 1]}}
         self._people.update_many({"$or": concerned}, [{"$set": mark}])
 
-    def _missed(self) -> Iterator[list[str]]:
-        """Yield people whose id is now another patient's than the linked one's, page by page.
-
-        Among them is whoever had an id that was nobody's.
-        """
-        patients = self._patients.find({"nationalId": {"$type": "string"}}, {"nationalId": 1})
-        for page in _pages(patients):
-            owners = {self._hash(patient["nationalId"]): str(patient["_id"]) for patient in page}
-            query = {"idHash": {"$in": list(owners)}}
-            people = self._people.find(query, {"idHash": 1, "patientId": 1})
-            yield [
-                person["_id"]
-                for person in people
-                if person["patientId"] != owners[person["idHash"]]
-            ]
-
-    def _outdated(self) -> Iterator[list[str]]:
-        """Yield matched people whose patient is gone or has another id, page by page."""
-        people = self._people.find(
-            {"patientId": {"$type": "string"}}, {"idHash": 1, "patientId": 1}
-        )
-        for page in _pages(people):
-            linked = [person["patientId"] for person in page]
-            ids = [ObjectId(patient) for patient in linked if ObjectId.is_valid(patient)]
-            hashes: dict[str, str | None] = {}
-            for patient in self._patients.find({"_id": {"$in": ids}}, {"nationalId": 1}):
-                hashes[str(patient["_id"])] = self._hash(patient.get("nationalId"))
-            yield [
-                person["_id"]
-                for person in page
-                if hashes.get(person["patientId"]) != person["idHash"]
-            ]
-
-    def _left_over(self) -> Iterator[list[str]]:
-        """Yield people who have rows though their link has ended, page by page.
-
-        The rows are of a writer that had not seen the end of the link, and died before it did.
-        """
-        people = self._people.find({"ended": True}, {"hospital": 1, "personId": 1})
-        for page in _pages(people):
-            keys: list[str] = []
-            for person in page:
-                query = {"hospital": person["hospital"], "personId": person["personId"]}
-                if self._rows.find_one(query, {"_id": 1}):
-                    keys.append(person["_id"])
-            yield keys
-
     def _hash(self, national_id: Any) -> str | None:
         return hashed(self._key, national_id) if isinstance(national_id, str) else None
-
-
-def _pages(cursor: Iterable[Document]) -> Iterator[list[Document]]:
-    documents = iter(cursor)
-    while page := list(islice(documents, PAGE)):
-        yield page

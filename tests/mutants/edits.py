@@ -49,7 +49,7 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
     Mutant(
         "b7: what is kept goes with its patient",
         "destinations/mongo/registrations.py",
-        function="Registrations._sweep",
+        function="Registrations._watch",
         old="keptedits.forget_former_patients(self._db)",
         new="pass",
         test=f"{EDITS}test_b7_the_sweep_finds_what_is_kept_of_former_patients",

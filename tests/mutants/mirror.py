@@ -3,6 +3,7 @@
 from tests.mutants.edit import Mutant
 
 OBSERVATIONS = "destinations/mongo/observations.py"
+REGISTRATIONS = "tests/integration/test_registrations.py::"
 MIRROR_TESTS = "tests/integration/test_mongo_rows.py::"
 
 MIRROR = (
@@ -61,5 +62,37 @@ MIRROR = (
             "tests/integration/test_compare.py::"
             "test_b19_verify_removes_the_records_that_no_row_explains_and_says_which"
         ),
+    ),
+    Mutant(
+        "one process watches registrations for all",
+        "destinations/mongo/watch_lease.py",
+        function="WatchLease.take",
+        old='{"$or": [{"holder": self._holder}, is_over]}',
+        new="{}",
+        test=f"{REGISTRATIONS}test_b20_one_process_watches_for_all",
+    ),
+    Mutant(
+        "who takes over goes on where the last one was",
+        "destinations/mongo/registrations.py",
+        function="Registrations._follow",
+        old='left_there.get("resume")',
+        new="None",
+        test=f"{REGISTRATIONS}test_b20_who_takes_over_goes_on_where_the_last_one_was",
+    ),
+    Mutant(
+        "where the stream can't go on everybody is looked at",
+        "destinations/mongo/registrations.py",
+        function="Registrations._follow",
+        old='self._lease.renew({"resume": None})',
+        new="pass",
+        test=f"{REGISTRATIONS}test_b20_where_the_stream_cannot_go_on_everybody_is_looked_at",
+    ),
+    Mutant(
+        "who takes over from one that had no stream looks at everybody from the beginning",
+        "destinations/mongo/registrations.py",
+        function="Registrations._follow",
+        old="resume is not None",
+        new='"patients" in left_there',
+        test=f"{REGISTRATIONS}test_b20_who_dies_is_followed_when_the_lease_ends",
     ),
 )
