@@ -14,6 +14,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from destinations.mongo import progress
 from destinations.mongo.auditlogs import AGENT
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
@@ -123,6 +124,12 @@ class Erasure:
     def run(self, *, dry_run: bool) -> dict[str, int]:
         """Delete. Return how many documents of each kind are deleted, or would be."""
         numbers: dict[str, int] = {}
+        if not dry_run:
+            # Who registers again has no link by then, and their older rows are here no more: from
+            # now on a new link at one of these hospitals has its person read whole.
+            progress.store_erased(
+                self._db, [traces.hospital for traces in self.traces if traces.persons]
+            )
         with translate_errors():
             for kind, name, query in self.queries():
                 collection = self._db[name]

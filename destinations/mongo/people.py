@@ -93,6 +93,7 @@ class People:
     def __init__(self, database: Mongo, link_key: bytes) -> None:
         self._people = database.people
         self._patients = database.patients
+        self._progress = database.progress
         self._key = link_key
 
     def patients(self, keys: Iterable[str]) -> dict[str, str | None]:
@@ -127,9 +128,11 @@ class People:
                 lambda: self._documents(keys),
                 lambda: patients_by_national_id(self._patients, national_ids),
             )
+            new = [person.hospital for key, person in persons.items() if key not in documents]
+            with_erasures = self._with_erasures(new)
             changes: dict[str, LinkWrite] = {}
             for key, person in persons.items():
-                change = self._change(person, documents.get(key), patients)
+                change = self._change(person, documents.get(key), patients, with_erasures)
                 if change is not None:
                     changes[key] = change
             if not changes:
@@ -176,8 +179,23 @@ class People:
             documents = self._people.find({"_id": {"$in": keys}}, batch_size=ALL)
             return {document["_id"]: document for document in documents}
 
+    def _with_erasures(self, hospitals: Sequence[str]) -> set[str]:
+        """Return those of the hospitals of which somebody was erased.
+
+        Then a person without a document may be one of these, whose older rows were dropped.
+        """
+        if not hospitals:
+            return set()
+        query = {"_id": {"$in": list(set(hospitals))}, "erased": True}
+        with translate_errors():
+            return {hospital["_id"] for hospital in self._progress.find(query, {"_id": 1})}
+
     def _change(
-        self, person: Person, document: Document | None, patients: Mapping[str, str]
+        self,
+        person: Person,
+        document: Document | None,
+        patients: Mapping[str, str],
+        with_erasures: set[str],
     ) -> LinkWrite | None:
         """Return what makes a person's document what it should be, None when it is.
 
@@ -194,6 +212,8 @@ class People:
                 "hospital": person.hospital,
                 "personId": person.person_id,
             }
+            if patient is not None and person.hospital in with_erasures:
+                fields["pending"] = "read"
             return InsertOne(
                 {**identity, **fields, "version": person.version, "floor": "", "rev": 1}
             )

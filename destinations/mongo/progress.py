@@ -1,7 +1,10 @@
 """Keeps `progress`: how far a hospital's changes are applied, and what its last verify found.
 
-One document per hospital: ``{_id: "<hospital>", offset, version, at_ms, rereads, verified}``.
+One document per hospital: ``{_id: "<hospital>", offset, version, at_ms, rereads, verified,
+erased}``. The last says that somebody of the hospital was erased once, not who.
 """
+
+from collections.abc import Sequence
 
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
@@ -29,6 +32,13 @@ def store(database: Mongo, progress: Progress) -> None:
     update = {"$set": fields, "$max": {"version": progress.version}}
     with translate_errors():
         database.progress.update_one({"_id": progress.hospital}, update, upsert=True)
+
+
+def store_erased(database: Mongo, hospitals: Sequence[str]) -> None:
+    """Store that somebody of these hospitals is erased."""
+    with translate_errors():
+        query = {"_id": {"$in": list(hospitals)}}
+        database.progress.update_many(query, {"$set": {"erased": True}})
 
 
 def read_verified(database: Mongo, hospital: str) -> Document | None:

@@ -95,4 +95,15 @@ MIRROR = (
         new='"patients" in left_there',
         test=f"{REGISTRATIONS}test_b20_who_dies_is_followed_when_the_lease_ends",
     ),
+    Mutant(
+        "who registers again after an erasure is read whole",
+        "destinations/mongo/people.py",
+        function="People._change",
+        old='fields["pending"] = "read"',
+        new="pass",
+        test=(
+            "tests/integration/test_erasure.py::"
+            "test_b17_who_is_erased_and_registers_again_is_read_whole"
+        ),
+    ),
 )
