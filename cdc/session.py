@@ -49,6 +49,7 @@ from openmrs.read import Source, SourcePosition
 from openmrs.tables import FACT_TABLES, KEY_COLUMNS, OBS, ROW_COLUMNS, WATCHED
 from passport import health, metrics, tracing
 from passport.errors import Fatal, Gap, Origin, PassportError, Retry, TooSlow
+from passport.event import Op
 from passport.settings import Settings
 from passport.version import Position
 
@@ -304,7 +305,8 @@ class Session:
     def _statement(self, statement: Statement) -> None:
         """Rows may have changed without row events, so that only reading the table shows them.
 
-        ALTER fills columns, RENAME swaps tables, TRUNCATE empties them.
+        ALTER fills columns, RENAME swaps tables, TRUNCATE empties them. Of a table that is looked
+        up no rows are published, so that it needs no snapshot.
         """
         metrics.SKIPPED.labels(self._id, statement.kind).inc()
         if statement.kind == "rollback":
@@ -314,15 +316,18 @@ class Session:
             self._stream.set_columns(self._columns.columns, self._columns.valid_from)
             if not may_change_values:
                 return
-        self._request_snapshot(f"{statement.kind} on {statement.table}", statement.at)
-
         tables = WATCHED if statement.table == "*" else (statement.table,)
+        op: Op = "r"
+        if not FACT_TABLES.keys().isdisjoint(tables):
+            self._request_snapshot(f"{statement.kind} on {statement.table}", statement.at)
+            op = "u"
         for table in tables:
             if table not in FACT_TABLES:
-                # A key change without keys: any row of the table may have changed.
+                # A key change without keys: any row of the table may have changed. With "u" the
+                # snapshot has all obs enriched again, with "r" consumers do it by themselves.
                 value = self._envelopes.key_change(
                     table,
-                    "u",
+                    op,
                     (),
                     at=statement.at,
                     ordinal=0,

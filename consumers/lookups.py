@@ -204,7 +204,7 @@ class Lookups:
         """Forget what a key change concerns, unless it was read at its position or later."""
         source = event.source
         if not event.keys:
-            # It concerns the whole table. A snapshot follows, and reads with what is true then.
+            # It concerns the whole table, and every obs is enriched again.
             self.clear(identities=True)
         before: Order | None = None
         if source.file and source.version[:10] == self.newest[:10]:

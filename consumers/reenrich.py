@@ -11,7 +11,8 @@ A key change goes through these states, and each is a class of its own:
     Slice      what was read of them, to be written and then finished
 
 A person who must be read whole (another national id, or the destination asks) waits in
-WholePersons. An obs or a person that waits twice is read once.
+WholePersons. When a whole table that is looked up became another one, so do all, a portion at a
+time: EveryPerson says how far that is. An obs or a person that waits twice is read once.
 """
 
 import time
@@ -27,6 +28,7 @@ from consumers.enrich.obs import check
 from consumers.lookups import PATIENCE_S, Lookups, RowToEnrich
 from consumers.waiting import (
     SLICE,
+    EveryPerson,
     FewObs,
     ManyObs,
     Request,
@@ -136,6 +138,7 @@ class ReenrichmentQueue:
         self._few = FewObs()
         self._many: list[ManyObs] = []
         self._persons = WholePersons()
+        self._everyone: EveryPerson | None = None
         self._last_turn = MANY
         self._rows = metrics.REENRICHED.labels(lookups.hospital_id)
 
@@ -148,6 +151,8 @@ class ReenrichmentQueue:
         """
         table = event.source.table
         position = SourcePosition.of(event.source) if event.source.file else None
+        if not event.keys and event.op == "r":
+            self._everyone = EveryPerson(position)
         for key in event.keys:
             person_id = key.get(PERSON_KEYS.get(table, ""))
             if person_id is not None:
@@ -179,11 +184,18 @@ class ReenrichmentQueue:
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the work that holds no offset. It must be stored together with the offset."""
-        return [request.as_json() for request in self._stored()]
+        stored = [request.as_json() for request in self._stored()]
+        if self._everyone is not None:
+            stored.append(self._everyone.as_json())
+        return stored
 
     def restore(self, stored: Iterable[Mapping[str, Any]]) -> None:
         """Go on with what `as_json` returned in an earlier process."""
-        self._requests.extend(Request.from_json(request) for request in stored)
+        for work in stored:
+            if "everyone" in work:
+                self._everyone = EveryPerson.from_json(work)
+            else:
+                self._requests.append(Request.from_json(work))
 
     def pending(self) -> int:
         """Return how much waits: queries, obs and persons."""
@@ -191,7 +203,7 @@ class ReenrichmentQueue:
         queries += sum(len(request.keys) for request in self._requests)
         queries += sum(len(search.request.keys) for search in self._searches)
         obs = len(self._few.ids) + sum(len(many.ids) for many in self._many)
-        return queries + obs + len(self._persons)
+        return queries + obs + len(self._persons) + (self._everyone is not None)
 
     def pending_persons(self) -> int:
         """Return how many persons wait to be read whole."""
@@ -212,6 +224,8 @@ class ReenrichmentQueue:
         if self._collected.keys:
             self._requests.append(self._collected)
             self._collected = Request()
+        if self._everyone is not None and self._everyone.is_due(self._persons):
+            self._add_portion(self._everyone)
         # The newest request and the oldest search go on with each call. If one of them waited for
         # the other, it would hold its offset until the end of a backlog.
         oldest = self._searches[:1]
@@ -321,6 +335,21 @@ class ReenrichmentQueue:
         piece = Slice(queue, ids, self._lookups.version(reading))
         self._fill(piece, reading, rows_with_keys(reading, OBS, ids), "reread")
         return piece
+
+    def _add_portion(self, everyone: EveryPerson) -> None:
+        """Have the next of all persons read whole."""
+        with self._reading(everyone.position) as reading:
+            rows = reading.rows(
+                "SELECT DISTINCT person_id FROM obs WHERE person_id > %s"
+                " ORDER BY person_id LIMIT %s",
+                (everyone.after, PERSONS),
+            )
+            portion = [row["person_id"] for row in rows]
+            if not portion or self._superseded(reading, everyone.position):
+                self._everyone = None
+                return
+        everyone.take(portion)
+        self.add_persons(portion, None, everyone.position)
 
     def _read_persons(self) -> Slice | None:
         waiting = self._persons.first(PERSONS)

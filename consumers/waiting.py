@@ -1,4 +1,4 @@
-"""The three queues of what waits to be enriched again: few obs, many obs, and whole persons.
+"""The queues of what waits to be enriched again: few obs, many obs, whole persons, and everyone.
 
 Most key changes concern few obs, such as those of one encounter. A name can concern a hundred
 thousand. The two are kept apart, because they are carried over a crash in different ways:
@@ -174,6 +174,9 @@ class WholePersons:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, person_id: int) -> bool:
+        return person_id in self._waiting
+
     def add(
         self,
         person_id: int,
@@ -199,6 +202,46 @@ class WholePersons:
     def finish(self, person_ids: Iterable[int]) -> None:
         for person_id in person_ids:
             self._waiting.pop(person_id, None)
+
+
+class EveryPerson:
+    """All who have obs, read whole one after the other: a table that is looked up became another.
+
+    A portion of them waits in `WholePersons` at a time. Whoever is not above `done` is read. It
+    holds no offset, and is stored with the progress.
+    """
+
+    def __init__(self, position: SourcePosition | None, done: int = LOWEST_ID) -> None:
+        self.position = position
+        self.done = done
+        self._portion: list[int] = []
+
+    def is_due(self, waiting: WholePersons) -> bool:
+        """Return whether all of the last portion are read."""
+        return not any(person_id in waiting for person_id in self._portion)
+
+    @property
+    def after(self) -> int:
+        """The person_id behind which the next portion begins."""
+        return self._portion[-1] if self._portion else self.done
+
+    def take(self, portion: list[int]) -> None:
+        """Note that these persons, the next ones by their ids, wait now."""
+        self.done = self.after
+        self._portion = portion
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is stored with the progress; `from_json` is the inverse.
+
+        An earlier release reads it as a request that is done.
+        """
+        request = Request(position=self.position, done=self.done)
+        return {**request.as_json(), "everyone": True}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "EveryPerson":
+        request = Request.from_json(stored)
+        return cls(request.position, request.done)
 
 
 def lowest(offsets: Iterable[int | None]) -> int | None:

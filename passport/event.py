@@ -98,7 +98,8 @@ class KeyChangeEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     """A row was changed in a table that obs are enriched from or matched by.
 
     `keys` are the key columns of the row before and after the change, without doubles. Each is
-    {column: int or None}. No keys at all: every row of the table may have changed.
+    {column: int or None}. No keys at all: every row of the table may have changed. A snapshot
+    follows then, unless `op` is "r": then every obs may mean something else, and is unchanged.
     """
 
     kind: ClassVar[Literal["notice"]] = "notice"

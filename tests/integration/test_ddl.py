@@ -298,6 +298,31 @@ def test_a16_ddl_that_keeps_values_begins_no_snapshot(site: Site, kafka_bootstra
     site.run("ALTER TABLE location DROP COLUMN beds")
 
 
+def test_a16_ddl_of_a_table_that_is_looked_up_begins_no_snapshot(
+    site: Site, kafka_bootstrap: str
+) -> None:
+    """Every obs may mean something else then, and consumers are told: their rows are the same."""
+    settings = reading(site.address, kafka_bootstrap)
+    catch_up(settings)
+    before = progress(settings)
+    site.run(
+        "CREATE TABLE kept_drug LIKE drug",
+        "INSERT INTO kept_drug SELECT * FROM drug",
+        "DROP TABLE drug",
+        "RENAME TABLE kept_drug TO drug",
+        "ALTER TABLE visit_type MODIFY name VARCHAR(300)",
+        "TRUNCATE TABLE concept_numeric",
+    )
+    with not_grown("snapshot_rows_total"):
+        catch_up(settings)
+    assert progress(settings) == before
+    notices = [event for event in map(json.loads, values(settings)) if event["kind"] == "notice"]
+    whole_tables = {event["source"]["table"] for event in notices if not event["keys"]}
+    assert whole_tables == {"drug", "visit_type", "concept_numeric"}
+    assert {event["op"] for event in notices if not event["keys"]} == {"r"}
+    assert_equal(settings, site, "of other tables")
+
+
 def test_a16_ddl_under_load_is_no_gap(site: Site, kafka_bootstrap: str) -> None:
     settings = reading(site.address, kafka_bootstrap)
     catch_up(settings)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from consumers.lookups import Lookups
 from consumers.reenrich import LITTLE_S, STORED_KEYS, ReenrichmentQueue
-from consumers.waiting import SLICE
+from consumers.waiting import SLICE, Request
 from dev.hospital import NATIONAL_ID_TYPE, create
 from openmrs.connection import end_of_binlog, identity
 from openmrs.read import Source
@@ -145,6 +146,48 @@ def test_what_is_left_is_stored_and_goes_on(ward: Ward) -> None:
     assert not first.keys() & rest.keys()
     assert first.keys() | rest.keys() == read_whole(ward).keys()
     assert again.as_json() == []
+
+
+def test_when_a_whole_table_became_another_everyone_is_read_once_also_over_a_crash(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.reenrich.PERSONS", 2)
+    with ward.address.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET foreign_key_checks = 0")
+        cursor.execute("TRUNCATE TABLE location")
+        cursor.execute("SELECT DISTINCT person_id FROM obs ORDER BY person_id")
+        everyone = [person_id for (person_id,) in cursor.fetchall()]
+    assert len(everyone) > 2
+    event = replace(ward.key_change("location"), op="r")
+    ward.lookups.seen(event.source.version)
+    ward.lookups.evict(event)
+
+    queue = ward.queue()
+    queue.add_key_change(event, 10)
+    assert queue.held_offset() is None, "the progress has it"
+    first = queue.read()
+    assert first is not None
+    assert [person.person_id for person, _ in first.persons] == everyone[:2]
+    assert all(observation.place is None for observation in first.observations)
+    stored = json.loads(json.dumps(queue.as_json()))
+    queue.finish(first)
+
+    again = ward.queue()
+    again.restore(stored)
+    assert _persons_read(again) == everyone, "what was not finished before the crash, too"
+    assert _persons_read(queue) == everyone[2:]
+    assert queue.as_json() == again.as_json() == []
+    assert Request.from_json(stored[0]).keys == {}, "which an earlier release has nothing to do for"
+
+
+def _persons_read(queue: ReenrichmentQueue) -> list[int]:
+    persons = []
+    while queue.pending():
+        piece = queue.read()
+        if piece is not None:
+            persons += [person.person_id for person, _ in piece.persons]
+            queue.finish(piece)
+    return persons
 
 
 def read_whole(ward: Ward) -> dict[int, list[str]]:

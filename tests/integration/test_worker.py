@@ -30,7 +30,7 @@ from passport.event import (
     encode_event,
 )
 from passport.settings import LoadBudget, Settings
-from tests import consumer_process
+from tests import consumer_process, stream
 from tests.eventually import eventually, seconds_until
 from tests.integration import consuming
 from tests.integration.consuming import (
@@ -118,6 +118,40 @@ def test_the_whole_topic_again_changes_nothing(
     assert {key: one["version"] for key, one in after.rows.items()} == {
         key: one["version"] for key, one in before.rows.items()
     }
+
+
+@pytest.mark.parametrize("kind", [MariaDB, pytest.param(MySQL, marks=pytest.mark.long)])
+def test_a_table_of_names_that_became_another_is_looked_up_again_without_a_snapshot(
+    own: Own, kind: type[Server], kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    server = own(kind)
+    hospital(server, patients=4)
+    given = settings({"kigali": server}, kafka_bootstrap, path := tmp_path / "out")
+    read(given)
+    consume(given)
+    before = assert_equal(given, path)
+    names = {one["concept"]["name"] for one in before.live.values()}
+    rows = _count_of_rows(given)
+
+    server.execute(
+        "USE openmrs",
+        "SET foreign_key_checks = 0",
+        "TRUNCATE TABLE concept_name",
+        "CREATE TABLE _location_new LIKE location",
+        "INSERT INTO _location_new SELECT * FROM location",
+        "UPDATE _location_new SET name = CONCAT(name, ' rebuilt')",
+        "RENAME TABLE location TO _location_old, _location_new TO location",
+    )
+    read(given)
+    consume(given)
+    after = assert_equal(given, path)
+    assert names.isdisjoint(one["concept"]["name"] for one in after.live.values())
+    assert any("rebuilt" in (one["place"] or {}).get("name", "") for one in after.live.values())
+    assert _count_of_rows(given) == rows, "no snapshot was taken"
+
+
+def _count_of_rows(given: Settings) -> int:
+    return sum(event.kind == "row" for event in stream.records(given))
 
 
 CHANGES = {

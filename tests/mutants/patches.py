@@ -230,6 +230,17 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "when a table of names became another, everyone is read once more",
+        "consumers/reenrich.py",
+        function="ReenrichmentQueue.add_key_change",
+        old='event.op == "r"',
+        new='event.op == "d"',
+        test=(
+            f"{INTEGRATION}test_worker.py::"
+            "test_a_table_of_names_that_became_another_is_looked_up_again_without_a_snapshot"
+        ),
+    ),
+    Mutant(
         "a transaction is skipped, and not those behind it",
         "cdc/binlog/decoder.py",
         function="EventDecoder._end_group",
