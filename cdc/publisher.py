@@ -8,8 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from cdc.kafka import KafkaError, close_producer, open_producer
-from passport.errors import KAFKA, Gap, NotReady
+from openmrs.tables import FACT_TABLES
+from passport.errors import KAFKA, Gap, NotReady, PassportError, RecordTooLarge
 from passport.event import KINDS
 from passport.kafka import translate_error
 from passport.settings import Kafka
@@ -19,6 +22,8 @@ PENDING = 20_000
 PENDING_BYTES = 32 * 1024 * 1024
 # If `send` is blocked for so long, Kafka is away. What waits is dropped, and published again later.
 STALL_S = 8.0
+# Should the broker refuse a record of so many bytes or more, the error names its row.
+NAMED_BYTES = 256 * 1024
 
 _HEADERS = {kind: [("ce_type", kind.encode())] for kind in KINDS}
 
@@ -35,7 +40,8 @@ class Publisher:
         self._kafka = kafka
         self._partition = partition
         self._key = hospital.encode()
-        self._waiting: deque[tuple[Any, int]] = deque()
+        # Each record's future, its size, and the row that it carries if it is a large one.
+        self._waiting: deque[tuple[Any, int, str]] = deque()
         self._bytes = 0
         self._headers = _HEADERS
         self._acked = 0
@@ -66,10 +72,12 @@ class Publisher:
                 partition=self._partition,
             )
         except (KafkaError, ValueError) as error:
-            raise translate_error(error, self._kafka) from None
+            raise _with_row(translate_error(error, self._kafka), _row_of(kind, value)) from None
+        size = len(value)
         self.sent += 1
-        self._waiting.append((future, len(value)))
-        self._bytes += len(value)
+        row = _row_of(kind, value) if size >= NAMED_BYTES else ""
+        self._waiting.append((future, size, row))
+        self._bytes += size
         return self.sent
 
     def set_trace_header(self, header: tuple[str, bytes] | None) -> None:
@@ -87,7 +95,7 @@ class Publisher:
         if not self._waiting:
             callback(self.end_offset - 1)
             return
-        future, _ = self._waiting[-1]
+        future = self._waiting[-1][0]
         future.add_callback(lambda metadata: callback(metadata.offset))
         future.add_errback(lambda _: callback(None))
 
@@ -100,10 +108,10 @@ class Publisher:
         waiting = self._waiting
         future = None
         while waiting and waiting[0][0].is_done:
-            future, size = waiting[0]
+            future, size, row = waiting[0]
             if future.failed():
                 # It stays in front: nothing behind it ever counts, however often this is called.
-                raise translate_error(future.exception, self._kafka)
+                raise _with_row(translate_error(future.exception, self._kafka), row)
             waiting.popleft()
             self._bytes -= size
             self._acked += 1
@@ -153,3 +161,35 @@ class Publisher:
                 origin=KAFKA,
             )
         time.sleep(0.002)
+
+
+class _Source(msgspec.Struct):
+    table: str
+
+
+class _Row(msgspec.Struct):
+    """A row event, as far as its row's key. Whether the rest is right does not matter here."""
+
+    source: _Source
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+_ROW = msgspec.json.Decoder(_Row)
+
+
+def _row_of(kind: str, value: bytes) -> str:
+    """Return the row that a record carries, by its table and key; "" if it carries none."""
+    if kind != "row":
+        return ""
+    event = _ROW.decode(value)
+    table = FACT_TABLES[event.source.table]
+    row = event.after or event.before or {}
+    return f"{table.name} {row.get(table.key)}"
+
+
+def _with_row(error: PassportError, row: str) -> PassportError:
+    """Return the error with the row that is too large for the topic, if it is about that."""
+    if not isinstance(error, RecordTooLarge) or not row:
+        return error
+    return RecordTooLarge(f"{error.reason}: {row}", hint=error.hint, origin=error.origin)

@@ -14,7 +14,7 @@ from cdc.publisher import Publisher
 from cdc.signals import name_transaction
 from openmrs.tables import OBS
 from passport import metrics
-from passport.errors import Fatal, Gap
+from passport.errors import RecordTooLarge
 from passport.event import Op
 from passport.tracing import Attributes, Trace
 from passport.version import Position
@@ -181,17 +181,15 @@ class Transaction:
         try:
             value = self._envelopes.row(row, transaction=transaction, last=last)
             self._publisher.send("row", value)
-        except Gap:
-            # It is no fault of this row, and a new epoch mends it.
-            raise
-        except Fatal as error:
-            named = Fatal(
-                f"{error.reason}: obs at {row.at.file}:{row.at.pos}",
-                details=error.details,
-                hint=error.hint,
+        except RecordTooLarge as error:
+            # Whatever becomes of the row, this state of it is in the binlog.
+            placed = RecordTooLarge(
+                f"{error.reason} at {row.at.file}:{row.at.pos}",
+                hint=f"{error.hint}, then: passport cdc run --hospital {self._hospital_id}"
+                " --new-epoch",
                 origin=error.origin,
             )
-            raise name_transaction(named, self._hospital_id, row.gtid) from None
+            raise name_transaction(placed, self._hospital_id, row.gtid) from None
         self._held_row = None
         self._counts[OBS.name, row.op] += 1
         if self._held_key_changes:

@@ -105,6 +105,10 @@ class Gap(Fatal):
     """
 
 
+class RecordTooLarge(Fatal):
+    """A record is larger than its topic takes."""
+
+
 class Altered(Retry):
     """A table has other columns by now than the connection that reads it has listed."""
 

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
-from passport.errors import KAFKA, Fatal, NotReady, PassportError, Retry, without_text
+from passport.errors import (
+    KAFKA,
+    Fatal,
+    NotReady,
+    PassportError,
+    RecordTooLarge,
+    Retry,
+    without_text,
+)
 from passport.settings import Kafka
 
 Headers = Sequence[tuple[str, bytes]]
@@ -221,11 +229,10 @@ def translate_error(error: BaseException, kafka: Kafka) -> PassportError:
             origin=KAFKA,
         )
     if isinstance(error, _TOO_LARGE):
-        return Fatal(
+        return RecordTooLarge(
             f"one record is larger than topic {kafka.topic} takes ({without_text(error)})",
             hint=f"raise max.message.bytes of {kafka.topic} (up to {MAX_BYTES}); if the text is"
-            " longer still, shorten it at the hospital, then: passport cdc run --hospital HOSPITAL"
-            " --new-epoch",
+            " longer still, shorten it at the hospital",
             origin=KAFKA,
         )
     if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):

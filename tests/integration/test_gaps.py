@@ -267,7 +267,7 @@ def test_a11_a_large_transaction_that_stops_the_reader_is_published_once(
     )
 
     def ends_with_a_fatal() -> int:
-        with pytest.raises(Fatal, match=r"obs at binlog\.\d+:\d+"):
+        with pytest.raises(Fatal, match=r"obs \d+ at binlog\.\d+:\d+"):
             catch_up(settings)
         return len(stream.raw(settings)) - published
 

@@ -4,8 +4,10 @@ with the reason.
 
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pymysql
@@ -13,10 +15,12 @@ import pytest
 from pymysql.constants import ER
 from structlog.testing import capture_logs
 
+from cdc.kafka import alter_configs
 from dev.stack import MariaDB
 from openmrs.connection import server_version
 from openmrs.server_version import ServerVersion
 from passport.errors import Fatal
+from passport.kafka import admin_client
 from passport.settings import Settings
 from tests import stream
 from tests.eventually import eventually
@@ -342,13 +346,41 @@ def test_a_text_that_no_record_takes_stops_it(address: Address, kafka_bootstrap:
     catch_up(settings)
     assert told(settings) == held(address)
     address.execute(insert(value_text="REPEAT('y', 32 << 20)"))
-    with pytest.raises(Fatal) as caught:
+    ((obs_id,),) = address.execute("SELECT MAX(obs_id) FROM obs")
+    named = rf"kigali.*larger than topic .*: obs {obs_id}"
+    with pytest.raises(Fatal, match=rf"{named} at binlog\.\d+:\d+") as caught:
         catch_up(settings)
-    assert re.search(r"kigali.*larger than topic .*: obs at binlog\.\d+:\d+", caught.value.reason)
     assert "passport cdc run --hospital kigali --new-epoch" in caught.value.hint
+    with pytest.raises(Fatal, match=rf"{named}\n"):
+        catch_up(settings, new_epoch=True)  # its snapshot meets the text, too
     address.execute("UPDATE obs SET value_text = 'shorter' WHERE LENGTH(value_text) > 20000000")
     catch_up(settings, new_epoch=True)
     assert told(settings) == held(address)
+
+
+def test_a_text_that_the_broker_refuses_is_named(address: Address, kafka_bootstrap: str) -> None:
+    """The broker's answer comes when others are sent already, and says no more than the error."""
+    settings = reading(address, kafka_bootstrap)
+    catch_up(settings)
+    address.execute("ALTER TABLE obs MODIFY value_text LONGTEXT")
+    text = b64encode(Random(1).randbytes(1_000_000)).decode()
+    address.execute(insert(value_text=f"'{text}'"))
+    ((obs_id,),) = address.execute("SELECT MAX(obs_id) FROM obs")
+    address.execute(insert())
+    _let_records_have(500_000, settings)
+    named = rf"kigali.*larger than topic .*: obs {obs_id}\n"
+    with pytest.raises(Fatal, match=named):
+        catch_up(settings)
+    with pytest.raises(Fatal, match=named):
+        catch_up(settings, new_epoch=True)
+    _let_records_have(2_000_000, settings)
+    catch_up(settings)
+    assert told(settings) == held(address)
+
+
+def _let_records_have(size: int, settings: Settings) -> None:
+    with admin_client(settings.kafka) as admin:
+        assert alter_configs(admin, settings.kafka.topic, {"max.message.bytes": str(size)})
 
 
 CANNOT = {
