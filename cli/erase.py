@@ -21,14 +21,14 @@ def erase(
     """
     from consumers import dead_letters
     from destinations.mongo.erasure import Erasure
-    from openmrs.identity import digits
+    from openmrs.national_id import read_national_id
     from passport import sink as sinks
 
     context: CommandContext = ctx.obj
     name, settings = context.destination(destination, "mongo")
     with context.open_passport(name) as (database, _):
-        national_id = digits(_read_national_id())
-        if not 10 <= len(national_id) <= 16:
+        national_id = read_national_id(_typed_national_id())
+        if national_id is None:
             raise typer.BadParameter("10 to 16 digits, on stdin", param_hint="national id")
         link_key = sinks.options(name, settings).key
         erasure = Erasure(database, context.settings, link_key, national_id)
@@ -40,7 +40,7 @@ def erase(
         context.print_counts(counts)
 
 
-def _read_national_id() -> str:
+def _typed_national_id() -> str:
     """Return what is typed or piped in.
 
     It is never an argument: a shell's history and the list of processes would show it.

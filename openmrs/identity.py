@@ -1,10 +1,10 @@
 """Tells who a hospital's patients are: the national id of each person, or why there is none."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from openmrs.national_id import LENGTHS, IdentifierType
 from openmrs.read import ConsistentRead
 from passport.errors import Fatal, Origin
 from passport.facts import Person, PersonState
@@ -13,34 +13,28 @@ from passport.settings import Hospital
 # How many rows one query gives, when all identifiers are read.
 IDENTIFIERS_AT_ONCE = 50_000
 
-_NO_DIGIT = re.compile(r"[^0-9]+")
-
 
 @dataclass(frozen=True, slots=True)
 class PersonFacts:
     """The rows of person, patient and patient_identifier that say who one person is.
 
-    `identifiers` are the pairs (digits, preferred) of the identifiers that are not voided.
+    `identifiers` are the pairs (national id, preferred) of the identifiers that are not voided. The
+    national id is None if the identifier can't be one.
     """
 
     uuid: str | None
     patient: bool
     voided: bool
-    identifiers: tuple[tuple[str, bool], ...]
+    identifiers: tuple[tuple[str | None, bool], ...]
 
     def live_ids(self) -> list[str]:
         """Return the ids that the person holds as a live patient."""
         if not self.patient or self.voided:
             return []
-        return [national_id for national_id, _ in self.identifiers]
+        return [national_id for national_id, _ in self.identifiers if national_id is not None]
 
 
 UNKNOWN = PersonFacts(None, False, False, ())
-
-
-def digits(identifier: str) -> str:
-    """Return the ASCII digits of an identifier as typed: ``1-1990 8`` -> ``119908``."""
-    return _NO_DIGIT.sub("", identifier)
 
 
 class Holders:
@@ -128,7 +122,7 @@ def _many(patients: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _valid(national_id: str) -> bool:
-    return 10 <= len(national_id) <= 16
+    return len(national_id) in LENGTHS
 
 
 def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[PersonState, str | None]:
@@ -143,7 +137,7 @@ def stated(person_id: int, facts: PersonFacts, holders: Holders) -> tuple[Person
     if len(ids) != 1:
         return ("ambiguous" if ids else "none"), None
     national_id = ids.pop()
-    if not _valid(national_id):
+    if national_id is None:
         return "invalid", None
     if any(other != person_id for other in holders.of(national_id)):
         return "ambiguous", None
@@ -160,7 +154,7 @@ class Identities:
     def __init__(self, hospital_id: str, hospital: Hospital) -> None:
         self._hospital_id = hospital_id
         self._type_uuid = hospital.national_id_type
-        self._type_id: int | None = None
+        self._type: IdentifierType | None = None
         self._holders = Holders()
         self.affected_patients: set[int] = set()
 
@@ -169,7 +163,7 @@ class Identities:
 
         Patients whose identifiers have changed meanwhile become affected patients.
         """
-        self._type_id = None
+        self._type = None
 
     def holders_of_same_ids(self, person_ids: Iterable[int]) -> set[int]:
         """Return the others who hold a national id of one of these persons."""
@@ -185,9 +179,8 @@ class Identities:
 
         Raises Fatal if the hospital has no such identifier type as the settings name.
         """
-        if self._type_id is None:
-            self._load(reading)
-        facts = _facts(reading, person_ids, self._type_id)
+        identifier_type = self._type or self._load(reading)
+        facts = _facts(reading, person_ids, identifier_type)
         for person_id, person_facts in facts.items():
             ids = person_facts.live_ids()
             self.affected_patients |= self._holders.replace(person_id, ids)
@@ -202,25 +195,29 @@ class Identities:
             )
         return persons
 
-    def _load(self, reading: ConsistentRead) -> None:
-        type_id = self._find_type(reading)
+    def _load(self, reading: ConsistentRead) -> IdentifierType:
+        identifier_type = self._find_type(reading)
+        read_identifier = identifier_type.reader()
         ids_by_patient: dict[int, list[str]] = {}
-        for row in _all_identifiers(reading, type_id):
-            ids_by_patient.setdefault(row["patient_id"], []).append(digits(row["identifier"]))
+        for row in _all_identifiers(reading, identifier_type.type_id):
+            national_id = read_identifier(row["identifier"])
+            if national_id is not None:
+                ids_by_patient.setdefault(row["patient_id"], []).append(national_id)
         is_first = not len(self._holders)
         changed = self._holders.reload(ids_by_patient)
         if not is_first:
             self.affected_patients |= changed
-        self._type_id = type_id
+        self._type = identifier_type
+        return identifier_type
 
-    def _find_type(self, reading: ConsistentRead) -> int:
+    def _find_type(self, reading: ConsistentRead) -> IdentifierType:
         types = reading.rows(
-            "SELECT patient_identifier_type_id AS id, name, uuid, retired"
+            "SELECT patient_identifier_type_id AS id, name, uuid, retired, format, validator"
             " FROM patient_identifier_type"
         )
         for row in types:
             if row["uuid"] == self._type_uuid:
-                return int(row["id"])
+                return IdentifierType(row["id"], row["format"] or "", row["validator"] or "")
         raise Fatal(
             f"hospital {self._hospital_id}: it has no patient identifier type "
             f"{self._type_uuid!r}; it has",
@@ -251,17 +248,18 @@ def _all_identifiers(reading: ConsistentRead, type_id: int) -> Iterator[dict[str
 
 
 def _facts(
-    reading: ConsistentRead, person_ids: Sequence[int], type_id: int | None
+    reading: ConsistentRead, person_ids: Sequence[int], identifier_type: IdentifierType
 ) -> dict[int, PersonFacts]:
     """Return the facts of each of these persons; a person who isn't there is UNKNOWN."""
-    identifiers: dict[int, list[tuple[str, bool]]] = {}
+    read_identifier = identifier_type.reader()
+    identifiers: dict[int, list[tuple[str | None, bool]]] = {}
     for row in reading.rows(
         """SELECT patient_id, identifier, preferred FROM patient_identifier
         WHERE voided = 0 AND identifier_type = %s AND patient_id IN %s""",
-        (type_id, person_ids),
+        (identifier_type.type_id, person_ids),
     ):
         identifiers.setdefault(row["patient_id"], []).append(
-            (digits(row["identifier"]), bool(row["preferred"]))
+            (read_identifier(row["identifier"]), bool(row["preferred"]))
         )
     rows = reading.rows(
         """SELECT n.person_id, n.uuid, n.voided, p.patient_id, p.voided AS patient_voided

@@ -3,6 +3,7 @@
 from cdc.checks.server import Server
 from cdc.column_lists import read_columns
 from cdc.schema import undecodable_columns
+from openmrs.national_id import IdentifierType
 from openmrs.tables import OBS
 from passport.check import Check
 
@@ -45,3 +46,35 @@ def identifier_type(server: Server) -> Check:
         f"no live identifier type has the uuid {uuid}; there are: {listed}",
         f"set hospitals.{server.hospital_id}.national_id_type to one of:\n{choice}",
     )
+
+
+def identifier_format(server: Server) -> Check:
+    """Check that OpenMRS itself refuses what can't be a national id, in words known here."""
+    uuid = server.hospital.national_id_type
+    rows = server.rows_if_readable(
+        "SELECT uuid, name, format, validator FROM patient_identifier_type WHERE retired = 0"
+    )
+    hint = "set it in OpenMRS, under Administration, Manage Identifier Types: for sixteen digits"
+    hint += r" the format is \d{16}"
+    for type_uuid, name, java_format, validator in rows:
+        if type_uuid != uuid:
+            continue
+        kind = IdentifierType(0, java_format or "", validator or "")
+        unknown = kind.not_understood()
+        if unknown:
+            value = kind.format if unknown == "format" else kind.validator
+            return Check(
+                "national_id_format",
+                None,
+                f"the {unknown} of {name!r} isn't understood and not asked for: {value}",
+                hint if unknown == "format" else "",
+            )
+        if not kind.format.strip():
+            return Check(
+                "national_id_format",
+                None,
+                f"{name!r} has no format: any 10 to 16 digits pass, a telephone number too",
+                hint,
+            )
+        return Check("national_id_format", True, f"{name!r} has the format {kind.format}")
+    return Check("national_id_format", None, "there is no such identifier type")

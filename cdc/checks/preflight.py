@@ -85,6 +85,7 @@ def server_checks(
             yield from privileges.checks(server)
             yield columns.obs(server)
             yield columns.identifier_type(server)
+            yield columns.identifier_format(server)
             yield from not_carried.checks(server)
         except PassportError as error:
             yield Check("connection", False, error.reason, error.hint)

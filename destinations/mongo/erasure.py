@@ -20,9 +20,10 @@ from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.people import hashed
 from destinations.mongo.projection.obs import record_id
-from openmrs.identity import Identities, digits
+from openmrs.identity import Identities
 from openmrs.load_budget import PageSize, WaitingPace
 from openmrs.load_share import LoadShare
+from openmrs.national_id import read_national_id
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from passport.errors import Fatal, NotReady, TooSlow
 from passport.kafka import Record
@@ -184,7 +185,7 @@ class Erasure:
             size.answered(reading.worked_s)
             pace.spend(len(rows))
             holders.update(
-                row["patient_id"] for row in rows if digits(row["identifier"]) == self._id
+                row["patient_id"] for row in rows if read_national_id(row["identifier"]) == self._id
             )
             is_last = len(rows) < limit
             if rows:

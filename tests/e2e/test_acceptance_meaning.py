@@ -125,6 +125,67 @@ def test_row_26_spaces_and_dashes_match_and_bad_ids_are_listed(scene: Set) -> No
     equal(scene.stage)
 
 
+def test_b5_letters_make_an_identifier_invalid(scene: Set) -> None:
+    """A baby without a card is written down with its mother's number. The mother is in the Passport
+    and comes to this hospital, too.
+    """
+    ward, number = scene.kigali, new_id()
+    mother = ward.patient(number)
+    babies = [
+        ward.patient(f"{before}{number}{behind}", registered=False)
+        for before, behind in (("B/O ", ""), ("bo", ""), ("", " B"), ("", "+"), ("", "é"))
+    ]
+    cries = [ward.obs(baby, value_numeric=133) for baby in babies]
+    pulse = ward.obs(mother)
+    for baby in babies:
+        eventually(lambda baby=baby: ward.state(baby) == "invalid", "letters are no national id")
+    assert ward.shown(pulse)["openmrsData"]["personId"] == mother
+    assert [ward.record(cry) for cry in cries] == [None] * len(cries)
+    equal(scene.stage)
+    # What only separates digits changes nothing.
+    ward.run(
+        f"UPDATE patient_identifier SET identifier = ' {number[:1]}/{number[1:5]}.{number[5:]} '"
+        f" WHERE patient_id = {mother}"
+    )
+    again = ward.obs(mother)
+    ward.shown(again)
+    equal(scene.stage)
+
+
+def test_b5_what_openmrs_would_refuse_is_no_national_id(scene: Set) -> None:
+    """The type's format rules out a telephone number, its validator a mistyped digit."""
+    ward = scene.kigali
+    telephone, good, mistyped = "0788123456", "1199080012345675", "1199080012345678"
+    persons = {number: ward.patient(number) for number in (telephone, good, mistyped)}
+    for person in persons.values():
+        ward.obs(person)
+    for number, person in persons.items():
+        eventually(lambda person=person: ward.records(person), f"without a format, {number} passes")
+
+    def demand(java_format: str, validator: str) -> None:
+        ward.run(
+            f"UPDATE patient_identifier_type SET format = '{java_format}',"
+            f" validator = '{validator}' WHERE uuid = '{people.NATIONAL_ID_TYPE}'"
+        )
+        for person in persons.values():
+            ward.obs(person)
+
+    demand(r"[0-9]{16}", "")
+    eventually(lambda: ward.state(persons[telephone]) == "invalid", "a telephone number")
+    equal(scene.stage)
+    assert ward.records(persons[telephone]) == []
+    assert ward.records(persons[mistyped]) != []
+    # Of the ids that everybody else has here, one in ten passes.
+    demand("", "org.openmrs.patient.impl.LuhnIdentifierValidator")
+    eventually(lambda: ward.state(persons[mistyped]) == "invalid", "a wrong check digit")
+    equal(scene.stage)
+    assert ward.records(persons[good]) != []
+    assert ward.records(persons[mistyped]) == []
+    demand("", "")
+    eventually(lambda: ward.records(persons[telephone]), "the demand is gone")
+    equal(scene.stage)
+
+
 def test_row_27_a_name_matches_nobody(scene: Set) -> None:
     ward = scene.kigali
     known = ward.patient(named="Espérance")

@@ -38,6 +38,7 @@ GRACE = {
     "sync_binlog",
     "gtid_strict_mode",
     "time_zone",
+    "national_id_format",
     "not carried: orders",
 }  # warnings that are right here
 COUNTED = {
@@ -405,6 +406,29 @@ def test_an_unknown_identifier_type_lists_those_that_there_are(
     ):
         assert uuid in failed.detail
         assert name in failed.detail
+
+
+def test_b5_a_format_that_is_missing_or_not_understood_is_told(
+    mariadb: Server, kafka_bootstrap: str
+) -> None:
+    settings = prepared(mariadb, kafka_bootstrap)
+    uuid = settings.hospitals["kigali"].national_id_type
+
+    def told(java_format: str, validator: str) -> Check:
+        mariadb.execute(
+            f"UPDATE openmrs.patient_identifier_type SET format = {java_format},"
+            f" validator = {validator} WHERE uuid = '{uuid}'"
+        )
+        return checked(settings)["national_id_format"]
+
+    missing = told("NULL", "NULL")
+    assert missing.ok is None
+    assert "10 to 16 digits" in missing.detail
+    assert told(r"'([0-9]+)+'", "NULL").ok is None
+    assert "org.example.Other" in told(r"'[0-9]{16}'", "'org.example.Other'").detail
+    luhn = "'org.openmrs.patient.impl.LuhnIdentifierValidator'"
+    assert told("'[0-9]{16}'", luhn).ok
+    assert told("NULL", "NULL").ok is None
 
 
 def test_rows_that_are_not_carried_are_counted(mariadb: Server, kafka_bootstrap: str) -> None:

@@ -22,6 +22,7 @@ from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from tests import real_data
 from tests.mutants.edit import Mutant, PlaceError, TextMutant
 from tests.mutants.edits import MUTANTS as EDITS
+from tests.mutants.identity import IDENTITY
 from tests.mutants.mirror import MIRROR
 from tests.mutants.patches import MUTANTS as PATCHES
 from tests.mutants.rows import ROWS
@@ -29,7 +30,7 @@ from tests.servers import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (*PRODUCT, "config", "dev", "tests", "docs", "pyproject.toml")
-MUTANTS: tuple[Mutant | TextMutant, ...] = (*PATCHES, *EDITS, *ROWS, *MIRROR)
+MUTANTS: tuple[Mutant | TextMutant, ...] = (*PATCHES, *EDITS, *ROWS, *MIRROR, *IDENTITY)
 WORKERS = min(3, os.cpu_count() or 1)
 UNMUTATED_TIMEOUT_S = 2_400
 TIMEOUT_S = 400

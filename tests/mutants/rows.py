@@ -196,10 +196,10 @@ ROWS = (
     ),
     Mutant(
         "row 26: an id with spaces or dashes is the same",
-        IDENTITY,
-        function="digits",
-        old='_NO_DIGIT.sub("", identifier)',
-        new='identifier if identifier.isdigit() else ""',
+        "openmrs/national_id.py",
+        function="read_national_id",
+        old='_SEPARATORS.sub("", written.strip())',
+        new="written.strip()",
         test=f"{MEANING}test_row_26_spaces_and_dashes_match_and_bad_ids_are_listed",
     ),
     Mutant(

@@ -100,14 +100,34 @@ def observations(ask: Query) -> dict[int, dict[str, Any]]:
     return {row["obs_id"]: row for row in rows}
 
 
-# Identifiers are reduced to digits by the server; `used` are the preferred ones, or all where none
-# is preferred.
-PEOPLE = """
-WITH held AS (
-  SELECT i.patient_id, i.preferred, REGEXP_REPLACE(i.identifier, '[^0-9]', '') AS digits
+# The server's own regular expressions say what an identifier's digits are, and whether it fits the
+# format of its type. `digits` is '' where it can't be a national id. `used` are the preferred ones,
+# or all where none is preferred.
+LUHN = """(
+  SELECT MOD(SUM(CASE WHEN MOD(n, 2) = 1 THEN SUBSTRING(REVERSE(digits), n, 1)
+    ELSE 2 * SUBSTRING(REVERSE(digits), n, 1) DIV 10
+      + MOD(2 * SUBSTRING(REVERSE(digits), n, 1), 10) END), 10) = 0
+  FROM ({numbers}) k WHERE n <= CHAR_LENGTH(digits))""".format(
+    numbers=" UNION ALL ".join(f"SELECT {n} AS n" for n in range(1, 17))
+)
+PEOPLE = f"""
+WITH written AS (
+  SELECT i.patient_id, i.preferred, t.format, t.validator, TRIM(i.identifier) AS typed,
+  REGEXP_REPLACE(i.identifier, '[^0-9]', '') AS digits,
+  i.identifier REGEXP '^[[:space:]]*[0-9]+([-. /]+[0-9]+)*[[:space:]]*$' AS plain
   FROM patient_identifier i JOIN patient_identifier_type t
   ON t.patient_identifier_type_id = i.identifier_type
   WHERE i.voided = 0 AND t.uuid = %s
+), held AS (
+  SELECT patient_id, preferred, CASE
+    WHEN NOT plain OR CHAR_LENGTH(digits) NOT BETWEEN 10 AND 16 THEN ''
+    WHEN validator IN ('org.openmrs.patient.impl.LuhnIdentifierValidator',
+      'org.openmrs.module.idgen.validator.LuhnMod10IdentifierValidator') AND NOT {LUHN} THEN ''
+    WHEN TRIM(COALESCE(format, '')) = '' THEN digits
+    WHEN digits REGEXP CONCAT('^(', format, ')$') THEN digits
+    WHEN typed REGEXP CONCAT('^(', format, ')$') THEN digits
+    ELSE '' END AS digits
+  FROM written
 ), used AS (
   SELECT h.patient_id, COUNT(DISTINCT h.digits) AS different, MIN(h.digits) AS digits FROM held h
   WHERE h.preferred = 1 OR NOT EXISTS (SELECT 1 FROM held o
@@ -117,14 +137,14 @@ WITH held AS (
   SELECT h.digits, COUNT(DISTINCT h.patient_id) AS holders, MIN(h.patient_id) AS one
   FROM held h JOIN patient p ON p.patient_id = h.patient_id
   JOIN person s ON s.person_id = h.patient_id
-  WHERE p.voided = 0 AND s.voided = 0 GROUP BY h.digits
+  WHERE p.voided = 0 AND s.voided = 0 AND h.digits <> '' GROUP BY h.digits
 )
 SELECT n.person_id, u.digits, CASE
     WHEN p.patient_id IS NULL THEN 'not_patient'
     WHEN p.voided <> 0 OR n.voided <> 0 THEN 'voided'
     WHEN u.patient_id IS NULL THEN 'none'
     WHEN u.different > 1 THEN 'ambiguous'
-    WHEN CHAR_LENGTH(u.digits) NOT BETWEEN 10 AND 16 THEN 'invalid'
+    WHEN u.digits = '' THEN 'invalid'
     WHEN s.holders > 1 OR s.one <> n.person_id THEN 'ambiguous'
     ELSE 'ok' END AS state
 FROM person n

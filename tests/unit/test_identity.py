@@ -1,4 +1,4 @@
-"""The state of a person, and ids that two patients hold."""
+"""What is read as a national id, the state of a person, and ids that two patients hold."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openmrs.identity import Holders, PersonFacts, digits, stated
+from openmrs.identity import Holders, PersonFacts, stated
+from openmrs.national_id import (
+    IdentifierType,
+    compiled_format,
+    has_luhn_digit,
+    read_national_id,
+)
 
 ID, OTHER = "1199080012345678", "1199080087654321"
 
 
 def facts(
-    *identifiers: tuple[str, bool], patient: bool = True, voided: bool = False
+    *identifiers: tuple[str | None, bool], patient: bool = True, voided: bool = False
 ) -> PersonFacts:
     return PersonFacts("u", patient, voided, identifiers)
 
@@ -26,9 +32,11 @@ def facts(
         (facts((ID, True), (OTHER, True)), ("ambiguous", None)),
         (facts((ID, False), (ID, False)), ("ok", ID)),
         (facts(), ("none", None)),
-        (facts(("", False)), ("invalid", None)),
-        (facts(("123456789", False)), ("invalid", None)),
-        (facts(("1" * 17, False)), ("invalid", None)),
+        (facts((None, False)), ("invalid", None)),
+        (facts((None, False), (None, False)), ("invalid", None)),
+        (facts((None, False), (ID, False)), ("ambiguous", None)),
+        (facts((None, False), (ID, True)), ("ok", ID)),
+        (facts((None, True), (ID, False)), ("invalid", None)),
         (facts(("0123456789", False)), ("ok", "0123456789")),
         (facts((ID, False), patient=False), ("not_patient", None)),
         (facts((ID, False), voided=True), ("voided", None)),
@@ -47,14 +55,65 @@ def test_an_id_that_another_holds_is_ambiguous() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["1-1990-8001234-5-678", " 1199080012345678\t", "ID 1199080012345678"]
+    "written",
+    ["1-1990-8001234-5-678", " 1199080012345678\t", "1.1990.8 / 0012345 - 678", "1199080012345678"],
 )
-def test_digits_as_typed(typed: str) -> None:
-    assert digits(typed) == "1199080012345678"
+def test_digits_and_what_separates_them_are_a_national_id(written: str) -> None:
+    assert read_national_id(written) == ID
 
 
-def test_digits_of_other_scripts_are_none() -> None:
-    assert digits("\u0661\u0662\u0967\u09e712") == "12"
+@pytest.mark.parametrize(
+    "written",
+    [
+        "B/O 1199080012345678",
+        "ID 1199080012345678",
+        "1199080012345678B",
+        "+250788123456",
+        "(1199080012345678)",
+        "1199080012345678-",
+        "/1199080012345678",
+        "1199080012345678, 1199080087654321",
+        "\u0661\u0662\u0967\u09e712345678901",
+        "1199\u00a0080012345678",
+        "",
+        " - ",
+        "123456789",
+        "1" * 17,
+    ],
+)
+def test_anything_else_is_none(written: str) -> None:
+    assert read_national_id(written) is None
+
+
+def test_an_identifier_fits_its_types_format_with_separators_or_without() -> None:
+    plain = IdentifierType(1, r"\d{16}", "").reader()
+    assert [plain(ID), plain("1 1990 80012345678"), plain("0788123456")] == [ID, ID, None]
+    dashed = IdentifierType(1, r"^\d-\d{4}-\d{11}$", "").reader()
+    assert [dashed(ID), dashed("1-1990-80012345678")] == [None, ID]
+
+
+def test_java_formats_that_are_understood_and_that_are_not() -> None:
+    understood = [
+        r"\d{16}",
+        "[0-9]{10,16}",
+        r"^(1|2|3)(19|20)\d{2}[78]\d{10}$",
+        r"(\d{4}-\d{6})|(\d{16})",
+        "[A-Z]{2}[0-9]{8}",
+    ]
+    assert [written for written in understood if compiled_format(written) is None] == []
+    other = [r"\p{Alpha}+", "([0-9]+)+", "(?=1)[0-9]+", "[0-9&&[^5]]+", "[", "9{2}{3}", "[z-a]"]
+    other.append("[0-9]*" * 9 + "x")
+    assert [written for written in other if compiled_format(written) is not None] == []
+    assert compiled_format("") is None
+    assert IdentifierType(1, "([0-9]+)+", "").not_understood() == "format"
+    assert IdentifierType(1, "", "org.example.Other").not_understood() == "validator"
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_one_check_digit_of_ten_is_right(number: int) -> None:
+    fitting = [digit for digit in "0123456789" if has_luhn_digit(f"{number:015}{digit}")]
+    assert len(fitting) == 1
+    assert has_luhn_digit("79927398713")
 
 
 def test_leading_zeros_count() -> None:
