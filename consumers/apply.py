@@ -97,8 +97,10 @@ class Applier:
             event = item.event
             if event.source.version[:10] == lookups.newest[:10]:
                 partition.reenrichment.add_key_change(event, item.record.offset, written)
+        # Not at the newest event: the ids of others may have been read behind it. An older reading
+        # of these persons would change nothing then.
         partition.reenrichment.add_persons(
-            lookups.affected_patients(), items[0].record.offset, partition.latest
+            lookups.affected_patients(), items[0].record.offset, None
         )
 
     def _note(self, partition: Partition, event: Event) -> bool:
@@ -108,10 +110,10 @@ class Applier:
         """
         source = event.source
         lookups = partition.lookups
-        outdated = lookups.seen(source.version)
+        outdated = lookups.seen(source.version, source.server)
         partition.at_ms = max(partition.at_ms, source.ts_ms)
-        if not outdated and source.file and source.version >= lookups.newest:
-            partition.latest = SourcePosition.of(source)
+        if not outdated and source.version >= lookups.newest:
+            partition.latest = SourcePosition.of(source) if source.file else None
         if isinstance(event, KeyChangeEvent):
             lookups.evict(event)
         is_of_snapshot = source.origin == "snapshot" and isinstance(event, RowEvent)

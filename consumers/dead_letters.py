@@ -15,7 +15,7 @@ from consumers.lookups import Lookups, RowToEnrich
 from consumers.reenrich import ReenrichmentQueue
 from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
 from openmrs.key_ranges import rows_with_keys
-from openmrs.read import END_OF_BINLOG, Source
+from openmrs.read import Source
 from openmrs.tables import OBS
 from passport import metrics, tracing
 from passport.errors import Fatal, Reject
@@ -315,7 +315,7 @@ def _lookups(settings: Settings, event: Event, sink: Sink) -> Lookups:
 def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
     """Write the row as it is at the hospital now. If it isn't there, write that it is gone."""
     with closing(_lookups(settings, event, sink)) as lookups:
-        with lookups.source.read_at(END_OF_BINLOG) as reading:
+        with lookups.source.read_at(lookups.end()) as reading:
             rows = rows_with_keys(reading, OBS, [event.row["obs_id"]])
             row = rows[0] if rows else event.row
             check(row)

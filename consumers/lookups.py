@@ -14,8 +14,8 @@ from consumers.enrich.obs import References, enrich
 from openmrs import lookup_queries
 from openmrs.identity import Identities
 from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
-from openmrs.read import END_OF_BINLOG, ConsistentRead, Source, SourcePosition
-from openmrs.tables import OBS
+from openmrs.read import ANY_POSITION, ConsistentRead, Elsewhere, Source, SourcePosition
+from openmrs.tables import OBS, REFERENCE_TABLES
 from passport.event import KeyChangeEvent, Row
 from passport.facts import Concept, Observation, ObservationOrigin, Person, Place
 from passport.settings import Hospital
@@ -37,7 +37,7 @@ class RowToEnrich(NamedTuple):
 class ReadOnDemand:
     """A consistent read that is opened by the first thing that no cache has, or never."""
 
-    def __init__(self, source: Source, position: SourcePosition | None) -> None:
+    def __init__(self, source: Source, position: SourcePosition) -> None:
         self._source = source
         self._position = position
         self._stack = ExitStack()
@@ -57,7 +57,7 @@ class ReadOnDemand:
 
     def reading(self) -> ConsistentRead:
         if self._reading is None:
-            read = self._source.read_at(self._position or END_OF_BINLOG, patience_s=PATIENCE_S)
+            read = self._source.read_at(self._position, patience_s=PATIENCE_S)
             self._reading = self._stack.enter_context(read)
         return self._reading
 
@@ -109,6 +109,7 @@ class Lookups:
         self.hospital = hospital
         self.source = source
         self.newest = LOWEST
+        self._server = ""  # of the newest event; "" until there is one
         self.identities = Identities(hospital_id, hospital)
         self._persons: Cache[Person] = Cache("person", entries, ttl_s)
         self._concepts: Kind[Concept] = Kind(Cache("concept", entries, ttl_s), self._load_concepts)
@@ -136,7 +137,7 @@ class Lookups:
 
         What no cache has is read in one consistent read, which contains `position`.
         """
-        with ReadOnDemand(self.source, position) as read:
+        with ReadOnDemand(self.source, position or self.end()) as read:
             return self._enriched(rows, read)
 
     def observations_in(
@@ -149,7 +150,7 @@ class Lookups:
         self, person_ids: Collection[int], position: SourcePosition | None = None
     ) -> dict[int, Person]:
         """Return the persons by id; every id is there."""
-        with ReadOnDemand(self.source, position) as read:
+        with ReadOnDemand(self.source, position or self.end()) as read:
             return self._people(person_ids, read)
 
     def persons_in(
@@ -167,15 +168,27 @@ class Lookups:
     def version(self, reading: ConsistentRead) -> str:
         """Return the version of what `reading` sees: its position in the newest epoch.
 
-        A polled hospital has no positions; there it is the newest run's.
+        A polled hospital has no positions; there it is the newest run's. What another server says
+        may be older than anything that came, and has the lowest version: it overrides nothing.
         """
+        if isinstance(reading.answer, Elsewhere):
+            return LOWEST
         newest = parse(self.newest)
         if reading.position is None or newest.pos == 0:
             return self.newest
         return read_version(newest.epoch, reading.position)
 
-    def seen(self, version: str) -> bool:
-        """Take note of an event's version. Return True if it is of an older epoch.
+    def end(self) -> SourcePosition:
+        """Return the position of a read that contains all that is committed now.
+
+        It is the end of the binlog whose events come. A polled hospital has none that matters, and
+        its account may not see one.
+        """
+        is_polled = parse(self.newest).pos == 0
+        return ANY_POSITION if is_polled else SourcePosition.end_of(self._server)
+
+    def seen(self, version: str, server: str = "") -> bool:
+        """Take note of an event's version and server. Return True if it is of an older epoch.
 
         A new epoch clears everything.
         """
@@ -183,6 +196,7 @@ class Lookups:
             if version[:10] != self.newest[:10]:
                 self.clear(identities=True)
             self.newest = version
+            self._server = server
         return version[:10] < self.newest[:10]
 
     def clear(self, *, identities: bool = False) -> None:
@@ -203,6 +217,8 @@ class Lookups:
     def evict(self, event: KeyChangeEvent) -> None:
         """Forget what a key change concerns, unless it was read at its position or later."""
         source = event.source
+        if source.table not in REFERENCE_TABLES:
+            return  # it was published by an earlier release, which watched a table more
         if not event.keys:
             # It concerns the whole table, and every obs is enriched again.
             self.clear(identities=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from consumers.enrich.obs import check
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
-from openmrs.read import END_OF_BINLOG, Source, SourcePosition
+from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal, Origin, PassportError, Reject, Retry
 from passport.event import (
     ChunkEvent,
@@ -87,15 +87,18 @@ def parse_record(record: Record, hospital_id: str) -> Item:
 
 
 class Probe(threading.Thread):
-    """Asks a hospital's server, outside the loop, whether it answers again.
+    """Asks a hospital's server, outside the loop, whether `position` can be read again.
 
-    `done` is set when it does, or when it refuses us.
+    `done` is set when it can, or when the server refuses us.
     """
 
-    def __init__(self, hospital_id: str, hospital: Hospital, after_s: float) -> None:
+    def __init__(
+        self, hospital_id: str, hospital: Hospital, position: SourcePosition, after_s: float
+    ) -> None:
         super().__init__(name=f"probe {hospital_id}", daemon=True)
         short = {"connect_timeout_s": PROBE_S, "read_timeout_s": PROBE_S}
         self._source = Source(hospital_id, hospital.mysql.model_copy(update=short))
+        self._position = position
         self._after_s = after_s
         self._stopped = threading.Event()
         self.done = threading.Event()
@@ -104,7 +107,7 @@ class Probe(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(self._after_s):
             try:
-                with self._source.read_at(END_OF_BINLOG, patience_s=PROBE_S):
+                with self._source.read_at(self._position, patience_s=PROBE_S):
                     break
             except Retry:
                 continue
@@ -156,7 +159,8 @@ class Partition:
         self.reenrichment = ReenrichmentQueue(self.lookups, hospital.load_budget)
         self.next = start
         self.at_ms = 0
-        self.latest: SourcePosition | None = None  # of the newest event
+        # Of the newest event; None before there is one, and for one that was polled.
+        self.latest: SourcePosition | None = None
         # The person_ids that the destination had as ambiguous when this partition was assigned.
         # They are still to be read whole.
         self.ambiguous: list[int] = []
@@ -232,7 +236,8 @@ class Partition:
         if isinstance(error, Retry) and self.is_own_failure(error):
             self.lookups.close()
             self.lookups.source.settings = _with_short_timeouts(self.hospital, self.failures)
-            self._probe = Probe(self.hospital_id, self.hospital, seconds)
+            position = self.lookups.end()
+            self._probe = Probe(self.hospital_id, self.hospital, position, seconds)
         return seconds
 
     def waiting(self) -> bool:

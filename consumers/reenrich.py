@@ -17,12 +17,11 @@ time: EveryPerson says how far that is. An obs or a person that waits twice is r
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, NamedTuple
-
-import structlog
 
 from consumers.enrich.obs import check
 from consumers.lookups import PATIENCE_S, Lookups, RowToEnrich
@@ -41,10 +40,10 @@ from openmrs.affected import PERSON_KEYS, QUERIES, AffectedQuery
 from openmrs.key_ranges import rows_of_persons, rows_with_keys
 from openmrs.load_budget import Pace
 from openmrs.load_share import LoadShare
-from openmrs.read import END_OF_BINLOG, ConsistentRead, SourcePosition
+from openmrs.read import ConsistentRead, Elsewhere, SourcePosition
 from openmrs.tables import OBS
 from passport import metrics
-from passport.errors import Reject
+from passport.errors import Origin, Reject, Retry
 from passport.event import KeyChangeEvent, Row
 from passport.facts import Observation, ObservationOrigin, Person
 from passport.settings import LoadBudget
@@ -56,8 +55,6 @@ FOUND_AT_ONCE = 50_000  # obs_ids
 STORED_KEYS = 1_000  # the most that a hospital's progress may carry
 
 FEW, PERSON, MANY = range(3)  # the queues that take turns
-
-log = structlog.get_logger()
 
 
 class Part(NamedTuple):
@@ -140,6 +137,7 @@ class ReenrichmentQueue:
         self._persons = WholePersons()
         self._everyone: EveryPerson | None = None
         self._last_turn = MANY
+        self._epoch = ""  # of the positions at which all this is to be read
         self._rows = metrics.REENRICHED.labels(lookups.hospital_id)
 
     def add_key_change(
@@ -165,7 +163,7 @@ class ReenrichmentQueue:
     def add_persons(
         self, person_ids: Iterable[int], offset: int | None, position: SourcePosition | None
     ) -> None:
-        """Take persons to be read whole, at `position` or later.
+        """Take persons to be read whole, at `position` or later; None: with all that is committed.
 
         `offset` None: the destination asks, and will ask again should this be lost.
         """
@@ -221,6 +219,7 @@ class ReenrichmentQueue:
         """
         if not self.due():
             return None
+        self._forget_older_epochs()
         if self._collected.keys:
             self._requests.append(self._collected)
             self._collected = Request()
@@ -273,9 +272,6 @@ class ReenrichmentQueue:
         """
         request = search.request
         with self._reading(request.position) as reading:
-            if self._superseded(reading, request.position):
-                self._searches.remove(search)
-                return None
             if not search.step(reading):
                 return None
             ids = search.found - request.written
@@ -310,9 +306,6 @@ class ReenrichmentQueue:
         if not few.due(self._clock(), busy=busy):
             return None
         with self._reading(few.position) as reading:
-            if self._superseded(reading, few.position):
-                few.finish(list(few.ids))
-                return None
             return self._slice(few, few.next_ids(), reading)
 
     def _read_many(self) -> Slice | None:
@@ -324,9 +317,6 @@ class ReenrichmentQueue:
             return None
         many = min(self._many, key=lambda work: len(work.ids))
         with self._reading(many.request.position) as reading:
-            if self._superseded(reading, many.request.position):
-                self._many.remove(many)
-                return None
             return self._slice(many, many.next_ids(), reading)
 
     def _slice(
@@ -345,7 +335,7 @@ class ReenrichmentQueue:
                 (everyone.after, PERSONS),
             )
             portion = [row["person_id"] for row in rows]
-            if not portion or self._superseded(reading, everyone.position):
+            if not portion:
                 self._everyone = None
                 return
         everyone.take(portion)
@@ -355,14 +345,10 @@ class ReenrichmentQueue:
         waiting = self._persons.first(PERSONS)
         if not waiting:
             return None
-        position: SourcePosition | None = None
-        for person in waiting.values():
-            position = later(position, person.position)
+        positions = [person.position for person in waiting.values()]
+        position = reduce(later, positions)
         with self._reading(position) as reading:
             chosen = self._about_a_slice(reading, waiting)
-            if self._superseded(reading, position):
-                self._persons.finish(chosen)
-                return None
             piece = Slice(self._persons, list(chosen), self._lookups.version(reading))
             persons = self._lookups.persons_in(reading, chosen, fresh=True)
             self._add_affected_patients(chosen)
@@ -423,19 +409,40 @@ class ReenrichmentQueue:
                 to_enrich.append(RowToEnrich(row, piece.version, False, origin))
         piece.observations = self._lookups.observations_in(reading, to_enrich)
 
-    def _reading(self, position: SourcePosition | None) -> AbstractContextManager[ConsistentRead]:
-        return self._lookups.source.read_at(position or END_OF_BINLOG, patience_s=PATIENCE_S)
+    @contextmanager
+    def _reading(self, position: SourcePosition | None) -> Iterator[ConsistentRead]:
+        """Open a read that surely contains `position`; None is all that is committed now.
 
-    def _superseded(self, reading: ConsistentRead, position: SourcePosition | None) -> bool:
-        """Return whether the server isn't the one of the key change any more.
-
-        Then its new epoch begins with a snapshot, which sends everything again.
+        Raises Retry while the address leads to another server than the one whose events come. What
+        waits is kept: after a switchover, the new server's events come in an epoch of their own.
         """
-        superseded = position is not None and reading.position is None
-        if superseded:
-            log.warning(
-                "re-enrichment dropped",
-                hospital=self._lookups.hospital_id,
-                reason="another server or binlog",
-            )
-        return superseded
+        hospital_id = self._lookups.hospital_id
+        at_least = position or self._lookups.end()
+        with self._lookups.source.read_at(at_least, patience_s=PATIENCE_S) as reading:
+            if isinstance(reading.answer, Elsewhere):
+                raise Retry(
+                    f"hospital {hospital_id}: its address leads to another server than the one"
+                    " whose changes come, or the binlog was numbered anew",
+                    hint="nothing to do after a switchover or a restore: the reader follows, and"
+                    " what waits is read then; if it comes again and again, several servers answer"
+                    f" at this address: name one of them in hospitals.{hospital_id}.mysql",
+                    origin=Origin.hospital(hospital_id),
+                    after=1,
+                )
+            yield reading
+
+    def _forget_older_epochs(self) -> None:
+        """Have what waits since an older epoch be read with all that is committed.
+
+        A position of an older epoch is that of another server or binlog, and can't be asked for.
+        """
+        epoch = self._lookups.newest[:10]
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        for request in (self._collected, *self._unread()):
+            request.position = None
+        self._few.position = None
+        if self._everyone is not None:
+            self._everyone.position = None
+        self._persons.read_with_all_that_is_committed()

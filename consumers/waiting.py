@@ -13,7 +13,7 @@ This module only keeps books. `consumers.reenrich` reads.
 
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openmrs.affected import QUERY_BY_NAME, AffectedQuery
@@ -29,8 +29,9 @@ class Request:
     """The obs that key changes concern, not looked for yet.
 
     `keys` says how to find them: the changed keys by query. `offset` is that of the first key
-    change, and `position` that of the newest one. All obs up to `done` are read already. The stored
-    enrichment of the obs in `written` surely contains these key changes.
+    change, and `position` that of the newest one; None stands for all that is committed when it is
+    read. All obs up to `done` are read already. The stored enrichment of the obs in `written`
+    surely contains these key changes.
 
     A request holds its offset until it is `stored` with the progress.
     """
@@ -192,6 +193,10 @@ class WholePersons:
             with_holders = with_holders or before.with_holders
         self._waiting[person_id] = WholePerson(offset, position, with_holders)
 
+    def read_with_all_that_is_committed(self) -> None:
+        for person_id, person in self._waiting.items():
+            self._waiting[person_id] = replace(person, position=None)
+
     def first(self, count: int) -> dict[int, WholePerson]:
         return {person_id: self._waiting[person_id] for person_id in list(self._waiting)[:count]}
 
@@ -249,14 +254,12 @@ def lowest(offsets: Iterable[int | None]) -> int | None:
 
 
 def later(first: SourcePosition | None, second: SourcePosition | None) -> SourcePosition | None:
-    """Return the later of two positions.
+    """Return the later of two positions. None is all that is committed when it is read.
 
     Positions of two servers can't be compared. Then it is the second, which came later.
     """
-    if first is None:
-        return second
-    if second is None:
-        return first
+    if first is None or second is None:
+        return None
     if first.server == second.server and first.position.order > second.position.order:
         return first
     return second

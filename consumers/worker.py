@@ -217,10 +217,12 @@ class Worker:
         if partition.ambiguous and not partition.reenrichment.pending_persons():
             portion = partition.ambiguous[:PERSONS_AT_ONCE]
             partition.ambiguous = partition.ambiguous[PERSONS_AT_ONCE:]
-            partition.reenrichment.add_persons(portion, None, partition.latest)
+            partition.reenrichment.add_persons(portion, None, None)
         if self._wants_persons is not None:
             wanted_ids = self._wants_persons.wanted(partition.hospital_id, PERSONS_AT_ONCE)
-            partition.reenrichment.add_persons(wanted_ids, None, partition.latest)
+            # Not at the newest event: the destination may know a later reading of this person, and
+            # would take nothing of an older one.
+            partition.reenrichment.add_persons(wanted_ids, None, None)
 
     def _store(self, partition: Partition, *, now: bool) -> None:
         """Store the progress in the destination, then the offset in Kafka, if anything has moved.

@@ -159,19 +159,6 @@ def end_of_binlog(connection: "pymysql.Connection[Any]") -> Position | None:
     return Position(row[0], int(row[1])) if row else None
 
 
-def end_of_binlog_if_granted(connection: "pymysql.Connection[Any]") -> Position | None:
-    """Return where the server writes now, None if it has no binlog or doesn't let us see it.
-
-    An account that polls, or that has lost the grant, has SELECT alone.
-    """
-    try:
-        return end_of_binlog(connection)
-    except pymysql.err.OperationalError as error:
-        if error.args[0] != NO_REPLICATION_GRANT:
-            raise
-        return None
-
-
 def logged_gtids(connection: "pymysql.Connection[Any]") -> str:
     """Return the GTIDs of all that is in MySQL's binlog, visible or not yet; "" without GTIDs."""
     # From before it is in the binlog until it is visible, a transaction is among the owned GTIDs.

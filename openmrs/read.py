@@ -3,11 +3,16 @@
 A server shows a binlog position, and sends the event, *before* the commit becomes visible to
 readers. `Source.read_at` closes that gap: it opens a consistent snapshot of which everything up to
 `ConsistentRead.position` is surely part.
+
+Whether a snapshot contains a position has three answers, and each is a type: `Here`, `Elsewhere`
+and the error `MayNotSeeError`. They ask for different things. A position that is elsewhere may wait
+for the stream to get there, too. An account that may not see the binlog waits for the grant.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import pymysql
@@ -16,9 +21,10 @@ from pymysql.cursors import DictCursor
 from openmrs import values
 from openmrs.column_info import ColumnInfo
 from openmrs.connection import (
+    NO_REPLICATION_GRANT,
     clock_ms,
     connect,
-    end_of_binlog_if_granted,
+    end_of_binlog,
     fetch_all,
     fetch_one,
     flavour,
@@ -54,6 +60,9 @@ Columns = Mapping[str, Sequence[ColumnInfo]]
 Answer = TypeVar("Answer")
 
 
+END = Position("end of the binlog", 0)
+
+
 class SourcePosition(NamedTuple):
     """A place in the binlog of one server; `gtid` is "" if the server writes none.
 
@@ -69,19 +78,58 @@ class SourcePosition(NamedTuple):
     def of(cls, source: EventSource) -> "SourcePosition":
         return cls(Position(source.file, source.pos), source.gtid, source.server)
 
+    @classmethod
+    def end_of(cls, server: str) -> "SourcePosition":
+        """Return the end of one server's binlog, whichever it is when the read is opened."""
+        return cls(END, "", server)
+
+    @property
+    def is_end(self) -> bool:
+        return self.position == END
+
 
 # Whatever is committed now. Such a read waits for nothing, and doesn't say its own position.
 ANY_POSITION = SourcePosition(Position("", 0), "", "")
-# All that is in the binlog when the read is opened. Such a read says its own position.
-END_OF_BINLOG = SourcePosition(Position("end of the binlog", 0), "", "")
+# All that is in the binlog when the read is opened, of whichever server. Such a read says its own
+# position.
+END_OF_BINLOG = SourcePosition.end_of("")
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Everything up to `position` is visible."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The position is one of another server, or of a binlog that was numbered anew since.
+
+    Positions of two servers can't be compared, so nobody knows whether it is visible.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class NoPosition:
+    """None was asked for: ANY_POSITION, or the end of the binlog at a server that has no binlog."""
+
+
+PositionAnswer = Here | Elsewhere | NoPosition
+
+
+class MayNotSeeError(NotReady):
+    """The account may not see where the binlog ends, so nobody knows what a read contains.
+
+    A connection keeps the rights that it was opened with. So the next read opens a new one.
+    """
 
 
 class ConsistentRead:
     """An open consistent read.
 
-    Everything up to `position` is visible in it. It is None when the server has no binlog, or when
-    the position asked for is that of a polled event (the version is then the event's own) or of
-    another server (positions of two servers can't be compared).
+    `answer` says whether it contains the position that was asked for. For a polled event, none is
+    asked for: its version is the event's own.
 
     The server ends a query that takes longer than `longest_s` seconds; None lets it take its time.
     `worked_s` is how long it has worked for this read, about: the time that its queries took, less
@@ -91,7 +139,7 @@ class ConsistentRead:
     def __init__(
         self,
         connection: "pymysql.Connection[Any]",
-        position: Position | None,
+        answer: PositionAnswer,
         columns: Columns,
         longest_s: float | None = None,
         round_trip_s: float = 0.0,
@@ -100,8 +148,13 @@ class ConsistentRead:
         self._columns = columns
         self._longest_s = longest_s
         self._round_trip_s = round_trip_s
-        self.position = position
+        self.answer = answer
         self.worked_s = 0.0
+
+    @property
+    def position(self) -> Position | None:
+        """The position up to which everything is visible, None if that is not known."""
+        return self.answer.position if isinstance(self.answer, Here) else None
 
     def rows(
         self, sql: str, args: Sequence[Any] | dict[str, Any] | None = None
@@ -224,14 +277,16 @@ class Source:
         comes after the ALTER. So nothing is waited for within a read, and it ends within a second.
 
         Raises Retry if it can't be had within `patience_s` seconds, TooSlow if a query was ended,
-        Altered if a fact table was altered, NotReady if the server is away, and Fatal.
+        Altered if a fact table was altered, NotReady if the server is away, MayNotSeeError if the
+        account lacks the grant that a position in the binlog needs, and Fatal.
         """
         connection = self._connection_for(position)
         try:
-            visible = _open_snapshot(
-                connection, self._identity, position, patience_s, self.hospital
-            )
-            yield ConsistentRead(connection, visible, self._columns, longest_s, self._round_trip_s)
+            answer = _open_snapshot(connection, self._identity, position, patience_s, self.hospital)
+            yield ConsistentRead(connection, answer, self._columns, longest_s, self._round_trip_s)
+        except MayNotSeeError:
+            self.close()
+            raise
         except Altered as error:
             self.close()  # with its list of columns, too
             error.origin = Origin.hospital(self.hospital)
@@ -364,16 +419,14 @@ def _open_snapshot(
     at_least: SourcePosition,
     patience_s: float,
     hospital: str,
-) -> Position | None:
-    """Open a snapshot of `server` that contains `at_least`.
-
-    Return the position up to which all is visible.
-    """
-    if at_least != END_OF_BINLOG:
-        is_any_or_polled = not at_least.position.file
-        if is_any_or_polled or at_least.server != server:
-            _begin_snapshot(connection)
-            return None
+) -> PositionAnswer:
+    """Open a snapshot of `server` that contains `at_least`, if that can be known."""
+    if not at_least.position.file:
+        _begin_snapshot(connection)
+        return NoPosition()
+    if at_least.server != server and at_least != END_OF_BINLOG:
+        _begin_snapshot(connection)
+        return Elsewhere()
     if flavour(connection) == "mariadb":
         return _open_snapshot_mariadb(connection, at_least, patience_s, hospital)
     return _open_snapshot_mysql(connection, at_least, patience_s, hospital)
@@ -384,7 +437,7 @@ def _open_snapshot_mariadb(
     at_least: SourcePosition,
     patience_s: float,
     hospital: str,
-) -> Position | None:
+) -> PositionAnswer:
     """Take snapshots until one is late enough: MariaDB says the exact position of each."""
     deadline = time.monotonic() + patience_s
     pause_s = 0.001
@@ -393,17 +446,17 @@ def _open_snapshot_mariadb(
         status = dict(fetch_all(connection, "SHOW STATUS LIKE 'binlog_snapshot_%'"))
         file = status.get("Binlog_snapshot_file")
         if not file:
-            return None
+            return _without_binlog(at_least)
         position = Position(file, int(status.get("Binlog_snapshot_position") or 0))
-        if at_least == END_OF_BINLOG or position.order >= at_least.position.order:
-            return position
+        if at_least.is_end or position.order >= at_least.position.order:
+            return Here(position)
 
         connection.rollback()
-        end = end_of_binlog_if_granted(connection)
+        end = _visible_end_of_binlog(connection, hospital)
         if end is None or end.order < at_least.position.order:
             # The binlog was numbered anew since: there is nothing to compare with.
             _begin_snapshot(connection)
-            return None
+            return Elsewhere()
         if time.monotonic() > deadline:
             raise _not_visible_yet(hospital)
         time.sleep(pause_s)
@@ -415,7 +468,7 @@ def _open_snapshot_mysql(
     at_least: SourcePosition,
     patience_s: float,
     hospital: str,
-) -> Position | None:
+) -> PositionAnswer:
     """Wait until MySQL has executed what must be visible, then take a snapshot.
 
     A snapshot of MySQL doesn't say its position, but the set of executed GTIDs says what is
@@ -423,10 +476,13 @@ def _open_snapshot_mysql(
     executed. Otherwise all that is in the binlog now must be. Without GTIDs, nothing may be on its
     way any more.
     """
-    end = end_of_binlog_if_granted(connection)
-    if end is None or (at_least != END_OF_BINLOG and end.order < at_least.position.order):
+    end = _visible_end_of_binlog(connection, hospital)
+    if end is None:
         _begin_snapshot(connection)
-        return None
+        return _without_binlog(at_least)
+    if not at_least.is_end and end.order < at_least.position.order:
+        _begin_snapshot(connection)
+        return Elsewhere()
 
     mode, is_commit_order = fetch_one(connection, "SELECT @@gtid_mode, @@binlog_order_commits")
     if mode != "ON":
@@ -435,9 +491,9 @@ def _open_snapshot_mysql(
         if mode != "OFF":
             wait_executed(connection, logged_gtids(connection), patience_s, hospital)
         _begin_snapshot(connection)
-        return end
+        return Here(end)
 
-    position: Position | None = end
+    answer: PositionAnswer = Here(end)
     must_be_executed = logged_gtids(connection)
     if at_least.gtid:
         (is_logged,) = fetch_one(
@@ -445,13 +501,39 @@ def _open_snapshot_mysql(
         )
         if not is_logged:
             # The binlog was numbered anew since: there is nothing to compare with.
-            position = None
+            answer = Elsewhere()
         elif is_commit_order:
             must_be_executed = at_least.gtid
-            position = at_least.position
+            answer = Here(at_least.position)
     wait_executed(connection, must_be_executed, patience_s, hospital)
     _begin_snapshot(connection)
-    return position
+    return answer
+
+
+def _visible_end_of_binlog(connection: "pymysql.Connection[Any]", hospital: str) -> Position | None:
+    """Return where the server writes now, None if it has no binlog.
+
+    Raises MayNotSeeError if the account lacks the grant.
+    """
+    try:
+        return end_of_binlog(connection)
+    except pymysql.err.OperationalError as error:
+        if error.args[0] != NO_REPLICATION_GRANT:
+            raise
+    (account,) = fetch_one(connection, "SELECT CURRENT_USER()")
+    user, _, host = str(account).rpartition("@")
+    raise MayNotSeeError(
+        f"hospital {hospital}: its account may not see where the binlog ends, so that nobody knows"
+        " whether a read contains a change; nothing is written until it may",
+        hint=f"GRANT REPLICATION CLIENT ON *.* TO '{user}'@'{host}'"
+        "   -- the hospital's DBA runs it; nothing needs a restart",
+        origin=Origin.hospital(hospital),
+    )
+
+
+def _without_binlog(at_least: SourcePosition) -> PositionAnswer:
+    """Return the answer of a server that has no binlog."""
+    return NoPosition() if at_least.is_end else Elsewhere()
 
 
 def _wait_none_on_its_way(

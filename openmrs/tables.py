@@ -45,9 +45,8 @@ class ReferenceTable:
     A key change carries `keys`: the primary key first, then foreign keys. `owner` is the key to
     walk the table by in polling. Where rows may be removed it is the foreign key, because its range
     is known even when the row is gone. `person` is the key of the person that a row concerns as a
-    whole ("" for none). `columns` are the only ones whose change matters (empty: all), and `where`
-    is an SQL condition for the rows that matter. If `has_secrets`, the account may read `columns`
-    alone.
+    whole ("" for none). `columns` are the only ones whose change matters (empty: all). If
+    `has_secrets`, the account may read `columns` alone.
     """
 
     name: str
@@ -55,15 +54,12 @@ class ReferenceTable:
     owner: str = ""
     person: str = ""
     columns: tuple[str, ...] = ()
-    where: str = "1 = 1"
     has_secrets: bool = False
 
     @property
     def walked_by(self) -> str:
-        """Return the key to walk the table by in polling; "" if it is one range as a whole."""
-        if self.owner or not self.keys:
-            return self.owner
-        return self.keys[0]
+        """Return the key to walk the table by in polling."""
+        return self.owner or self.keys[0]
 
 
 OBS = FactTable(
@@ -145,13 +141,6 @@ _REFERENCE_TABLES = (
     ),
     ReferenceTable("encounter_role", keys=("encounter_role_id",)),
     ReferenceTable("encounter_type", keys=("encounter_type_id",)),
-    ReferenceTable(
-        "global_property",
-        keys=(),
-        columns=("property", "property_value"),
-        # The properties that OpenMRS itself changes all the time mean nothing here.
-        where="property IN ('concept.true', 'concept.false')",
-    ),
     ReferenceTable("location", keys=("location_id",)),
     ReferenceTable("orders", keys=("order_id",)),
     ReferenceTable("patient", keys=("patient_id",), person="patient_id"),

@@ -23,7 +23,6 @@ from passport.settings import LoadBudget
 
 PAGE_ROWS = 50_000  # keys of one page: a quarter of a second of a quick server's time
 SCAN_ROWS = 1_000_000  # the same, looking at two dates a row
-ONE_RANGE = "0"  # in place of a key: all rows of the table are in range 0
 EVERYTHING = 2**62
 
 T = TypeVar("T")
@@ -36,15 +35,13 @@ class Table:
     """A table as polling looks at it.
 
     The ranges of `key` are walked. A key change carries `keys`. `hash` is the SQL aggregate that
-    digests rows, and `where` an SQL condition for the rows that matter. `stamps` are the dates of a
-    fact table that tell of a late change.
+    digests rows. `stamps` are the dates of a fact table that tell of a late change.
     """
 
     name: str
     key: str
     keys: tuple[str, ...]
     hash: str
-    where: str = "1 = 1"
     is_fact: bool = False
     stamps: tuple[str, ...] = ()
 
@@ -106,7 +103,7 @@ def _reference_table(table: ReferenceTable, columns: Sequence[ColumnInfo]) -> Ta
         for column in columns
         if supported(column.data_type) and (not table.columns or column.name in table.columns)
     ]
-    return Table(table.name, table.walked_by or ONE_RANGE, keys, hashes.sql(hashed), table.where)
+    return Table(table.name, table.walked_by, keys, hashes.sql(hashed))
 
 
 class Scan:
@@ -227,8 +224,6 @@ class Scan:
             read: ConsistentRead, part_after: int, part_to: int
         ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             digests = _digests(read, table, width, part_after, part_to)
-            if not table.keys:
-                return ([{}] if part_after < 0 else []), digests
             keys = _present(read, table, part_after, part_to)
             present = {key[table.key] for key in keys}
             for key in range(max(part_after + 1, 1), min(part_to, top) + 1):
@@ -268,8 +263,6 @@ class Scan:
             after = part_to
 
     def _next_key(self, table: Table, after: int) -> int | None:
-        if table.key == ONE_RANGE:
-            return 0 if after < 0 else None
         sql = f"SELECT MIN({table.key}) AS least FROM {table.name} WHERE {table.key} > {after}"  # noqa: S608
         with self._source.read_at(ANY_POSITION) as read:
             (row,) = read.rows_of_listed_columns(table.name, sql)
@@ -284,7 +277,7 @@ def _digests(
     sql = (
         f"SELECT {table.key} DIV {width} AS number, COUNT(*) AS counted,"  # noqa: S608
         f" {table.hash} AS digest, MAX({table.key}) AS top"
-        f" FROM {table.name} WHERE {condition} AND {table.where} GROUP BY 1"
+        f" FROM {table.name} WHERE {condition} GROUP BY 1"
     )
     return read.rows_of_listed_columns(table.name, sql, keys)
 

@@ -185,4 +185,4 @@ class Watchdog:
             return error.reason
         if is_binlog_seen:
             return "no reader publishes"
-        return "its server writes no binlog, or its account may not see it"
+        return "its server writes no binlog"

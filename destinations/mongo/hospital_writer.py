@@ -112,7 +112,9 @@ class HospitalWriter:
 
         # If the person was matched only now, the rows of this reading were dropped as nobody's.
         was_matched_now = person.key in changed and link.pending is not None
-        if version >= link.floor and not was_matched_now:
+        # A reading older than what the link rests on decides nothing: the person is wanted again.
+        is_newest = version >= max(link.floor, link.version)
+        if is_newest and not was_matched_now:
             # Settled with the `rev` from before all this: a change of the link since then leaves
             # `pending`, and all of this comes again.
             self._people.settle(link, version)

@@ -35,8 +35,8 @@ LinkWrite = InsertOne[Document] | UpdateOne
 class Link:
     """A person's document as it was read.
 
-    `patient_id` is the hex of ``patients._id``, None for somebody who is not matched. Rows below
-    the version `floor` are stale.
+    `patient_id` is the hex of ``patients._id``, None for somebody who is not matched. `version` is
+    that of the newest reading of the person. Rows below the version `floor` are stale.
     """
 
     key: str
@@ -44,6 +44,7 @@ class Link:
     person_id: int
     state: str
     patient_id: str | None
+    version: str
     floor: str
     pending: str | None
     rev: int
@@ -56,6 +57,7 @@ class Link:
             person_id=document["personId"],
             state=document["state"],
             patient_id=document["patientId"],
+            version=document["version"],
             floor=document["floor"],
             pending=document.get("pending"),
             rev=document["rev"],

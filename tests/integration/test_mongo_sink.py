@@ -424,6 +424,25 @@ def test_an_older_knowledge_of_a_person_does_not_win(passport: Passport) -> None
     assert len(passport.shown()) == 2
 
 
+def test_b3_a_reading_older_than_the_link_leaves_the_mark(passport: Passport) -> None:
+    """A person was read ahead of the stream. Then the Passport changes, and they are read again at
+    the stream's position, which is behind.
+    """
+    first = passport.register()
+    sink = passport.sink()
+    rows = [obs(1, 10), obs(2, 11)]
+    read_whole(sink, person(at=100), rows)
+    assert len(passport.shown(first)) == 2
+    passport.db.patients.update_one({}, {"$set": {"nationalId": "1199080012340000"}})
+    assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
+    read_whole(sink, person(at=50), rows)
+    assert len(passport.shown(first)) == 2, "the reading is older than what the link rests on"
+    assert list(sink.wanted(HOSPITAL, 10)) == [1], "it changed nothing, so it is still to be done"
+    read_whole(sink, person(at=120), rows)
+    assert passport.shown(first) == []
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
 def test_a_merge_in_place_moves_the_row(passport: Passport) -> None:
     winner, loser = passport.register(), passport.register("1199080012340000")
     sink = passport.sink()

@@ -61,7 +61,6 @@ def test_what_only_the_destination_asks_for_holds_nothing(queue: ReenrichmentQue
 
 
 def test_a_key_change_that_concerns_no_obs_asks_for_nothing(queue: ReenrichmentQueue) -> None:
-    queue.add_key_change(a_key_change("global_property"), 1, frozenset())
     queue.add_key_change(
         a_key_change("provider", {"provider_id": None, "person_id": None}), 1, frozenset()
     )
@@ -69,10 +68,7 @@ def test_a_key_change_that_concerns_no_obs_asks_for_nothing(queue: ReenrichmentQ
 
 
 def test_every_table_of_key_changes_is_thought_of() -> None:
-    assert {*QUERIES, *PERSON_KEYS} == KEY_COLUMNS.keys() - {
-        "global_property",
-        "patient_identifier_type",
-    }
+    assert {*QUERIES, *PERSON_KEYS} == KEY_COLUMNS.keys() - {"patient_identifier_type"}
 
 
 @pytest.mark.parametrize("table", QUERIES)
