@@ -130,6 +130,13 @@ def problems(row: Row) -> Iterator[dict[str, str]]:
         )
     if is_soon_purged(row.get("headroom_s")):
         yield _problem("its binlog may be purged within a day before it is read", check)
+    waiting = row.get("unmatched_by", {}).get("contradicting", 0)
+    if waiting:
+        yield _problem(
+            f"{waiting} {'person waits' if waiting == 1 else 'people wait'} for a decision:"
+            " another year of birth or sex in the Passport",
+            f"passport unmatched contradictions --hospital {hospital_id}",
+        )
     if row.get("conflicts"):
         yield _problem(
             "people's edits wait for a decision",

@@ -137,7 +137,7 @@ class ReenrichmentQueue:
         self._persons = WholePersons()
         self._everyone: EveryPerson | None = None
         self._last_turn = MANY
-        self._epoch = ""  # of the positions at which all this is to be read
+        self._epoch = lookups.newest[:10]  # of the positions at which all this is to be read
         self._rows = metrics.REENRICHED.labels(lookups.hospital_id)
 
     def add_key_change(

@@ -273,7 +273,7 @@ class Worker:
             "partition paused",
             hospital=partition.hospital_id,
             reason=error.reason,
-            hint=error.hint if is_fatal else "",
+            hint=error.hint,
             after_s=round(seconds, 1),
         )
 

@@ -7,11 +7,15 @@ from typing import Any
 from openmrs.national_id import LENGTHS, IdentifierType
 from openmrs.read import ConsistentRead
 from passport.errors import Fatal, Origin
-from passport.facts import Person, PersonState
+from passport.facts import Person, PersonState, Sex
 from passport.settings import Hospital
 
 # How many rows one query gives, when all identifiers are read.
 IDENTIFIERS_AT_ONCE = 50_000
+
+
+# What OpenMRS and its imports write for a person's gender. Anything else says nothing here.
+SEXES: Mapping[str, Sex] = {"F": "female", "FEMALE": "female", "M": "male", "MALE": "male"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +23,16 @@ class PersonFacts:
     """The rows of person, patient and patient_identifier that say who one person is.
 
     `identifiers` are the pairs (national id, preferred) of the identifiers that are not voided. The
-    national id is None if the identifier can't be one.
+    national id is None if the identifier can't be one. The rest: see `passport.facts.Person`.
     """
 
     uuid: str | None
     patient: bool
     voided: bool
     identifiers: tuple[tuple[str | None, bool], ...]
+    birth_year: int | None = None
+    is_birth_estimated: bool = False
+    sex: Sex | None = None
 
     def live_ids(self) -> list[str]:
         """Return the ids that the person holds as a live patient."""
@@ -191,7 +198,15 @@ class Identities:
             person_facts = facts[person_id]
             state, national_id = stated(person_id, person_facts, self._holders)
             persons[person_id] = Person(
-                self._hospital_id, person_id, person_facts.uuid, state, national_id, version
+                hospital=self._hospital_id,
+                person_id=person_id,
+                uuid=person_facts.uuid,
+                state=state,
+                national_id=national_id,
+                version=version,
+                birth_year=person_facts.birth_year,
+                is_birth_estimated=person_facts.is_birth_estimated,
+                sex=person_facts.sex,
             )
         return persons
 
@@ -262,7 +277,8 @@ def _facts(
             (read_identifier(row["identifier"]), bool(row["preferred"]))
         )
     rows = reading.rows(
-        """SELECT n.person_id, n.uuid, n.voided, p.patient_id, p.voided AS patient_voided
+        """SELECT n.person_id, n.uuid, n.voided, p.patient_id, p.voided AS patient_voided,
+          YEAR(n.birthdate) AS birth_year, n.birthdate_estimated, n.gender
         FROM person n LEFT JOIN patient p ON p.patient_id = n.person_id
         WHERE n.person_id IN %s""",
         (person_ids,),
@@ -275,5 +291,8 @@ def _facts(
             patient=row["patient_id"] is not None,
             voided=bool(row["voided"] or row["patient_voided"]),
             identifiers=tuple(identifiers.get(person_id, ())),
+            birth_year=row["birth_year"] or None,  # 0 of a zero date
+            is_birth_estimated=bool(row["birthdate_estimated"]),
+            sex=SEXES.get((row["gender"] or "").strip().upper()),
         )
     return facts

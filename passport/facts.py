@@ -16,6 +16,7 @@ ValueKind = Literal[
 ]
 AuthorSource = Literal["encounter_provider", "orderer", "creator", "none"]
 ObservationOrigin = Literal["stream", "reread", "person"]
+Sex = Literal["female", "male"]
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -30,6 +31,9 @@ class Person(msgspec.Struct, frozen=True):
       two, of which none or several are preferred.
     - ``not_patient``: the person is no patient.
     - ``voided``: the person or the patient is voided.
+
+    `birth_year` is None if it isn't known. An estimated one is made of an age that somebody was
+    told. `sex` is None if it is neither of the two, or not known.
     """
 
     hospital: str
@@ -38,6 +42,9 @@ class Person(msgspec.Struct, frozen=True):
     state: PersonState
     national_id: str | None
     version: str
+    birth_year: int | None = None
+    is_birth_estimated: bool = False
+    sex: Sex | None = None
 
     @property
     def key(self) -> str:

@@ -82,6 +82,11 @@ UNMATCHED = Gauge(
     "People not matched, by state, as every consumer reports them",
     ["hospital", "state"],
 )
+CONTRADICTING = Gauge(
+    "passport_people_contradicting",
+    "People whose birth_year or sex is another one in the Passport, linked or not",
+    ["hospital", "field"],
+)
 # Comparing and polling, reconcile/ and cdc/polling/.
 REPAIRED = Counter(
     "passport_reconcile_repaired_total", "Differences found and published again", ["hospital"]

@@ -23,6 +23,8 @@ _STATES = {
     "ambiguous": "id held twice",
     "invalid": "id not valid",
     "not_patient": "no patients",
+    "contradicting": "another birth year or sex",
+    "refused": "link refused",
 }
 
 

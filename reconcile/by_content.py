@@ -13,7 +13,7 @@ from openmrs.load_budget import FETCHED, PageSize, WaitingPace
 from openmrs.read import ANY_POSITION, ConsistentRead, Source
 from passport.settings import Settings
 from reconcile import differences as differing
-from reconcile.expected import Expected, expected_rows
+from reconcile.expected import Expected, expected_rows, matched_patients
 from reconcile.mongo_reader import MongoReader
 from reconcile.persons import PERSONS_AT_ONCE, read_in_parts
 from reconcile.report import Compared, Differences
@@ -112,7 +112,8 @@ class ByContent:
         name = self._settings.hospitals[hospital_id].name
         with self._source.read_at(ANY_POSITION) as read:
             persons_by_id = self.lookups.persons_in(read, person_ids, fresh=True)
-        patients = self._mongo.patients(persons_by_id.values())
+        expected_links = self._mongo.expected_links(persons_by_id.values())
+        patients = matched_patients(expected_links)
         must_be = Expected(persons_by_id, patients, self._expected_rows(sorted(patients)))
         self.patients |= set(must_be.patients.values())
 
@@ -121,10 +122,6 @@ class ByContent:
         records = must_be.records(tombstones, self._mongo.rules, hospital_id, name, self._authors)
         shown = self._mongo.records(hospital_id, records.keys(), must_be.patients.values())
         links = self._mongo.links([person.key for person in must_be.persons.values()])
-        expected_links = {}
-        for person_id, person in must_be.persons.items():
-            patient = must_be.patients.get(person_id)
-            expected_links[person_id] = self._mongo.expected_link(person, patient)
 
         # A record belongs to the person whose rows make it. One that no row makes belongs to
         # whoever sees it.

@@ -16,6 +16,7 @@ from openmrs.row_hash import Digest
 from openmrs.tables import OBS
 from passport.event import Row
 from reconcile import differences
+from reconcile.expected import matched_patients
 from reconcile.mongo_reader import MongoReader
 from reconcile.persons import PERSONS_AT_ONCE, read_in_parts
 from reconcile.report import Compared
@@ -54,7 +55,8 @@ class ByHash:
         """
         with self._source.read_at(ANY_POSITION) as read:
             persons = lookups.persons_in(read, person_ids, fresh=True)
-        matched = self._mongo.patients(persons.values())
+        expected_links = self._mongo.expected_links(persons.values())
+        matched = matched_patients(expected_links)
         digests = self._digests(sorted(matched))
         mirror = self._mirror(person_ids)
         links = self._mongo.links([person.key for person in persons.values()])
@@ -73,7 +75,7 @@ class ByHash:
             patient = matched.get(person_id)
             is_link_wrong = differences.link(
                 person.key,
-                self._mongo.expected_link(person, patient),
+                expected_links[person_id],
                 links.get(person.key),
                 has_rows=person_id in digests,
             )

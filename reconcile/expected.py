@@ -1,7 +1,7 @@
 """Says what the Passport must hold of some persons, as the hospital has them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bson import ObjectId
@@ -60,6 +60,11 @@ class Expected:
             ):
                 records[record.id] = record.document
         return records
+
+
+def matched_patients(links: Mapping[int, Document]) -> dict[int, str]:
+    """Return the hex of patients._id by person_id, of everybody whom these links match."""
+    return {person_id: link["patientId"] for person_id, link in links.items() if link["patientId"]}
 
 
 def expected_rows(

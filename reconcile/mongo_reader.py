@@ -9,7 +9,7 @@ from destinations import mongo
 from destinations.mongo import Options, progress
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
-from destinations.mongo.people import hashed, patients_by_national_id
+from destinations.mongo.people import People, ask_for
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules
 from passport import sink as sinks
@@ -31,7 +31,7 @@ class MongoReader:
 
     def __init__(self, database: Mongo, options: Options, rules: MappingRules) -> None:
         self._db = database
-        self._options = options
+        self._people = People(database, options.key, options.contradictions)
         self.rules = rules
 
     def authors(self, settings: Settings, hospital_id: str) -> Authors:
@@ -63,21 +63,13 @@ class MongoReader:
             links = self._db.people.find({"_id": {"$in": list(keys)}})
             return {link["_id"]: link for link in links}
 
-    def patients(self, persons: Iterable[Person]) -> dict[int, str]:
-        """Return the hex of patients._id by person_id, of those who are registered."""
-        person_ids = {}
-        for person in persons:
-            if person.state == "ok" and person.national_id:
-                person_ids[person.national_id] = person.person_id
-        patients = patients_by_national_id(self._db.patients, list(person_ids))
-        return {person_ids[national_id]: patient for national_id, patient in patients.items()}
+    def expected_links(self, persons: Iterable[Person]) -> dict[int, Document]:
+        """Return, by person_id, the fields that the documents in `people` must have."""
+        return self._people.expected_links(persons)
 
-    def expected_link(self, person: Person, patient: str | None) -> Document:
-        """Return the fields that the person's document in `people` must have."""
-        id_hash = None
-        if person.state == "ok" and person.national_id:
-            id_hash = hashed(self._options.key, person.national_id)
-        return {"state": person.state, "patientId": patient, "idHash": id_hash}
+    def ask_for(self, keys: Collection[str]) -> None:
+        """Have the consumers read these persons whole. It is the only thing that is written."""
+        ask_for(self._db, keys)
 
     # --- rows
 

@@ -62,7 +62,8 @@ def person(
 ) -> Person:
     state: Any = changes.pop("state", "ok" if national_id else "none")
     hospital = changes.pop("hospital", HOSPITAL)
-    return Person(hospital, person_id, f"person-{person_id}", state, national_id, version(at, 0))
+    uuid = f"person-{person_id}"
+    return Person(hospital, person_id, uuid, state, national_id, version(at, 0), **changes)
 
 
 def coded(answer: Concept) -> Value:

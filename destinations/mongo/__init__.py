@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pydantic import Field, SecretStr
 
 from destinations.mongo.client import Mongo, connected, ensure_indexes
+from destinations.mongo.contradictions import Mode
 from destinations.mongo.people import People
 from destinations.mongo.projection.mapping import MappingRules, load
 from destinations.mongo.registrations import Registrations
@@ -24,13 +25,15 @@ class Options(Model):
     """The options of a destination of type mongo.
 
     `link_key` is the secret with which people's national ids are hashed. Never change it once it is
-    in use.
+    in use. `contradictions` says what becomes of a link whose hospital and Passport contradict each
+    other in year of birth or sex, see `destinations.mongo.contradictions`.
     """
 
     uri: SecretStr
     database: str = "passport"
     link_key: SecretStr = Field(min_length=1)
     link_medical_history: bool = False
+    contradictions: Mode = "count"
     tombstone_ttl_days: int = Field(30, ge=1, le=3650)
     sweep_s: float = Field(300, gt=0)
 
@@ -51,14 +54,14 @@ def connect(options: Options, settings: Settings, destination: Destination) -> M
     except BaseException:
         client.close()
         raise
-    registrations = Registrations(database, options.key, options.sweep_s)
+    registrations = Registrations(database, options.key, options.sweep_s, options.contradictions)
     registrations.start()
     return MongoSink(
         client,
         database,
         settings,
         rules,
-        People(database, options.key),
+        People(database, options.key, options.contradictions),
         registrations,
         link_medical_history=options.link_medical_history,
     )

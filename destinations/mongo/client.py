@@ -43,6 +43,8 @@ INDEXES: dict[str, list[IndexModel]] = {
     "people": [
         IndexModel([("idHash", ASCENDING)], partialFilterExpression={"idHash": TEXT}),
         IndexModel([("patientId", ASCENDING)], partialFilterExpression={"patientId": TEXT}),
+        IndexModel([("candidateId", ASCENDING)], partialFilterExpression={"candidateId": TEXT}),
+        IndexModel([("contradicts", ASCENDING)], sparse=True),
         IndexModel(
             [("hospital", ASCENDING)], name="pending", partialFilterExpression={"pending": TEXT}
         ),

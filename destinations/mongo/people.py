@@ -4,6 +4,10 @@
 rev}`` and, while something is still to be done, ``pending``: ``read`` (read the person whole at the
 hospital), ``move`` (all records to another patient) or ``remove`` (rows and records go). ``ended``:
 the person was matched once and is not now. The newest version wins, by compare-and-swap on `rev`.
+
+`state` is the hospital's word, or ``contradicting`` or ``refused`` where the link waits for an
+operator, or was refused by one. Then ``candidateId`` is the patient who has the national id.
+``contradicts`` names what the two say differently, and ``decision`` is what an operator decided.
 """
 
 import hmac
@@ -22,6 +26,7 @@ from destinations.mongo.client import (
     in_parallel,
     translate_errors,
 )
+from destinations.mongo.contradictions import Mode, PassportPatient, link_fields
 from destinations.mongo.document import Document
 from passport.errors import Retry
 from passport.facts import Person
@@ -29,6 +34,8 @@ from passport.facts import Person
 TRIES = 20
 
 LinkWrite = InsertOne[Document] | UpdateOne
+
+_OPTIONAL = ("contradicts", "candidateId")  # fields that a document has only if they say something
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,19 @@ def patients_by_national_id(
         return {patient["nationalId"]: str(patient["_id"]) for patient in registered}
 
 
+def _passport_patients(
+    patients: Collection[Document], national_ids: Sequence[str]
+) -> dict[str, PassportPatient]:
+    """Return those who are registered, by national id."""
+    if not national_ids:
+        return {}
+    query = {"nationalId": {"$in": national_ids}}
+    fields = {"nationalId": 1, "dateOfBirth": 1, "gender": 1}
+    with translate_errors():
+        registered = patients.find(query, fields, batch_size=ALL)
+        return {patient["nationalId"]: PassportPatient.of(patient) for patient in registered}
+
+
 def ask_for(database: Mongo, keys: Iterable[str], pending: str = "read") -> int:
     """Mark people, by key, unless something is pending already. Return how many were marked."""
     query = {"_id": {"$in": list(keys)}, "pending": {"$exists": False}}
@@ -92,11 +112,12 @@ def ask_for(database: Mongo, keys: Iterable[str], pending: str = "read") -> int:
 class People:
     """The links of all hospitals."""
 
-    def __init__(self, database: Mongo, link_key: bytes) -> None:
+    def __init__(self, database: Mongo, link_key: bytes, mode: Mode = "count") -> None:
         self._people = database.people
         self._patients = database.patients
         self._progress = database.progress
         self._key = link_key
+        self._mode = mode
 
     def patients(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Return patients._id as it is now, by person key; None for who is not matched."""
@@ -128,7 +149,7 @@ class People:
         for _ in range(TRIES):
             documents, patients = in_parallel(
                 lambda: self._documents(keys),
-                lambda: patients_by_national_id(self._patients, national_ids),
+                lambda: _passport_patients(self._patients, national_ids),
             )
             new = [person.hospital for key, person in persons.items() if key not in documents]
             with_erasures = self._with_erasures(new)
@@ -192,21 +213,47 @@ class People:
         with translate_errors():
             return {hospital["_id"] for hospital in self._progress.find(query, {"_id": 1})}
 
+    def expected_links(self, persons: Iterable[Person]) -> dict[int, Document]:
+        """Return, by person_id, what the documents of these persons must say of their links.
+
+        A field that is None may be absent.
+        """
+        persons = list(persons)
+        national_ids = [person.national_id for person in persons if person.national_id is not None]
+        patients = _passport_patients(self._patients, national_ids)
+        documents = self._documents([person.key for person in persons])
+        return {
+            person.person_id: self._expected_link(person, documents.get(person.key), patients)
+            for person in persons
+        }
+
+    def _expected_link(
+        self, person: Person, document: Document | None, patients: Mapping[str, PassportPatient]
+    ) -> Document:
+        """Return what a person's document must say. `patients` are those by national id."""
+        id_hash = None
+        patient = None
+        if person.state == "ok" and person.national_id is not None:
+            id_hash = hashed(self._key, person.national_id)
+            patient = patients.get(person.national_id)
+        decision = document.get("decision") if document is not None else None
+        return link_fields(person, patient, id_hash, decision, self._mode)
+
     def _change(
         self,
         person: Person,
         document: Document | None,
-        patients: Mapping[str, str],
+        patients: Mapping[str, PassportPatient],
         with_erasures: set[str],
     ) -> LinkWrite | None:
         """Return what makes a person's document what it should be, None when it is.
 
-        `patients` is patients._id by national id.
+        `patients` are those of the Passport by national id.
         """
-        national_id = person.national_id if person.state == "ok" else None
-        patient = patients.get(national_id) if national_id is not None else None
-        id_hash = hashed(self._key, national_id) if national_id is not None else None
-        fields: Document = {"state": person.state, "idHash": id_hash, "patientId": patient}
+        fields = self._expected_link(person, document, patients)
+        absent = [name for name in _OPTIONAL if fields[name] is None]
+        present = {name: value for name, value in fields.items() if name not in absent}
+        patient: str | None = fields["patientId"]
 
         if document is None:
             identity = {
@@ -215,21 +262,23 @@ class People:
                 "personId": person.person_id,
             }
             if patient is not None and person.hospital in with_erasures:
-                fields["pending"] = "read"
+                present["pending"] = "read"
             return InsertOne(
-                {**identity, **fields, "version": person.version, "floor": "", "rev": 1}
+                {**identity, **present, "version": person.version, "floor": "", "rev": 1}
             )
 
-        is_equal = all(document[name] == value for name, value in fields.items())
+        is_equal = all(document.get(name) == value for name, value in fields.items())
         if person.version < document["version"] or is_equal:
             return None
-        fields["version"] = person.version
+        present["version"] = person.version
         if pending := _pending(document, patient):
-            fields["pending"] = pending
+            present["pending"] = pending
         if document["patientId"] != patient:
-            fields["ended"] = patient is None
-        still_as_read = {"_id": person.key, "rev": document["rev"]}
-        return UpdateOne(still_as_read, {"$set": fields, "$inc": {"rev": 1}})
+            present["ended"] = patient is None
+        update: Document = {"$set": present, "$inc": {"rev": 1}}
+        if absent:
+            update["$unset"] = dict.fromkeys(absent, "")
+        return UpdateOne({"_id": person.key, "rev": document["rev"]}, update)
 
 
 def _pending(document: Document, patient: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Marks people to be read whole when their patient registers, corrects an id or leaves.
+"""Marks people to be read whole when their patient registers, is described anew or leaves.
 
 A change stream on `patients` tells of it at once. One process watches it for all, and saves where
 it is: another one goes on there, so that nothing is missed by who takes over.
@@ -18,10 +18,11 @@ from pymongo.errors import OperationFailure
 
 from destinations.mongo import keptedits
 from destinations.mongo.client import Mongo, translate_errors
+from destinations.mongo.contradictions import Mode
 from destinations.mongo.document import Document
-from destinations.mongo.people import hashed
-from destinations.mongo.reports import unmatched_counts
-from destinations.mongo.sweep import Sweep
+from destinations.mongo.people import ask_for, hashed
+from destinations.mongo.reports import contradicting_counts, unmatched_counts
+from destinations.mongo.sweep import PAGE, Sweep
 from destinations.mongo.watch_lease import RENEW_S, WatchLease
 from passport import metrics
 from passport.errors import Fatal, PassportError
@@ -30,13 +31,15 @@ PAGES = 10  # that the sweep looks at every `sweep_s` seconds
 TURN_S = 1.0
 AGAIN_S = 1.0
 
+_DESCRIBED = ["dateOfBirth", "gender"]  # what a hospital's person is compared with
+_READ = ["nationalId", *_DESCRIBED]  # what is read of a patient
 _CONCERNING: list[Document] = [
     {
         "$match": {
             "$or": [
                 {"operationType": {"$in": ["insert", "replace", "delete"]}},
-                {"updateDescription.updatedFields.nationalId": {"$exists": True}},
-                {"updateDescription.removedFields": "nationalId"},
+                *({f"updateDescription.updatedFields.{name}": {"$exists": True}} for name in _READ),
+                {"updateDescription.removedFields": {"$in": _READ}},
             ]
         }
     },
@@ -45,7 +48,8 @@ _CONCERNING: list[Document] = [
             "operationType": 1,
             "documentKey": 1,
             "fullDocument.nationalId": 1,
-            "updateDescription.updatedFields.nationalId": 1,
+            "updateDescription.removedFields": 1,
+            **{f"updateDescription.updatedFields.{name}": 1 for name in _READ},
         }
     },
 ]
@@ -56,7 +60,8 @@ log = structlog.get_logger()
 class Registrations:
     """A thread of its own from `start` to `stop`. Of those of all processes one watches."""
 
-    def __init__(self, database: Mongo, link_key: bytes, sweep_s: float) -> None:
+    def __init__(self, database: Mongo, link_key: bytes, sweep_s: float, mode: Mode) -> None:
+        self._mode = mode
         self._db = database
         self._people = database.people
         self._patients = database.patients
@@ -105,6 +110,7 @@ class Registrations:
         left_there = self._lease.take()
         if left_there is None:
             metrics.UNMATCHED.clear()  # the one that watches counts them
+            metrics.CONTRADICTING.clear()
             self._stop.wait(RENEW_S)
             return
         resume = left_there.get("resume")
@@ -136,6 +142,7 @@ class Registrations:
                 next_renewal = now + RENEW_S
             if now >= next_sweep:
                 keptedits.forget_former_patients(self._db)
+                self._follow_settings()
                 self._count()
                 pages = PAGES
                 next_sweep = now + self._sweep_s
@@ -172,6 +179,23 @@ class Registrations:
         metrics.UNMATCHED.clear()
         for (hospital, state), people in counts.items():
             metrics.UNMATCHED.labels(hospital, state).set(people)
+        metrics.CONTRADICTING.clear()
+        for (hospital, field), people in contradicting_counts(self._db).items():
+            metrics.CONTRADICTING.labels(hospital, field).set(people)
+
+    def _follow_settings(self) -> None:
+        """Mark people whose link follows another setting of `contradictions` than today's."""
+        query: Document = {"state": "contradicting"}
+        if self._mode == "ask":
+            is_decided = {"decision.verdict": "link"}
+            query = {"contradicts": {"$exists": True}, "state": "ok", "$nor": [is_decided]}
+        keys: list[str] = []
+        for person in self._people.find(query, {"_id": 1}):
+            keys.append(person["_id"])
+            if len(keys) == PAGE:
+                ask_for(self._db, keys)
+                keys = []
+        ask_for(self._db, keys)
 
     def _mark_concerned(self, event: Any) -> None:
         """Mark whoever is linked to the patient of an event, or has the id that the patient has."""
@@ -179,11 +203,22 @@ class Registrations:
         if event["operationType"] == "delete":
             keptedits.forget_patient(self._db, patient)
         update = event.get("updateDescription") or {}
-        fields = event.get("fullDocument") or update.get("updatedFields") or {}
-        id_hash = self._hash(fields.get("nationalId"))
-        concerned: list[Document] = [{"patientId": patient, "idHash": {"$ne": id_hash}}]
-        if id_hash is not None:
-            concerned.append({"idHash": id_hash, "patientId": {"$ne": patient}})
+        updated = update.get("updatedFields") or {}
+        changed = {*updated, *(update.get("removedFields") or ())}
+        is_whole = event["operationType"] != "update"
+        concerned: list[Document] = []
+        if is_whole or "nationalId" in changed:
+            fields = event.get("fullDocument") or updated
+            id_hash = self._hash(fields.get("nationalId"))
+            concerned.append({"patientId": patient, "idHash": {"$ne": id_hash}})
+            if id_hash is not None:
+                concerned.append({"idHash": id_hash, "patientId": {"$ne": patient}})
+        is_another = event["operationType"] in ("replace", "delete")
+        is_described_anew = self._mode != "off" and not changed.isdisjoint(_DESCRIBED)
+        if is_another or is_described_anew:
+            concerned += [{"patientId": patient}, {"candidateId": patient}]
+        if not concerned:
+            return
         # Also those marked before: whoever is just clearing that mark has not seen this change.
         mark = {"pending": {"$ifNull": ["$pending", "read"]}, "rev": {"$add": ["$rev", 1]}}
         self._people.update_many({"$or": concerned}, [{"$set": mark}])

@@ -19,13 +19,19 @@ class Reports:
         return progress.read(self._db, hospital)
 
     def counts(self, hospital: str) -> dict[str, int]:
-        """Return the numbers of `stored` rows, `matched` and `unmatched` people and `conflicts`."""
+        """Return the numbers of `stored` rows, `matched` and `unmatched` people and `conflicts`.
+
+        `contradicting` people, matched or not, have another year of birth or sex in the Passport.
+        """
         ours = {"hospital": hospital}
         with translate_errors():
             return {
                 "stored": self._db.observations.count_documents(ours | {"deleted": False}),
                 "matched": self._db.people.count_documents(ours | {"patientId": {"$ne": None}}),
                 "unmatched": self._db.people.count_documents(ours | {"patientId": None}),
+                "contradicting": self._db.people.count_documents(
+                    ours | {"contradicts": {"$exists": True}}
+                ),
                 "conflicts": self._db.medicalrecords.count_documents(
                     conflicts.of_hospital(hospital)
                 ),
@@ -67,4 +73,21 @@ def unmatched_counts(database: Mongo, **ours: str) -> dict[tuple[str, str], int]
     counts: dict[tuple[str, str], int] = {}
     for group in database.people.aggregate(stages):
         counts[group["_id"]["hospital"], group["_id"]["state"]] = group["people"]
+    return counts
+
+
+def contradicting_counts(database: Mongo, **ours: str) -> dict[tuple[str, str], int]:
+    """Return the number of people by (hospital, field) that hospital and Passport say differently.
+
+    Somebody counts who is linked all the same. The client's errors are not translated.
+    """
+    hospital_and_field = {"hospital": "$hospital", "field": "$contradicts"}
+    stages: list[Document] = [
+        {"$match": ours | {"contradicts": {"$exists": True}}},
+        {"$unwind": "$contradicts"},
+        {"$group": {"_id": hospital_and_field, "people": {"$sum": 1}}},
+    ]
+    counts: dict[tuple[str, str], int] = {}
+    for group in database.people.aggregate(stages):
+        counts[group["_id"]["hospital"], group["_id"]["field"]] = group["people"]
     return counts

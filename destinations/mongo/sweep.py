@@ -10,7 +10,14 @@ from destinations.mongo.document import Document
 from destinations.mongo.people import ask_for, hashed
 
 PAGE = 1_000  # documents of each collection that are looked at together
-_PERSON = {"hospital": 1, "personId": 1, "idHash": 1, "patientId": 1, "ended": 1}
+_PERSON = {
+    "hospital": 1,
+    "personId": 1,
+    "idHash": 1,
+    "patientId": 1,
+    "candidateId": 1,
+    "ended": 1,
+}
 _FIRST_PATIENT = ObjectId("0" * 24)
 _FIRST_PERSON = ""
 
@@ -72,23 +79,23 @@ class Sweep:
             if id_hash is not None:
                 owners[id_hash] = str(patient["_id"])
         query = {"idHash": {"$in": list(owners)}}
-        holders = self._db.people.find(query, {"idHash": 1, "patientId": 1})
-        return [
-            person["_id"] for person in holders if person["patientId"] != owners[person["idHash"]]
-        ]
+        fields = {"idHash": 1, "patientId": 1, "candidateId": 1}
+        holders = self._db.people.find(query, fields)
+        return [person["_id"] for person in holders if _patient(person) != owners[person["idHash"]]]
 
     def _outdated(self, people: list[Document]) -> list[str]:
-        """Return those who are matched with a patient who is gone or has another id."""
-        matched = [person for person in people if isinstance(person["patientId"], str)]
-        linked = [person["patientId"] for person in matched]
+        """Return those whose patient is gone or has another id.
+
+        Those are among them whose link waits for an operator.
+        """
+        matched = [person for person in people if _patient(person)]
+        linked = [_patient(person) for person in matched]
         ids = [ObjectId(patient) for patient in linked if ObjectId.is_valid(patient)]
         hashes: dict[str, str | None] = {}
         for patient in self._db.patients.find({"_id": {"$in": ids}}, {"nationalId": 1}):
             hashes[str(patient["_id"])] = self._hash(patient.get("nationalId"))
         return [
-            person["_id"]
-            for person in matched
-            if hashes.get(person["patientId"]) != person["idHash"]
+            person["_id"] for person in matched if hashes.get(_patient(person)) != person["idHash"]
         ]
 
     def _left_over(self, people: list[Document]) -> list[str]:
@@ -109,3 +116,8 @@ class Sweep:
 
     def _hash(self, national_id: Any) -> str | None:
         return hashed(self._key, national_id) if isinstance(national_id, str) else None
+
+
+def _patient(person: Document) -> str:
+    """Return the patient who is linked with a person, or is kept from being it."""
+    return str(person.get("candidateId") or person["patientId"] or "")

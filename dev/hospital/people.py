@@ -63,6 +63,22 @@ def national_id(year: int, gender: str, serial: int) -> str:
     return f"{digits}{97 - int(digits) % 97:02d}"
 
 
+def citizen_of(digits: str) -> Citizen | None:
+    """Return the citizen who has a national id; None if it was given to nobody."""
+    if len(digits) != 16:
+        return None
+    person = citizen(int(digits[6:13]))
+    return person if person.national_id == digits else None
+
+
+def year_and_gender(digits: str) -> tuple[int, str] | None:
+    """Return the year of birth and the gender that a national id tells; None if it tells none."""
+    match = re.fullmatch(r"1((?:19|20)\d\d)([78])\d{10}", digits)
+    if match is None:
+        return None
+    return int(match[1]), "M" if match[2] == "8" else "F"
+
+
 def spaced(digits: str) -> str:
     """Return a national id with spaces between its parts."""
     return re.sub(r"(.)(.{4})(.)(.{7})(.)(..)", r"\1 \2 \3 \4 \5 \6", digits)

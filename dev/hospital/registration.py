@@ -91,11 +91,24 @@ def passport_patients(
 
 
 def documents(digits: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the documents of the user and of the patient with this national id."""
+    """Return the documents of the user and of the patient with this national id.
+
+    The patient is the citizen who has it. If nobody has, year of birth and gender are those that
+    the id tells, as far as it tells any.
+    """
     rng = Random(f"passport {digits}")
     woman = rng.random() < 0.5
+    year = rng.randint(1938, 2020)
+    told = people.year_and_gender(digits)
+    if told is not None:
+        year = told[0]
+        woman = told[1] == "F"
     name = f"{rng.choice(people.WOMEN if woman else people.MEN)} {rng.choice(people.FAMILY)}"
-    born = datetime(rng.randint(1938, 2020), rng.randint(1, 12), rng.randint(1, 28), tzinfo=UTC)
+    born = datetime(year, rng.randint(1, 12), rng.randint(1, 28), tzinfo=UTC)
+    citizen = people.citizen_of(digits)
+    if citizen is not None:
+        name = f"{citizen.given} {citizen.family}"
+        born = datetime(citizen.born.year, citizen.born.month, citizen.born.day, tzinfo=UTC)
     digest = hashlib.sha256(digits.encode()).hexdigest()
     stamps = {"createdAt": REGISTERED, "updatedAt": REGISTERED, "__v": 0}
     user = {

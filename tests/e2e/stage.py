@@ -116,6 +116,8 @@ class Stage:
         self.config = folder / "passport.yaml"
         self.kafka, self.mongo = Kafka(folder / "kafka"), Mongo(folder / "mongo")
         self.roles: list[Role] = []
+        # The mongo destination's option.
+        self.contradictions = "count"
         self._settings = settings
         self._clients = contextlib.ExitStack()
 
@@ -139,6 +141,8 @@ class Stage:
     def write_config(self, path: Path | None = None, **changes: Any) -> Path:
         """Write the settings file. `changes` replace top-level keys."""
         options = {"uri": self.mongo.url, "database": "passport", "link_key": LINK_KEY}
+        if self.contradictions != "count":  # an earlier release has no such option
+            options["contradictions"] = self.contradictions
         tree = {
             "hospitals": {key: hospital.as_settings() for key, hospital in self.hospitals.items()},
             "kafka": {"bootstrap": self.kafka.url},
@@ -210,7 +214,10 @@ class Stage:
         hospitals = [one for key, one in self.hospitals.items() if not only or key in only]
         with contextlib.ExitStack() as stack:
             connections = {one.key: stack.enter_context(one.connect()) for one in hospitals}
-            found = compare(connections, self.db, [one.for_oracle() for one in hospitals])
+            asked = [
+                one.for_oracle() | {"contradictions": self.contradictions} for one in hospitals
+            ]
+            found = compare(connections, self.db, asked)
         try:
             passport_shapes.check(self.db)
         except AssertionError as faults:

@@ -175,10 +175,11 @@ def test_b5_what_openmrs_would_refuse_is_no_national_id(scene: Set) -> None:
     equal(scene.stage)
     assert ward.records(persons[telephone]) == []
     assert ward.records(persons[mistyped]) != []
-    # Of the ids that everybody else has here, one in ten passes.
+    # Of the ids that others have here, one in ten passes. Both hospitals have the same uuids,
+    # so that the oracle can't be asked here.
     demand("", "org.openmrs.patient.impl.LuhnIdentifierValidator")
     eventually(lambda: ward.state(persons[mistyped]) == "invalid", "a wrong check digit")
-    equal(scene.stage)
+    eventually(lambda: not ward.records(persons[mistyped]), "its records are gone")
     assert ward.records(persons[good]) != []
     assert ward.records(persons[mistyped]) == []
     demand("", "")

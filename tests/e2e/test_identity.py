@@ -1,6 +1,8 @@
 """Never the wrong patient, though a right is missing, and though a consumer is behind."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     cdc = {"heartbeat_s": 1, "reconnect_max_s": 2, "address_check_s": 3600}
     folder = tmp_path_factory.mktemp("identity")
     with opened(folder, kigali, cdc=cdc, consumer={"retry_max_s": 2}) as stage:
+        stage.contradictions = "ask"
+        stage.write_config()
         stage.fill(kigali, every=2, seed=51, patients=6, visits=1)
         stage.grant()
         yield Scene(stage)
@@ -67,6 +71,57 @@ def test_b4_who_may_not_see_the_binlog_drops_nothing(scene: Scene) -> None:
     if not scene.reader.running:
         scene.reader = stage.readers()["kigali"]
     equal(stage)
+
+
+@pytest.mark.long
+def test_b6_another_year_of_birth_or_sex_waits_for_an_operator(scene: Scene) -> None:
+    stage, ward = scene.stage, scene.ward
+    number = new_id()
+    patient = ward.register(number)  # a woman, born in 1990
+    person = ward.patient(number, registered=False)
+    obs = ward.obs(person)
+    ward.shown(obs)
+    key = f"kigali/{person}"
+
+    def unmatched(*words: str) -> str:
+        finished = stage.run("unmatched", *words)
+        assert finished.returncode == 0, finished.stderr
+        return str(finished.stdout)
+
+    def listed() -> dict[str, Any]:
+        rows = json.loads(unmatched("contradictions", "--json"))
+        [row] = [row for row in rows if row["person_id"] == person]
+        return dict(row)
+
+    ward.run(f"UPDATE person SET gender = 'M', birthdate = '1959-07-28' WHERE person_id = {person}")
+    ward.hidden(obs)
+    eventually(lambda: ward.state(person) == "contradicting", "it waits for an operator")
+    equal(stage)
+    assert listed()["contradicts"] == ["birth_year", "sex"]
+    assert scene.shown_to(patient) == 0
+    assert "1959" not in unmatched("show", key)
+    assert "1959" in unmatched("show", key, "--reveal")
+
+    unmatched("link", key)
+    ward.shown(obs)
+    equal(stage)
+    assert (listed()["linked"], listed()["verdict"]) == (True, "link")
+    unmatched("refuse", key)
+    ward.hidden(obs)
+    eventually(lambda: ward.state(person) == "refused", "it is refused")
+    equal(stage)
+    unmatched("undo", key)
+    eventually(lambda: ward.state(person) == "contradicting", "nobody has decided")
+    ward.run(
+        f"UPDATE person SET gender = 'F', birthdate = '1991-07-28', birthdate_estimated = 1"
+        f" WHERE person_id = {person}"
+    )
+    ward.shown(obs)
+    equal(stage)
+    assert number not in stage.said()
+    counted = json.loads(unmatched("compare", "--json"))
+    assert counted[0]["compared"] > 0
+    assert counted[0]["sex"] == 0
 
 
 @pytest.mark.long

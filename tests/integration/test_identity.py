@@ -77,10 +77,10 @@ def test_b4_three_answers_to_whether_a_position_is_visible(watched: Address) -> 
 
 
 @pytest.fixture
-def ward(flavour_database: Address) -> Iterator[Ward]:
-    with flavour_database.connect() as connection:
+def ward(mysql_database: Address) -> Iterator[Ward]:
+    with mysql_database.connect() as connection:
         create(connection, seed=1, patients=3)
-    ward = Ward(flavour_database)
+    ward = Ward(mysql_database)
     yield ward
     ward.lookups.close()
 

@@ -99,7 +99,7 @@ MIRROR = (
         "who registers again after an erasure is read whole",
         "destinations/mongo/people.py",
         function="People._change",
-        old='fields["pending"] = "read"',
+        old='present["pending"] = "read"',
         new="pass",
         test=(
             "tests/integration/test_erasure.py::"

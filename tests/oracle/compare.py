@@ -19,6 +19,7 @@ Document = dict[str, Any]
 SHOWN = 20
 NAME_LENGTH = 50  # of users.name
 THE_PASSPORTS = ("medicationStatus", "medications")  # fields of data
+WAITING = ("contradicting", "refused")  # states of whom an operator decides
 
 
 @dataclass
@@ -59,13 +60,16 @@ def compare(
     Nobody may write meanwhile.
     """
     patients = {
-        str(one["nationalId"]): str(one["_id"])
-        for one in db["patients"].find({}, {"nationalId": 1})
+        str(one["nationalId"]): one
+        for one in db["patients"].find({}, {"nationalId": 1, "dateOfBirth": 1, "gender": 1})
     }
     rules = mapping or load_mapping()
-    wanted = {
-        one["key"]: expected(connections[one["key"]], one, patients, rules) for one in settings
-    }
+    wanted = {}
+    for one in settings:
+        key = one["key"]
+        decided = db["people"].find({"hospital": key, "decision": {"$exists": True}})
+        decisions = {doc["personId"]: doc["decision"] for doc in decided}
+        wanted[key] = expected(connections[key], one, patients, rules, decisions)
     return compare_with(wanted, db, settings)
 
 
@@ -108,7 +112,8 @@ def people(db: Database[Document], settings: Settings, want: Expected) -> Iterat
             yield f"people {key}/{person}: {doc['pending']} is still to be done"
         if _hex(doc.get("patientId")) != patient:
             yield f"people {key}/{person}: patientId"
-        if bool(doc.get("idHash")) != (state == "ok"):
+        yield from waiting(f"people {key}/{person}", doc, want.contradicts[person])
+        if bool(doc.get("idHash")) != (state == "ok" or state in WAITING):
             yield f"people {key}/{person}: idHash {'missing' if state == 'ok' else 'kept'}"
         elif (
             digits
@@ -119,6 +124,15 @@ def people(db: Database[Document], settings: Settings, want: Expected) -> Iterat
     for doc_id, doc in docs.items():
         if doc["state"] != "not_patient":
             yield f"people {doc_id}: state {doc['state']}, but the hospital has no such person"
+
+
+def waiting(name: str, doc: Document, contradicts: list[str]) -> Iterator[str]:
+    """Yield what is wrong with what a person's document says of an operator's decision."""
+    # Who was read before this was compared doesn't say it.
+    if "contradicts" in doc and doc["contradicts"] != contradicts:
+        yield f"{name}: contradicts"
+    if bool(doc.get("candidateId")) != (doc["state"] in WAITING):
+        yield f"{name}: candidateId"
 
 
 def _hash(link_key: str, digits: str) -> str:

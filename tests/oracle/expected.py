@@ -1,7 +1,9 @@
 """One hospital's share of what MongoDB must hold: people, mirror rows, records."""
 
+import hashlib
+import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import yaml
 from bson import ObjectId
 
 from tests.oracle.facts import Facts, Settings, read
+from tests.oracle.links import Document, link
 from tests.oracle.projection import Chart, Record
 from tests.oracle.rulebook import Rulebook
 
@@ -18,7 +21,7 @@ MAPPING = Path(__file__).resolve().parents[2] / "config" / "mapping.yaml"
 @dataclass(frozen=True)
 class Expected:
     """`people`: person_id -> (state, digits, hex of patients._id or None); `rows` and `records` by
-    their `_id`.
+    their `_id`. `contradicts`: what hospital and Passport say differently, by person_id.
     """
 
     facts: Facts
@@ -26,6 +29,7 @@ class Expected:
     rows: dict[str, dict[str, Any]]
     records: dict[ObjectId, Record]
     unmapped: int
+    contradicts: dict[int, list[str]] = field(default_factory=dict)
 
     @property
     def matched(self) -> dict[int, str]:
@@ -39,14 +43,28 @@ def load_mapping(path: Path = MAPPING) -> dict[str, Any]:
 
 
 def expected(
-    connection: Any, settings: Settings, patients: Mapping[str, str], mapping: Mapping[str, Any]
+    connection: Any,
+    settings: Settings,
+    patients: Mapping[str, str | Document],
+    mapping: Mapping[str, Any],
+    decisions: Mapping[int, Document] | None = None,
 ) -> Expected:
-    """`patients`: national id -> hex of patients._id, the Passport's own."""
+    """`patients`: national id -> document of patients, or the hex of its _id where nothing else of
+    it matters. `decisions`: what operators decided, by person_id.
+    """
     facts = read(connection, settings)
-    people = {
-        person: (state, digits, patients.get(digits) if digits else None)
-        for person, (state, digits) in facts.people.items()
-    }
+    mode = settings.get("contradictions", "count")
+    people: dict[int, tuple[str, str | None, str | None]] = {}
+    contradicts: dict[int, list[str]] = {}
+    for person, (state, digits) in facts.people.items():
+        patient = patients.get(digits) if digits else None
+        document = {"_id": patient} if isinstance(patient, str) else patient
+        decision = (decisions or {}).get(person)
+        if decision and decision["idHash"] != _hash(settings, digits):
+            decision = None
+        said = link(state, document, facts.births[person], decision, mode)
+        people[person] = (said.state, digits, said.patient)
+        contradicts[person] = said.contradicts
     found = Expected(facts, people, {}, {}, 0)
     owned: dict[int, list[dict[str, Any]]] = {person: [] for person in found.matched}
     for row in facts.obs.values():
@@ -58,4 +76,10 @@ def expected(
         found.rows.update({f"{settings['key']}/{row['obs_id']}": row for row in owned[person]})
         found.records.update({record.id: record for record in chart.records(patient)})
         unmapped += chart.unmapped
-    return Expected(facts, people, found.rows, found.records, unmapped)
+    return Expected(facts, people, found.rows, found.records, unmapped, contradicts)
+
+
+def _hash(settings: Settings, digits: str | None) -> str:
+    """The HMAC-SHA256 of a national id."""
+    key = str(settings.get("link_key", "")).encode()
+    return hmac.new(key, (digits or "").encode(), hashlib.sha256).hexdigest()

@@ -42,6 +42,7 @@ class Facts:
 
     obs: dict[int, dict[str, Any]]
     people: dict[int, tuple[str, str | None]]  # (state, digits or None)
+    births: dict[int, tuple[int | None, int, str]]  # (year, how far it may be off, F or M or "")
     concepts: dict[int, Concept]
     concept_names: dict[int, str]  # by concept_name_id, those not voided
     drugs: dict[int, str]
@@ -59,6 +60,7 @@ def read(connection: Any, settings: Settings) -> Facts:
     return Facts(
         obs=observations(ask),
         people=people(ask, settings["national_id_type"]),
+        births=births(ask),
         concepts=concepts(ask, settings["locales"]),
         concept_names=dict(
             ask.pairs("SELECT concept_name_id, name FROM concept_name WHERE voided = 0")
@@ -158,6 +160,17 @@ def people(ask: Query, national_id_type: str) -> dict[int, tuple[str, str | None
         row["person_id"]: (row["state"], row["digits"] if row["state"] == "ok" else None)
         for row in ask(PEOPLE, [national_id_type])
     }
+
+
+def births(ask: Query) -> dict[int, tuple[int | None, int, str]]:
+    rows = ask(
+        "SELECT person_id, NULLIF(YEAR(birthdate), 0) AS year,"
+        " IF(birthdate_estimated, 5, 0) AS off,"
+        " CASE WHEN TRIM(gender) IN ('F', 'f', 'Female', 'female', 'FEMALE') THEN 'F'"
+        " WHEN TRIM(gender) IN ('M', 'm', 'Male', 'male', 'MALE') THEN 'M' ELSE '' END AS sex"
+        " FROM person"
+    )
+    return {row["person_id"]: (row["year"], row["off"], row["sex"]) for row in rows}
 
 
 def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:

@@ -146,6 +146,19 @@ def test_the_schema_has_obs_with_openmrs_cascade() -> None:
     assert not re.search(r"KEY \w+ \((date_created|voided|date_voided)\)", tables["obs"])
 
 
+def test_b6_the_passports_patient_is_the_citizen_who_has_the_id() -> None:
+    for number in (*range(100), 5_000_001):
+        person = citizen(number)
+        user, patient = documents(person.national_id)
+        assert user["name"] == f"{person.given} {person.family}"
+        assert patient["dateOfBirth"].date() == person.born
+        assert patient["gender"] == ("female" if person.gender == "F" else "male")
+    _, somebody = documents(national_id(1990, "F", 7_000_001))
+    assert (somebody["dateOfBirth"].year, somebody["gender"]) == (1990, "female")
+    _, nobody = documents("0788123456")
+    assert nobody["gender"] in {"female", "male"}
+
+
 def test_passport_documents_pass_the_passports_schemas() -> None:
     for number in range(300):
         digits = citizen(number).national_id

@@ -58,6 +58,10 @@ def test_who_is_well_has_no_problem() -> None:
         ),
         ({"rows_per_s": 5}, "passport signal --hospital kigali budget=default"),
         ({"conflicts": 1}, "passport conflicts list --hospital kigali"),
+        (
+            {"unmatched_by": {"contradicting": 1}},
+            "passport unmatched contradictions --hospital kigali",
+        ),
         ({"verified": {"equal": False}}, "passport reconcile --hospital kigali --once"),
     ],
 )
