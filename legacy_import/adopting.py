@@ -4,12 +4,9 @@ from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.people import ask_for
 from destinations.mongo.placeholder_accounts import identity
-from destinations.mongo.record_update import edited
+from destinations.mongo.record_update import NEVER_APPLIED, edited
 from legacy_import.findings import LegacyFinding
 
-# As a record's `applied`: nothing that the hospital says was ever shown. So the hospital's values
-# count as newer than an edit, and whoever decides sees both.
-NEVER_APPLIED = "0" * 18
 EDITED_FIELDS = ("data", "type", "lastEditedAt", "editableBy")
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from bson import ObjectId
 from pymongo import InsertOne
 
-from destinations.mongo.client import Mongo, bulk
+from destinations.mongo.client import Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.record_update import Change
 
@@ -31,11 +31,21 @@ def write(
     bulk(database.auditlogs, [InsertOne(document) for document in entries])
 
 
+def patient_of(database: Mongo, record: ObjectId, rev: int) -> str | None:
+    """Return whose record it was (hex of ``patients._id``) at the change that gave it this `rev`.
+
+    None if there is no such entry any more.
+    """
+    with translate_errors():
+        entry = database.auditlogs.find_one({"_id": _entry_id(record, rev)}, {"patient": 1})
+    return str(entry["patient"]) if entry is not None else None
+
+
 def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> Document:
     """Return the entry of a change in the Passport's own shape."""
     record = str(change.id)
     return {
-        "_id": ObjectId(sha256(f"{record}/{change.rev}".encode()).digest()[:12]),
+        "_id": _entry_id(change.id, change.rev),
         "user": user,
         "patient": _object_id(change.patient),
         "accessType": "regular",
@@ -44,6 +54,10 @@ def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> 
         "accessTime": now,
         "userAgent": AGENT,
     }
+
+
+def _entry_id(record: ObjectId, rev: int) -> ObjectId:
+    return ObjectId(sha256(f"{record}/{rev}".encode()).digest()[:12])
 
 
 _object_id = lru_cache(4096)(ObjectId)

@@ -12,13 +12,18 @@ returns, the patient leaves the Passport, or somebody is erased.
 """
 
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
 from pymongo import DeleteOne, ReplaceOne
 
+from destinations.mongo import auditlogs, record_update
 from destinations.mongo.client import ALL, Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
+
+# A request of the Passport that began before a record was hidden has ended long before.
+LATE = timedelta(days=1)
 
 
 def read(database: Mongo, records: Collection[ObjectId]) -> dict[ObjectId, list[Document]]:
@@ -59,6 +64,43 @@ def forget(database: Mongo, documents: Iterable[Document]) -> None:
         DeleteOne({"_id": document["_id"], "rev": document["rev"]}) for document in documents
     ]
     bulk(database.keptedits, operations)
+
+
+def settle_late_writes(database: Mongo) -> None:
+    """Empty tombstones into which the Passport has written since.
+
+    Its code reads a record, and writes what has changed under the `_id` alone. If the record is
+    hidden in between, the status of a medicine, or a doctor's whole edit, comes into the tombstone.
+    Such an edit is kept as one of the patient who saw the record until then.
+    """
+    recent = datetime.now(UTC) - LATE
+    with translate_errors():
+        query = {"removedAt": {"$gt": recent}, "data": {"$ne": {}}}
+        for tombstone in database.medicalrecords.find(query):
+            if tombstone.get("lastEditedAt") is not None:
+                _keep_late_edit(database, tombstone)
+            still_hidden = {
+                "_id": tombstone["_id"],
+                "removedAt": tombstone["removedAt"],
+                "lastEditedAt": tombstone.get("lastEditedAt"),
+            }
+            emptied = {"$set": {"data": {}, "editableBy": []}, "$unset": {"lastEditedAt": ""}}
+            database.medicalrecords.update_one(still_hidden, emptied)
+
+
+def _keep_late_edit(database: Mongo, tombstone: Document) -> None:
+    """Keep an edit that came into a tombstone, with all of its `data`.
+
+    What of it is the hospital's isn't known any more.
+    """
+    patient = auditlogs.patient_of(database, tombstone["_id"], tombstone["rev"])
+    if patient is None or not _registered(database, {patient}):
+        return
+    record = tombstone | {"patientId": patient}
+    kept = record_update.owned(record)
+    if kept is not None:
+        kept["rev"] = tombstone["rev"]
+        database.keptedits.replace_one({"_id": kept["_id"]}, kept, upsert=True)
 
 
 def forget_patient(database: Mongo, patient: str) -> None:

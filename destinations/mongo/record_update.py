@@ -31,6 +31,10 @@ Action = Literal["create", "update", "delete"]
 PASSPORT_OWNED = frozenset({"medicationStatus", "medications"})
 _UNTOUCHED: tuple[Any, ...] = ("Active", [])  # their values before the Passport has written them
 
+# As a record's `applied`: nothing that the hospital says was ever shown. So the hospital's values
+# count as newer than an edit, and whoever decides sees both.
+NEVER_APPLIED = "0" * 18
+
 _CHECKSUM = struct.Struct(">I")
 
 
@@ -142,7 +146,7 @@ def _emptied(hospital_id: str, uuid: str) -> Document:
 # --- what the Passport owns
 
 
-def _owned(record: Document) -> Document | None:
+def owned(record: Document) -> Document | None:
     """Return what the Passport owns of a record that leaves its patient, None if that is nothing.
 
     Of `data` these are the fields that a person has written: a hidden record keeps nothing of the
@@ -172,7 +176,7 @@ def _owned(record: Document) -> Document | None:
         "lastEditedAt": record.get("lastEditedAt"),
     }
     if is_edited:
-        kept |= {"type": record["type"], "applied": record.get("applied")}
+        kept |= {"type": record["type"], "applied": record.get("applied", NEVER_APPLIED)}
     return kept
 
 
@@ -234,7 +238,7 @@ def _removal(old: Document, kept: Iterable[Document], hospital_id: str, now: dat
         "$inc": {"rev": 1},
     }
     patient = old["patientId"]
-    leaves = _owned(old)
+    leaves = owned(old)
     # A crash may have left something of the time before.
     obsolete = _of_patient(kept, patient) if leaves is None else None
     rev = old["rev"] + 1
@@ -270,7 +274,7 @@ def _handover(old: Document, new: Projected, returned: Document | None) -> Chang
         fields["data"] = fields["data"] | {"medicationStatus": status} | returned_data
     update = _set_and_unset(fields, ("lastEditedAt",))
     patient = new.document["patientId"]
-    leaves = _owned(old)
+    leaves = owned(old)
     return Change(old["_id"], "update", patient, rev, _as_read(old), update, leaves, returned)
 
 

@@ -142,6 +142,7 @@ class Registrations:
                 next_renewal = now + RENEW_S
             if now >= next_sweep:
                 keptedits.forget_former_patients(self._db)
+                keptedits.settle_late_writes(self._db)
                 self._follow_settings()
                 self._count()
                 pages = PAGES

@@ -358,5 +358,46 @@ def test_b12_keep_hospital_takes_its_type_too(passport: Passport) -> None:
     assert passport.shown()[0]["type"] == "medication"
 
 
+# --- what comes late
+
+
+def test_a_medicine_that_is_read_while_it_is_hidden_leaves_the_tombstone_empty(
+    passport: Passport,
+) -> None:
+    passport.register()
+    sink = passport.sink(sweep_s=0.2)
+    sink.write([medicine(10)])
+    [record] = passport.shown()
+    opened = doctor.opened(passport.db, record["_id"])
+    sink.write([medicine(20, voided=True)])
+    doctor.save_read(passport.db, opened)
+    eventually(lambda: data_of(passport, record) == {}, "the tombstone is empty again")
+    hidden(passport, record)
+
+
+def test_an_edit_that_is_saved_after_its_record_was_hidden_is_kept(passport: Passport) -> None:
+    patient_id = passport.register()
+    sink = passport.sink()
+    sink.write([medicine(10)])
+    [record] = passport.shown()
+    opened = doctor.opened(passport.db, record["_id"])
+    sink.write([medicine(20, voided=True)])
+    doctor.save_put(passport.db, opened, notes=WORDS)
+    assert data_of(passport, record)["notes"] == WORDS, "as Mongoose does"
+    sink.close()
+    sink = passport.sink(sweep_s=0.2)
+    eventually(lambda: data_of(passport, record) == {}, "the tombstone is empty again")
+    sink.write([medicine(30)])
+    [after] = passport.shown(patient_id)
+    assert after["data"]["notes"] == WORDS
+    assert after["lastEditedAt"] is not None
+
+
+def data_of(passport: Passport, record: Document) -> Document:
+    [found] = passport.db.medicalrecords.find({"_id": record["_id"]})
+    data: Document = found["data"]
+    return data
+
+
 def resolve(passport: Passport, record: str, keep: Any) -> None:
     conflicts.resolve(passport.db, make.settings({}).hospitals[HOSPITAL], record, keep)

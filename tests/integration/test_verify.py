@@ -4,7 +4,6 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from reconcile.look_again import Patience
 from reconcile.persons import EVERYBODY
 from reconcile.report import Level, Report
 from reconcile.verify import verify
+from tests import passport_writes
 from tests.faults.proxy import Proxy
 from tests.integration.published import HOSPITAL, settings_for
 from tests.servers import Address
@@ -251,15 +251,12 @@ def test_what_is_on_its_way_is_no_difference(way: Way, monkeypatch: pytest.Monke
 
 
 def test_what_the_passport_owns_is_no_difference(way: Way) -> None:
-    seen = {
-        "updatedAt": datetime.now(UTC),
-        "data.medicationStatus": "Past",
-        "editableBy": ["x"],
-        "tempOTP": "1",
-    }
-    edit = {"lastEditedAt": datetime.now(UTC), "data.notes": "a doctor's own words"}
-    way.mongo["medicalrecords"].update_many({"patientId": {"$ne": ""}}, {"$set": seen})
-    way.mongo["medicalrecords"].update_one({"patientId": {"$ne": ""}}, {"$set": edit})
+    shown = list(way.mongo["medicalrecords"].find({"patientId": {"$ne": ""}}))
+    for record in shown:
+        passport_writes.read(way.mongo, record["_id"])
+    read = way.mongo["medicalrecords"].count_documents({"data.medications": []})
+    assert read == sum(record["type"] == "medication" for record in shown) > 0
+    passport_writes.put(way.mongo, shown[0]["_id"], notes="a doctor's own words")
     assert way.verify().equal
 
 

@@ -102,4 +102,20 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
         new="earlier is None or earlier.person_id == person_id",
         test=f"{UNIT}test_enrich.py::test_b8_a_row_of_somebody_who_lives_is_not_followed",
     ),
+    Mutant(
+        "a tombstone into which the Passport wrote late is emptied",
+        "destinations/mongo/registrations.py",
+        function="Registrations._watch",
+        old="keptedits.settle_late_writes(self._db)",
+        new="pass",
+        test=f"{EDITS}test_a_medicine_that_is_read_while_it_is_hidden_leaves_the_tombstone_empty",
+    ),
+    Mutant(
+        "what the Passport writes by being read is no difference",
+        "destinations/mongo/record_update.py",
+        function="",
+        old='frozenset({"medicationStatus", "medications"})',
+        new='frozenset({"medicationStatus"})',
+        test="tests/integration/test_verify.py::test_what_the_passport_owns_is_no_difference",
+    ),
 )
