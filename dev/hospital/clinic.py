@@ -29,6 +29,7 @@ ACTIONS: Mapping[str, tuple[float, Callable[[Work], None]]] = {
     "purge": (2, corrections.purge),
     "purge_group": (1, corrections.purge_group),
     "archive": (0, corrections.archive),
+    "change_uuid": (0, corrections.change_uuid),
     "void_encounter": (2, encounters.void),
     "unvoid_encounter": (2, encounters.unvoid),
     "void_visit": (1, encounters.void_visit),

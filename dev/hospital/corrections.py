@@ -129,6 +129,11 @@ def archive(work: Work) -> None:
     work.delete_obs([old])
 
 
+def change_uuid(work: Work) -> None:
+    """Give a row another uuid in place, as a repair of what a synchronisation doubled does."""
+    work.update_obs([work.pick("obs", "obs_id", "TRUE")["obs_id"]], "uuid = %s", work.uuid())
+
+
 def _delete(work: Work, tree: list[Row]) -> None:
     """Delete a tree: the deepest level first, and in it the newest version."""
     depth: dict[int, int] = {}
