@@ -96,6 +96,7 @@ class Erasure:
         with translate_errors():
             self._require_unlinked()
             self._former_patients, self._records = self._find_shown_records()
+            self._entries = self._find_entries()
 
     def concerns(self, letter: Record) -> bool:
         """Return whether a dead letter is about the person, at any hospital."""
@@ -117,8 +118,8 @@ class Erasure:
             {"patientId": {"$in": patient_ids}},
         ]
         yield "kept edits", "keptedits", {"$or": kept}
-        audit_entries = {"patient": {"$in": self._former_patients}, "userAgent": AGENT}
-        yield "audit entries", "auditlogs", audit_entries
+        entries = [{"patient": {"$in": self._former_patients}}, {"_id": {"$in": self._entries}}]
+        yield "audit entries", "auditlogs", {"userAgent": AGENT, "$or": entries}
         people = [{"_id": {"$in": self._people}}, {"idHash": self._hash}]
         yield "people", "people", {"patientId": None, "$or": people}
 
@@ -221,13 +222,31 @@ class Erasure:
             records.add(entry["record"])
         return former_patients, [ObjectId(text) for text in records if ObjectId.is_valid(text)]
 
+    def _find_entries(self) -> list[ObjectId]:
+        """Return our audit entries about records that were theirs at last, whoever's before.
+
+        A merge of two patients moves records from one account to the other.
+        """
+        records = [str(key) for key in self._records]
+        entries = list(self._audit_entries({"record": {"$in": records}}))
+        last_patients = {entry["record"]: entry["patient"] for entry in entries}
+        return [
+            entry["_id"]
+            for entry in entries
+            if last_patients[entry["record"]] in self._former_patients
+        ]
+
     def _audit_entries(self, query: Document) -> Iterator[Document]:
-        """Yield our audit entries that fit, each with the hex of the `record` that it is about."""
+        """Yield our audit entries that fit, the oldest first.
+
+        Each has the hex of the `record` that it is about.
+        """
         record = {"$substrCP": ["$details", len("Record "), 24]}
         stages: list[Document] = [
             {"$match": {"userAgent": AGENT}},
             {"$set": {"record": record}},
             {"$match": query},
+            {"$sort": {"accessTime": 1}},
             {"$project": {"patient": 1, "record": 1}},
         ]
         yield from self._db.auditlogs.aggregate(stages)
