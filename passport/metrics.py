@@ -79,7 +79,7 @@ DEAD_LETTERS = Counter(
 )
 UNMATCHED = Gauge(
     "passport_people_unmatched",
-    "People not matched, by state, as every consumer reports them",
+    "People not matched, by state, as the consumer that watches registrations reports them",
     ["hospital", "state"],
 )
 CONTRADICTING = Gauge(
