@@ -138,7 +138,7 @@ def _state(settings: Settings) -> tuple[int, str]:
     return position.snapshot.number, position.snapshot.state
 
 
-@pytest.mark.parametrize("flavour", ["mariadb", "mysql"])
+@pytest.mark.parametrize("flavour", ["mariadb", pytest.param("mysql", marks=pytest.mark.long)])
 def test_skip_transaction_leaves_out_exactly_this_one(
     flavour: str, request: pytest.FixtureRequest, kafka_bootstrap: str
 ) -> None:
