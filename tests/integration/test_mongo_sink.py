@@ -425,13 +425,13 @@ def test_an_older_knowledge_of_a_person_does_not_win(passport: Passport) -> None
 
 
 def test_b3_a_reading_older_than_the_link_leaves_the_mark(passport: Passport) -> None:
-    """A person was read ahead of the stream. Then the Passport changes, and they are read again at
-    the stream's position, which is behind.
+    """A row's person was looked up ahead of the stream. Then the Passport changes, and they are
+    read whole at the position of the stream, which is behind.
     """
     first = passport.register()
     sink = passport.sink()
     rows = [obs(1, 10), obs(2, 11)]
-    read_whole(sink, person(at=100), rows)
+    sink.write([replace(row, person=person(at=100)) for row in rows])
     assert len(passport.shown(first)) == 2
     passport.db.patients.update_one({}, {"$set": {"nationalId": "1199080012340000"}})
     assert eventually(lambda: sink.wanted(HOSPITAL, 10), "somebody is asked for") == [1]
