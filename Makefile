@@ -15,7 +15,7 @@ demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; D
 	@$(RUN) python -m dev.demo $(if $(ONCE),--once) $(if $(DATA),--data "$(DATA)") $(if $(SEED),--seed $(SEED))
 
 test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
-	$(RUN) pytest tests/unit
+	$(RUN) pytest tests/unit -m "not long"
 	$(RUN) pytest $(SLOW) tests/integration -m "not long" $(SPREAD)
 
 test-long: setup ## the tests that take minutes
@@ -40,7 +40,7 @@ bench-verify: setup ## verify of 1.7 million rows at both levels; ROWS=80000 for
 	@$(RUN) python -m benchmarks.verify $(if $(ROWS),--rows $(ROWS))
 
 unit: setup ## unit tests alone: no I/O, seconds
-	$(RUN) pytest tests/unit
+	$(RUN) pytest tests/unit -m "not long"
 
 lint: setup ## ruff, mypy --strict, import contracts, the rules of the tree
 	$(RUN) ruff check .

@@ -1,7 +1,7 @@
 """The smallest faithful destination. It may die at any write.
 
 The newest version of a row wins. A deleted row leaves a tombstone. A chunk deletes the rows of its
-range that it doesn't list.
+range that it doesn't list. A tombstone keeps the version at which its row was found to be gone.
 """
 
 from passport.event import Event, parse_event
@@ -15,7 +15,7 @@ BATCH = 5
 class Destination:
     """`rows` are the version and value of each row, by key; the value None is a tombstone.
 
-    `committed` is the offset from which a start goes on.
+    `committed` is the offset from which a start goes on. The newest epoch is stored with it.
     """
 
     def __init__(self, world: World, broker: Broker) -> None:
@@ -26,6 +26,7 @@ class Destination:
         self._next = 0
         # The newest that was seen. A row of an older one comes late, from a reader that is cut off.
         self._epoch = ""
+        self._committed_epoch = ""
 
     def work(self) -> None:
         """Write a batch, row by row, and commit its offset. It may die in between."""
@@ -33,11 +34,13 @@ class Destination:
             if self._world.rng.random() < 0.02 and not self._world.quiet:
                 self._world.count("destination died")
                 self._next = self.committed
+                self._epoch = self._committed_epoch
                 return
             self.apply(parse_event(value))
             self._next += 1
         if self._world.rng.random() < 0.7 or self._world.quiet:
             self.committed = self._next
+            self._committed_epoch = self._epoch
 
     def drain(self) -> None:
         while self._next < len(self._broker.log):
@@ -70,7 +73,7 @@ class Destination:
 
     def retain(self, event: Event) -> None:
         present = set(event.keys)
-        for key in sorted(self.rows):
+        for key in sorted(self.table):
             is_after_first = event.first is None or key > event.first
             is_up_to_end = event.to is None or key <= event.to
             if is_after_first and is_up_to_end and key not in present:

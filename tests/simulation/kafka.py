@@ -15,7 +15,7 @@ from cdc.signals import Signals
 from passport.errors import Gap, NotReady
 from passport.kafka import Record
 from passport.settings import Kafka
-from tests.simulation.world import World
+from tests.simulation.world import BrokenPromise, World
 
 
 class Broker:
@@ -31,6 +31,8 @@ class Broker:
         self.late: list[Callable[[], None]] = []
         self.publishers: list[Publisher] = []
         self.on_save: Callable[[Saved], None] = lambda _: None
+        # A new epoch is saved, by a reader that looked at this time where to go on.
+        self.on_begin: Callable[[Saved, float], None] = lambda _saved, _looked_at: None
         self.refuses = 0
 
     def work(self) -> None:
@@ -160,6 +162,10 @@ class Positions(cdc.positions.Positions):
     def __init__(self, broker: Broker, kafka: Kafka) -> None:
         super().__init__(kafka)
         self._saving: Saved | None = None
+        self._read_values: list[bytes] = []
+        # When this reader last looked where to go on, and in which epoch it goes on.
+        self._looked_at = 0.0
+        self._epoch = 0
         self._broker = broker
         self._world = broker.world
 
@@ -174,6 +180,23 @@ class Positions(cdc.positions.Positions):
         self._world.call("last record")
         return highest_epoch(self._broker.log[-1000:])
 
+    def load(
+        self,
+        hospital: str,
+        *,
+        partition: int | None = None,
+        keep: Callable[[], object] = lambda: None,
+    ) -> Saved | None:
+        looked_at = self._world.now
+        saved = super().load(hospital, partition=partition, keep=keep)
+        ranks = [Saved.parse(value).rank for value in self._read_values]
+        if saved is not None and saved.rank != max(ranks):
+            raise BrokenPromise(f"{saved.position} holds, and is not the furthest")
+        if partition is not None:  # a session begins
+            self._looked_at = looked_at
+            self._epoch = saved.epoch if saved is not None else 0
+        return saved
+
     def save(self, saved: Saved, *, in_full: bool = False) -> None:
         self._world.call("save")
         self._saving = saved
@@ -184,12 +207,17 @@ class Positions(cdc.positions.Positions):
 
     def _batches(self) -> Generator[Sequence[Record], None, None]:
         self._world.call("load")
+        self._read_values = [value for _, value in self._broker.saved if value is not None]
         for offset, (key, value) in enumerate([*self._broker.saved]):
             yield [Record(0, offset, key, value, ())]
 
     def _send(self, key: bytes, value: bytes | None) -> None:
         if self._saving is not None and b"/columns/" not in key:
-            self._broker.on_save(self._saving)
+            if self._saving.epoch == self._epoch:
+                self._broker.on_save(self._saving)
+            else:
+                self._broker.on_begin(self._saving, self._looked_at)
+                self._epoch = self._saving.epoch
             self._saving = None
         self._broker.append(key, value)
         self._world.call("saved")

@@ -255,6 +255,18 @@ class Server:
                 executed.advance(group.gtid)
         return str(executed)
 
+    def accepts(self, gtid_set: str) -> bool:
+        """Return whether a reader that has this set may read by GTID.
+
+        A MySQL must have all the GTIDs of its own that the reader has. A MariaDB must have every
+        last one, unless it has none at all of the domain: then it waits for the first.
+        """
+        logged = [group.gtid for group in self.history if group.gtid]
+        if self.flavour == "mysql":
+            own = {gtid for gtid in members(gtid_set) if gtid.startswith(self.identity)}
+            return own <= {*logged}
+        return not logged or {*filter(None, gtid_set.split(","))} <= {*logged}
+
     def state(self) -> str:
         """Return MariaDB's last GTID of each domain and server."""
         last = {group.gtid.rpartition("-")[0]: group.gtid for group in self.history if group.gtid}
@@ -603,6 +615,8 @@ class Stream:
         self._executed = gtid_set_of(flavour, self._set)
         self._units: deque[BinlogItem] = deque()
         self._next = 0
+        self._is_accepted = start is not None
+        self._has_passed_over = False  # transactions that the reader has, just before `position`
         self._heard = self._world.now
         self.file: File | None = None
         self.format_ts = 0
@@ -628,7 +642,9 @@ class Stream:
             self._heard = self._world.now
             return items
         self._world.now += timeout_s
-        if self._world.now - self._heard < self._heartbeat_s or self._units:
+        # A server that has more to send does not say that it is idle.
+        has_more = self._units or not self._has_sent_all()
+        if has_more or self._world.now - self._heard < self._heartbeat_s:
             return []
         self._heard = self._world.now
         return [Idle(self.position)]
@@ -647,6 +663,10 @@ class Stream:
             raise Retry("binlog: connection lost")
         if self._server.began_anew != self._anew and self._server.history:
             raise self._gone()
+        if not self._is_accepted:
+            if not self._server.accepts(self._set):
+                raise self._gone()
+            self._is_accepted = bool(self._server.history)
 
     def _open(self) -> None:
         if self._start is not None:
@@ -658,17 +678,21 @@ class Stream:
             if pos not in {4} | file.ends() | inside:
                 raise self._gone()
         else:
-            first = self._server.files[0]
-            purged = self._server.history[: first.gtids_before]
-            if any(not contains(self._flavour, self._set, group.gtid) for group in purged):
+            files = [file for file in self._server.files if self._has_all_before(file)]
+            if not files:
                 raise self._gone()
-            file = first
+            file = files[-1]
             pos = HEADER
         self.file = file
         self.position = Position(file.name, pos)
         self.format_ts = file.ts
         self.began_ts = file.ts
         self._next = sum(group.end <= pos for group in file.groups)
+
+    def _has_all_before(self, file: File) -> bool:
+        """Return whether the reader has every transaction of earlier files."""
+        groups = self._server.history[: file.gtids_before]
+        return all(contains(self._flavour, self._set, group.gtid) for group in groups)
 
     def _gone(self) -> Gap:
         self._connection.end()
@@ -687,18 +711,35 @@ class Stream:
             self.position = item.at
         return item
 
+    def _has_sent_all(self) -> bool:
+        """Return whether the server has nothing more; so it is, too, once its binlog began anew."""
+        if self.file is None or self._server.began_anew != self._anew:
+            return True
+        is_last_file = self.file.number == self._server.files[-1].number
+        return is_last_file and self._next == len(self.file.groups)
+
     def _fill(self) -> None:
-        """Take the next transaction that the reader lacks, or step into the next file."""
+        """Take the next transaction that the reader lacks, or step into the next file.
+
+        By GTID a MySQL says first how far it has passed over what the reader has.
+        """
         file = self.file
         if file is None or self._server.began_anew != self._anew:
             return
         while self._next < len(file.groups):
             group = file.groups[self._next]
+            if self._start is not None or not contains(self._flavour, self._set, group.gtid):
+                break
             self._next += 1
-            if self._start is None and contains(self._flavour, self._set, group.gtid):
-                self.position = Position(file.name, group.end)
-                continue
-            self._units.extend(self._items(file, group))
+            self.position = Position(file.name, group.end)
+            self._has_passed_over = self._flavour == "mysql"
+        if self._has_passed_over:
+            self._has_passed_over = False
+            self._units.append(Idle(self.position))
+            return
+        if self._next < len(file.groups):
+            self._units.extend(self._items(file, file.groups[self._next]))
+            self._next += 1
             return
         numbers = [other.number for other in self._server.files]
         if file.number + 1 in numbers:
