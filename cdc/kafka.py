@@ -58,17 +58,15 @@ def close_producer(producer: Any, timeout_s: float = 0) -> None:
         producer.close(timeout=timeout_s)
 
 
-def newest_values(kafka: Kafka, topic: str, partition: int, count: int) -> list[bytes]:
-    """Return the values of the last `count` records of a partition, oldest first.
+def newest_records(kafka: Kafka, topic: str, partition: int, count: int) -> list[Record]:
+    """Return the last `count` records of a partition, oldest first.
 
     The result is empty when the partition is. Raises NotReady and Fatal.
     """
-    return [
-        record.value
-        for records in read_topic(kafka, topic, partition=partition, newest=count)
-        for record in records
-        if record.value
-    ]
+    newest: list[Record] = []
+    for records in read_topic(kafka, topic, partition=partition, newest=count):
+        newest += records
+    return newest
 
 
 def topic_configs(admin: Any, topics: Sequence[str]) -> dict[str, dict[str, str]]:

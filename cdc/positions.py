@@ -27,7 +27,7 @@ import msgspec
 
 from cdc import topics
 from cdc.durability import NEVER_SEEN, SeenDurable
-from cdc.kafka import close_producer, newest_values, open_producer
+from cdc.kafka import close_producer, newest_records, open_producer
 from cdc.lease import ReaderName
 from cdc.signals import Signal, Signals, new_key, translate_strange_records
 from openmrs.column_info import ColumnInfo
@@ -35,7 +35,7 @@ from passport.errors import Fatal, Origin, Reject
 from passport.event import parse_event
 from passport.kafka import Record, read_topic, translate_errors
 from passport.settings import Kafka, Settings
-from passport.version import Position, parse
+from passport.version import FUTURE_S, Position, parse
 
 # A byte offset that no binlog has: `gtid_set` alone says where to go on.
 BY_GTID = 0
@@ -319,16 +319,18 @@ def _encode_columns(saved: Saved) -> bytes:
     return record.encode()
 
 
-def highest_epoch(records: Iterable[bytes]) -> int:
+def highest_epoch(records: Iterable[Record]) -> int:
     """Return the highest epoch in these records of the topic of changes; 0 if there is none.
 
-    A record that can't be read is passed over. Its consumer tells of it.
+    A record that can't be read is passed over, and one whose epoch can't have begun when it was
+    published. Its consumer tells of it.
     """
     highest = 0
-    for value in records:
-        with suppress(Reject, ValueError):
-            event = parse_event(value)
-            highest = max(highest, parse(event.source.version).epoch)
+    for record in records:
+        with suppress(Reject):
+            epoch = parse(parse_event(record.value).source.version).epoch
+            if record.at_ms is None or epoch <= record.at_ms / 1000 + FUTURE_S:
+                highest = max(highest, epoch)
     return highest
 
 
@@ -391,8 +393,9 @@ class Positions:
         A position that is older than it comes from a backup. The next epoch must be higher,
         whatever this machine's clock says.
         """
-        values = newest_values(self._kafka, self._kafka.topic, partition, LAST_RECORDS)
-        return highest_epoch(values)
+        return highest_epoch(
+            newest_records(self._kafka, self._kafka.topic, partition, LAST_RECORDS)
+        )
 
     def save(self, saved: Saved, *, in_full: bool = False) -> None:
         """Save the position. Returns when Kafka has acknowledged it.

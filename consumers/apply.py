@@ -7,8 +7,10 @@ still have. What can't be carried is parked as a dead letter.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 from consumers.dead_letters import DeadLetters
+from consumers.halving import UNEXPECTED, in_halves, rejection
 from consumers.lookups import RowToEnrich
 from consumers.partition import EventRecord, Item, Partition, RejectedRecord, RowRecord
 from openmrs.read import SourcePosition
@@ -24,7 +26,8 @@ from passport.event import (
     RowEvent,
     Transaction,
 )
-from passport.facts import Observation
+from passport.facts import Observation, Person
+from passport.kafka import Record
 from passport.sink import KeyRange, Outcome, Sink
 
 
@@ -52,7 +55,12 @@ class Applier:
             if run:
                 self._run(partition, run)
             if chunk is not None:
-                self._retain(partition, chunk)
+                self._note(partition, chunk.event)
+                try:
+                    self._retain(partition, chunk.event)
+                except UNEXPECTED as error:
+                    reject = rejection(partition.hospital_id, error)
+                    self._letters.park(chunk.record, reject.reason, partition.hospital_id)
         partition.next = items[-1].record.offset + 1
 
     def reenrich(self, partition: Partition, *, busy: bool = False) -> None:
@@ -62,9 +70,19 @@ class Applier:
             return
         for row, reject in piece.rejected:
             self._park_row(partition, row, piece.version, reject.reason)
-        self._write(partition, piece.observations)
+        in_halves(
+            partition.hospital_id,
+            piece.observations,
+            lambda observations: self._write(partition, observations),
+            lambda observation, reject: self._park_row(
+                partition, observation.row, observation.version, reject.reason
+            ),
+        )
         for person, keys in piece.persons:
-            self._count(partition, self._sink.retain(person, keys, piece.version))
+            try:
+                self._count(partition, self._sink.retain(person, keys, piece.version))
+            except UNEXPECTED as error:
+                self._park_person(partition, person, rejection(partition.hospital_id, error).reason)
         partition.reenrichment.finish(piece)
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
@@ -127,13 +145,18 @@ class Applier:
         if not rows:
             return frozenset()
         rows_to_write = _newest(rows) if self._newest_wins else rows
-        to_enrich = [
-            RowToEnrich(row.event.row, row.event.source.version, row.event.deleted, "stream")
-            for row in rows_to_write
-        ]
-        with self._step("enrich", partition, rows):
-            observations = partition.lookups.observations(to_enrich, partition.latest)
-        outcome = self._write(partition, observations, rows)
+        observations: list[Observation] = []
+        outcome = Outcome()
+        for part, part_outcome in in_halves(
+            partition.hospital_id,
+            rows_to_write,
+            lambda part: self._enrich_and_write(partition, part),
+            lambda row, reject: self._letters.park(
+                row.record, reject.reason, partition.hospital_id
+            ),
+        ):
+            observations += part
+            outcome += part_outcome
         now = time.time()
         seconds = metrics.APPLY_SECONDS.labels(partition.hospital_id, self._destination)
         for row in rows:
@@ -147,9 +170,19 @@ class Applier:
             observation.obs_id for observation in observations if observation.key not in not_taken
         )
 
+    def _enrich_and_write(
+        self, partition: Partition, rows: Sequence[RowRecord]
+    ) -> tuple[list[Observation], Outcome]:
+        to_enrich = [
+            RowToEnrich(row.event.row, row.event.source.version, row.event.deleted, "stream")
+            for row in rows
+        ]
+        with self._step("enrich", partition, rows):
+            observations = partition.lookups.observations(to_enrich, partition.latest)
+        return observations, self._write(partition, observations, rows)
+
     def _retain(self, partition: Partition, event: ChunkEvent) -> None:
         """Tell the destination which keys a range of the table has."""
-        self._note(partition, event)
         scope = KeyRange(partition.hospital_id, event.first, event.to, event.source.table)
         self._count(partition, self._sink.retain(scope, event.keys, event.source.version))
         partition.lookups.clear()
@@ -198,31 +231,31 @@ class Applier:
 
     def _park_row(self, partition: Partition, row: Row, version: str, reason: str) -> None:
         """Park a row that was read at the hospital, as the event that would have carried it."""
-        hospital = partition.hospital
-        source = EventSource(
-            hospital=partition.hospital_id,
-            timezone=hospital.timezone,
-            db=hospital.mysql.database,
-            table=OBS.name,
-            file="",
-            pos=0,
-            row=0,
-            gtid="",
-            server="",
-            ts_ms=partition.at_ms,
-            version=version,
-            origin="snapshot",
-        )
         event = RowEvent(
             v=ENVELOPE,
             op="r",
             before=None,
             after=row,
-            source=source,
+            source=_source(partition, OBS.name, version),
             transaction=Transaction(id="", last=True),
             ts_ms=int(time.time() * 1000),
         )
         self._letters.park_row(event, reason, partition.number)
+
+    def _park_person(self, partition: Partition, person: Person, reason: str) -> None:
+        """Park a person who was read whole, as the key change that would have asked for it.
+
+        This process doesn't read them again at the destination's wish, which would never end.
+        """
+        event = KeyChangeEvent(
+            v=ENVELOPE,
+            op="r",
+            keys=({"person_id": person.person_id},),
+            source=_source(partition, "person", person.version),
+            ts_ms=int(time.time() * 1000),
+        )
+        self._letters.park_person(event, reason, partition.number)
+        partition.parked_persons.add(person.person_id)
 
     def _step(
         self, name: str, partition: Partition, items: Sequence[Item]
@@ -235,12 +268,35 @@ class Applier:
         return tracing.step(name, items, attributes)
 
 
-def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], ChunkEvent | None]]:
+class _Chunk(NamedTuple):
+    record: Record
+    event: ChunkEvent
+
+
+def _source(partition: Partition, table: str, version: str) -> EventSource:
+    """Return the source of an event that is made here, of what was read at the hospital."""
+    return EventSource(
+        hospital=partition.hospital_id,
+        timezone=partition.hospital.timezone,
+        db=partition.hospital.mysql.database,
+        table=table,
+        file="",
+        pos=0,
+        row=0,
+        gtid="",
+        server="",
+        ts_ms=partition.at_ms,
+        version=version,
+        origin="snapshot",
+    )
+
+
+def _segments(items: Sequence[Item]) -> Iterator[tuple[list[Item], _Chunk | None]]:
     """Yield the runs of items between chunks, each with the chunk that ends it."""
     run: list[Item] = []
     for item in items:
         if isinstance(item, EventRecord) and isinstance(item.event, ChunkEvent):
-            yield run, item.event
+            yield run, _Chunk(item.record, item.event)
             run = []
         else:
             run.append(item)

@@ -5,12 +5,13 @@ Its value is the record as it came, which may hold a patient's data. Its headers
 and where it was; their names are those of KIP-1317, a draft.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
-from consumers.enrich.obs import check
+from consumers.halving import UNEXPECTED, rejection
 from consumers.lookups import Lookups, RowToEnrich
 from consumers.reenrich import ReenrichmentQueue
 from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
@@ -24,6 +25,7 @@ from passport.event import (
     Event,
     KeyChangeEvent,
     RowEvent,
+    check_row,
     encode_event,
     parse_event,
 )
@@ -38,6 +40,7 @@ _DESTINATION = "_dlq.destination"
 _HOSPITAL = "_dlq.hospital"
 _PARKED = "_dlq.parked_ms"
 
+FUTURE_EPOCH = "future_epoch"  # the reason of a record whose epoch can't have begun
 LARGEST = 15 * 1024 * 1024  # bytes: the topic takes 16 MiB, headers included
 
 
@@ -121,6 +124,20 @@ class DeadLetters:
             -1,
         )
 
+    def park_person(self, event: KeyChangeEvent, reason: str, partition: int) -> None:
+        """Park a person who was read whole at the hospital. Raises NotReady and Fatal."""
+        (key,) = event.keys
+        identity = f"{self._destination}/{event.source.hospital}/person/{key['person_id']}"
+        self._park(
+            identity,
+            encode_event(event),
+            (("ce_type", b"notice"),),
+            reason,
+            event.source.hospital,
+            partition,
+            -1,
+        )
+
     def settle(self, letter: DeadLetter) -> None:
         """Take a dead letter off the list. Raises NotReady and Fatal."""
         self._writer.write(letter.id.encode(), None, ())
@@ -181,12 +198,19 @@ def _letter(identity: str, record: Record) -> DeadLetter:
         identity,
         headers.get(_DESTINATION, ""),
         headers.get(_HOSPITAL, ""),
-        int(headers.get(f"{_ORIGINAL}partition", -1)),
-        int(headers.get(f"{_ORIGINAL}offset", -1)),
+        _number(headers.get(f"{_ORIGINAL}partition"), -1),
+        _number(headers.get(f"{_ORIGINAL}offset"), -1),
         headers.get(_REASON, ""),
-        int(headers.get(_PARKED, 0)),
+        _number(headers.get(_PARKED), 0),
         record.value or b"",
     )
+
+
+def _number(text: str | None, default: int) -> int:
+    """Return the number in a header. What anybody has written there must not stop an erasure."""
+    if text is not None and re.fullmatch("-?[0-9]{1,18}", text):
+        return int(text)
+    return default
 
 
 def erase(settings: Settings, concern: Callable[[Record], bool], *, dry_run: bool) -> int:
@@ -247,6 +271,8 @@ def retry(
 def _retried(settings: Settings, letter: DeadLetter, sink: Sink) -> Retried:
     letters = DeadLetters(settings.kafka, letter.destination)
     try:
+        if letter.reason == FUTURE_EPOCH:
+            raise Reject(FUTURE_EPOCH, "its version would make all that follows outdated")
         event = parse_event(letter.value)
         outcome = _apply(settings, event, sink)
         if outcome.rejected:
@@ -255,6 +281,8 @@ def _retried(settings: Settings, letter: DeadLetter, sink: Sink) -> Retried:
         return Retried(letter.id, True)
     except Reject as reject:
         return Retried(letter.id, False, reject.reason)
+    except UNEXPECTED as error:
+        return Retried(letter.id, False, rejection(letter.hospital, error).reason)
     finally:
         letters.close()
 
@@ -318,7 +346,7 @@ def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
         with lookups.source.read_at(lookups.end()) as reading:
             rows = rows_with_keys(reading, OBS, [event.row["obs_id"]])
             row = rows[0] if rows else event.row
-            check(row)
+            check_row(row)
             to_enrich = RowToEnrich(row, lookups.version(reading), not rows, "reread")
             observations = lookups.observations_in(reading, [to_enrich])
         return sink.write(observations)

@@ -26,7 +26,7 @@ PATIENCE_S = 2.0  # how long others wait for a commit of this hospital to become
 
 
 class RowToEnrich(NamedTuple):
-    """A row of obs that has passed `check`; the rest as in passport.facts.Observation."""
+    """A row that has the types of `passport.event.ObsRow`; the rest as in facts.Observation."""
 
     row: Row
     version: str

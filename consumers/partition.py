@@ -10,21 +10,23 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from consumers.enrich.obs import check
+from consumers.dead_letters import FUTURE_EPOCH
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
 from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal, Origin, PassportError, Reject, Retry
 from passport.event import (
+    ENVELOPE,
     ChunkEvent,
     HeartbeatEvent,
     KeyChangeEvent,
+    NewerEnvelope,
     RowEvent,
-    parse_event,
+    parse_checked_event,
 )
 from passport.kafka import Record
 from passport.settings import Consumer, Hospital, MySQL
-from passport.version import LOWEST
+from passport.version import FUTURE_S, LOWEST
 
 PROBE_S = 2.0  # a probe's connect and read timeout
 CONNECT_S = 1.0  # the loop's first timeouts: while it waits, the other hospitals wait too
@@ -66,22 +68,30 @@ class RejectedRecord(NamedTuple):
         return None
 
 
+class NewerRecord(NamedTuple):
+    """A record of a later release, in a version of the envelope that isn't understood here."""
+
+    record: Record
+    version: int
+
+
 Item = RowRecord | EventRecord | RejectedRecord
 
 
-def parse_record(record: Record, hospital_id: str) -> Item:
+def parse_record(record: Record, hospital_id: str) -> Item | NewerRecord:
     """Parse a record of a partition that is the hospital's.
 
     Everything is checked here that can be checked without the hospital.
     """
     try:
-        event = parse_event(record.value)
+        event = parse_checked_event(record.value)
         if event.source.hospital != hospital_id:
             raise Reject("unknown_hospital", "the partition is another one's")
         if isinstance(event, RowEvent):
-            check(event.row)
             return RowRecord(record, event)
         return EventRecord(record, event)
+    except NewerEnvelope as newer:
+        return NewerRecord(record, newer.version)
     except Reject as reject:
         return RejectedRecord(record, reject)
 
@@ -164,6 +174,8 @@ class Partition:
         # The person_ids that the destination had as ambiguous when this partition was assigned.
         # They are still to be read whole.
         self.ambiguous: list[int] = []
+        # Persons who were parked, so that they are not read again because the destination asks.
+        self.parked_persons: set[int] = set()
         # What was last stored as progress: offset, version, and the re-enrichment that is left.
         self.recorded: tuple[int, str, list[dict[str, Any]]] = (-1, LOWEST, [])
         self.in_snapshot = False
@@ -172,21 +184,45 @@ class Partition:
         self.failures = 0  # one after the other; 0 when the partition works
         self.paused = False
         self._buffer: list[Item] = []
+        # The envelope's version of the record behind the buffer, if it is that of a later release.
+        self._newer_version: int | None = None
+        self._newest_epoch = LOWEST[:10]  # of the records that came
         self._has_grown = False  # since the last `take`
         self._pause_ends_at = 0.0
         self._probe: Probe | None = None
         self._retry_max_s = settings.retry_max_s
 
     def receive(self, records: Sequence[Record]) -> None:
-        """Take records that came, in the order of their offsets."""
-        self._buffer += [parse_record(record, self.hospital_id) for record in records]
+        """Take records that came, in the order of their offsets.
+
+        One of a later release and all that follow it are left in Kafka.
+        """
         self._has_grown = True
+        self._newest_epoch = max(self._newest_epoch, self.lookups.newest[:10])
+        for record in records:
+            if self._newer_version is not None:
+                return
+            item = parse_record(record, self.hospital_id)
+            if isinstance(item, NewerRecord):
+                self._newer_version = item.version
+            elif not isinstance(item, RejectedRecord) and self._is_of_the_future(item):
+                self._buffer.append(RejectedRecord(record, Reject(FUTURE_EPOCH)))
+            else:
+                self._buffer.append(item)
 
     def take(self, limit: int) -> list[Item]:
         """Return the next batch, which consists of whole transactions.
 
         Only a transaction larger than `limit`, or one whose rest doesn't come, is taken in pieces.
+        Raises Fatal if the next record is of a later release.
         """
+        if self._newer_version is not None and not self._buffer:
+            raise Fatal(
+                f"hospital {self.hospital_id}: its reader is of a later release than this consumer"
+                f" (envelope version {self._newer_version}, understood up to {ENVELOPE})",
+                hint="upgrade the consumers to the release of the reader, then: passport consume",
+                origin=Origin.hospital(self.hospital_id),
+            )
         has_grown = self._has_grown
         self._has_grown = False
         end = min(limit, len(self._buffer))
@@ -223,6 +259,7 @@ class Partition:
         If the hospital is away, the wait lasts until its server answers.
         """
         self._buffer = []
+        self._newer_version = None
         self.paused = True
         self.failures += 1
         if isinstance(error, Fatal):
@@ -252,6 +289,21 @@ class Partition:
         if self._probe is not None:
             self._probe.stop()
         self.lookups.close()
+
+    def _is_of_the_future(self, item: RowRecord | EventRecord) -> bool:
+        """Return whether the item's epoch can't have begun yet. Take note of it if it can.
+
+        Such an epoch would make all that follows outdated.
+        """
+        epoch = item.event.source.version[:10]
+        if epoch <= self._newest_epoch:
+            return False
+        # The epoch before counts, too: it is from a clock that was wrong if it is a high one.
+        published_s = time.time() if item.record.at_ms is None else item.record.at_ms / 1000
+        if int(epoch) > max(int(self._newest_epoch), published_s) + FUTURE_S:
+            return True
+        self._newest_epoch = epoch
+        return False
 
 
 def _ends_transaction(item: Item) -> bool:

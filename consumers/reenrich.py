@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple
 
-from consumers.enrich.obs import check
+from consumers.halving import in_halves
 from consumers.lookups import PATIENCE_S, Lookups, RowToEnrich
 from consumers.waiting import (
     SLICE,
@@ -44,7 +44,7 @@ from openmrs.read import ConsistentRead, Elsewhere, SourcePosition
 from openmrs.tables import OBS
 from passport import metrics
 from passport.errors import Origin, Reject, Retry
-from passport.event import KeyChangeEvent, Row
+from passport.event import KeyChangeEvent, Row, check_row
 from passport.facts import Observation, ObservationOrigin, Person
 from passport.settings import LoadBudget
 
@@ -156,8 +156,9 @@ class ReenrichmentQueue:
             if person_id is not None:
                 self._persons.add(person_id, offset, position, with_holders=True)
             for column, queries in QUERIES.get(table, ()):
-                if key.get(column) is not None:
-                    self._collected.add(queries, key[column], offset, position)
+                changed_key = key.get(column)
+                if changed_key is not None:
+                    self._collected.add(queries, changed_key, offset, position)
         self._collected.written = written
 
     def add_persons(
@@ -402,12 +403,18 @@ class ReenrichmentQueue:
         to_enrich: list[RowToEnrich] = []
         for row in rows:
             try:
-                check(row)
+                check_row(row)
             except Reject as reject:
                 piece.rejected.append((row, reject))
             else:
                 to_enrich.append(RowToEnrich(row, piece.version, False, origin))
-        piece.observations = self._lookups.observations_in(reading, to_enrich)
+        for observations in in_halves(
+            self._lookups.hospital_id,
+            to_enrich,
+            lambda part: self._lookups.observations_in(reading, part),
+            lambda row, reject: piece.rejected.append((row.row, reject)),
+        ):
+            piece.observations += observations
 
     @contextmanager
     def _reading(self, position: SourcePosition | None) -> Iterator[ConsistentRead]:

@@ -12,10 +12,17 @@ from dataclasses import dataclass, field
 from consumers import subscription
 from consumers.apply import Applier
 from consumers.dead_letters import DeadLetters
-from consumers.partition import Item, Partition, RejectedRecord, RowRecord, parse_record
+from consumers.partition import (
+    Item,
+    NewerRecord,
+    Partition,
+    RejectedRecord,
+    RowRecord,
+    parse_record,
+)
 from passport import sink as sinks
 from passport.errors import Retry
-from passport.event import ChunkEvent, RowEvent
+from passport.event import ChunkEvent, KeyChangeEvent, RowEvent
 from passport.facts import Observation
 from passport.kafka import OffsetRange, Record, read_range
 from passport.settings import Settings
@@ -101,6 +108,8 @@ class _Parked(DeadLetters):
     def park(self, record: Record, reason: str, hospital: str) -> None: ...
 
     def park_row(self, event: RowEvent, reason: str, partition: int) -> None: ...
+
+    def park_person(self, event: KeyChangeEvent, reason: str, partition: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -215,7 +224,7 @@ class _Replay:
     def _look(self, record: Record) -> None:
         item = parse_record(record, self._partition.hospital_id)
         self._result.records += 1
-        if isinstance(item, RejectedRecord):
+        if isinstance(item, RejectedRecord | NewerRecord):
             self._result.rejected += 1
         elif isinstance(item, RowRecord):
             self._result.rows += 1

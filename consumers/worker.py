@@ -219,10 +219,15 @@ class Worker:
             partition.ambiguous = partition.ambiguous[PERSONS_AT_ONCE:]
             partition.reenrichment.add_persons(portion, None, None)
         if self._wants_persons is not None:
-            wanted_ids = self._wants_persons.wanted(partition.hospital_id, PERSONS_AT_ONCE)
+            wanted_ids = self._wanted(self._wants_persons, partition)
             # Not at the newest event: the destination may know a later reading of this person, and
             # would take nothing of an older one.
             partition.reenrichment.add_persons(wanted_ids, None, None)
+
+    def _wanted(self, sink: WantsPersons, partition: Partition) -> set[int]:
+        """Return some of the persons whom the destination wants, but for those that are parked."""
+        limit = PERSONS_AT_ONCE + len(partition.parked_persons)
+        return {*sink.wanted(partition.hospital_id, limit)} - partition.parked_persons
 
     def _store(self, partition: Partition, *, now: bool) -> None:
         """Store the progress in the destination, then the offset in Kafka, if anything has moved.
@@ -382,7 +387,7 @@ class Worker:
             _, end = bounds[partition.number]
             if partition.next < end or partition.ambiguous:
                 return False
-            if self._wants_persons and self._wants_persons.wanted(partition.hospital_id, 1):
+            if self._wants_persons and self._wanted(self._wants_persons, partition):
                 return False
         return True
 

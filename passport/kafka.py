@@ -48,13 +48,18 @@ class OffsetRange(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record as Kafka has it, with the partition and offset that it was read from."""
+    """A record as Kafka has it, with the partition and offset that it was read from.
+
+    `at_ms` is when it was published, in Unix ms by the publisher's clock (the broker's, if the
+    topic is set so); None if Kafka doesn't say.
+    """
 
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
     headers: Headers
+    at_ms: int | None = None
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:
@@ -182,9 +187,14 @@ def _read(
 
 
 def own_record(record: Any) -> Record:
-    """Return a record of the client as one of ours."""
+    """Return a record of the client as one of ours. A header without a value is an empty one."""
     return Record(
-        record.partition, record.offset, record.key, record.value, tuple(record.headers or ())
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        tuple((name, content or b"") for name, content in record.headers or ()),
+        record.timestamp if record.timestamp >= 0 else None,
     )
 
 

@@ -8,6 +8,10 @@ that follows. Compare versions as text. Polling counts its snapshots instead: (e
 
 from typing import NamedTuple
 
+# An epoch is the Unix time at which it began, or one more than the epoch before. One that is so
+# much later than the record that names it is a mistake.
+FUTURE_S = 86_400
+
 LOWEST = f"{0:010d}-{0:010d}-{0:016d}-{0:08d}"
 
 

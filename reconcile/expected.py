@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from bson import ObjectId
 
-from consumers.enrich.obs import check
 from consumers.lookups import Lookups, RowToEnrich
 from destinations.mongo import mirror
 from destinations.mongo.document import Document
@@ -17,6 +16,7 @@ from openmrs.key_ranges import rows_of_persons
 from openmrs.read import ConsistentRead
 from openmrs.tables import OBS
 from passport.errors import Reject
+from passport.event import check_row
 from passport.facts import Person
 
 
@@ -77,7 +77,7 @@ def expected_rows(
     rows: list[RowToEnrich] = []
     for row in rows_of_persons(read, OBS, person_ids):
         try:
-            check(row)
+            check_row(row)
         except Reject:
             continue
         rows.append(RowToEnrich(row, "", False, "person"))

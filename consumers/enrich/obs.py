@@ -10,7 +10,6 @@ from typing import Any
 
 from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
 from openmrs.wall_time import instant
-from passport.errors import Reject
 from passport.event import Row
 from passport.facts import (
     Author,
@@ -25,41 +24,6 @@ from passport.facts import (
 
 NOBODY = Author("OpenMRS", "none", None)
 NOTHING = Value("none", "")
-
-# The types that each column of obs has in an event. Only columns that are used are listed.
-_INTEGER = (int,)
-_INTEGER_OR_NULL = (int, type(None))
-_NUMBER_OR_NULL = (float, int, type(None))
-_TEXT = (str,)
-_TEXT_OR_NULL = (str, type(None))
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "obs_id": _INTEGER,
-    "person_id": _INTEGER,
-    "concept_id": _INTEGER,
-    "creator": _INTEGER,
-    "voided": _INTEGER,
-    "uuid": _TEXT,
-    "obs_datetime": _TEXT,
-    "date_created": _TEXT,
-    "encounter_id": _INTEGER_OR_NULL,
-    "order_id": _INTEGER_OR_NULL,
-    "location_id": _INTEGER_OR_NULL,
-    "obs_group_id": _INTEGER_OR_NULL,
-    "value_coded": _INTEGER_OR_NULL,
-    "value_coded_name_id": _INTEGER_OR_NULL,
-    "value_drug": _INTEGER_OR_NULL,
-    "value_boolean": _INTEGER_OR_NULL,
-    "previous_version": _INTEGER_OR_NULL,
-    "value_datetime": _TEXT_OR_NULL,
-    "value_modifier": _TEXT_OR_NULL,
-    "value_text": _TEXT_OR_NULL,
-    "value_complex": _TEXT_OR_NULL,
-    "comments": _TEXT_OR_NULL,
-    "status": _TEXT_OR_NULL,
-    "interpretation": _TEXT_OR_NULL,
-    "value_numeric": _NUMBER_OR_NULL,
-}
 
 
 @dataclass(slots=True)
@@ -83,21 +47,12 @@ class References:
     authors: dict[tuple[Any, Any, Any], Author] = field(default_factory=dict)
 
 
-def check(row: Row) -> None:
-    """Raise Reject if a column that is used has not its type. It names the column."""
-    get = row.get
-    for column, types in _TYPES.items():
-        # Not isinstance: True is an int, too.
-        if type(get(column)) not in types:
-            raise Reject("malformed", f"column {column}")
-
-
 def enrich(
     row: Row, version: str, references: References, *, deleted: bool, origin: ObservationOrigin
 ) -> Observation:
     """Return the Observation of a row. A deleted row has its person only.
 
-    Never raises for a row that passed `check`.
+    Never raises for a row that has the types of `passport.event.ObsRow`.
     """
     person = references.persons[row["person_id"]]
     at = instant(row["obs_datetime"], references.zone)

@@ -10,6 +10,7 @@ from consumers import dead_letters
 from passport import sink as sinks
 from passport.errors import Fatal
 from passport.event import ENVELOPE, EventSource, RowEvent, Transaction, encode_event
+from passport.kafka import Record
 from passport.settings import Settings
 from passport.sink import Sink
 from passport.version import Version
@@ -106,8 +107,13 @@ def test_a_row_that_is_gone_is_deleted(given: Settings, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_stays(given: Settings) -> None:
-    send(given, b"{" + SECRET.encode(), encode_event(event()).replace(b'{"v":1,', b'{"v":2,'))
+    later_release = encode_event(event()).replace(b'{"v":1,', b'{"v":2,')
+    send(given, b"{" + SECRET.encode())
     consume(given)
+    # Releases before this one parked what is of a later one.
+    letters = dead_letters.DeadLetters(given.kafka, "file")
+    letters.park(Record(0, 1, b"kigali", later_release, ()), "unknown_version", "kigali")
+    letters.close()
     tried = dead_letters.retry(given, None, sink(given))
     assert [(one.settled, one.reason) for one in tried] == [
         (False, "malformed"),

@@ -30,6 +30,7 @@ from passport.event import (
     encode_event,
 )
 from passport.settings import LoadBudget, Settings
+from passport.version import LOWEST
 from tests import consumer_process, stream
 from tests.eventually import eventually, seconds_until
 from tests.integration import consuming
@@ -219,10 +220,10 @@ def test_poison_is_parked_and_the_rest_goes_on(
     read(given)
     secret = "1199080099999999"
     source = EventSource(
-        "kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog"
+        "kigali", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, LOWEST, "binlog"
     )
     foreign = EventSource(
-        "butare", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, "0" * 47, "binlog"
+        "butare", "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, LOWEST, "binlog"
     )
     row = {"obs_id": 1, "person_id": secret}
     produce(

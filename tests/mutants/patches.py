@@ -622,4 +622,52 @@ MUTANTS = (
         new="self._people._documents(list(refreshed.unlinked))",
         test=f"{SINK}test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing",
     ),
+    Mutant(
+        "a row of other types is parked, not worked on",
+        "consumers/partition.py",
+        function="parse_record",
+        old="parse_checked_event(record.value)",
+        new="parse_event(record.value)",
+        test=f"{UNIT}test_partition.py::test_what_cannot_be_carried",
+    ),
+    Mutant(
+        "an epoch of the future makes nothing outdated",
+        "consumers/partition.py",
+        function="Partition._is_of_the_future",
+        old="int(epoch) > max(int(self._newest_epoch), published_s) + FUTURE_S",
+        new="not epoch",
+        test=f"{UNIT}test_partition.py::test_b14_an_epoch_of_the_future_is_no_epoch",
+    ),
+    Mutant(
+        "a reader takes no epoch of the future for one that was published",
+        "cdc/positions.py",
+        function="highest_epoch",
+        old="record.at_ms is None or epoch <= record.at_ms / 1000 + FUTURE_S",
+        new="record",
+        test=(
+            f"{INTEGRATION}test_poison.py::test_b14_an_epoch_of_the_future_makes_nothing_outdated"
+        ),
+    ),
+    Mutant(
+        "what a later release wrote waits, and is not parked",
+        "consumers/partition.py",
+        function="parse_record",
+        old="return NewerRecord(record, newer.version)",
+        new="return RejectedRecord(record, newer)",
+        test=(
+            f"{UNIT}test_partition.py"
+            "::test_b21_a_record_of_a_later_release_stops_behind_what_came_before"
+        ),
+    ),
+    Mutant(
+        "one row that fails takes no other with it",
+        "consumers/halving.py",
+        function="in_halves",
+        old="len(part) == 1",
+        new="part",
+        test=(
+            f"{INTEGRATION}test_poison.py"
+            "::test_b14_a_row_that_cannot_be_enriched_is_found_and_parked"
+        ),
+    ),
 )

@@ -39,7 +39,7 @@ ROWS = (
     Mutant(
         "row 11: a purge is seen",
         "consumers/apply.py",
-        function="Applier._rows",
+        function="Applier._enrich_and_write",
         old="row.event.deleted",
         new="False",
         test=f"{CHANGES}test_row_11_what_is_purged_is_gone_and_leaves_an_empty_tombstone",
@@ -343,7 +343,7 @@ ROWS = (
     Mutant(
         "row 40: a name is not older than its event",
         "consumers/apply.py",
-        function="Applier._rows",
+        function="Applier._enrich_and_write",
         old="partition.lookups.observations(to_enrich, partition.latest)",
         new="partition.lookups.observations(to_enrich)",
         test=f"{MEANING}test_row_40_a_name_is_never_older_than_the_event_that_needed_it",

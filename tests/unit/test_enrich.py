@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.enrich.obs import References, check, enrich, number_text
+from consumers.enrich.obs import References, enrich, number_text
 from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
 from openmrs.tables import OBS
 from openmrs.wall_time import instant
 from passport.errors import Reject
-from passport.event import Row
+from passport.event import Row, check_row
 from passport.facts import Author, Concept, Encounter, FirstVersion, Observation, Person, Place
 
 PERSON = Person("kigali", 7, "p-7", "ok", "1199080012345678", "v")
@@ -49,7 +49,7 @@ def references(datatype: str = "Numeric", **facts: Any) -> References:
 
 
 def enriched(row: Row, facts: References) -> Observation:
-    check(row)
+    check_row(row)
     return enrich(row, "v1", facts, deleted=False, origin="stream")
 
 
@@ -266,7 +266,7 @@ def test_instant_reads_back_as_written_or_was_skipped(written: datetime, zone: s
 )
 def test_check_names_the_column_and_not_the_value(columns: dict[str, Any]) -> None:
     with pytest.raises(Reject) as rejected:
-        check(a_row(**columns))
+        check_row(a_row(**columns))
     assert str(rejected.value) == f"malformed: column {next(iter(columns))}"
 
 

@@ -10,6 +10,7 @@ from cdc.binlog import gtids
 from cdc.checkpoint import Checkpoint, Mark
 from cdc.positions import BY_GTID, Saved, Snapshot, highest_epoch
 from passport.event import ENVELOPE, EventSource, HeartbeatEvent, encode_event
+from passport.kafka import Record
 from passport.version import Position, next_epoch, parse, read_version, row_version
 from tests.positions_topic import highest
 
@@ -74,7 +75,8 @@ def test_epochs_only_grow_whatever_is_lost_and_whatever_the_clock_says(
         now += step
         known = next_epoch(published if lost else known, now + skew)
         begun.append(known)
-        published = highest_epoch([_record(published), b"not a record", _record(known)])
+        values = [_record(published), b"not a record", _record(known)]
+        published = highest_epoch(Record(0, 0, None, value, ()) for value in values)
     assert all(earlier < later for earlier, later in pairwise(begun))
 
 

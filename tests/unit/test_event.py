@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from passport.errors import Reject
-from passport.event import RowEnvelope, encode_event, parse_event
+from passport.event import (
+    NewerEnvelope,
+    RowEnvelope,
+    encode_event,
+    parse_checked_event,
+    parse_event,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text(encoding="utf-8")
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
@@ -66,6 +72,10 @@ def test_the_fast_way_writes_the_same_bytes() -> None:
         (b"[1]", "malformed"),
         (b"\xff\xfe", "malformed"),
         (b'{"v":2}', "unknown_version"),
+        (compact(EXAMPLES[3] | {"v": 2}), "unknown_version"),
+        (compact(EXAMPLES[3] | {"v": 0}), "unknown_version"),
+        (compact(EXAMPLES[3] | {"v": "canary"}), "unknown_version"),
+        (compact(EXAMPLES[3] | {"v": 10**30}), "unknown_version"),
         (compact({name: part for name, part in EXAMPLES[3].items() if name != "v"}), "malformed"),
         (b"[" * 100_000, "malformed"),
         (compact(EXAMPLES[0] | {"op": "x"}), "malformed"),
@@ -92,3 +102,28 @@ def test_what_is_no_event_is_rejected_without_being_quoted(
         parse_event(value)
     assert raised.value.reason == reason
     assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_later"), [(2, True), (999, True), (1000, False), (0, False), (True, False)]
+)
+def test_b21_an_event_of_a_later_release_is_told_from_garbage(version: int, is_later: bool) -> None:
+    """Whatever such a release changes, it says its version and its hospital."""
+    later = {"v": version, "kind": "new", "source": {"hospital": "kigali", "more": []}}
+    with pytest.raises(Reject) as raised:
+        parse_event(compact(later))
+    assert isinstance(raised.value, NewerEnvelope) is is_later
+
+
+def test_b14_the_columns_of_a_row_are_checked_where_it_is_worked_on() -> None:
+    row = dict(EXAMPLES[0]["after"])
+    checked = parse_checked_event(compact(EXAMPLES[0]))
+    assert checked.row == parse_event(compact(EXAMPLES[0])).row == row
+    for column in row:
+        wrong = compact(EXAMPLES[0] | {"after": row | {column: ["canary"]}})
+        if column != "obs_id":
+            parse_event(wrong)
+        with pytest.raises(Reject) as raised:
+            parse_checked_event(wrong)
+        assert raised.value.reason == "malformed"
+        assert "canary" not in str(raised.value)

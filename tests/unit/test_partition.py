@@ -6,6 +6,7 @@ import pytest
 
 from consumers.partition import Partition, RejectedRecord, parse_record
 from openmrs.tables import OBS
+from passport.errors import Fatal
 from passport.event import (
     ENVELOPE,
     EventSource,
@@ -15,7 +16,7 @@ from passport.event import (
 )
 from passport.kafka import Record
 from passport.settings import Consumer, Hospital
-from passport.version import LOWEST
+from passport.version import LOWEST, Position, read_version
 
 HOSPITAL = Hospital.model_validate(
     {
@@ -28,7 +29,14 @@ HOSPITAL = Hospital.model_validate(
 )
 
 
-def a_record(offset: int, *, last: bool = True, hospital: str = "kigali", **columns: Any) -> Record:
+def a_record(
+    offset: int,
+    *,
+    last: bool = True,
+    hospital: str = "kigali",
+    version: str = LOWEST,
+    **columns: Any,
+) -> Record:
     row = dict.fromkeys(OBS.columns) | {
         "obs_id": offset,
         "person_id": 7,
@@ -43,7 +51,7 @@ def a_record(offset: int, *, last: bool = True, hospital: str = "kigali", **colu
         **columns,
     }
     source = EventSource(
-        hospital, "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, LOWEST, "binlog"
+        hospital, "UTC", "openmrs", "obs", "b.000001", 4, 1, "", "s", 1, version, "binlog"
     )
     event = RowEvent(
         v=ENVELOPE,
@@ -114,6 +122,56 @@ def test_what_cannot_be_carried(record: Record, reason: str) -> None:
     item = parse_record(record, "kigali")
     assert isinstance(item, RejectedRecord)
     assert item.reject.reason == reason
+
+
+def of_a_later_release(offset: int) -> Record:
+    value = a_record(offset).value or b""
+    return Record(0, offset, b"kigali", value.replace(b'{"v":1,', b'{"v":2,'), ())
+
+
+def test_b21_a_record_of_a_later_release_stops_behind_what_came_before(
+    partition: Partition,
+) -> None:
+    partition.receive([a_record(0), of_a_later_release(1), a_record(2)])
+    partition.receive([a_record(3)])
+    assert offsets(partition) == [0]
+    with pytest.raises(Fatal, match="later release") as stopped:
+        partition.take(10)
+    assert partition.is_own_failure(stopped.value)
+    partition.wait(stopped.value)
+    partition.receive([a_record(1), a_record(2)])  # its consumer was upgraded
+    assert offsets(partition) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "published_s", "is_taken"),
+    [
+        (1_700_000_000, 1_700_000_001, True),
+        (1_700_000_000, 1_699_990_000, True),  # another clock, which is a little behind
+        (1_800_000_000, 1_700_000_000, False),
+        (9_999_999_999, 1_700_000_000, False),
+        (1_800_000_001, 1_800_000_000, True),  # the publisher's clock is years ahead
+        (7, 1_700_000_000, True),
+    ],
+)
+def test_b14_an_epoch_of_the_future_is_no_epoch(
+    partition: Partition, epoch: int, published_s: int, is_taken: bool
+) -> None:
+    record = a_record(1, version=read_version(epoch, Position("b.000001", 0)))
+    partition.receive([record._replace(at_ms=published_s * 1000)])
+    (item,) = partition.take(1)
+    assert isinstance(item, RejectedRecord) is not is_taken
+
+
+def test_b14_an_epoch_that_follows_a_known_one_is_one_whatever_the_clock_says(
+    partition: Partition,
+) -> None:
+    """A clock was wrong when the epoch began, and was set right."""
+    partition.lookups.seen(read_version(1_900_000_000, Position("b.000001", 4)))
+    record = a_record(1, version=read_version(1_900_000_001, Position("b.000001", 0)))
+    partition.receive([record._replace(at_ms=1_700_000_000_000)])
+    (item,) = partition.take(1)
+    assert not isinstance(item, RejectedRecord)
 
 
 def test_the_offset_stays_before_unfinished_work(partition: Partition) -> None:

@@ -31,8 +31,10 @@ def test_a_reference_table_is_walked_by_a_key_that_it_has() -> None:
         assert not table.has_secrets or {*table.keys} <= {*table.columns}
 
 
-def test_the_keys_of_rows_on_the_wire_are_those_of_the_registry() -> None:
+def test_the_columns_of_rows_on_the_wire_are_those_of_the_registry() -> None:
     assert {table.name: table.key for table in FACT_TABLES.values()} == event.KEY_COLUMNS
+    assert tuple(event.ObsRow.__annotations__) == FACT_TABLES["obs"].columns
+    assert event.ObsRow.__optional_keys__ == FACT_TABLES["obs"].optional
 
 
 def test_each_watched_table_is_granted_and_secrets_are_not() -> None:
