@@ -13,6 +13,9 @@ from openmrs.wall_time import instant
 from passport.facts import Concept, Encounter, Place
 
 Ids = Sequence[int]
+# The concept_map_type_id of SAME-AS. OpenMRS has it as its first one since there are map types, and
+# as the default of a mapping. Another type (NARROWER-THAN and the like) names another concept.
+SAME_AS = 1
 _TYPES = {"FULLY_SPECIFIED": 0, None: 1, "SHORT": 2, "INDEX_TERM": 3}
 
 
@@ -90,8 +93,8 @@ def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[
             JOIN concept_reference_term t
               ON t.concept_reference_term_id = m.concept_reference_term_id
             JOIN concept_reference_source s ON s.concept_source_id = t.concept_source_id
-            WHERE m.concept_id IN %s""",
-            (ids,),
+            WHERE m.concept_map_type_id = %s AND m.concept_id IN %s""",
+            (SAME_AS, ids),
         ),
         "concept_id",
     )

@@ -62,7 +62,7 @@ def connect(options: Options, settings: Settings, _destination: Destination) -> 
     Raises NotReady if it can't be written. Raises Fatal if there are files without their index, or
     if a hospital's id can't be part of a FHIR id.
     """
-    require_ids(settings)
+    require_ids(settings, options.prefix)
     return Files(options)
 
 

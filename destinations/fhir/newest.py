@@ -213,12 +213,12 @@ def by_hospital(observations: Iterable[Observation]) -> dict[str, list[Observati
     return batches
 
 
-def require_ids(settings: Settings) -> None:
-    """Raise Fatal if a hospital's id can't be part of a FHIR id."""
+def require_ids(settings: Settings, prefix: str) -> None:
+    """Raise Fatal if a hospital's id behind `prefix` can't be part of a FHIR id."""
     for hospital in settings.hospitals:
-        if not ID_CHARACTERS.fullmatch(hospital):
+        if not ID_CHARACTERS.fullmatch(prefix + hospital):
             raise Fatal(
-                f"hospital {hospital!r} can't be part of a FHIR id",
-                hint="a FHIR id takes 40 of A-Z a-z 0-9 - . for it; "
-                "give the hospital such an id before its first event",
+                f"hospital {prefix + hospital!r} can't be part of a FHIR id",
+                hint="a FHIR id takes 47 of A-Z a-z 0-9 - . for options.prefix and the hospital's"
+                " id; give it such an id before its first event",
             )

@@ -23,7 +23,9 @@ Type = Literal["Observation", "Condition", "MedicationStatement"]
 TYPES: tuple[Type, ...] = ("Observation", "Condition", "MedicationStatement")
 ROW = "urn:openmrs-passport:row"  # extension: version and person_id of the row
 BUCKET = 1_000  # obs_ids a tag: rows of a range are found by it
-ID_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]{1,40}")
+# A FHIR id takes 64 characters. The longest is that of a server's journal, which begins with
+# "openmrs-passport."; then there are 16 digits for an obs_id, of which OpenMRS needs 10.
+ID_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]{1,47}")
 _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 _REASONS = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _MEANINGS = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"

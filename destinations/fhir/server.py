@@ -85,7 +85,7 @@ def connect(options: Options, settings: Settings, _destination: Destination) -> 
     Raises Retry if the server is away. Raises Fatal if it is no FHIR R4 server or refuses us, or if
     a hospital's id can't be part of a FHIR id.
     """
-    require_ids(settings)
+    require_ids(settings, options.prefix)
     client = Client(options.url, options.authorization, options.ca, options.timeout_s)
     try:
         require_r4(client)

@@ -60,4 +60,7 @@ def _entry_id(record: ObjectId, rev: int) -> ObjectId:
     return ObjectId(sha256(f"{record}/{rev}".encode()).digest()[:12])
 
 
-_object_id = lru_cache(4096)(ObjectId)
+@lru_cache(4096)
+def _object_id(patient: str) -> ObjectId | str:
+    """Return ``patients._id``. Releases before this one took one that is no ObjectId, too."""
+    return ObjectId(patient) if ObjectId.is_valid(patient) else patient

@@ -34,7 +34,8 @@ HOLDERS = """SELECT i.patient_identifier_id, i.patient_id, i.identifier FROM pat
     WHERE t.uuid = %s AND i.patient_identifier_id > %s
     ORDER BY i.patient_identifier_id LIMIT %s"""
 IDENTIFIERS_AT_ONCE = 10_000
-PERSON_OR_PATIENT_ID = re.compile(rb'"(?:person|patient)_id": ?(\d+)')
+# Digits are compared as text: anybody may have parked so many of them that they make no number.
+PERSON_OR_PATIENT_ID = re.compile(rb'"(?:person|patient)_id"\s*:\s*\[?\s*"?0*([0-9]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class Traces:
         key = (letter.key or b"").decode(errors="replace")
         hospital = dict(letter.headers).get("_dlq.hospital", b"").decode(errors="replace")
         if hospital == self.hospital:
-            person_ids = {int(number) for number in PERSON_OR_PATIENT_ID.findall(value)}
-            if person_ids & self.persons:
+            person_ids = {str(person_id).encode() for person_id in self.persons}
+            if not person_ids.isdisjoint(PERSON_OR_PATIENT_ID.findall(value)):
                 return True
             if any(key.endswith(f"/{hospital}/{obs_id}") for obs_id in self.observations):
                 return True

@@ -33,6 +33,10 @@ from passport.facts import Person
 
 TRIES = 20
 
+# The Passport makes an ObjectId of each patient, and reads no other. Somebody else's document with
+# another _id is nobody to whom records could be shown.
+IS_PATIENT: Document = {"_id": {"$type": "objectId"}}
+
 LinkWrite = InsertOne[Document] | UpdateOne
 
 _OPTIONAL = ("contradicts", "candidateId")  # fields that a document has only if they say something
@@ -82,7 +86,7 @@ def patients_by_national_id(
     """Return the hex of ``patients._id`` by national id, of those who are registered."""
     if not national_ids:
         return {}
-    query = {"nationalId": {"$in": national_ids}}
+    query = {"nationalId": {"$in": national_ids}, **IS_PATIENT}
     with translate_errors():
         registered = patients.find(query, {"nationalId": 1}, batch_size=ALL)
         return {patient["nationalId"]: str(patient["_id"]) for patient in registered}
@@ -94,7 +98,7 @@ def _passport_patients(
     """Return those who are registered, by national id."""
     if not national_ids:
         return {}
-    query = {"nationalId": {"$in": national_ids}}
+    query = {"nationalId": {"$in": national_ids}, **IS_PATIENT}
     fields = {"nationalId": 1, "dateOfBirth": 1, "gender": 1}
     with translate_errors():
         registered = patients.find(query, fields, batch_size=ALL)

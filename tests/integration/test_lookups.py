@@ -50,6 +50,36 @@ def make(seeded: Address) -> Iterator[Make]:
         one.close()
 
 
+def test_b21_a_mapping_of_another_type_is_not_what_the_concept_is(
+    make: Make, seeded: Address
+) -> None:
+    """A concept that is narrower than malaria is not malaria."""
+    lookups = make()
+    before = {
+        observation.obs_id: observation.concept
+        for observation in lookups.observations(rows(lookups))
+        if observation.concept is not None and observation.concept.mappings
+    }
+    assert before
+    with seeded.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO concept_reference_map (concept_reference_term_id, concept_map_type_id,"
+            " creator, date_created, concept_id, uuid)"
+            " SELECT MIN(t.concept_reference_term_id), k.concept_map_type_id, 1, NOW(),"
+            " c.concept_id, UUID() FROM concept c, concept_reference_term t, concept_map_type k"
+            " WHERE k.name = 'NARROWER-THAN' GROUP BY c.concept_id, k.concept_map_type_id"
+        )
+        assert cursor.rowcount > 0
+        connection.commit()
+    lookups = make()
+    after = {
+        observation.obs_id: observation.concept
+        for observation in lookups.observations(rows(lookups))
+        if observation.obs_id in before
+    }
+    assert after == before
+
+
 def rows(lookups: Lookups, where: str = "1 = 1") -> list[RowToEnrich]:
     with lookups.source.read_at(END_OF_BINLOG) as reading:
         return [

@@ -670,4 +670,26 @@ MUTANTS = (
             "::test_b14_a_row_that_cannot_be_enriched_is_found_and_parked"
         ),
     ),
+    Mutant(
+        "a mapping is a concept's own only if it is the same",
+        "openmrs/lookup_queries.py",
+        function="",
+        old="SAME_AS = 1",
+        new="SAME_AS = 2",
+        test=(
+            f"{INTEGRATION}test_lookups.py"
+            "::test_b21_a_mapping_of_another_type_is_not_what_the_concept_is"
+        ),
+    ),
+    Mutant(
+        "nobody is linked to what is no patient of the Passport",
+        "destinations/mongo/people.py",
+        function="",
+        old='IS_PATIENT: Document = {"_id": {"$type": "objectId"}}',
+        new='IS_PATIENT: Document = {"_id": {"$exists": True}}',
+        test=(
+            f"{INTEGRATION}test_odd_patients.py"
+            "::test_b18_a_patient_whose_id_is_no_object_id_is_nobody"
+        ),
+    ),
 )

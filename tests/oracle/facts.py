@@ -180,6 +180,8 @@ def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
         " JOIN concept_reference_term t"
         " ON t.concept_reference_term_id = m.concept_reference_term_id"
         " JOIN concept_reference_source s ON s.concept_source_id = t.concept_source_id"
+        " JOIN concept_map_type k ON k.concept_map_type_id = m.concept_map_type_id"
+        " WHERE k.name = 'SAME-AS'"
     ):
         mappings.setdefault(concept, set()).add(code)
     names = dict(ask.pairs(*best_names(locales)))

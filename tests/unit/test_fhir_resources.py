@@ -11,9 +11,18 @@ from fhir.resources.R4B.medicationstatement import MedicationStatement
 from fhir.resources.R4B.observation import Observation as FhirObservation
 from msgspec import structs
 
-from destinations.fhir.newest import FhirOptions, changes, gone
-from destinations.fhir.resources import Held, Resource, held_row, resource, withdrawn
+from destinations.fhir.newest import FhirOptions, changes, gone, require_ids
+from destinations.fhir.resources import (
+    Held,
+    Resource,
+    held_row,
+    identity,
+    resource,
+    withdrawn,
+)
+from passport.errors import Fatal
 from passport.facts import Concept, Observation, Value
+from passport.settings import Settings
 from tests.observations import (
     CERTAINTY,
     CHIEF_COMPLAINT,
@@ -32,6 +41,7 @@ from tests.observations import (
     text,
     version,
 )
+from tests.settings import build_settings, hospital_settings, kafka_settings
 
 MODELS = {
     "Observation": FhirObservation,
@@ -238,3 +248,17 @@ def test_only_people_whose_id_is_sure_unless_all_are_wanted() -> None:
 def test_a_person_read_whole_who_is_still_ambiguous_is_asked_for_again() -> None:
     assert gone(person(2, None, state="ambiguous"), [], version(20), [], KEPT).ambiguous == {2}
     assert gone(person(2), [], version(20), [], KEPT).settled == {2}
+
+
+@pytest.mark.parametrize(("prefix", "hospital"), [("p" * 20, "h" * 28), ("", "h" * 48)])
+def test_b21_no_id_passes_64_characters(prefix: str, hospital: str) -> None:
+    """The longest hospital that is taken has a valid id; one character more is refused."""
+    with pytest.raises(Fatal, match="FHIR id"):
+        require_ids(settings(hospital), prefix)
+    require_ids(settings(hospital[1:]), prefix)
+    assert len(identity(prefix + hospital[1:], 2**31)) <= 64
+    assert len(f"openmrs-passport.{prefix}{hospital[1:]}") <= 64
+
+
+def settings(hospital_id: str) -> Settings:
+    return build_settings({hospital_id: hospital_settings()}, kafka_settings("unused", "any"))
