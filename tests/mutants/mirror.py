@@ -29,10 +29,7 @@ MIRROR = (
         function="_with_what_was_named",
         old='{*document.get("formerRecords", ()), *head.former_records}',
         new='{*document.get("formerRecords", ())}',
-        test=(
-            f"{MIRROR_TESTS}"
-            "test_b1_a_row_that_goes_to_somebody_else_under_another_uuid_takes_its_record_along"
-        ),
+        test=f"{MIRROR_TESTS}test_b1_a_record_ends_when_its_row_gets_another_uuid",
     ),
     Mutant(
         "a record that shows another row by now is that row's",
