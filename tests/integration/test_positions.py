@@ -180,7 +180,7 @@ def test_a_record_that_no_topic_takes_stops_the_hospital(kafka_bootstrap: str) -
     Positions.ensure(settings)
     publisher = Publisher(settings.kafka, "kigali", 0)
     with pytest.raises(Fatal, match="larger"):
-        publisher.send("row", bytes(17 * 1024 * 1024))
+        publisher.send("notice", bytes(17 * 1024 * 1024))
     publisher.close()
 
 
