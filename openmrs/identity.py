@@ -52,7 +52,7 @@ class Holders:
 
     def __init__(self) -> None:
         self._patients: dict[int, int | tuple[int, ...]] = {}
-        self._ids: dict[int, tuple[int, ...]] = {}
+        self._ids: dict[int, int | tuple[int, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -67,19 +67,22 @@ class Holders:
         Return the other patients who hold an id that this one gained or lost.
         """
         new = tuple(sorted({_packed(national_id) for national_id in ids if _valid(national_id)}))
-        old = self._ids.get(patient_id, ())
+        old = _many(self._ids.get(patient_id, ()))
         changed = set(old) ^ set(new)
         for packed in changed:
             self._set(packed, patient_id, packed in new)
-        if new:
-            self._ids[patient_id] = new
-        else:
+        if not new:
             self._ids.pop(patient_id, None)
+        elif len(new) == 1:
+            # Nearly every patient has one id: a number takes less memory than a tuple of one.
+            self._ids[patient_id] = new[0]
+        else:
+            self._ids[patient_id] = new
         return self._holding(changed) - {patient_id}
 
     def holders_of_same_ids(self, patient_id: int) -> set[int]:
         """Return the other patients who hold an id of this one."""
-        return self._holding(self._ids.get(patient_id, ())) - {patient_id}
+        return self._holding(_many(self._ids.get(patient_id, ()))) - {patient_id}
 
     def reload(self, ids_by_patient: Mapping[int, Iterable[str]]) -> set[int]:
         """Set the ids that all patients hold now.
