@@ -1,12 +1,15 @@
 """``passport erase``: what is left of a person who has left the Passport."""
 
 import sys
+from collections import Counter
+from threading import Event
 from typing import Annotated
 
 import typer
 
 from cli.context import CommandContext
 from cli.options import DestinationOption, JsonOption
+from passport.errors import Overtaken
 
 
 def erase(
@@ -20,7 +23,9 @@ def erase(
     The national id is read from stdin, or is asked for on a terminal.
     """
     from consumers import dead_letters
+    from consumers.taking import Taking
     from destinations.mongo.erasure import Erasure
+    from destinations.mongo.fence import Fence
     from openmrs.national_id import read_national_id
     from passport import sink as sinks
 
@@ -31,9 +36,23 @@ def erase(
         if national_id is None:
             raise typer.BadParameter("10 to 16 digits, on stdin", param_hint="national id")
         link_key = sinks.options(name, settings).key
-        erasure = Erasure(database, context.settings, link_key, national_id)
-        letters = dead_letters.erase(context.settings, erasure.concerns, dry_run=dry_run)
-        counts = {"dead letters": letters, **erasure.run(dry_run=dry_run)}
+        fence = Fence(database, *context.settings.hospitals)
+        taking = Taking(fence.take, Event())
+        if not dry_run:
+            taking.take()
+        counts: Counter[str] = Counter()
+        is_done = False
+        while not is_done:
+            erasure = Erasure(database, context.settings, link_key, national_id)
+            counts["dead letters"] += dead_letters.erase(
+                context.settings, erasure.concerns, dry_run=dry_run
+            )
+            try:
+                counts.update(erasure.count() if dry_run else erasure.run(fence))
+                is_done = True
+            except Overtaken as error:
+                taking.take_again(error)
+        fence.close()
     if as_json:
         context.print_json(counts)
     else:

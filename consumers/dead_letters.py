@@ -6,6 +6,7 @@ and where it was; their names are those of KIP-1317, a draft.
 """
 
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
@@ -15,14 +16,15 @@ from consumers.halving import UNEXPECTED, rejection
 from consumers.lookups import Lookups, RowToEnrich
 from consumers.reenrich import ReenrichmentQueue
 from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
+from consumers.taking import Taking, taking_hospital
 from openmrs.key_ranges import rows_with_keys
 from openmrs.read import Source
 from openmrs.tables import OBS
 from passport import metrics, tracing
-from passport.errors import Fatal, Reject
+from passport.errors import Fatal, Overtaken, Reject
 from passport.event import (
-    ChunkEvent,
     Event,
+    HeartbeatEvent,
     KeyChangeEvent,
     RowEvent,
     check_row,
@@ -291,33 +293,45 @@ def _apply(settings: Settings, event: Event, sink: Sink) -> Outcome:
     hospital_id = event.source.hospital
     if hospital_id not in settings.hospitals:
         raise Reject("unknown_hospital")
-    if isinstance(event, ChunkEvent):
-        return sink.retain(
-            KeyRange(hospital_id, event.first, event.to, event.source.table),
-            event.keys,
-            event.source.version,
-        )
-    if isinstance(event, RowEvent):
-        return _apply_row(settings, event, sink)
-    if isinstance(event, KeyChangeEvent):
-        return _apply_key_change(settings, event, sink)
-    return Outcome()
+    if isinstance(event, HeartbeatEvent):
+        return Outcome()
+    taking = taking_hospital(sink, hospital_id, threading.Event())
+    taking.take()
+    with closing(_lookups(settings, event, sink)) as lookups:
+        if isinstance(event, KeyChangeEvent):
+            return _apply_key_change(settings, event, sink, lookups, taking)
+        while True:
+            try:
+                if isinstance(event, RowEvent):
+                    return _apply_row(event, sink, lookups)
+                scope = KeyRange(hospital_id, event.first, event.to, event.source.table)
+                return sink.retain(scope, event.keys, event.source.version)
+            except Overtaken as error:
+                taking.take_again(error)
+                lookups.clear(identities=True)
 
 
-def _apply_key_change(settings: Settings, event: KeyChangeEvent, sink: Sink) -> Outcome:
+def _apply_key_change(
+    settings: Settings, event: KeyChangeEvent, sink: Sink, lookups: Lookups, taking: Taking
+) -> Outcome:
     """Enrich again what the key change concerns, until nothing of it waits."""
     outcome = Outcome()
-    with closing(_lookups(settings, event, sink)) as lookups:
-        queue = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
-        queue.add_key_change(event, 0)
-        while queue.pending():
-            piece = queue.read()
-            if piece is None:
-                time.sleep(0.01)
-                continue
+    queue = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
+    queue.add_key_change(event, 0)
+    while queue.pending():
+        piece = queue.read()
+        if piece is None:
+            time.sleep(0.01)
+            continue
+        try:
             outcome += sink.write(piece.observations)
             for person, keys in piece.persons:
                 outcome += sink.retain(person, keys, piece.version)
+        except Overtaken as error:
+            taking.take_again(error)
+            lookups.clear(identities=True)
+        else:
+            taking.written()
             queue.finish(piece)
     return outcome
 
@@ -340,13 +354,12 @@ def _lookups(settings: Settings, event: Event, sink: Sink) -> Lookups:
     return lookups
 
 
-def _apply_row(settings: Settings, event: RowEvent, sink: Sink) -> Outcome:
+def _apply_row(event: RowEvent, sink: Sink, lookups: Lookups) -> Outcome:
     """Write the row as it is at the hospital now. If it isn't there, write that it is gone."""
-    with closing(_lookups(settings, event, sink)) as lookups:
-        with lookups.source.read_at(lookups.end()) as reading:
-            rows = rows_with_keys(reading, OBS, [event.row["obs_id"]])
-            row = rows[0] if rows else event.row
-            check_row(row)
-            to_enrich = RowToEnrich(row, lookups.version(reading), not rows, "reread")
-            observations = lookups.observations_in(reading, [to_enrich])
-        return sink.write(observations)
+    with lookups.source.read_at(lookups.end()) as reading:
+        rows = rows_with_keys(reading, OBS, [event.row["obs_id"]])
+        row = rows[0] if rows else event.row
+        check_row(row)
+        to_enrich = RowToEnrich(row, lookups.version(reading), not rows, "reread")
+        observations = lookups.observations_in(reading, [to_enrich])
+    return sink.write(observations)

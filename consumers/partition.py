@@ -14,7 +14,7 @@ from consumers.dead_letters import FUTURE_EPOCH
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
 from openmrs.read import Source, SourcePosition
-from passport.errors import Fatal, Origin, PassportError, Reject, Retry
+from passport.errors import Fatal, Origin, Overtaken, PassportError, Reject, Retry
 from passport.event import (
     ENVELOPE,
     ChunkEvent,
@@ -32,6 +32,7 @@ PROBE_S = 2.0  # a probe's connect and read timeout
 CONNECT_S = 1.0  # the loop's first timeouts: while it waits, the other hospitals wait too
 READ_S = 3.0
 REFUSED_S = 60.0  # after a Fatal: try again this seldom
+LEFT_ALONE_S = 60.0  # without another writer: then the next one is the first again
 
 
 class RowRecord(NamedTuple):
@@ -183,6 +184,9 @@ class Partition:
         self.store_at = 0.0
         self.failures = 0  # one after the other; 0 when the partition works
         self.paused = False
+        self.overtaken = False  # another writer has taken the hospital: it is to be started anew
+        self.overtaken_times = 0  # one soon after the other, the last one at `overtaken_at`
+        self.overtaken_at = 0.0
         self._buffer: list[Item] = []
         # The envelope's version of the record behind the buffer, if it is that of a later release.
         self._newer_version: int | None = None
@@ -276,6 +280,21 @@ class Partition:
             position = self.lookups.end()
             self._probe = Probe(self.hospital_id, self.hospital, position, seconds)
         return seconds
+
+    def wait_overtaken(self, error: Overtaken) -> float:
+        """Begin to wait after another writer took the hospital. Return for how many seconds.
+
+        It is longer each time, until the hospital is left alone for a while. What is stored in
+        between doesn't make it shorter: a command that takes long would never come to its end.
+        """
+        now = time.monotonic()
+        if now - self.overtaken_at > LEFT_ALONE_S:
+            self.overtaken_times = 0
+        self.failures = self.overtaken_times
+        self.overtaken = True
+        self.overtaken_times += 1
+        self.overtaken_at = now
+        return self.wait(error)
 
     def waiting(self) -> bool:
         """Return whether the pause that `wait` began still lasts."""

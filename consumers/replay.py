@@ -1,8 +1,9 @@
 """Applies a part of the topic once more, beside the running consumer group.
 
 The group's offset and the destination's progress stay where they are. Replaying never undoes a
-newer change, because the newest version of each row wins. A record that can't be carried was
-parked when it came first, and is only counted here.
+newer change, because the newest version of each row wins, and a record of an older epoch than the
+destination has seen counts as stale: the newer epoch's snapshot knew what was gone. A record that
+can't be carried was parked when it came first, and is only counted here.
 """
 
 import threading
@@ -12,21 +13,16 @@ from dataclasses import dataclass, field
 from consumers import subscription
 from consumers.apply import Applier
 from consumers.dead_letters import DeadLetters
-from consumers.partition import (
-    Item,
-    NewerRecord,
-    Partition,
-    RejectedRecord,
-    RowRecord,
-    parse_record,
-)
+from consumers.partition import NewerRecord, Partition, RejectedRecord, RowRecord, parse_record
+from consumers.taking import taking_hospital
 from passport import sink as sinks
-from passport.errors import Retry
+from passport.errors import Overtaken, Retry
 from passport.event import ChunkEvent, KeyChangeEvent, RowEvent
 from passport.facts import Observation
 from passport.kafka import OffsetRange, Record, read_range
 from passport.settings import Settings
 from passport.sink import KeyRange, Outcome, Progress, Scope, Sink
+from passport.version import LOWEST
 
 ATTEMPTS = 6  # of a batch, while the hospital or the destination is away
 REENRICH_PAUSE_S = 0.01
@@ -153,6 +149,8 @@ def run(
     complete = first == 0 and result.first == 0
     replay = _Replay(destination, settings, sink, hospital_id, result, stop, complete=complete)
     try:
+        if not dry_run:
+            replay.begin()
         offsets = OffsetRange(result.first, result.end)
         for records in read_range(settings.kafka, settings.kafka.topic, number, offsets):
             if stop.is_set():
@@ -201,12 +199,23 @@ class _Replay:
         )
         self._snapshots = _Snapshots(whole=complete)
         self._result = result
+        self._sink = sink
+        self._newest = LOWEST  # version of an event that was seen
+        self._taking = taking_hospital(sink, hospital_id, stop)
         self._stop = stop
+
+    def begin(self) -> None:
+        """Take the hospital, and learn which epoch the destination has seen."""
+        self._taking.take()
+        progress = self._sink.progress(self._partition.hospital_id)
+        if progress is not None:
+            self._partition.lookups.seen(progress.version)
+            self._newest = progress.version
 
     def take(self, records: Sequence[Record], *, dry_run: bool) -> None:
         """Count the records and, unless it is a dry run, apply them."""
         for record in records:
-            self._look(record)
+            self._look(record, dry_run=dry_run)
         if not dry_run:
             self._partition.receive(records)
             self._apply()
@@ -221,37 +230,51 @@ class _Replay:
     def close(self) -> None:
         self._partition.close()
 
-    def _look(self, record: Record) -> None:
+    def _look(self, record: Record, *, dry_run: bool) -> None:
         item = parse_record(record, self._partition.hospital_id)
         self._result.records += 1
         if isinstance(item, RejectedRecord | NewerRecord):
             self._result.rejected += 1
-        elif isinstance(item, RowRecord):
+            return
+        version = item.event.source.version
+        self._newest = max(self._newest, version)
+        if isinstance(item, RowRecord):
             self._result.rows += 1
+            # The destination never sees a row of an older epoch.
+            self._result.stale += not dry_run and version[:10] < self._newest[:10]
         elif isinstance(item.event, ChunkEvent):
             self._snapshots.take(item.event)
         self._result.complete = self._snapshots.whole
 
     def _apply(self) -> None:
         while items := self._partition.take(self._limit):
-            self._apply_batch(items)
+            self._until_written(lambda: self._applier.batch(self._partition, items))
             self._reenrich()
 
-    def _apply_batch(self, items: Sequence[Item]) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                self._applier.batch(self._partition, items)
-                return
-            except Retry as error:
-                self._wait_after(error, attempt)
-
     def _reenrich(self) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
+        self._until_written(lambda: self._applier.reenrich(self._partition))
+
+    def _until_written(self, work: Callable[[], None]) -> None:
+        """Do `work` until it is done; a hospital or a destination that is away ends that at last.
+
+        If another writer has taken the hospital, the work begins with other knowledge of it.
+        """
+        attempt = 1
+        while True:
             try:
-                self._applier.reenrich(self._partition)
+                work()
+                self._taking.written()
                 return
+            except Overtaken as error:
+                self._take_again(error)
             except Retry as error:
                 self._wait_after(error, attempt)
+                attempt += 1
+
+    def _take_again(self, error: Overtaken) -> None:
+        """Take the hospital again. What was looked up before may be older than what is there."""
+        self._taking.take_again(error)
+        self._partition.lookups.clear(identities=True)
 
     def _wait_after(self, error: Retry, attempt: int) -> None:
         """Wait before the next attempt. Raises the error after the last one, and when stopped."""

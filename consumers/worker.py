@@ -7,6 +7,9 @@ The one order of things, for each partition:
          -> re-enrichment that key changes ask for, slice by slice
          -> sink.record(progress) -> commit the offset
 
+A destination that has one writer for each hospital is taken before a partition's progress is read.
+If another consumer or a command takes the hospital, the partition waits and starts anew.
+
 An offset is stored when everything before it is written, parked, and enriched again where a key
 change asked for it. A crash anywhere repeats work, and the work is idempotent. A start takes the
 lower of the group's offset and the destination's own, so that a restored destination catches up.
@@ -30,10 +33,10 @@ from consumers.partition import Item, Partition
 from consumers.subscription import OutOfRange, Subscription
 from passport import health, metrics, tracing
 from passport import sink as sinks
-from passport.errors import Fatal, Retry
+from passport.errors import Fatal, Overtaken, Retry
 from passport.kafka import Record
 from passport.settings import Settings
-from passport.sink import KnowsAmbiguous, Progress, Sink, WantsPersons
+from passport.sink import KnowsAmbiguous, OneWriter, Progress, Sink, WantsPersons
 from passport.version import LOWEST
 
 IDLE_S = 0.1
@@ -86,6 +89,7 @@ class Worker:
         self._settings = settings
         self._sink = sink
         # What the sink is able to do beyond the contract is looked at once.
+        self._one_writer = sink if isinstance(sink, OneWriter) else None
         self._wants_persons = sink if isinstance(sink, WantsPersons) else None
         self._knows_ambiguous = isinstance(sink, KnowsAmbiguous)
         if not self._knows_ambiguous:
@@ -169,6 +173,9 @@ class Worker:
         if partition.paused:
             if partition.waiting():
                 return
+            if partition.overtaken:
+                self._start_again(partition)
+                return
             partition.paused = False
             self._subscription.resume(partition.number)
         try:
@@ -181,6 +188,15 @@ class Worker:
                 partition, busy=partition.next < (self._subscription.high(partition.number) or 0)
             )
             self._store(partition, now=partition.failures > 0)
+        except Overtaken as error:
+            # A command, or the consumer that the partition belongs to by now. It gets some time.
+            seconds = partition.wait_overtaken(error)
+            self._hold(partition)
+            log.info(
+                "hospital taken by another writer",
+                hospital=partition.hospital_id,
+                after_s=round(seconds, 1),
+            )
         except (Retry, Fatal) as error:
             # A hospital that can't go on without a person costs the others nothing. What is wrong
             # with the destination or with Kafka is wrong for all of them.
@@ -268,9 +284,7 @@ class Worker:
 
     def _pause(self, partition: Partition, error: Retry | Fatal) -> None:
         seconds = partition.wait(error)
-        self._subscription.pause(partition.number)
-        self._subscription.seek(partition.number, partition.next)
-        metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
+        self._hold(partition)
         health.failing(f"hospital {partition.hospital_id}", error.reason, error.hint)
         is_fatal = isinstance(error, Fatal)
         log.log(
@@ -281,6 +295,12 @@ class Worker:
             hint=error.hint,
             after_s=round(seconds, 1),
         )
+
+    def _hold(self, partition: Partition) -> None:
+        """Let Kafka send nothing of a partition that waits, and then from `next` on."""
+        self._subscription.pause(partition.number)
+        self._subscription.seek(partition.number, partition.next)
+        metrics.PAUSED.labels(partition.hospital_id, self._destination).set(1)
 
     def _assign(self, generation: int, assigned: frozenset[int]) -> None:
         """Begin anew with the partitions that the group gives to this process.
@@ -306,8 +326,20 @@ class Worker:
         if assigned:
             log.info("partitions assigned", destination=self._destination, count=len(assigned))
 
+    def _start_again(self, partition: Partition) -> None:
+        """Start a partition anew, after another writer had its hospital."""
+        self._start(partition.number)
+        fresh = self._partitions[partition.number]
+        fresh.failures = partition.failures
+        fresh.overtaken_times = partition.overtaken_times
+        fresh.overtaken_at = partition.overtaken_at
+        partition.close()
+
     def _start(self, number: int) -> None:
+        """Take the partition's hospital, and begin where its destination is."""
         hospital_id = self._hospitals[number]
+        if self._one_writer is not None:
+            self._one_writer.take(hospital_id)
         progress = self._sink.progress(hospital_id)
         start = self._first_offset(number, hospital_id, progress)
         self._subscription.seek(number, start)

@@ -117,6 +117,20 @@ class TooSlow(Retry):
     """A query took longer than it may, and the server has ended it. A smaller one may do."""
 
 
+class Overtaken(Retry):
+    """Another writer has taken the hospital in the destination since this one did.
+
+    Nothing was written. Take the hospital, and begin again with what is read after that.
+    """
+
+    def __init__(self, hospital_id: str) -> None:
+        super().__init__(
+            f"hospital {hospital_id}: another writer has taken it",
+            hint="passport consume, replay, dead-letters retry, erase and cut-over take turns",
+            after=0.5,
+        )
+
+
 class NotReady(Retry):
     """A server isn't there (yet). A loop tries again; a command ends with exit code 3."""
 

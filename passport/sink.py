@@ -140,6 +140,20 @@ class KnowsAmbiguous(Protocol):
 
 
 @runtime_checkable
+class OneWriter(Protocol):
+    """A sink that lets only one writer at a time write a hospital: the last one that took it."""
+
+    def take(self, hospital: str) -> None:
+        """Become the hospital's writer.
+
+        Whoever was it before gets Overtaken from `write`, `retain` and `record`, which then have
+        written nothing, until they take the hospital again. A caller reads at the hospital, and
+        asks for `progress`, after it has taken it. So what is read earlier never replaces what is
+        read later, however long a writer was frozen between reading and writing.
+        """
+
+
+@runtime_checkable
 class WantsPersons(Protocol):
     """A sink that may ask for whole persons, because it has to know all rows of a person."""
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import sha256
 
 from bson import ObjectId
-from pymongo import InsertOne
+from pymongo import InsertOne, UpdateOne
 
 from destinations.mongo.client import Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
@@ -39,6 +39,12 @@ def patient_of(database: Mongo, record: ObjectId, rev: int) -> str | None:
     with translate_errors():
         entry = database.auditlogs.find_one({"_id": _entry_id(record, rev)}, {"patient": 1})
     return str(entry["patient"]) if entry is not None else None
+
+
+def beside(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> UpdateOne:
+    """Return what writes the entry of a change in the same transaction, unless it is there."""
+    document = entry(change, user, hospital_name, now)
+    return UpdateOne({"_id": document["_id"]}, {"$setOnInsert": document}, upsert=True)
 
 
 def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> Document:

@@ -173,7 +173,7 @@ def translate_errors() -> Iterator[None]:
 
 def translate_error(error: PyMongoError) -> PassportError:
     """Return Retry, NotReady or Fatal, by what helps."""
-    code = _code(error)
+    code = error_code(error)
     if isinstance(error, ConnectionFailure) or error.timeout:
         return NotReady(
             f"MongoDB is not available ({without_text(error)})",
@@ -200,7 +200,8 @@ def translate_error(error: PyMongoError) -> PassportError:
     return Retry(f"MongoDB did not take a command ({type(error).__name__} {code})", after=2)
 
 
-def _code(error: PyMongoError) -> int | None:
+def error_code(error: PyMongoError) -> int | None:
+    """Return the server's code of an error; None if it isn't the server's."""
     if isinstance(error, BulkWriteError):
         # Its own code says no more than that a bulk write failed; that of its first write says why.
         write_errors = error.details.get("writeErrors") or [{}]
@@ -265,8 +266,8 @@ def bulk(collection: Collection[Document], operations: Sequence[Any]) -> BulkRes
         lambda: _bulk(collection, operations[half:]),
     )
     failed = dict(first.failed)
-    for index, problem in second.failed.items():
-        failed[half + index] = problem
+    for index, reason in second.failed.items():
+        failed[half + index] = reason
     return BulkResult(first.matched + second.matched, failed)
 
 
@@ -279,16 +280,16 @@ def _bulk(collection: Collection[Document], operations: Sequence[Any]) -> BulkRe
         except BulkWriteError as error:
             failed = {}
             for write_error in error.details["writeErrors"]:
-                problem = _problem(write_error.get("code"))
-                if problem is None:
+                reason = problem(write_error.get("code"))
+                if reason is None:
                     raise
-                failed[write_error["index"]] = problem
+                failed[write_error["index"]] = reason
             if error.details.get("writeConcernErrors"):
                 raise
             return BulkResult(int(error.details["nMatched"]), failed)
     return BulkResult(result.matched_count, {})
 
 
-def _problem(code: int | None) -> str | None:
+def problem(code: int | None) -> str | None:
     """Return the word for a document's own fault, None if the code is that of something else."""
     return "duplicate" if code == DUPLICATE else REFUSED.get(code or 0)

@@ -13,11 +13,13 @@ from threading import Event
 from typing import Any
 
 from bson import ObjectId
+from pymongo import DeleteMany, UpdateMany
 
 from destinations.mongo import progress
 from destinations.mongo.auditlogs import AGENT
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from destinations.mongo.people import hashed
 from destinations.mongo.projection.obs import record_id
 from openmrs.identity import Identities
@@ -34,6 +36,7 @@ HOLDERS = """SELECT i.patient_identifier_id, i.patient_id, i.identifier FROM pat
     WHERE t.uuid = %s AND i.patient_identifier_id > %s
     ORDER BY i.patient_identifier_id LIMIT %s"""
 IDENTIFIERS_AT_ONCE = 10_000
+DELETED_AT_ONCE = 2_000
 # Digits are compared as text: anybody may have parked so many of them that they make no number.
 PERSON_OR_PATIENT_ID = re.compile(rb'"(?:person|patient)_id"\s*:\s*\[?\s*"?0*([0-9]+)')
 
@@ -124,25 +127,34 @@ class Erasure:
         people = [{"_id": {"$in": self._people}}, {"idHash": self._hash}]
         yield "people", "people", {"patientId": None, "$or": people}
 
-    def run(self, *, dry_run: bool) -> dict[str, int]:
-        """Delete. Return how many documents of each kind are deleted, or would be."""
-        numbers: dict[str, int] = {}
-        if not dry_run:
-            # Who registers again has no link by then, and their older rows are here no more: from
-            # now on a new link at one of these hospitals has its person read whole.
-            progress.store_erased(
-                self._db, [traces.hospital for traces in self.traces if traces.persons]
-            )
+    def count(self) -> dict[str, int]:
+        """Return how many documents of each kind `run` would delete."""
         with translate_errors():
-            for kind, name, query in self.queries():
-                collection = self._db[name]
-                if dry_run:
-                    numbers[kind] = collection.count_documents(query)
-                else:
-                    numbers[kind] = collection.delete_many(query).deleted_count
-            if not dry_run:
-                listing = {"medicalHistory": {"$in": self._records}}
-                self._db.patients.update_many(listing, {"$pull": listing})
+            return {
+                kind: self._db[name].count_documents(query) for kind, name, query in self.queries()
+            }
+
+    def run(self, fence: Fence) -> dict[str, int]:
+        """Delete. Return how many documents of each kind are deleted.
+
+        `fence` is that of all hospitals, taken before this was opened. Raises Overtaken when a
+        consumer has taken one of them since: then open another erasure, which finds what is left.
+        """
+        numbers: dict[str, int] = {}
+        # Who registers again has no link by then, and their older rows are here no more: from now
+        # on a new link at one of these hospitals has its person read whole.
+        progress.store_erased(
+            self._db, [traces.hospital for traces in self.traces if traces.persons]
+        )
+        for kind, name, query in self.queries():
+            with translate_errors():
+                keys = [document["_id"] for document in self._db[name].find(query, {"_id": 1})]
+            for start in range(0, len(keys), DELETED_AT_ONCE):
+                deletion = DeleteMany({"_id": {"$in": keys[start : start + DELETED_AT_ONCE]}})
+                fence.write([{name: deletion}])
+            numbers[kind] = len(keys)
+        listing = {"medicalHistory": {"$in": self._records}}
+        fence.write([{"patients": UpdateMany(listing, {"$pull": listing})}])
         return numbers
 
     def _at(self, hospital_id: str) -> Traces:

@@ -3,10 +3,12 @@
 This is the order of all writes, and each step finds what a crash before it has left behind:
 
 1. `people`: each person's link to a patient of the Passport is brought up to date.
-2. `observations`: rows of people who are matched are stored where they are newer. Before that, a
-   claim is put where a record is missing that the change may end.
+2. `observations`: rows of people who are matched are stored where they are newer.
 3. `medicalrecords`: the records of these rows, and of all connected rows, are made what they should
-   be. Placeholder accounts and audit entries come before the records that they belong to.
+   be. Placeholder accounts come before the records that they belong to, audit entries with them.
+
+Only the holder of the hospital's fence writes any of it. So what this writer has read stays true
+until it writes, but for what the Passport does: it edits records, and marks people as to be read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from destinations.mongo import mirror
 from destinations.mongo.client import Mongo, in_parallel
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from destinations.mongo.medicalrecords import MedicalRecords, RecordRound
 from destinations.mongo.mirror import SealedDocument
 from destinations.mongo.observations import SLICE, Observations, RowBatch
@@ -23,8 +26,6 @@ from passport.errors import Reject, Retry
 from passport.facts import Observation, Person
 from passport.settings import Hospital
 from passport.sink import KeyRange, Outcome
-
-TRIES = 20
 
 
 class HospitalWriter:
@@ -37,12 +38,14 @@ class HospitalWriter:
         hospital: Hospital,
         rules: MappingRules,
         people: People,
+        fence: Fence,
         *,
         link_medical_history: bool,
     ) -> None:
         self._id = hospital_id
         self._people = people
-        self._observations = Observations(database)
+        self._fence = fence
+        self._observations = Observations(database, fence)
         self._records = MedicalRecords(
             database,
             hospital_id,
@@ -50,6 +53,7 @@ class HospitalWriter:
             rules,
             people,
             self._observations,
+            fence,
             link_medical_history=link_medical_history,
         )
         self.authors = self._records.authors
@@ -117,7 +121,7 @@ class HospitalWriter:
         if is_newest and not was_matched_now:
             # Settled with the `rev` from before all this: a change of the link since then leaves
             # `pending`, and all of this comes again.
-            self._people.settle(link, version)
+            self._people.settle(link, self._fence, version)
         return outcome
 
     def _write_rows_and_records(
@@ -128,66 +132,49 @@ class HospitalWriter:
         Of the outcome, only `rejected` is added to.
         """
         batch, begun = self._store_rows(rows, links)
-        refreshed = self._records.refresh(batch.kept, begun)
-        outcome.rejected += (batch.refused | refreshed.refused).items()
-        for person_key in refreshed.unlinked:
-            # The link has ended, or is gone, and rows were stored by a writer that did not know it
-            # yet. That may have been this one.
-            person_id = int(person_key.removeprefix(f"{self._id}/"))
-            up_to = max((str(row["version"]) for row in batch.kept.values()), default="")
-            self._observations.remove(self._id, person_id, up_to)
+        outcome.rejected += batch.refused.items()
+        outcome.rejected += self._records.refresh(batch.kept, begun).items()
         return batch
 
     def _store_rows(
         self, rows: Mapping[str, SealedDocument], links: Mapping[str, Link]
     ) -> tuple[RowBatch, RecordRound | None]:
-        """Store the rows that are newer, and begin the records of all that are kept.
-
-        Rows that another writer has changed between reading and writing are looked at again.
-        """
+        """Store the rows that are newer, and begin the records of all that are kept."""
         patients = {key: link.patient_id for key, link in links.items()}
         batch = RowBatch(dict(rows))
-        begun: RecordRound | None = None
-        for _ in range(TRIES):
-            if not batch.left:
-                return batch, begun
-            begun = self._store_rows_once(batch, patients)
-        raise Retry("observations: rows changed all the time")
-
-    def _store_rows_once(
-        self, batch: RowBatch, patients: Mapping[str, str | None]
-    ) -> RecordRound | None:
-        heads = self._observations.connected_heads(batch.named())
-        batch.heads |= heads
-        if batch.changes_records(heads):
-            batch.earlier |= self._records.claim_missing(heads)
-        writes = batch.next_writes(heads)
+        if not batch.left:
+            return batch, None
+        batch.heads = self._observations.connected_heads(batch.named())
+        if batch.changes_records(batch.heads):
+            batch.earlier = self._observations.documents(batch.heads)
+        writes = batch.next_writes(batch.heads)
         operations = [write.operation() for write in writes]
 
         # The overlap: while MongoDB stores the rows, their records are already projected as they
-        # will be then, and those of now are read. That is a guess, since a row may be refused or
-        # changed by somebody else. `MedicalRecords.refresh` reads links and rows again before it
-        # writes a record, and begins anew where the guess was wrong.
+        # will be then, and those of now are read. `MedicalRecords.refresh` begins anew if a row was
+        # refused.
         def begin_records() -> RecordRound | None:
             expected = batch.view_after(writes)
             return self._records.begin(expected, patients) if expected.seeds else None
 
         begun, written = in_parallel(begin_records, lambda: self._observations.write(operations))
         batch.settle(writes, written)
-        return begun
+        if batch.left:
+            raise Retry(f"hospital {self._id}: rows were changed by a writer of an earlier release")
+        return batch, None if batch.refused else begun
 
     def _evaluate_links(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
         """Return the persons' links, and the keys of those that were changed by this.
 
         What the change of a link asks for is done here, but for reading a person at the hospital.
         """
-        links, changed = self._people.evaluated(persons)
+        links, changed = self._people.evaluated(persons, self._fence)
         for key, link in links.items():
             is_ours_to_do = link.pending in ("move", "remove")
             if is_ours_to_do or (link.pending is not None and key in changed):
                 self._refresh_person(link)
             if is_ours_to_do:
-                links[key] = self._people.settle(link) or link
+                links[key] = self._people.settle(link, self._fence) or link
         return links, changed
 
     def _refresh_person(self, link: Link) -> None:
@@ -227,7 +214,8 @@ class HospitalWriter:
     ) -> dict[str, SealedDocument]:
         """Return tombstones of rows that have gone from somebody who is matched to one who is not.
 
-        The mirror has them as the former person's.
+        The mirror has them as the former person's. A tombstone that these very rows have left there
+        is returned, too: its record may be left over from a crash in between.
         """
         keys = [
             key
@@ -239,7 +227,8 @@ class HospitalWriter:
         tombstones: dict[str, SealedDocument] = {}
         for key, row in self._observations.documents(keys).items():
             observation = newest[key]
-            if row["personId"] != observation.person.person_id and not row["deleted"]:
+            is_former = row["personId"] != observation.person.person_id
+            if is_former and (not row["deleted"] or row["version"] == observation.version):
                 tombstones[key] = mirror.tombstone(row, observation.version)
         return tombstones
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from bson import ObjectId
 from pymongo import UpdateMany, UpdateOne
 
-from destinations.mongo.client import Mongo, bulk
+from destinations.mongo.fence import Fence
 
 
-def link(database: Mongo, owners: Mapping[ObjectId, str | None]) -> None:
+def link(owners: Mapping[ObjectId, str | None], fence: Fence) -> None:
     """Put each record's id into its owner's list, and take it out of every other.
 
     `owners` has the hex of ``patients._id`` by record id; None where a record is nobody's. The same
@@ -32,4 +32,4 @@ def link(database: Mongo, owners: Mapping[ObjectId, str | None]) -> None:
         if patient_id is not None:
             listing = {"$addToSet": {"medicalHistory": {"$each": record_ids}}}
             added.append(UpdateOne({"_id": patient_id}, listing))
-    bulk(database.patients, [*pulled, *added])
+    fence.write([{"patients": update} for update in (*pulled, *added)])

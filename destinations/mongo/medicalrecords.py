@@ -1,53 +1,35 @@
-"""Writes `medicalrecords` by compare-and-swap: of two writers the one that has seen less loses.
+"""Writes `medicalrecords`: what the rows show, where nobody has changed the record meanwhile.
 
-Read the records' `rev` first, then the links and the rows; write where `rev` is unchanged, else
-start again. A record that doesn't exist has no `rev`. So whoever is about to change rows or a link
-in a way that may end a record puts a claim (an empty tombstone) where it is missing: an insert by a
-writer that has seen less then fails.
+Only the holder of the hospital's fence writes rows, links and, beside the Passport itself, records.
+What doctors do is told by a record's `rev` and `lastEditedAt`: a record is written only where both
+are as they were read; else everything is read again. A change and its audit entry are written
+together.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
 import bson
 from bson import ObjectId
-from pymongo import InsertOne
 
 from destinations.mongo import auditlogs, keptedits, medical_history, record_update
-from destinations.mongo.client import ALL, Mongo, bulk, in_parallel, translate_errors
+from destinations.mongo.client import ALL, Mongo, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from destinations.mongo.mirror import MAX_BYTES
 from destinations.mongo.observations import SLICE, Head, MirrorView, Observations
 from destinations.mongo.people import People
 from destinations.mongo.placeholder_accounts import Authors
 from destinations.mongo.projection.mapping import MappingRules
-from destinations.mongo.projection.obs import (
-    NO_AUTHOR,
-    Projected,
-    places,
-    projected,
-    record_ids,
-)
+from destinations.mongo.projection.obs import NO_AUTHOR, Projected, projected, record_ids
 from destinations.mongo.record_update import Change
 from passport.errors import Retry
 from passport.settings import Hospital
 
 TRIES = 20
-
-
-@dataclass(slots=True)
-class Refreshed:
-    """The result of refreshing some rows' records.
-
-    `refused` has the reason by the ``_id`` of a row whose record can't be stored. `unlinked` are
-    the keys of people who have rows and are not matched now.
-    """
-
-    refused: dict[str, str] = field(default_factory=dict)
-    unlinked: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +60,7 @@ class MedicalRecords:
         rules: MappingRules,
         people: People,
         observations: Observations,
+        fence: Fence,
         *,
         link_medical_history: bool,
     ) -> None:
@@ -87,17 +70,9 @@ class MedicalRecords:
         self._rules = rules
         self._people = people
         self._observations = observations
+        self._fence = fence
         self._link_medical_history = link_medical_history
         self.authors = Authors(database, hospital_id, hospital)
-
-    def claim_missing(self, keys: Collection[str]) -> dict[str, Document]:
-        """Put a claim where a record of the rows `keys`, as they are now, is missing.
-
-        Called before the rows change, since the change may end these records. Returns the rows.
-        """
-        rows = self._observations.documents(keys)
-        self._claim(rows.values())
-        return rows
 
     def begin(
         self,
@@ -155,25 +130,22 @@ class MedicalRecords:
         seeds: Collection[str],
         begun: RecordRound | None = None,
         unexplained: Collection[ObjectId] = (),
-    ) -> Refreshed:
+    ) -> dict[str, str]:
         """Make the records of the rows `seeds`, and of all connected rows, what they should be.
 
         The records `unexplained` end, too, unless a row makes them. `begun` saves the first half of
-        the first try. It is used only if it was begun for these rows, and nothing is written where
-        anything that it is based on has changed since.
+        the first try, if it was begun for these rows. Returns the reason by the ``_id`` of each row
+        whose record can't be stored.
         """
-        result = Refreshed()
+        refused: dict[str, str] = {}
         if not seeds and not unexplained:
-            return result
+            return refused
         current = begun
         if current is None or not current.rows.seeds >= set(seeds):
             current = self._begin_again(seeds, {}, unexplained)
         for _ in range(TRIES):
-            if self._finish(current, result):
-                for key, patient in current.patients.items():
-                    if patient is None:
-                        result.unlinked.add(key)
-                return result
+            if self._finish(current, refused):
+                return refused
             current = self._begin_again(seeds, current.rows.documents, unexplained)
         raise Retry(f"hospital {self._id}: records changed all the time")
 
@@ -219,40 +191,24 @@ class MedicalRecords:
         heads = self._observations.connected_heads(seeds)
         return self.begin(MirrorView(frozenset(seeds), heads, documents), {}, unexplained)
 
-    def _finish(self, current: RecordRound, result: Refreshed) -> bool:
-        """Write what differs. Return False when anything else has changed meanwhile.
+    def _finish(self, current: RecordRound, refused: dict[str, str]) -> bool:
+        """Write what differs. Return False when somebody has changed a record meanwhile.
 
-        The order is what makes the compare-and-swap safe. The records were read before this; links
-        and rows are read after them; and a record is written only where it is still as read. So
-        whoever changes a link or a row later finds the records of now, or their claims.
+        What can't be stored is added to `refused`.
         """
-        (changes, refused), patients, heads = in_parallel(
-            lambda: self._changes(current),
-            lambda: self._people.patients(current.patients),
-            lambda: self._observations.connected_heads(current.rows.seeds),
-        )
-        if patients != current.patients or heads != current.rows.heads:
-            return False
-        result.refused |= refused
-
-        # Users and audit entries come before the records: a crash in between leaves no record
-        # without its author, and no change untold.
+        changes, too_large = self._changes(current)
+        refused |= too_large
+        # Users come before the records: a crash in between leaves no record without its author.
         if changes:
-            self.authors.ensure(record.author for record in current.target.values())
-            auditlogs.write(self._db, changes, self.authors.system, self._name, _now())
+            authors = (record.author for record in current.target.values())
+            self.authors.ensure(authors, self._fence)
         # A crash in between leaves what is kept twice, and a record that keeps it no less.
         leaving = [change.leaves for change in changes if change.leaves is not None]
         keptedits.keep(self._db, leaving)
-        written = self._write(changes, current.target, result)
+        written = self._write(changes, current.target, refused)
         if written:
             obsolete = [change.obsolete for change in changes if change.obsolete is not None]
             keptedits.forget(self._db, obsolete)
-
-        # Rows of somebody who is not matched are about to be removed. A writer that still takes
-        # them for matched must not insert their records.
-        documents = current.rows.documents.values()
-        self._claim(row for row in documents if current.patients[_person_key(row)] is None)
-
         if written and self._link_medical_history:
             self._list_in_patients(current)
         return written
@@ -270,21 +226,6 @@ class MedicalRecords:
             for record in projected(rows, self._rules, self._id, self._name, patient, created_by):
                 target[record.id] = record
         return target
-
-    def _claim(self, rows: Iterable[Document]) -> None:
-        """Put a claim in each place where rows would show a record, were their people matched."""
-        uuids: dict[ObjectId, str] = {}
-        for person_rows in _by_person(rows).values():
-            uuids |= places(person_rows, self._rules)
-        if not uuids:
-            return
-        query = {"_id": {"$in": list(uuids)}}
-        with translate_errors():
-            records = self._db.medicalrecords.find(query, {"_id": 1}, batch_size=ALL)
-            missing = uuids.keys() - {record["_id"] for record in records}
-        claims = [record_update.claim(key, self._id, uuids[key], _now()) for key in missing]
-        # A claim that is refused as a duplicate found a record there by now, which is as good.
-        bulk(self._db.medicalrecords, [InsertOne(claim) for claim in claims])
 
     def _changes(self, current: RecordRound) -> tuple[list[Change], dict[str, str]]:
         """Return what is to be written, and why some of it can't be, by the _id of the anchor."""
@@ -307,19 +248,25 @@ class MedicalRecords:
         self,
         changes: Sequence[Change],
         target: Mapping[ObjectId, Projected],
-        result: Refreshed,
+        refused: dict[str, str],
     ) -> bool:
         """Write where the records are still as read. Return False when one of them is not."""
-        written = bulk(self._db.medicalrecords, [change.operation for change in changes])
+        now = _now()
+        written = self._fence.write(
+            [
+                {
+                    "auditlogs": auditlogs.beside(change, self.authors.system, self._name, now),
+                    "medicalrecords": change.operation,
+                }
+                for change in changes
+            ],
+            guarded="medicalrecords",
+        )
         for index, problem in written.failed.items():
             key = changes[index].id
             if problem != "duplicate" and key in target:
-                result.refused[_anchor(self._id, target[key])] = problem
-        expected_matches = 0
-        for index, change in enumerate(changes):
-            if change.seen is not None and index not in written.failed:
-                expected_matches += 1
-        return "duplicate" not in written.failed.values() and written.matched == expected_matches
+                refused[_anchor(self._id, target[key])] = problem
+        return not written.missed and "duplicate" not in written.failed.values()
 
     def _list_in_patients(self, current: RecordRound) -> None:
         owners: dict[ObjectId, str | None] = {}
@@ -327,7 +274,7 @@ class MedicalRecords:
             if record is not None:
                 target = current.target.get(key)
                 owners[key] = target.document["patientId"] if target is not None else None
-        medical_history.link(self._db, owners)
+        medical_history.link(owners, self._fence)
 
 
 def _is_in_state(document: Document, head: Head) -> bool:

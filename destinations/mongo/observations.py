@@ -1,7 +1,7 @@
 """Writes `observations`, the mirror of the hospitals' rows, and knows which rows are connected.
 
 The guard has two steps that any MongoDB takes: read the state of a row that is there, then write
-only where that state is still there.
+only where that state is still there. Nobody but the holder of the hospital's fence writes rows.
 """
 
 from collections import defaultdict
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bson import ObjectId
-from pymongo import InsertOne, ReplaceOne
+from pymongo import DeleteMany, InsertOne, ReplaceOne
 from pymongo.errors import OperationFailure
 
-from destinations.mongo.client import ALL, BulkResult, Mongo, bulk, translate_errors
+from destinations.mongo.client import ALL, Mongo, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence, Written
 from destinations.mongo.mirror import SealedDocument
 from destinations.mongo.projection.obs import first_id
 
@@ -154,19 +155,19 @@ class RowBatch:
             heads[write.key] = write.head
         return MirrorView(frozenset(kept), connected_with(heads, kept), self.earlier | kept)
 
-    def settle(self, writes: Sequence[RowWrite], result: BulkResult) -> None:
+    def settle(self, writes: Sequence[RowWrite], written: Written) -> None:
         """Note what became of `writes`. Those that must be looked at again are left."""
         expected_matches = 0
         for index, write in enumerate(writes):
-            if write.replaced is not None and index not in result.failed:
+            if write.replaced is not None and index not in written.failed:
                 expected_matches += 1
         # MongoDB says how many replacements found their document, not which ones did. If one did
         # not, all of them are looked at again.
-        replacement_missed = result.matched < expected_matches
+        replacement_missed = written.matched["observations"] < expected_matches
 
         self.left = {}
         for index, write in enumerate(writes):
-            problem = result.failed.get(index)
+            problem = written.failed.get(index)
             is_unsure = replacement_missed and write.replaced is not None
             if problem == "duplicate" or (problem is None and is_unsure):
                 self.left[write.key] = write.document
@@ -181,11 +182,12 @@ class RowBatch:
 class Observations:
     """The mirror's rows of all hospitals. Its methods raise Retry, NotReady or Fatal."""
 
-    def __init__(self, database: Mongo) -> None:
+    def __init__(self, database: Mongo, fence: Fence) -> None:
         self._rows = database.observations
+        self._fence = fence
 
-    def write(self, operations: Sequence[InsertOne[Any] | ReplaceOne[Any]]) -> BulkResult:
-        return bulk(self._rows, operations)
+    def write(self, operations: Sequence[InsertOne[Any] | ReplaceOne[Any]]) -> Written:
+        return self._fence.write([{"observations": operation} for operation in operations])
 
     def connected_heads(self, seeds: Iterable[str]) -> dict[str, Head]:
         """Return the heads of rows and of all rows that are connected with them, by ``_id``.
@@ -250,7 +252,10 @@ class Observations:
         """Delete a person's rows. Those newer than the version `up_to` stay: they came since."""
         query = {"hospital": hospital, "personId": person_id, "version": {"$lte": up_to}}
         with translate_errors():
-            self._rows.delete_many(query)
+            keys = [row["_id"] for row in self._rows.find(query, {"_id": 1}, batch_size=ALL)]
+        for start in range(0, len(keys), SLICE):
+            deletion = DeleteMany({"_id": {"$in": keys[start : start + SLICE]}})
+            self._fence.write([{"observations": deletion}])
 
     def _heads(self, query: Document) -> dict[str, Head]:
         with translate_errors():

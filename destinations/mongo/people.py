@@ -11,7 +11,7 @@ operator, or was refused by one. Then ``candidateId`` is the patient who has the
 """
 
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -22,12 +22,12 @@ from destinations.mongo.client import (
     ALL,
     TEXT,
     Mongo,
-    bulk,
     in_parallel,
     translate_errors,
 )
 from destinations.mongo.contradictions import Mode, PassportPatient, link_fields
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from passport.errors import Retry
 from passport.facts import Person
 
@@ -136,7 +136,9 @@ class People:
         with translate_errors():
             return self._people.find_one({"_id": key}, {"_id": 1}) is not None
 
-    def evaluated(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:
+    def evaluated(
+        self, persons: Mapping[str, Person], fence: Fence
+    ) -> tuple[dict[str, Link], set[str]]:
         """Bring links up to date with what the hospital and the Passport say of `persons` (by key).
 
         Returns the links, and the keys of those that were there before and are changed now.
@@ -163,12 +165,13 @@ class People:
                 if change is not None:
                     changes[key] = change
             if not changes:
+                fence.write(list(_raised_versions(persons, documents)))
                 return {key: Link.of(document) for key, document in documents.items()}, changed
-            bulk(self._people, list(changes.values()))
+            fence.write([{"people": change} for change in changes.values()])
             changed |= changes.keys() & documents.keys()
         raise Retry("people: links changed all the time")
 
-    def settle(self, link: Link, floor: str = "") -> Link | None:
+    def settle(self, link: Link, fence: Fence, floor: str = "") -> Link | None:
         """Clear `pending` and raise the floor. Return the link as it is now.
 
         Returns None, and changes nothing, when the link has changed since it was read.
@@ -178,11 +181,8 @@ class People:
             "$inc": {"rev": 1},
             "$max": {"version": floor, "floor": floor},
         }
-        # This is no findAndModify, of which MongoDB would keep the document's image for as long as
-        # its session lasts.
-        with translate_errors():
-            result = self._people.update_one({"_id": link.key, "rev": link.rev}, update)
-        if not result.matched_count:
+        still_as_read = {"_id": link.key, "rev": link.rev}
+        if not fence.write([{"people": UpdateOne(still_as_read, update)}]).matched["people"]:
             return None
         return replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
 
@@ -283,6 +283,19 @@ class People:
         if absent:
             update["$unset"] = dict.fromkeys(absent, "")
         return UpdateOne({"_id": person.key, "rev": document["rev"]}, update)
+
+
+def _raised_versions(
+    persons: Mapping[str, Person], documents: Mapping[str, Document]
+) -> Iterator[Document]:
+    """Yield what stores that persons were read again, later, and said the same.
+
+    So an older state that comes after it doesn't win. `rev` stays: nothing of the link changes.
+    """
+    for key, person in persons.items():
+        if person.version > documents[key]["version"]:
+            older = {"_id": key, "version": {"$lt": person.version}}
+            yield {"people": UpdateOne(older, {"$set": {"version": person.version}})}
 
 
 def _pending(document: Document, patient: str | None) -> str | None:

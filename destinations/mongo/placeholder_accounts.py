@@ -20,6 +20,7 @@ from pymongo import InsertOne, UpdateOne
 
 from destinations.mongo.client import Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from passport.errors import Fatal
 from passport.settings import Hospital, PlaceholderHospital
 
@@ -104,10 +105,11 @@ class Authors:
         """
         return str(self._accounts[author["key"]].user if author["key"] else self.system)
 
-    def ensure(self, authors: Iterable[Document]) -> None:
+    def ensure(self, authors: Iterable[Document], fence: Fence) -> None:
         """Create the missing placeholders of `authors`, and give our others their newest name.
 
-        Each author has been looked up before.
+        Each author has been looked up before. A placeholder that is created is the same whoever
+        creates it. A name is not: a writer that is overtaken may know an older one.
         """
         self.ensure_hospital()
         names = {author["key"]: display_name(author["name"]) for author in authors if author["key"]}
@@ -120,7 +122,7 @@ class Authors:
             elif account.name is not None and account.name != name:
                 renamed[key] = name
         self._create(missing)
-        self._rename(renamed)
+        self._rename(renamed, fence)
 
     def ensure_hospital(self) -> None:
         """Create the hospital's document and its own user where they are missing.
@@ -160,15 +162,16 @@ class Authors:
             self._accounts[key].exists = True
             self._accounts[key].name = name
 
-    def _rename(self, names: dict[str, str]) -> None:
+    def _rename(self, names: dict[str, str], fence: Fence) -> None:
         updates = []
         for key, name in names.items():
             user = self._accounts[key].user
             still_ours = {"_id": user, "email": email(user)}
             change = {"$set": {"name": name, "updatedAt": datetime.now(UTC)}}
-            updates.append(UpdateOne(still_ours, change))
+            updates.append({"users": UpdateOne(still_ours, change)})
+        fence.write(updates)
+        for key, name in names.items():
             self._accounts[key].name = name
-        bulk(self._db.users, updates)
 
     def _insert(self, collection: str, documents: list[Document]) -> None:
         """Insert documents that may be there already. Raises Fatal when another is in their way."""

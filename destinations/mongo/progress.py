@@ -5,9 +5,13 @@ erased}``. The last says that somebody of the hospital was erased once, not who.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pymongo import UpdateOne
 
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from passport.sink import Progress
 
 
@@ -26,12 +30,19 @@ def read(database: Mongo, hospital: str) -> Progress | None:
     )
 
 
-def store(database: Mongo, progress: Progress) -> None:
-    """Store how far the destination is. The version never goes back."""
+def store(progress: Progress, passport_hospital: str, fence: Fence) -> None:
+    """Store how far the destination is, for us and as the Passport shows it for its hospital.
+
+    The version never goes back.
+    """
+    last_sync = datetime.fromtimestamp(progress.at_ms / 1000, UTC)
+    status = UpdateOne(
+        {"hospitalId": passport_hospital}, {"$set": {"lastSyncTime": last_sync}}, upsert=True
+    )
     fields = {"offset": progress.offset, "at_ms": progress.at_ms, "rereads": progress.rereads}
     update = {"$set": fields, "$max": {"version": progress.version}}
-    with translate_errors():
-        database.progress.update_one({"_id": progress.hospital}, update, upsert=True)
+    own = UpdateOne({"_id": progress.hospital}, update, upsert=True)
+    fence.write([{"syncstatus": status, "progress": own}])
 
 
 def store_erased(database: Mongo, hospitals: Sequence[str]) -> None:

@@ -65,21 +65,6 @@ class Change:
         return UpdateOne(self.seen, self.write)
 
 
-def claim(key: ObjectId, hospital_id: str, uuid: str, now: datetime) -> Document:
-    """Return an empty record that no reader sees.
-
-    It takes the place of one that somebody might be about to insert.
-    """
-    return {
-        "_id": key,
-        "patientId": "",
-        "data": {},
-        "rev": 0,
-        "removedAt": now,
-        **_emptied(hospital_id, uuid),
-    }
-
-
 def change(
     old: Document | None,
     new: Projected | None,
@@ -252,7 +237,7 @@ def _insert(new: Projected, returned: Document | None, rev: int) -> Change:
 
 
 def _restoration(old: Document, new: Projected, returned: Document | None, rev: int) -> Change:
-    """Return what fills a tombstone or a claim. The dates of a record of before are kept."""
+    """Return what fills a tombstone. The dates of a record of before are kept."""
     fields = {name: value for name, value in _born(new).items() if name not in old}
     fields |= _with_owned(new, returned) | {"rev": rev}
     update = _set_and_unset(fields, ("removedAt", "lastEditedAt"))

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 
 from pymongo import MongoClient
 
@@ -10,6 +9,7 @@ from destinations.mongo import legacy_records, reports
 from destinations.mongo import progress as stored_progress
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import Fence
 from destinations.mongo.hospital_writer import HospitalWriter
 from destinations.mongo.people import People
 from destinations.mongo.projection.mapping import MappingRules
@@ -42,8 +42,14 @@ class MongoSink:
         self._reports = reports.Reports(database)
         self._registrations = registrations
         self._link_medical_history = link_medical_history
+        self._fences: dict[str, Fence] = {}
         self._writers: dict[str, HospitalWriter] = {}
         self._has_written = False
+
+    def take(self, hospital: str) -> None:
+        self._fence(hospital).take()
+        # What was known of the hospital is from before this.
+        self._writers.pop(hospital, None)
 
     def write(self, observations: Sequence[Observation]) -> Outcome:
         if not self._has_written:
@@ -75,14 +81,7 @@ class MongoSink:
 
     def record(self, progress: Progress) -> None:
         passport_hospital = self._writer(progress.hospital).authors.hospital
-        last_sync = datetime.fromtimestamp(progress.at_ms / 1000, UTC)
-        with translate_errors():
-            self._db.syncstatus.update_one(
-                {"hospitalId": str(passport_hospital)},
-                {"$set": {"lastSyncTime": last_sync}},
-                upsert=True,
-            )
-        stored_progress.store(self._db, progress)
+        stored_progress.store(progress, str(passport_hospital), self._fence(progress.hospital))
 
     def counts(self, hospital: str) -> Mapping[str, int]:
         return self._reports.counts(hospital)
@@ -110,7 +109,14 @@ class MongoSink:
 
     def close(self) -> None:
         self._registrations.stop()
+        for fence in self._fences.values():
+            fence.close()
         self._client.close()
+
+    def _fence(self, hospital: str) -> Fence:
+        if hospital not in self._fences:
+            self._fences[hospital] = Fence(self._db, hospital)
+        return self._fences[hospital]
 
     def _writer(self, hospital: str) -> HospitalWriter:
         """Return the hospital's writer. Raises BadSettings for an unknown hospital."""
@@ -121,6 +127,7 @@ class MongoSink:
                 self._settings.hospital(hospital),
                 self._rules,
                 self._people,
+                self._fence(hospital),
                 link_medical_history=self._link_medical_history,
             )
         return self._writers[hospital]

@@ -34,7 +34,7 @@ DAY_S = 86_400.0
 PASSWORD = "a-passw0rd-nobody-may-see"
 LINK_KEY = "a link key of the tests, 32 letters or more"
 # What moves by itself, or counts: no part of what the Passport shows.
-BOOKKEEPING = frozenset({"progress", "syncstatus", "leases"})
+BOOKKEEPING = frozenset({"fences", "progress", "syncstatus", "leases"})
 
 
 @dataclass

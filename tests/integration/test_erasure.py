@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from destinations.mongo.erasure import Erasure
+from destinations.mongo.fence import Fence
 from dev import hospital as generator
 from dev.hospital import people, registration
 from passport.facts import Person
@@ -43,8 +44,13 @@ class Scene:
         read_whole(self.sink, self.person(40), [])
         settings = make.settings({"uri": "x", "link_key": LINK_KEY}, **self.hospital)
         one = settings.model_copy(update={"hospitals": {HOSPITAL: settings.hospitals[HOSPITAL]}})
+        fence = Fence(self.passport.db, HOSPITAL)
+        fence.take()
         erasure = Erasure(self.passport.db, one, LINK_KEY.encode(), self.national_id)
-        return erasure.run(dry_run=False)
+        numbers = erasure.run(fence)
+        fence.close()
+        self.sink.take(HOSPITAL)  # as the consumer does when it has lost it
+        return numbers
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -993,8 +992,8 @@ def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport)
     passport.sink().write([obs(3, 30)])
 
 
-# --- two writers
-# --------------------------------------------------------------------------------------------------
+# --- a doctor beside us
+# ---------------------------------------------------------------------------------------------
 
 
 def interposed(
@@ -1014,134 +1013,6 @@ def interposed(
 
     monkeypatch.setattr(target, name, call)
     return calls
-
-
-def test_a_writer_that_has_seen_less_loses(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It wakes just before it would insert the record of a row that was voided meanwhile."""
-    passport.register()
-    slow, quick = passport.sink(), passport.sink()
-    records = slow._writer(HOSPITAL)._records
-    calls = interposed(
-        monkeypatch, records, "_write", lambda: quick.write([obs(1, 20, voided=True)])
-    )
-    slow.write([obs(1, 10)])
-    assert len(calls) == 2, "the first write must have failed"
-    assert passport.shown() == []
-
-
-def test_a_writer_that_has_seen_less_loses_an_update(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passport.register()
-    slow, quick = passport.sink(), passport.sink()
-    slow.write([obs(1, 10)])
-    records = slow._writer(HOSPITAL)._records
-    newer = [obs(1, 30, value=make.number(90))]
-    calls = interposed(monkeypatch, records, "_write", lambda: quick.write(newer))
-    slow.write([obs(1, 20, value=make.number(80))])
-    assert len(calls) == 2
-    assert passport.details() == ["90"]
-
-
-def test_a_row_that_is_newer_meanwhile_stays(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It wakes just before it would write over a row of which it has seen an older state."""
-    passport.register()
-    slow, quick = passport.sink(), passport.sink()
-    slow.write([obs(1, 10)])
-    calls = interposed(
-        monkeypatch,
-        slow._writer(HOSPITAL)._observations,
-        "write",
-        lambda: quick.write([obs(1, 30, value=make.number(90))]),
-    )
-    outcome = slow.write([obs(1, 20, value=make.number(80))])
-    assert calls
-    assert one(passport.db.observations, f"{HOSPITAL}/1")["version"] == version(30)
-    assert outcome.overtaken == [f"{HOSPITAL}/1"]
-    assert passport.details() == ["90"]
-
-
-def test_a_member_that_gets_a_header_meanwhile_is_not_shown_alone(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passport.register()
-    slow, quick = passport.sink(), passport.sink()
-    header, member, _ = diagnosis(10)
-    calls = interposed(
-        monkeypatch, slow._writer(HOSPITAL)._records, "_write", lambda: quick.write([header])
-    )
-    slow.write([member])
-    assert len(calls) == 2
-    assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [3]
-
-
-def test_two_writers_at_once_end_as_one_does(passport: Passport) -> None:
-    """Both replay everything, in pieces of their own and out of step; the links of both persons
-    change on the way.
-    """
-    moved, ended = person(national_id="1199080012349999", at=30), person(2, None, at=30)
-    events = [*story(), obs(20, 30, who=moved), obs(21, 30, who=ended), obs(22, 31, who=moved)]
-    empty(passport)
-    third = passport.register("1199080012349999")
-    passport.sinks[0].write(events)
-    expected = passport.state()
-    assert {record["patientId"] for record in expected["records"].values()} == {third}
-    for seed in range(12):
-        empty(passport)
-        passport.db.patients.insert_one(patient("1199080012349999") | {"_id": ObjectId(third)})
-        together([partial(replay, passport, events, seed * 2 + writer) for writer in range(2)])
-        assert passport.state() == expected, f"seed {seed}"
-
-
-def replay(passport: Passport, events: list[Observation], seed: int) -> None:
-    rng, sink = random.Random(seed), passport.sink()
-    start = 0
-    while start < len(events):
-        size = rng.randint(1, 6)
-        sink.write(events[start : start + size])
-        start += size
-    sink.close()
-
-
-def together(acts: Sequence[Callable[[], None]]) -> None:
-    with ThreadPoolExecutor(len(acts)) as threads:
-        for future in [threads.submit(act) for act in acts]:
-            future.result()
-
-
-def test_a_link_that_ends_meanwhile_leaves_nothing(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passport.register()
-    slow, quick = passport.sink(), passport.sink()
-    slow.write([obs(1, 10)])
-    ended = obs(3, 30, who=person(national_id=None, at=30))
-    interposed(monkeypatch, slow._writer(HOSPITAL), "_store_rows", lambda: quick.write([ended]))
-    slow.write([obs(2, 20, make.CHIEF_COMPLAINT, make.text(CANARY))])
-    assert passport.shown() == []
-    assert CANARY not in passport.everything()
-
-
-def test_a_link_that_ends_before_the_first_record(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The slow writer has its rows in the mirror, and is about to insert a record that nobody has
-    seen.
-    """
-    passport.register()
-    slow, quick = passport.sink(), passport.sink()
-    ended = obs(3, 30, who=person(national_id=None, at=30))
-    calls = interposed(
-        monkeypatch, slow._writer(HOSPITAL)._records, "_write", lambda: quick.write([ended])
-    )
-    slow.write([obs(2, 20, make.CHIEF_COMPLAINT, make.text(CANARY))])
-    assert calls
-    assert passport.shown() == []
-    assert CANARY not in passport.everything()
 
 
 def test_a_doctors_edit_meanwhile_is_seen(
@@ -1276,28 +1147,6 @@ def operations(passport: Passport, act: Callable[[], Any]) -> int:
 
 # --- erased
 # --------------------------------------------------------------------------------------------------
-
-
-def test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing(
-    passport: Passport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Links were read, then the patient left and the link was erased, then the rows are written."""
-    passport.register()
-    sink = passport.sink()
-    sink._registrations.stop()
-    sink.write([obs(1, 10)])
-    writer = sink._writer(HOSPITAL)
-    store_rows = writer._store_rows
-
-    def overtaken(*given: Any) -> Any:
-        passport.db.patients.delete_many({})
-        passport.db.people.delete_many({})
-        return store_rows(*given)
-
-    monkeypatch.setattr(writer, "_store_rows", overtaken)
-    sink.write([obs(1, 20), obs(2, 20, row=2)])
-    assert list(passport.db.observations.find()) == []
-    assert passport.shown() == []
 
 
 def test_nobody_is_erased_before_the_consumers_know_that_they_have_left(passport: Passport) -> None:

@@ -12,14 +12,19 @@ from kafka import KafkaAdminClient, TopicPartition
 from pymongo.database import Database
 
 from cdc import backfill, reader
+from cdc.publisher import Publisher
 from consumers import replay, worker
+from consumers.partition import RowRecord, parse_record
 from consumers.replay import Replayed
 from dev import hospital as generator
 from dev.hospital import people, registration
 from dev.hospital.clinic import Clinic
 from dev.stack import MariaDB
 from passport import sink as sinks
+from passport.kafka import OffsetRange, read_range
 from passport.settings import Destination, Settings
+from tests.beside import beside
+from tests.eventually import eventually
 from tests.integration.published import HOSPITAL, settings_for
 from tests.servers import Address
 
@@ -88,6 +93,12 @@ class Way:
 
     def progress(self) -> list[dict[str, Any]]:
         return list(self.mongo["progress"].find())
+
+    def takings(self) -> int:
+        """How often a writer has taken the hospital."""
+        return int(
+            (self.mongo["fences"].find_one({"_id": HOSPITAL}) or {"generation": 0})["generation"]
+        )
 
     def committed(self) -> dict[Any, Any]:
         admin = KafkaAdminClient(bootstrap_servers=self.settings.kafka.bootstrap)
@@ -202,3 +213,81 @@ def test_a_stretch_is_taken_by_offset_or_time(way: Way) -> None:
     assert way.replay(start=end - 7, end=end - 2, dry_run=True).records == 5
     assert replay.offset(way.settings, HOSPITAL, 0) == 0
     assert replay.offset(way.settings, HOSPITAL, 2**42) == end
+
+
+def test_b9_a_late_record_that_is_replayed_brings_no_purged_row_back(way: Way) -> None:
+    """A reader that was cut off sends a row of its epoch behind the snapshot of the next one, which
+    knows that the row is gone.
+    """
+    [matched] = way.mongo["people"].find({"patientId": {"$ne": None}}).limit(1)
+    shown = {"personId": matched["personId"], "deleted": False, "related": {"$exists": False}}
+    named = way.mongo["observations"].distinct("related")
+    [row] = way.mongo["observations"].find({**shown, "_id": {"$nin": named}}).limit(1)
+    whole = OffsetRange(0, way.replay(dry_run=True).end)
+    items = [
+        parse_record(record, HOSPITAL)
+        for records in read_range(way.settings.kafka, way.settings.kafka.topic, 0, whole)
+        for record in records
+    ]
+    late = [
+        item.record.value
+        for item in items
+        if isinstance(item, RowRecord) and item.event.row["obs_id"] == row["obsId"]
+    ][-1]
+    assert late is not None
+    with closing(way.address.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SET FOREIGN_KEY_CHECKS = 0")
+        cursor.execute("DELETE FROM obs WHERE obs_id = %s", (row["obsId"],))
+    reader.run(HOSPITAL, way.settings, until_caught_up=True, stop=threading.Event(), new_epoch=True)
+    publisher = Publisher(way.settings.kafka, HOSPITAL, 0)
+    publisher.send("row", late)
+    publisher.flush()
+    publisher.close()
+    worker.run("passport", way.settings, until_caught_up=True, stop=threading.Event())
+    is_there = {"_id": row["_id"], "deleted": False}
+    assert way.mongo["observations"].find_one(is_there) is None
+    end = way.replay(dry_run=True).end
+    done = way.replay(start=end - 1)
+    assert (done.rows, done.applied, done.stale) == (1, 0, 1)
+    assert way.mongo["observations"].find_one(is_there) is None
+
+
+def test_a_command_and_a_living_consumer_both_come_to_their_end(way: Way) -> None:
+    """They take the hospital from each other all the time: the clinic works, and everything is
+    replayed in small batches.
+    """
+    small = way.settings.consumer.model_copy(update={"batch_records": 10, "retry_max_s": 0.5})
+    way.settings = way.settings.model_copy(update={"consumer": small})
+    first = way.takings()
+    end = way.replay(dry_run=True).end
+
+    def clinic(stop: threading.Event) -> None:
+        seed = 10
+        while not stop.is_set():
+            seed += 1
+            way.work(5, seed)
+
+    def read(stop: threading.Event) -> None:
+        reader.run(HOSPITAL, way.settings, until_caught_up=False, stop=stop)
+
+    def consume(stop: threading.Event) -> None:
+        worker.run("passport", way.settings, until_caught_up=False, stop=stop)
+
+    with beside(read, consume):
+        with beside(clinic):
+            eventually(lambda: way.takings() > first, "the consumer has begun")
+            before, replays = way.takings(), 0
+
+            def replayed_and_met() -> bool:
+                nonlocal replays
+                replays += 1
+                assert way.replay(start=end - 150).records >= 150
+                return way.takings() - before - replays > 4
+
+            eventually(replayed_and_met, "each has taken it back from the other")
+        end = way.replay(dry_run=True).end
+        eventually(lambda: way.progress()[0]["offset"] >= end, "the consumer has caught up")
+    way.bring()
+    content = way.content()
+    assert way.replay().applied == 0
+    assert way.content() == content

@@ -26,11 +26,19 @@ from tests.mutants.identity import IDENTITY
 from tests.mutants.mirror import MIRROR
 from tests.mutants.patches import MUTANTS as PATCHES
 from tests.mutants.rows import ROWS
+from tests.mutants.writers import WRITERS
 from tests.servers import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (*PRODUCT, "config", "dev", "tests", "docs", "pyproject.toml")
-MUTANTS: tuple[Mutant | TextMutant, ...] = (*PATCHES, *EDITS, *ROWS, *MIRROR, *IDENTITY)
+MUTANTS: tuple[Mutant | TextMutant, ...] = (
+    *PATCHES,
+    *EDITS,
+    *ROWS,
+    *MIRROR,
+    *IDENTITY,
+    *WRITERS,
+)
 WORKERS = min(3, os.cpu_count() or 1)
 UNMUTATED_TIMEOUT_S = 2_400
 TIMEOUT_S = 400

@@ -8,6 +8,7 @@ from tests.mutants.edit import Mutant
 UNIT = "tests/unit/"
 INTEGRATION = "tests/integration/"
 SINK = f"{INTEGRATION}test_mongo_sink.py::"
+FENCE = f"{INTEGRATION}test_mongo_fence.py::"
 
 MUTANTS = (
     Mutant(
@@ -306,7 +307,7 @@ MUTANTS = (
         function="RowWrite.operation",
         old=('{"_id": self.key, "version": self.replaced.version, "digest": self.replaced.digest}'),
         new='{"_id": self.key}',
-        test=f"{SINK}test_a_row_that_is_newer_meanwhile_stays",
+        test=f"{FENCE}test_a_row_that_an_earlier_release_wrote_meanwhile_stays",
     ),
     Mutant(
         "a person who newly matches is read whole",
@@ -613,14 +614,6 @@ MUTANTS = (
         old="person.national_id in (None, self._id)",
         new="person.hospital",
         test="tests/e2e/test_erasure.py::test_a_person_is_erased",
-    ),
-    Mutant(
-        "rows of a writer that an erasure has overtaken go",
-        "destinations/mongo/hospital_writer.py",
-        function="HospitalWriter._write_rows_and_records",
-        old="refreshed.unlinked",
-        new="self._people._documents(list(refreshed.unlinked))",
-        test=f"{SINK}test_a_writer_that_is_overtaken_by_an_erasure_leaves_nothing",
     ),
     Mutant(
         "a row of other types is parked, not worked on",

@@ -1,10 +1,12 @@
-"""Run seeds again: ``python -m tests.simulation [mariadb|mysql] FIRST [COUNT]``."""
+"""Run seeds again: ``python -m tests.simulation [mariadb|mysql|writers] FIRST [COUNT]``."""
 
 import sys
 import time
 from collections import Counter
 
+from destinations.mongo.projection.mapping import load
 from tests.simulation.history import History
+from tests.simulation.writers import random_history
 
 
 def main() -> None:
@@ -17,7 +19,10 @@ def main() -> None:
     for seed in range(first, first + count):
         for flavour in flavours:
             try:
-                happened.update(History(seed, flavour, gtids=seed % 5 > 0).run())
+                if flavour == "writers":
+                    happened.update(random_history(load(None), seed).world.happened)
+                else:
+                    happened.update(History(seed, flavour, gtids=seed % 5 > 0).run())
             except AssertionError as error:
                 print(f"seed {seed} {flavour}: {error}")
     print(f"{count * len(flavours)} histories in {time.monotonic() - began:.1f} s")

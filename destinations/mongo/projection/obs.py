@@ -80,16 +80,6 @@ def projected(
     return list(records.values())
 
 
-def places(documents: Iterable[Document], mapping: MappingRules) -> dict[ObjectId, str]:
-    """Return where one person's mirror documents show a record: its anchor's uuid by record id."""
-    rows = {document["obsId"]: document for document in documents}
-    uuids: dict[ObjectId, str] = {}
-    for entry in _entries_in_order(rows, mapping):
-        key = first_id(_first_version(entry.anchor, rows))
-        uuids[key] = entry.anchor["row"]["uuid"]
-    return uuids
-
-
 def unmapped(documents: Iterable[Document], mapping: MappingRules) -> list[Document]:
     """Return one person's live rows that have a value and are in no record."""
     rows = {document["obsId"]: document for document in documents}
