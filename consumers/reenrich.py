@@ -84,6 +84,9 @@ class Search:
         count = 0
         while self._parts and count < FOUND_AT_ONCE:
             query, keys, after = self._parts[-1]
+            if query.needs and not reading.has_column(query.table, query.needs):
+                self._parts.pop()
+                continue
             rows = reading.rows(
                 f"{query.sql} AND o.obs_id > %s ORDER BY o.obs_id LIMIT {FOUND_AT_ONCE}",
                 (keys, after),

@@ -19,19 +19,22 @@ class AffectedQuery:
 
     `sql` takes a list of changed keys. It names the fact table ``o``, so that a condition may be
     added. What waits for enrichment is stored with the query's `name`, which outlives a release: a
-    name stays when its query changes.
+    name stays when its query changes. Where the hospital's table lacks the column `needs` ("" for
+    none), no row is concerned.
     """
 
     name: str
     table: FactTable
     sql: str
+    needs: str = ""
 
 
 class Way(NamedTuple):
     """A way from a fact to a changed row.
 
     The fact refers to the table `reference`, and `joins` lead from there to `column`. ``{fact}``
-    stands for the column of the fact that refers there.
+    stands for the column of the fact that refers there. A `reference` to obs is that of an obs to
+    the one that it replaces.
     """
 
     reference: str
@@ -52,6 +55,11 @@ _PROVIDER = f"{_PROVIDED} JOIN provider d ON d.provider_id = p.provider_id"
 _ORDER = "JOIN orders r ON r.order_id = {fact}"
 _ORDERER = f"{_ORDER} JOIN provider d ON d.provider_id = r.orderer"
 _USER = "JOIN users u ON u.user_id = {fact}"
+# A merge copies the loser's obs to the winner. Whether it was one is seen by the loser, who is
+# voided: so the winner's obs depend on the loser, too.
+_COPIED = "JOIN obs w ON w.obs_id = {fact} AND w.person_id <> o.person_id"
+
+PREVIOUS_VERSION = "previous_version"  # of obs: the obs_id that it replaces
 
 # By changed table and by the column of its key change. The order is that of the stored names below.
 _WAYS: Mapping[str, Mapping[str, tuple[Way, ...]]] = {
@@ -83,6 +91,8 @@ _WAYS: Mapping[str, Mapping[str, tuple[Way, ...]]] = {
         )
     },
     "orders": {"order_id": (Way("orders"),)},
+    "patient": {"patient_id": (Way("obs", _COPIED, "w.person_id"),)},
+    "person": {"person_id": (Way("obs", _COPIED, "w.person_id"),)},
     "person_name": {
         "person_id": (
             Way("encounter", _PROVIDER, "d.person_id"),
@@ -110,12 +120,15 @@ def _make_queries(changed: str, column: str, ways: tuple[Way, ...]) -> Iterator[
         prefix = "" if table.name == "obs" else f"{table.name}:"
         number = 0
         for way in ways:
-            for foreign_key in table.columns_to(way.reference):
+            is_of_obs = way.reference == "obs" and table.name == "obs"
+            columns = (PREVIOUS_VERSION,) if is_of_obs else table.columns_to(way.reference)
+            for foreign_key in columns:
                 fact = f"o.{foreign_key}"
                 source = f"{table.name} o {way.joins.format(fact=fact)}".strip()
                 condition = f"{way.column.format(fact=fact)} IN %s"
                 sql = f"SELECT o.{table.key} FROM {source} WHERE {condition}"  # noqa: S608
-                yield AffectedQuery(f"{prefix}{changed}.{column}.{number}", table, sql)
+                needs = foreign_key if foreign_key in table.optional else ""
+                yield AffectedQuery(f"{prefix}{changed}.{column}.{number}", table, sql, needs)
                 number += 1
 
 

@@ -182,6 +182,10 @@ class ConsistentRead:
         """Return the columns of these tables by table, as `openmrs.connection.list_columns`."""
         return list_columns(self._connection, database, tables)
 
+    def has_column(self, table: FactTable, name: str) -> bool:
+        """Return whether the hospital's fact table has this column."""
+        return any(column.name == name for column in self._columns[table.name])
+
     def facts(self, table: FactTable, where: str, args: Sequence[Any] = ()) -> list[Row]:
         """Return rows of a fact table, value for value as the binlog gives them.
 

@@ -196,6 +196,35 @@ def read_whole(ward: Ward) -> dict[int, list[str]]:
     return read(queue)
 
 
+def test_b8_obs_that_were_copied_from_a_patient_are_read_when_that_patient_is_voided(
+    ward: Ward,
+) -> None:
+    with ward.address.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT MIN(patient_id), MAX(patient_id) FROM patient WHERE voided = 0")
+        loser, winner = cursor.fetchone() or (0, 0)
+        cursor.execute("SELECT MIN(obs_id) FROM obs WHERE person_id = %s", (loser,))
+        ((original,),) = cursor.fetchall()
+        row = "concept_id, obs_datetime, date_created, creator"
+        cursor.execute(
+            f"INSERT INTO obs ({row}, person_id, previous_version, uuid) SELECT {row}, %s, obs_id,"
+            " UUID() FROM obs WHERE obs_id = %s",
+            (winner, original),
+        )
+        copy = cursor.lastrowid
+        cursor.execute("UPDATE patient SET voided = 1 WHERE patient_id = %s", (loser,))
+        connection.commit()
+    queue = ward.queue()
+    queue.add_key_change(ward.key_change("patient", loser), 10)
+    rows_read = {}
+    while queue.pending():
+        piece = queue.read()
+        if piece is not None:
+            rows_read |= {one.obs_id: one for one in piece.observations}
+            queue.finish(piece)
+    assert rows_read[copy].first is not None
+    assert rows_read[copy].first.persons == (loser,)
+
+
 def test_few_obs_do_not_wait_for_many(ward: Ward) -> None:
     queue = ward.queue()
     queue.add_key_change(ward.rename("one"), 10, frozenset())

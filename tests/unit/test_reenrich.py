@@ -51,7 +51,7 @@ def test_persons_wait_once_and_hold_the_lowest_offset(queue: ReenrichmentQueue) 
     for table, key in PERSON_KEYS.items():
         queue.add_key_change(a_key_change(table, {key: 7}), 40, frozenset())
     queue.add_persons([7, 8], None, None)
-    assert queue.pending() == 2
+    assert queue.pending_persons() == 2
     assert queue.held_offset() == 40
 
 
