@@ -14,13 +14,14 @@ import structlog
 from passport.errors import Fatal, Origin, Reject
 
 # What Python raises for a value that is not as the code expects it. Errors of a network or a disk,
-# and those that this project raises on purpose, are none of these.
+# and those that this project raises on purpose, are none of these. Nor is RuntimeError, which says
+# that the system refuses a thread: whoever lacks memory must not take the rows for wrong.
 UNEXPECTED = (
     ArithmeticError,
     AssertionError,
     AttributeError,
     LookupError,
-    RuntimeError,
+    RecursionError,
     TypeError,
     ValueError,
 )

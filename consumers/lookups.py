@@ -347,10 +347,18 @@ class Lookups:
             for obs_id, version in earlier.items()
             if version.merged and version.person_id != named[obs_id]
         ]
-        while missing := {version.previous_version for version in brought} - {None, *earlier}:
-            older = lookup_queries.earlier_versions(read.reading(), sorted(filter(None, missing)))
-            earlier |= older
-            brought = list(older.values())
+        # Some of what follows may be there already, as the previous version of another row.
+        followed: set[int] = set()
+        while brought:
+            older: set[int] = set()
+            for version in brought:
+                if version.previous_version is not None:
+                    older.add(version.previous_version)
+            older -= followed
+            followed |= older
+            if missing := sorted(older - earlier.keys()):
+                earlier |= lookup_queries.earlier_versions(read.reading(), missing)
+            brought = [earlier[obs_id] for obs_id in older if obs_id in earlier]
         return earlier
 
     def _people(self, person_ids: Collection[int], read: Read) -> dict[int, Person]:

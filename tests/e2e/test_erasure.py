@@ -126,7 +126,7 @@ def parked(stage: Stage, ward: Ward, obs: int, text: str) -> None:
     """A row event of this obs, of an envelope that nobody knows."""
     partition = ward.hospital.partition
     known = next(one for one in raw(stage, partition) if f'"obs_id":{obs},'.encode() in one.value)
-    value = known.value.replace(b'{"v":1,', b'{"v":9,')
+    value = known.value.replace(b'{"v":1,', b'{"v":0,')
     value = re.sub(rb'"comments":(null|"[^"]*")', f'"comments":"{text}"'.encode(), value)
     assert text.encode() in value
     before = len(letters(stage))

@@ -168,6 +168,32 @@ def test_b8_the_first_version_of_what_a_merge_copied_is_read(make: Make, seeded:
     assert questions(lookups) - before == 1  # this question
 
 
+def test_b8_the_first_version_is_followed_through_what_others_of_the_batch_name(
+    make: Make, seeded: Address
+) -> None:
+    """A merge moves the voided versions, and then the next one copies what it had copied."""
+    ((loser, winner),) = seeded.execute(
+        "SELECT MIN(person_id), MAX(person_id) FROM obs JOIN patient ON patient_id = person_id"
+        " WHERE obs.voided = 0"
+    )
+    lookups = make()
+    (some, *_) = rows(lookups, f"person_id = {loser} AND voided = 0 AND previous_version IS NULL")
+    columns = "concept_id, obs_datetime, date_created, creator"
+    versions = ((900_001, winner, "NULL"), (900_002, winner, 900_001), (900_003, loser, 900_002))
+    for obs_id, person_id, previous in versions:
+        seeded.execute(
+            f"INSERT INTO obs (obs_id, person_id, previous_version, voided, uuid, {columns})"
+            f" SELECT {obs_id}, {person_id}, {previous}, 1, UUID(), {columns} FROM obs"
+            f" WHERE obs_id = {some.row['obs_id']}"
+        )
+    seeded.execute(f"UPDATE patient SET voided = 1 WHERE patient_id = {loser}")
+    (replaced,) = rows(lookups, "obs_id = 900003")
+    copy = {**some.row, "obs_id": 900_004, "person_id": winner, "previous_version": 900_003}
+    [_, copied] = lookups.observations([replaced, some._replace(row=copy)])
+    assert copied.first is not None
+    assert copied.first.rows == (900_003, 900_002, 900_001)
+
+
 def test_what_was_not_there_is_found_when_it_comes(make: Make, seeded: Address) -> None:
     lookups = make()
     ((row, version, deleted, origin), *_) = rows(lookups, "value_coded IS NULL")
