@@ -101,7 +101,9 @@ def test_offsets_are_bounded_committed_and_out_of_range(kafka: Kafka, join: Join
     poll_until(
         member, lambda: bool(records.extend(member.poll(0.1).get(0, ())) or len(records) == 2)
     )
-    assert records[0] == Record(0, 1, b"k", b"b", (("ce_type", b"row"),))
+    at_ms = records[0].at_ms
+    assert at_ms is not None, "Kafka says when it was published"
+    assert records[0] == Record(0, 1, b"k", b"b", (("ce_type", b"row"),), at_ms)
     assert member.commit({0: 2}) is True
     assert member.committed(0) == 2
     member.seek(0, 99)
