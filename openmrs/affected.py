@@ -33,8 +33,7 @@ class Way(NamedTuple):
     """A way from a fact to a changed row.
 
     The fact refers to the table `reference`, and `joins` lead from there to `column`. ``{fact}``
-    stands for the column of the fact that refers there. A `reference` to obs is that of an obs to
-    the one that it replaces.
+    stands for the column of the fact that refers there.
     """
 
     reference: str
@@ -58,8 +57,6 @@ _USER = "JOIN users u ON u.user_id = {fact}"
 # A merge copies the loser's obs to the winner. Whether it was one is seen by the loser, who is
 # voided: so the winner's obs depend on the loser, too.
 _COPIED = "JOIN obs w ON w.obs_id = {fact} AND w.person_id <> o.person_id"
-
-PREVIOUS_VERSION = "previous_version"  # of obs: the obs_id that it replaces
 
 # By changed table and by the column of its key change. The order is that of the stored names below.
 _WAYS: Mapping[str, Mapping[str, tuple[Way, ...]]] = {
@@ -120,9 +117,7 @@ def _make_queries(changed: str, column: str, ways: tuple[Way, ...]) -> Iterator[
         prefix = "" if table.name == "obs" else f"{table.name}:"
         number = 0
         for way in ways:
-            is_of_obs = way.reference == "obs" and table.name == "obs"
-            columns = (PREVIOUS_VERSION,) if is_of_obs else table.columns_to(way.reference)
-            for foreign_key in columns:
+            for foreign_key in table.columns_to(way.reference):
                 fact = f"o.{foreign_key}"
                 source = f"{table.name} o {way.joins.format(fact=fact)}".strip()
                 condition = f"{way.column.format(fact=fact)} IN %s"

@@ -20,7 +20,8 @@ class FactTable:
     `key` is the primary key, and `person` the column that says whose row it is. `columns` are all
     that may leave the hospital, the key first. `optional` ones are absent in some versions of
     OpenMRS: they are then absent from the row too, not null. `refers` names the reference table of
-    each foreign key. `stamps` are the dates that OpenMRS sets when it adds or voids a row.
+    each foreign key. `replaces` is the column with the key of the row that this one is a newer
+    version of ("" for none). `stamps` are the dates that OpenMRS sets when it adds or voids a row.
     `extends` names the table that has the other half of each row, under the same key ("" for none).
     """
 
@@ -31,10 +32,13 @@ class FactTable:
     optional: frozenset[str]
     refers: Mapping[str, str]
     stamps: tuple[str, ...]
+    replaces: str = ""
     extends: str = ""
 
     def columns_to(self, reference: str) -> tuple[str, ...]:
-        """Return the columns that refer to this reference table."""
+        """Return the columns that refer to this reference table, or to the fact table itself."""
+        if reference == self.name:
+            return (self.replaces,) if self.replaces else ()
         return tuple(column for column, table in self.refers.items() if table == reference)
 
 
@@ -117,6 +121,7 @@ OBS = FactTable(
         "creator": "users",
     },
     stamps=("date_created", "date_voided"),
+    replaces="previous_version",
 )
 
 FACT_TABLES: Mapping[str, FactTable] = {table.name: table for table in (OBS,)}
