@@ -142,7 +142,7 @@ class HospitalWriter:
         """Store the rows that are newer, and begin the records of all that are kept."""
         patients = {key: link.patient_id for key, link in links.items()}
         batch = RowBatch(dict(rows))
-        if not batch.left:
+        if not batch.rows:
             return batch, None
         batch.heads = self._observations.connected_heads(batch.named())
         if batch.changes_records(batch.heads):
@@ -158,9 +158,9 @@ class HospitalWriter:
             return self._records.begin(expected, patients) if expected.seeds else None
 
         begun, written = in_parallel(begin_records, lambda: self._observations.write(operations))
-        batch.settle(writes, written)
-        if batch.left:
+        if written.missed or "duplicate" in written.failed.values():
             raise Retry(f"hospital {self._id}: rows were changed by a writer of an earlier release")
+        batch.settle(writes, written)
         return batch, None if batch.refused else begun
 
     def _evaluate_links(self, persons: Mapping[str, Person]) -> tuple[dict[str, Link], set[str]]:

@@ -89,13 +89,13 @@ class MirrorView:
 class RowBatch:
     """Rows on their way into the mirror, by ``_id``, and what has become of each.
 
-    `left` are still to be written. `kept` are now in the mirror as the batch has them, either
+    `rows` are to be written. `kept` are now in the mirror as the batch has them, either
     `stored` by it or `unchanged`. The mirror has a newer state of the `stale`. `refused` has
     MongoDB's reason. `heads` and `earlier` (documents) are what was read before the write, of these
     rows and of those that are connected with them.
     """
 
-    left: dict[str, SealedDocument]
+    rows: dict[str, SealedDocument]
     heads: dict[str, Head] = field(default_factory=dict)
     earlier: dict[str, Document] = field(default_factory=dict)
     kept: dict[str, SealedDocument] = field(default_factory=dict)
@@ -105,9 +105,9 @@ class RowBatch:
     refused: dict[str, str] = field(default_factory=dict)
 
     def named(self) -> set[str]:
-        """Return the ``_id`` of each row left and of each row it names, in the mirror or not."""
-        keys = set(self.left)
-        for document in self.left.values():
+        """Return the ``_id`` of each row and of each row it names, in the mirror or not."""
+        keys = set(self.rows)
+        for document in self.rows.values():
             keys.update(document.get("related", ()))
         return keys
 
@@ -115,7 +115,7 @@ class RowBatch:
         """Return whether writing changes a row that is there, or gives one a new neighbour."""
         if not heads:
             return False
-        for key, document in self.left.items():
+        for key, document in self.rows.items():
             head = heads.get(key)
             if head is None:
                 return True
@@ -131,7 +131,7 @@ class RowBatch:
         writes: list[RowWrite] = []
         # By obs_id, so that a header comes before its members: whoever reads in between sees no
         # member without its header.
-        in_order = sorted(self.left.items(), key=lambda item: int(item[1]["obsId"]))
+        in_order = sorted(self.rows.items(), key=lambda item: int(item[1]["obsId"]))
         for key, document in in_order:
             head = heads.get(key)
             if head is None:
@@ -156,23 +156,10 @@ class RowBatch:
         return MirrorView(frozenset(kept), connected_with(heads, kept), self.earlier | kept)
 
     def settle(self, writes: Sequence[RowWrite], written: Written) -> None:
-        """Note what became of `writes`. Those that must be looked at again are left."""
-        expected_matches = 0
+        """Note what became of `writes`, each of which found its row as it was read."""
         for index, write in enumerate(writes):
-            if write.replaced is not None and index not in written.failed:
-                expected_matches += 1
-        # MongoDB says how many replacements found their document, not which ones did. If one did
-        # not, all of them are looked at again.
-        replacement_missed = written.matched["observations"] < expected_matches
-
-        self.left = {}
-        for index, write in enumerate(writes):
-            problem = written.failed.get(index)
-            is_unsure = replacement_missed and write.replaced is not None
-            if problem == "duplicate" or (problem is None and is_unsure):
-                self.left[write.key] = write.document
-            elif problem is not None:
-                self.refused[write.key] = problem
+            if index in written.failed:
+                self.refused[write.key] = written.failed[index]
             else:
                 self.stored.add(write.key)
                 self.kept[write.key] = write.document
@@ -187,7 +174,9 @@ class Observations:
         self._fence = fence
 
     def write(self, operations: Sequence[InsertOne[Any] | ReplaceOne[Any]]) -> Written:
-        return self._fence.write([{"observations": operation} for operation in operations])
+        return self._fence.write(
+            [{"observations": operation} for operation in operations], guarded="observations"
+        )
 
     def connected_heads(self, seeds: Iterable[str]) -> dict[str, Head]:
         """Return the heads of rows and of all rows that are connected with them, by ``_id``.
