@@ -15,7 +15,7 @@ from passport.errors import Fatal
 from passport.facts import Person
 from tests import observations as make
 from tests.eventually import eventually
-from tests.integration.test_mongo_sink import Passport, read_whole
+from tests.integration.passport_database import Passport, read_whole
 from tests.observations import HOSPITAL, obs, person
 from tests.passport_shapes import check
 
@@ -26,11 +26,9 @@ ROWS = [obs(1, 10), obs(2, 11)]
 
 
 @pytest.fixture
-def passport(mongo_url: str) -> Iterator[Passport]:
-    passport = Passport(mongo_url)
+def passport(passport: Passport) -> Iterator[Passport]:
     yield passport
     check(passport.db)
-    passport.close()
 
 
 def at(who: Person, position: int) -> Person:

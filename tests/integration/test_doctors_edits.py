@@ -13,7 +13,7 @@ from passport.facts import FirstVersion, Observation
 from tests import observations as make
 from tests import passport_writes as doctor
 from tests.eventually import eventually
-from tests.integration.test_mongo_sink import Passport, diagnosis, interposed, read_whole
+from tests.integration.passport_database import Passport, diagnosis, interposed, read_whole
 from tests.observations import HOSPITAL, obs, person
 from tests.passport_shapes import check
 
@@ -21,14 +21,13 @@ Document = dict[str, Any]
 OTHER_ID = "1199080012340000"
 DRUG = make.coded(make.concept(30, "Amoxicillin", cls="Drug"))
 WORDS = "stopped: rash"
+AS_DRUG = make.concept(5, "Pulse", cls="Drug", datatype="Numeric", units="beats/min")
 
 
 @pytest.fixture
-def passport(mongo_url: str) -> Iterator[Passport]:
-    passport = Passport(mongo_url)
+def passport(passport: Passport) -> Iterator[Passport]:
     yield passport
     check(passport.db)
-    passport.close()
 
 
 def medicine(at: int, **changes: Any) -> Observation:
@@ -329,31 +328,29 @@ def test_b11_an_edit_is_seen_although_the_hospitals_clock_is_ahead(passport: Pas
     assert record["openmrsData"]["pending"]["result"] == "73 beats/min"
 
 
-def test_b12_keep_passport_is_kept_when_the_type_changed_too(passport: Passport) -> None:
+def become_drug(passport: Passport) -> tuple[MongoSink, conflicts.Conflict]:
+    """The hospital's concept becomes a drug's after a doctor's edit. Return the conflict, too."""
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
     [record] = passport.shown()
     doctor.put(passport.db, record["_id"], notes=WORDS)
-    as_drug = make.concept(5, "Pulse", cls="Drug", datatype="Numeric", units="beats/min")
-    sink.write([obs(1, 20, as_drug)])
+    sink.write([obs(1, 20, AS_DRUG)])
     [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    return sink, conflict
+
+
+def test_b12_keep_passport_is_kept_when_the_type_changed_too(passport: Passport) -> None:
+    sink, conflict = become_drug(passport)
     assert (conflict.type, conflict.theirs["type"]) == ("test", "medication")
     resolve(passport, conflict.id, "passport")
-    sink.write([obs(1, 20, as_drug)])
+    sink.write([obs(1, 20, AS_DRUG)])
     assert list(conflicts.listed(passport.db, HOSPITAL)) == []
     assert passport.shown()[0]["type"] == "test"
 
 
 def test_b12_keep_hospital_takes_its_type_too(passport: Passport) -> None:
-    passport.register()
-    sink = passport.sink()
-    sink.write([obs(1, 10)])
-    [record] = passport.shown()
-    doctor.put(passport.db, record["_id"], notes=WORDS)
-    as_drug = make.concept(5, "Pulse", cls="Drug", datatype="Numeric", units="beats/min")
-    sink.write([obs(1, 20, as_drug)])
-    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    _, conflict = become_drug(passport)
     resolve(passport, conflict.id, "hospital")
     assert passport.shown()[0]["type"] == "medication"
 

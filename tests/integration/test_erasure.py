@@ -11,7 +11,7 @@ from dev.hospital import people, registration
 from passport.facts import Person
 from passport.sink import Progress
 from tests import observations as make
-from tests.integration.test_mongo_sink import LINK_KEY, Passport, read_whole
+from tests.integration.passport_database import LINK_KEY, Passport, read_whole
 from tests.observations import HOSPITAL, obs, version
 from tests.servers import Address
 

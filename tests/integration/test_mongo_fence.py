@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -25,7 +25,7 @@ from passport.facts import Observation
 from passport.settings import Settings
 from passport.sink import Progress
 from tests import observations as make
-from tests.integration.test_mongo_sink import (
+from tests.integration.passport_database import (
     CANARY,
     LINK_KEY,
     Document,
@@ -37,20 +37,10 @@ from tests.integration.test_mongo_sink import (
     story,
 )
 from tests.observations import HOSPITAL, obs, patient, person, version
-from tests.passport_shapes import check
 
 OLD_NAME = make.concept(5, "Pulse", "CIEL:5087", cls="Test", datatype="Numeric")
 NEW_NAME = make.concept(5, "Heart rate", "CIEL:5087", cls="Test", datatype="Numeric")
 CALLS = ("find", "find_one", "bulk_write", "update_one", "delete_many", "find_one_and_update")
-
-
-@pytest.fixture
-def passport(mongo_url: str) -> Iterator[Passport]:
-    passport = Passport(mongo_url)
-    yield passport
-    if passport.db.medicalrecords.estimated_document_count():
-        check(passport.db)
-    passport.close()
 
 
 def written(passport: Passport) -> Document:

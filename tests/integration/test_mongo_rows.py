@@ -1,6 +1,5 @@
 """Connected rows, and the records that they once had, on a real MongoDB."""
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import permutations
 
@@ -10,18 +9,8 @@ from msgspec.structs import replace
 from destinations.mongo.sink import MongoSink
 from passport.facts import Observation
 from tests import observations as make
-from tests.integration.test_mongo_sink import Passport, diagnosis, operations, read_whole
+from tests.integration.passport_database import Passport, diagnosis, operations, read_whole
 from tests.observations import obs, person
-from tests.passport_shapes import check
-
-
-@pytest.fixture
-def passport(mongo_url: str) -> Iterator[Passport]:
-    passport = Passport(mongo_url)
-    yield passport
-    if passport.db.medicalrecords.estimated_document_count():
-        check(passport.db)
-    passport.close()
 
 
 def edits(first: int, last: int) -> list[Observation]:

@@ -2,8 +2,7 @@
 
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
@@ -16,7 +15,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
-from pymongo import MongoClient
 from pymongo.errors import AutoReconnect
 
 from destinations.mongo import conflicts, reports, unmapped
@@ -29,90 +27,21 @@ from passport.settings import PlaceholderHospital, Settings
 from passport.sink import KeyRange, Outcome, Progress, connect
 from tests import observations as make
 from tests.eventually import eventually
+from tests.integration.passport_database import (
+    CANARY,
+    LINK_KEY,
+    Document,
+    Passport,
+    as_read,
+    diagnosis,
+    empty,
+    interposed,
+    one,
+    operations,
+    read_whole,
+    story,
+)
 from tests.observations import HOSPITAL, obs, patient, person, version
-from tests.passport_shapes import check
-from tests.servers import fresh_name
-
-Document = dict[str, Any]
-LINK_KEY = "only for tests, 32 characters up"
-CANARY = "canary-7f3a"
-
-
-class Passport:
-    """A database of its own, with sinks that write it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.client = MongoClient[Document](url, tz_aware=True)
-        self.db = self.client[fresh_name()]
-        self.sinks: list[MongoSink] = []
-
-    def sink(self, hospital: Document | None = None, **options: Any) -> MongoSink:
-        given_ = {"uri": self.url, "database": self.db.name, "link_key": LINK_KEY, **options}
-        settings = make.settings(given_, **(hospital or {}))
-        self.sinks.append(cast("MongoSink", connect("passport", settings)))
-        return self.sinks[-1]
-
-    def register(self, national_id: str = "1199080012345678") -> str:
-        return str(self.db.patients.insert_one(patient(national_id)).inserted_id)
-
-    def shown(self, patient_id: str | None = None) -> list[Document]:
-        query = {"patientId": patient_id} if patient_id else {"patientId": {"$ne": ""}}
-        return list(self.db.medicalrecords.find(query).sort("openmrsData.obsId", 1))
-
-    def details(self, patient_id: str | None = None) -> list[str]:
-        return [record["data"]["details"] for record in self.shown(patient_id)]
-
-    def state(self) -> Document:
-        """What must be the same whatever the way: rows, and records that are shown."""
-        rows = {row.pop("_id"): row for row in self.db.observations.find({}, {"related": 0})}
-        records = {
-            one.pop("_id"): one
-            for one in self.db.medicalrecords.find({"patientId": {"$ne": ""}}, {"rev": 0})
-        }
-        return {"rows": rows, "records": records}
-
-    def everything(self) -> str:
-        return repr({name: list(self.db[name].find()) for name in self.db.list_collection_names()})
-
-    def close(self) -> None:
-        for sink in self.sinks:
-            sink.close()
-        self.client.drop_database(self.db.name)
-        self.client.close()
-
-
-@pytest.fixture
-def passport(mongo_url: str) -> Iterator[Passport]:
-    passport = Passport(mongo_url)
-    yield passport
-    if passport.db.medicalrecords.estimated_document_count():
-        check(passport.db)
-    passport.close()
-
-
-def diagnosis(at: int, first: int = 3) -> list[Observation]:
-    """A header, its diagnosis and its certainty: one record."""
-    return [
-        obs(first, at, make.VISIT_DIAGNOSES, make.NO_VALUE),
-        obs(first + 1, at, make.DIAGNOSIS, make.coded(make.MALARIA), row=2, obs_group_id=first),
-        obs(first + 2, at, make.CERTAINTY, make.coded(make.CONFIRMED), row=3, obs_group_id=first),
-    ]
-
-
-def as_read(who: Person, rows: Sequence[Observation]) -> list[Observation]:
-    """The rows as a read of the whole person gives them: at who's version."""
-    return [replace(row, person=who, version=who.version, origin="person") for row in rows]
-
-
-def read_whole(sink: MongoSink, who: Person, rows: Sequence[Observation]) -> Outcome:
-    """As the worker does for a person that `wanted` names: rows at who's version, then what else
-    there is goes.
-    """
-    return sink.write(as_read(who, rows)).__iadd__(
-        sink.retain(who, [row.obs_id for row in rows], who.version)
-    )
-
 
 # --- rows and records
 # ---------------------------------------------------------------------------------------------
@@ -552,11 +481,6 @@ def test_a_person_read_whole_is_all_there_is(passport: Passport) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def one(collection: Any, key: Any = None) -> Document:
-    found: Document = collection.find_one({"_id": key} if key else {})
-    return found
-
-
 def edit(passport: Passport, **data: str) -> None:
     change: Document = {f"data.{name}": value for name, value in data.items()}
     passport.db.medicalrecords.update_one(
@@ -818,27 +742,6 @@ def test_progress_is_kept_and_its_version_never_falls(passport: Passport) -> Non
 # ---------------------------------------------------------------------------------------------
 
 
-def story() -> list[Observation]:
-    """Events of one hospital in order: groups, edits, voids, purges, a merge, a moved member."""
-    other = person(2, "1199080012340000")
-    return [
-        obs(1, 10),
-        *diagnosis(11),
-        obs(6, 12, make.CHIEF_COMPLAINT, make.text("cough"), who=other),
-        obs(7, 13, make.UNKNOWN, make.text("blue")),
-        obs(8, 14, value=make.number(80), previous_version=1),
-        obs(1, 14, voided=True, row=2),
-        obs(5, 15, make.CERTAINTY, make.coded(make.CONFIRMED), voided=True, obs_group_id=3),
-        obs(6, 16, make.CHIEF_COMPLAINT, make.text("cough"), who=person()),
-        obs(4, 17, make.DIAGNOSIS, make.coded(make.MALARIA), obs_group_id=None),
-        obs(3, 18, make.VISIT_DIAGNOSES, make.NO_VALUE, deleted=True),
-        obs(9, 19, make.PANEL, make.NO_VALUE),
-        obs(10, 19, obs_group_id=9, row=2),
-        obs(7, 20, make.UNKNOWN, make.text("blue"), deleted=True),
-        obs(8, 21, value=make.number(81), previous_version=1, comments="again"),
-    ]
-
-
 @given(st.data())
 @hypothesis_settings(
     max_examples=40,
@@ -862,17 +765,6 @@ def test_any_order_with_repeats_ends_the_same(passport: Passport, data: st.DataO
         ends.append(passport.state())
     assert ends[0] == ends[1]
     assert len(ends[0]["records"]) == 4
-
-
-def empty(passport: Passport) -> None:
-    if not passport.sinks:
-        passport.sink()
-    for name in ("observations", "medicalrecords", "people", "patients", "auditlogs"):
-        passport.db[name].delete_many({})
-    keys = {"1199080012345678": ObjectId("a" * 24), "1199080012340000": ObjectId("b" * 24)}
-    passport.db.patients.insert_many(
-        [patient(number) | {"_id": key} for number, key in keys.items()]
-    )
 
 
 class Failing:
@@ -996,25 +888,6 @@ def test_it_does_not_begin_beside_records_of_the_former_sync(passport: Passport)
 # ---------------------------------------------------------------------------------------------
 
 
-def interposed(
-    monkeypatch: pytest.MonkeyPatch, target: Any, name: str, other: Callable[[], object]
-) -> list[int]:
-    """Lets `other` happen once just before the first call of target.name; the list tells how often
-    it was called.
-    """
-    calls: list[int] = []
-    method = getattr(target, name)
-
-    def call(*args: Any, **options: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            other()
-        return method(*args, **options)
-
-    monkeypatch.setattr(target, name, call)
-    return calls
-
-
 def test_a_doctors_edit_meanwhile_is_seen(
     passport: Passport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1132,17 +1005,6 @@ def test_a_batch_takes_few_round_trips_whatever_its_size(passport: Passport) -> 
     assert counts[1] - counts[0] <= 5, (
         "three writes go in two halves, and larger answers may come in pieces"
     )
-
-
-def operations(passport: Passport, act: Callable[[], Any]) -> int:
-    def total() -> int:
-        return int(passport.client.admin.command("serverStatus")["network"]["numRequests"])
-
-    time.sleep(0.05)
-    idle = -total() + total()
-    before = total()
-    act()
-    return total() - before - idle
 
 
 # --- erased

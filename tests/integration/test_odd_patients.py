@@ -10,13 +10,13 @@ from destinations.mongo.erasure import Traces
 from passport.kafka import Record
 from tests import observations as make
 from tests.integration.consuming import settings
-from tests.integration.test_mongo_sink import Passport, passport  # noqa: F401  # the fixture
+from tests.integration.passport_database import Passport
 from tests.observations import obs
 
 
 @pytest.mark.parametrize("odd_id", ["not-an-object-id", 7])
 def test_b18_a_patient_whose_id_is_no_object_id_is_nobody(
-    passport: Passport,  # noqa: F811
+    passport: Passport,
     odd_id: object,
 ) -> None:
     """Nobody is linked to it, and who was linked to it by an earlier release no longer is."""

@@ -12,7 +12,7 @@ from destinations.mongo import registrations, sweep
 from destinations.mongo.sweep import Sweep
 from tests.beside import beside
 from tests.eventually import eventually
-from tests.integration.test_mongo_sink import LINK_KEY, Passport
+from tests.integration.passport_database import LINK_KEY, Passport
 from tests.observations import HOSPITAL, obs, patient, person
 
 OTHER = "1199080012340000"
