@@ -173,9 +173,9 @@ def _hospital_says(context: CommandContext, hospital_id: str, person_id: int) ->
         closing(Source(hospital_id, hospital.mysql)) as source,
         source.read_at(ANY_POSITION) as reading,
     ):
-        found = Identities(hospital_id, hospital).read(reading, [person_id], "")[person_id]
+        person = Identities(hospital_id, hospital).read(reading, [person_id], "")[person_id]
     return {
-        "birth_year": found.birth_year,
-        "is_birth_estimated": found.is_birth_estimated,
-        "sex": found.sex,
+        "birth_year": person.birth_year,
+        "is_birth_estimated": person.is_birth_estimated,
+        "sex": person.sex,
     }

@@ -115,30 +115,12 @@ class DeadLetters:
 
     def park_row(self, event: RowEvent, reason: str, partition: int) -> None:
         """Park a row that was read at the hospital. Raises NotReady and Fatal."""
-        identity = f"{self._destination}/{event.source.hospital}/{event.row['obs_id']}"
-        self._park(
-            identity,
-            encode_event(event),
-            (("ce_type", b"row"),),
-            reason,
-            event.source.hospital,
-            partition,
-            -1,
-        )
+        self._park_read(event, str(event.row["obs_id"]), reason, partition)
 
     def park_person(self, event: KeyChangeEvent, reason: str, partition: int) -> None:
         """Park a person who was read whole at the hospital. Raises NotReady and Fatal."""
         (key,) = event.keys
-        identity = f"{self._destination}/{event.source.hospital}/person/{key['person_id']}"
-        self._park(
-            identity,
-            encode_event(event),
-            (("ce_type", b"notice"),),
-            reason,
-            event.source.hospital,
-            partition,
-            -1,
-        )
+        self._park_read(event, f"person/{key['person_id']}", reason, partition)
 
     def settle(self, letter: DeadLetter) -> None:
         """Take a dead letter off the list. Raises NotReady and Fatal."""
@@ -146,6 +128,21 @@ class DeadLetters:
 
     def close(self) -> None:
         self._writer.close()
+
+    def _park_read(
+        self, event: RowEvent | KeyChangeEvent, what: str, reason: str, partition: int
+    ) -> None:
+        """Park what was read at the hospital, and so has no offset. `what` tells it from others."""
+        hospital = event.source.hospital
+        self._park(
+            f"{self._destination}/{hospital}/{what}",
+            encode_event(event),
+            (("ce_type", event.kind.encode()),),
+            reason,
+            hospital,
+            partition,
+            -1,
+        )
 
     def _park(
         self,

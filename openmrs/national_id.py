@@ -7,6 +7,7 @@ read: ``B/O 1199080012345678`` ("baby of") is not the mother's id, though all it
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 LENGTHS = range(10, 17)
 """How many digits the Passport's national ids have."""
@@ -103,6 +104,7 @@ class IdentifierType:
         return ""
 
 
+@lru_cache(256)  # few formats, asked for with each batch of persons
 def compiled_format(java_format: str) -> re.Pattern[str] | None:
     """Return a Java regular expression as Python's; None if it is blank or not understood."""
     if not java_format.strip() or not _UNDERSTOOD.fullmatch(java_format):

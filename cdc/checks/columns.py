@@ -50,31 +50,33 @@ def identifier_type(server: Server) -> Check:
 
 def identifier_format(server: Server) -> Check:
     """Check that OpenMRS itself refuses what can't be a national id, in words known here."""
+    name = "national_id_format"
     uuid = server.hospital.national_id_type
     rows = server.rows_if_readable(
         "SELECT uuid, name, format, validator FROM patient_identifier_type WHERE retired = 0"
     )
-    hint = "set it in OpenMRS, under Administration, Manage Identifier Types: for sixteen digits"
-    hint += r" the format is \d{16}"
-    for type_uuid, name, java_format, validator in rows:
-        if type_uuid != uuid:
-            continue
-        kind = IdentifierType(0, java_format or "", validator or "")
-        unknown = kind.not_understood()
-        if unknown:
-            value = kind.format if unknown == "format" else kind.validator
-            return Check(
-                "national_id_format",
-                None,
-                f"the {unknown} of {name!r} isn't understood and not asked for: {value}",
-                hint if unknown == "format" else "",
-            )
-        if not kind.format.strip():
-            return Check(
-                "national_id_format",
-                None,
-                f"{name!r} has no format: any 10 to 16 digits pass, a telephone number too",
-                hint,
-            )
-        return Check("national_id_format", True, f"{name!r} has the format {kind.format}")
-    return Check("national_id_format", None, "there is no such identifier type")
+    types = {
+        type_uuid: (type_name, IdentifierType(0, java_format or "", validator or ""))
+        for type_uuid, type_name, java_format, validator in rows
+    }
+    if uuid not in types:
+        return Check(name, None, "there is no such identifier type")
+
+    type_name, type_ = types[uuid]
+    hint = (
+        "set it in OpenMRS, under Administration, Manage Identifier Types: for sixteen digits"
+        r" the format is \d{16}"
+    )
+    unknown = type_.not_understood()
+    if unknown == "format":
+        detail = f"the format of {type_name!r} isn't understood and not asked for: {type_.format}"
+        return Check(name, None, detail, hint)
+    if unknown == "validator":
+        detail = (
+            f"the validator of {type_name!r} isn't understood and not asked for: {type_.validator}"
+        )
+        return Check(name, None, detail)
+    if not type_.format.strip():
+        detail = f"{type_name!r} has no format: any 10 to 16 digits pass, a telephone number too"
+        return Check(name, None, detail, hint)
+    return Check(name, True, f"{type_name!r} has the format {type_.format}")
