@@ -95,7 +95,7 @@ class ObsMatcher:
         pace.spend(len(fitting))
         patients = patients_by_national_id(self._db.patients, list(holders))
         patients_by_person = {
-            holders[national_id]: patient for national_id, patient in patients.items()
+            holders[national_id]: patient.patient_id for national_id, patient in patients.items()
         }
 
         zone = self._settings.hospitals[hospital].timezone

@@ -1,7 +1,7 @@
 """`auditlogs`: one entry for each change of a record's content, without any of the content.
 
-Entries are written before the change that they tell of, under an _id that names record and `rev`: a
-crash between the two leaves no change untold, and trying again tells nothing twice.
+An entry is written with the change that it tells of, or before it, under an _id that names what was
+changed and its `rev`: a crash leaves no change untold, and trying again tells nothing twice.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from pymongo import InsertOne, UpdateOne
 
 from destinations.mongo.client import Mongo, bulk, translate_errors
 from destinations.mongo.document import Document
-from destinations.mongo.record_update import Change
+from destinations.mongo.record_update import Action, Change
 
 AGENT = "openmrs-passport"  # as `userAgent`: what tells our entries from the Passport's
 _DONE = {"create": "created", "update": "updated", "delete": "removed"}
@@ -37,7 +37,7 @@ def patient_of(database: Mongo, record: ObjectId, rev: int) -> str | None:
     None if there is no such entry any more.
     """
     with translate_errors():
-        entry = database.auditlogs.find_one({"_id": _entry_id(record, rev)}, {"patient": 1})
+        entry = database.auditlogs.find_one({"_id": entry_id(record, rev)}, {"patient": 1})
     return str(entry["patient"]) if entry is not None else None
 
 
@@ -48,22 +48,36 @@ def beside(change: Change, user: ObjectId, hospital_name: str, now: datetime) ->
 
 
 def entry(change: Change, user: ObjectId, hospital_name: str, now: datetime) -> Document:
-    """Return the entry of a change in the Passport's own shape."""
-    record = str(change.id)
+    """Return the entry of a change."""
+    details = f"Record {change.id} {_DONE[change.action]} from OpenMRS of {hospital_name}"
+    key = entry_id(change.id, change.rev)
+    return shaped(key, user, _object_id(change.patient), change.action, details, now)
+
+
+def entry_id(changed: ObjectId | str, rev: int) -> ObjectId:
+    """Return the _id of the entry that tells how a document got this `rev`."""
+    return ObjectId(sha256(f"{changed}/{rev}".encode()).digest()[:12])
+
+
+def shaped(
+    key: ObjectId,
+    user: ObjectId,
+    patient: ObjectId | str,
+    action: Action,
+    details: str,
+    now: datetime,
+) -> Document:
+    """Return an entry of ours in the Passport's own shape."""
     return {
-        "_id": _entry_id(change.id, change.rev),
+        "_id": key,
         "user": user,
-        "patient": _object_id(change.patient),
+        "patient": patient,
         "accessType": "regular",
-        "action": change.action,
-        "details": f"Record {record} {_DONE[change.action]} from OpenMRS of {hospital_name}"[:1000],
+        "action": action,
+        "details": details[:1000],
         "accessTime": now,
         "userAgent": AGENT,
     }
-
-
-def _entry_id(record: ObjectId, rev: int) -> ObjectId:
-    return ObjectId(sha256(f"{record}/{rev}".encode()).digest()[:12])
 
 
 @lru_cache(4096)

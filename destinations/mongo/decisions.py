@@ -7,7 +7,6 @@ A decision holds for one national id and one patient. It is kept with the person
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 
 from bson import ObjectId
 from pymongo import InsertOne
@@ -16,6 +15,7 @@ from destinations.mongo import auditlogs
 from destinations.mongo.client import Mongo, bulk, translate_errors
 from destinations.mongo.contradictions import Verdict
 from destinations.mongo.document import Document
+from destinations.mongo.people import named_patient
 from destinations.mongo.placeholder_accounts import Authors
 from passport.errors import Fatal, Retry
 from passport.settings import Hospital
@@ -72,7 +72,7 @@ def decide(
     person's document has just changed.
     """
     document = _read(database, hospital_id, person_id)
-    patient = document.get("candidateId") or document["patientId"]
+    patient = named_patient(document)
     now = datetime.now(UTC)
     _audit(database, hospital_id, hospital, document, verdict, operator, now)
     update: Document = {
@@ -108,16 +108,10 @@ def _audit(
     """Tell it before it is done: what was told twice would have one _id."""
     decided = f"decided: {verdict}" if verdict is not None else "the decision taken back"
     details = f"Link of {document['_id']} to this patient, {decided}, by {operator}"
-    entry = {
-        "_id": ObjectId(sha256(f"{document['_id']}/{document['rev']}".encode()).digest()[:12]),
-        "user": Authors(database, hospital_id, hospital).system,
-        "patient": ObjectId(document.get("candidateId") or document["patientId"]),
-        "accessType": "regular",
-        "action": "update",
-        "details": details[:1000],
-        "accessTime": now,
-        "userAgent": auditlogs.AGENT,
-    }
+    key = auditlogs.entry_id(document["_id"], document["rev"])
+    user = Authors(database, hospital_id, hospital).system
+    patient = ObjectId(named_patient(document))
+    entry = auditlogs.shaped(key, user, patient, "update", details, now)
     bulk(database.auditlogs, [InsertOne(entry)])
 
 
@@ -125,7 +119,7 @@ def _read(database: Mongo, hospital_id: str, person_id: int) -> Document:
     key = f"{hospital_id}/{person_id}"
     with translate_errors():
         document = database.people.find_one({"_id": key})
-    if document is None or not (document.get("candidateId") or document["patientId"]):
+    if document is None or not named_patient(document):
         raise Fatal(
             f"no patient of the Passport has the national id of {key}: there is nothing to decide",
             hint="passport unmatched contradictions",
@@ -142,7 +136,7 @@ def _contradiction(document: Document) -> Contradiction:
         contradicts=tuple(document.get("contradicts") or ()),
         verdict=decision.get("verdict", ""),
         decided_by=decision.get("by", ""),
-        patient_id=document.get("candidateId") or document["patientId"],
+        patient_id=named_patient(document),
     )
 
 

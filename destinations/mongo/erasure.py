@@ -117,11 +117,7 @@ class Erasure:
         yield "records", "medicalrecords", records
         # An $or must not be empty, and no row has the _id None.
         yield "rows", "observations", {"$or": [*rows, {"_id": None}]}
-        kept: list[Document] = [
-            {"record": {"$in": self._records}, "patientId": {"$in": patient_ids}},
-            {"patientId": {"$in": patient_ids}},
-        ]
-        yield "kept edits", "keptedits", {"$or": kept}
+        yield "kept edits", "keptedits", {"patientId": {"$in": patient_ids}}
         entries = [{"patient": {"$in": self._former_patients}}, {"_id": {"$in": self._entries}}]
         yield "audit entries", "auditlogs", {"userAgent": AGENT, "$or": entries}
         people = [{"_id": {"$in": self._people}}, {"idHash": self._hash}]

@@ -169,7 +169,7 @@ class MedicalRecords:
                 yield [key for key, row in keys.items() if named.get(row) != key]
 
     def _row_key(self, record: Document) -> str:
-        """Return the ``_id`` of the row that a record shows."""
+        """Return the ``_id`` of the row that a record shows, and is named after."""
         return f"{self._id}/{record['openmrsData'].get('obsId')}"
 
     def _rows_shown_by(
@@ -239,7 +239,7 @@ class MedicalRecords:
             if change is None:
                 continue
             if target is not None and _is_too_large(change):
-                refused[_anchor(self._id, target)] = "too_large"
+                refused[self._row_key(target.document)] = "too_large"
             else:
                 changes.append(change)
         return changes, refused
@@ -265,7 +265,7 @@ class MedicalRecords:
         for index, problem in written.failed.items():
             key = changes[index].id
             if problem != "duplicate" and key in target:
-                refused[_anchor(self._id, target[key])] = problem
+                refused[self._row_key(target[key].document)] = problem
         return not written.missed and "duplicate" not in written.failed.values()
 
     def _list_in_patients(self, current: RecordRound) -> None:
@@ -298,11 +298,6 @@ def _is_too_large(change: Change) -> bool:
     texts = [*fields.values(), *fields.get("data", {}).values()]
     characters = sum(len(text) for text in texts if isinstance(text, str))
     return characters * 4 > MAX_BYTES and len(bson.encode(change.write)) > MAX_BYTES
-
-
-def _anchor(hospital_id: str, record: Projected) -> str:
-    """Return the ``_id`` of the row that a record is named after."""
-    return f"{hospital_id}/{record.document['openmrsData']['obsId']}"
 
 
 def _now() -> datetime:

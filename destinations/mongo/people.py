@@ -80,19 +80,22 @@ def hashed(link_key: bytes, national_id: str) -> str:
     return hmac.new(link_key, national_id.encode(), sha256).hexdigest()
 
 
+def hash_of_patient(link_key: bytes, patient: Document) -> str | None:
+    """Return the same of a document of `patients`; None if it has no national id."""
+    national_id = patient.get("nationalId")
+    return hashed(link_key, national_id) if isinstance(national_id, str) else None
+
+
+def named_patient(document: Document) -> str | None:
+    """Return the patient (hex of ``patients._id``) whom a person's national id names.
+
+    The person is linked with them, or kept from it by a contradiction or a decision.
+    """
+    patient: str | None = document.get("candidateId") or document["patientId"]
+    return patient
+
+
 def patients_by_national_id(
-    patients: Collection[Document], national_ids: Sequence[str]
-) -> dict[str, str]:
-    """Return the hex of ``patients._id`` by national id, of those who are registered."""
-    if not national_ids:
-        return {}
-    query = {"nationalId": {"$in": national_ids}, **IS_PATIENT}
-    with translate_errors():
-        registered = patients.find(query, {"nationalId": 1}, batch_size=ALL)
-        return {patient["nationalId"]: str(patient["_id"]) for patient in registered}
-
-
-def _passport_patients(
     patients: Collection[Document], national_ids: Sequence[str]
 ) -> dict[str, PassportPatient]:
     """Return those who are registered, by national id."""
@@ -155,7 +158,7 @@ class People:
         for _ in range(TRIES):
             documents, patients = in_parallel(
                 lambda: self._documents(keys),
-                lambda: _passport_patients(self._patients, national_ids),
+                lambda: patients_by_national_id(self._patients, national_ids),
             )
             new = [person.hospital for key, person in persons.items() if key not in documents]
             with_erasures = self._with_erasures(new)
@@ -224,7 +227,7 @@ class People:
         """
         persons = list(persons)
         national_ids = [person.national_id for person in persons if person.national_id is not None]
-        patients = _passport_patients(self._patients, national_ids)
+        patients = patients_by_national_id(self._patients, national_ids)
         documents = self._documents([person.key for person in persons])
         return {
             person.person_id: self._expected_link(person, documents.get(person.key), patients)

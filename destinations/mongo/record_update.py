@@ -124,10 +124,6 @@ def _checksum(name: str, value: Any) -> bytes:
     return _CHECKSUM.pack(crc32(f"{name}={value}".encode()))
 
 
-def _emptied(hospital_id: str, uuid: str) -> Document:
-    return {"openmrsData": {"hospitalId": hospital_id, "obsUuid": uuid}}
-
-
 # --- what the Passport owns
 
 
@@ -216,9 +212,14 @@ def _with_pending(document: Document) -> Document:
 
 
 def _removal(old: Document, kept: Iterable[Document], hospital_id: str, now: datetime) -> Change:
-    emptied = _emptied(hospital_id, old["openmrsData"]["obsUuid"])
     update = {
-        "$set": {"patientId": "", "data": {}, "editableBy": [], "removedAt": now, **emptied},
+        "$set": {
+            "patientId": "",
+            "data": {},
+            "editableBy": [],
+            "openmrsData": {"hospitalId": hospital_id, "obsUuid": old["openmrsData"]["obsUuid"]},
+            "removedAt": now,
+        },
         "$unset": {"lastEditedAt": "", "applied": "", "stated": ""},
         "$inc": {"rev": 1},
     }

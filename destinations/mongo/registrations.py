@@ -10,6 +10,7 @@ seconds, so that it costs the same however many people there are.
 
 import threading
 import time
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from destinations.mongo import keptedits
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.contradictions import Mode
 from destinations.mongo.document import Document
-from destinations.mongo.people import ask_for, hashed
+from destinations.mongo.people import ask_for, hash_of_patient
 from destinations.mongo.reports import contradicting_counts, unmatched_counts
 from destinations.mongo.sweep import PAGE, Sweep
 from destinations.mongo.watch_lease import RENEW_S, WatchLease
@@ -190,13 +191,9 @@ class Registrations:
         if self._mode == "ask":
             is_decided = {"decision.verdict": "link"}
             query = {"contradicts": {"$exists": True}, "state": "ok", "$nor": [is_decided]}
-        keys: list[str] = []
-        for person in self._people.find(query, {"_id": 1}):
-            keys.append(person["_id"])
-            if len(keys) == PAGE:
-                ask_for(self._db, keys)
-                keys = []
-        ask_for(self._db, keys)
+        people = self._people.find(query, {"_id": 1})
+        while page := list(islice(people, PAGE)):
+            ask_for(self._db, [person["_id"] for person in page])
 
     def _mark_concerned(self, event: Any) -> None:
         """Mark whoever is linked to the patient of an event, or has the id that the patient has."""
@@ -209,8 +206,7 @@ class Registrations:
         is_whole = event["operationType"] != "update"
         concerned: list[Document] = []
         if is_whole or "nationalId" in changed:
-            fields = event.get("fullDocument") or updated
-            id_hash = self._hash(fields.get("nationalId"))
+            id_hash = hash_of_patient(self._key, event.get("fullDocument") or updated)
             concerned.append({"patientId": patient, "idHash": {"$ne": id_hash}})
             if id_hash is not None:
                 concerned.append({"idHash": id_hash, "patientId": {"$ne": patient}})
@@ -223,6 +219,3 @@ class Registrations:
         # Also those marked before: whoever is just clearing that mark has not seen this change.
         mark = {"pending": {"$ifNull": ["$pending", "read"]}, "rev": {"$add": ["$rev", 1]}}
         self._people.update_many({"$or": concerned}, [{"$set": mark}])
-
-    def _hash(self, national_id: Any) -> str | None:
-        return hashed(self._key, national_id) if isinstance(national_id, str) else None

@@ -1,13 +1,11 @@
 """Compares `people` with `patients`, a page of each at a time, and marks whom the stream missed."""
 
-from typing import Any
-
 from bson import ObjectId
 from pymongo.collection import Collection
 
 from destinations.mongo.client import Mongo
 from destinations.mongo.document import Document
-from destinations.mongo.people import ask_for, hashed
+from destinations.mongo.people import ask_for, hash_of_patient, named_patient
 
 PAGE = 1_000  # documents of each collection that are looked at together
 _PERSON = {
@@ -75,27 +73,28 @@ class Sweep:
         """
         owners: dict[str, str] = {}
         for patient in patients:
-            id_hash = self._hash(patient.get("nationalId"))
+            id_hash = hash_of_patient(self._key, patient)
             if id_hash is not None:
                 owners[id_hash] = str(patient["_id"])
         query = {"idHash": {"$in": list(owners)}}
         fields = {"idHash": 1, "patientId": 1, "candidateId": 1}
         holders = self._db.people.find(query, fields)
-        return [person["_id"] for person in holders if _patient(person) != owners[person["idHash"]]]
+        return [
+            person["_id"] for person in holders if named_patient(person) != owners[person["idHash"]]
+        ]
 
     def _outdated(self, people: list[Document]) -> list[str]:
         """Return those whose patient is gone or has another id.
 
         Those are among them whose link waits for an operator.
         """
-        matched = [person for person in people if _patient(person)]
-        linked = [_patient(person) for person in matched]
-        ids = [ObjectId(patient) for patient in linked if ObjectId.is_valid(patient)]
+        linked = [(person, patient) for person in people if (patient := named_patient(person))]
+        ids = [ObjectId(patient) for _, patient in linked if ObjectId.is_valid(patient)]
         hashes: dict[str, str | None] = {}
-        for patient in self._db.patients.find({"_id": {"$in": ids}}, {"nationalId": 1}):
-            hashes[str(patient["_id"])] = self._hash(patient.get("nationalId"))
+        for document in self._db.patients.find({"_id": {"$in": ids}}, {"nationalId": 1}):
+            hashes[str(document["_id"])] = hash_of_patient(self._key, document)
         return [
-            person["_id"] for person in matched if hashes.get(_patient(person)) != person["idHash"]
+            person["_id"] for person, patient in linked if hashes.get(patient) != person["idHash"]
         ]
 
     def _left_over(self, people: list[Document]) -> list[str]:
@@ -113,11 +112,3 @@ class Sweep:
             with_rows = self._db.observations.distinct("personId", query)
             keys += [f"{hospital}/{person_id}" for person_id in with_rows]
         return keys
-
-    def _hash(self, national_id: Any) -> str | None:
-        return hashed(self._key, national_id) if isinstance(national_id, str) else None
-
-
-def _patient(person: Document) -> str:
-    """Return the patient who is linked with a person, or is kept from being it."""
-    return str(person.get("candidateId") or person["patientId"] or "")

@@ -360,8 +360,12 @@ ROWS = (
         "row 42: what is removed is no patient's",
         "destinations/mongo/record_update.py",
         function="_removal",
-        old='{"patientId": "", "data": {}, "editableBy": [], "removedAt": now, **emptied}',
-        new='{"data": {}, "editableBy": [], "removedAt": now, **emptied}',
+        old='{"patientId": "", "data": {}, "editableBy": [],'
+        ' "openmrsData": {"hospitalId": hospital_id, "obsUuid": old["openmrsData"]["obsUuid"]},'
+        ' "removedAt": now}',
+        new='{"data": {}, "editableBy": [],'
+        ' "openmrsData": {"hospitalId": hospital_id, "obsUuid": old["openmrsData"]["obsUuid"]},'
+        ' "removedAt": now}',
         test=f"{SINK}test_row_42_a_voided_record_is_found_by_no_reader_and_comes_back_as_the_same",
     ),
     Mutant(
@@ -383,7 +387,7 @@ ROWS = (
     Mutant(
         "row 45: an audit entry has the Passport's own words",
         "destinations/mongo/auditlogs.py",
-        function="entry",
+        function="shaped",
         old='"regular"',
         new='"sync"',
         test=f"{MEANING}test_row_45_every_document_passes_the_passports_own_schemas",
