@@ -126,7 +126,7 @@ class Overtaken(Retry):
     def __init__(self, hospital_id: str) -> None:
         super().__init__(
             f"hospital {hospital_id}: another writer has taken it",
-            hint="passport consume, replay, dead-letters retry, erase and cut-over take turns",
+            hint="passport consume, replay, dead-letters retry and erase take turns",
             after=0.5,
         )
 
