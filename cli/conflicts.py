@@ -1,4 +1,4 @@
-"""The verbs of ``conflicts``: records that a person edited and the hospital has changed since."""
+"""The verbs of ``conflicts``: what a person has changed in the Passport, unlike the hospital."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ RevealOption = Annotated[
 
 commands = typer.Typer(
     no_args_is_help=True,
-    help="Decide on records edited in the Passport that the hospital has changed since.",
+    help="Decide on records edited or deleted in the Passport where the hospital says otherwise.",
 )
 
 
@@ -71,7 +71,8 @@ def resolve(
     """Decide whose values a record keeps.
 
     The edit is kept until the hospital changes the record again. With `--keep hospital` the record
-    follows the hospital from now on.
+    follows the hospital from now on. A record of type `deleted` was deleted in the Passport: it
+    stays so, or is shown again.
     """
     from destinations.mongo import conflicts
 

@@ -33,10 +33,15 @@ def _content(document: Document) -> Document:
 def records(
     expected: Mapping[ObjectId, Document], stored: Mapping[ObjectId, Document]
 ) -> Differences:
-    """Compare records by _id. One with patientId "" is a tombstone."""
+    """Compare records by _id. One with patientId "" is a tombstone.
+
+    What a person has deleted in the Passport stays deleted.
+    """
     live = {key: record for key, record in stored.items() if record.get("patientId") != ""}
     differences = Differences()
-    differences.add("missing", (f"medicalrecords/{key}" for key in expected.keys() - live.keys()))
+    deleted = {key for key, record in stored.items() if "deletedAt" in record}
+    missing = expected.keys() - live.keys() - deleted
+    differences.add("missing", (f"medicalrecords/{key}" for key in missing))
     differences.extra_records |= live.keys() - expected.keys()
     differences.add("extra", (f"medicalrecords/{key}" for key in differences.extra_records))
     for key in expected.keys() & live.keys():

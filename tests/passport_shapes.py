@@ -36,7 +36,7 @@ UNIQUE = {
 OURS = {
     "$or": [{"rev": {"$exists": True}}, {"openmrsData.hospitalId": {"$exists": True}}]
 }  # doctors write their own
-TOMBSTONE = {"removedAt": {"$exists": True}}
+TOMBSTONE = {"$or": [{"removedAt": {"$exists": True}}, {"deletedAt": {"$exists": True}}]}
 
 
 def check(database: Mongo) -> int:
@@ -58,7 +58,7 @@ def check(database: Mongo) -> int:
 def _misshapen(database: Mongo, name: str) -> list[str]:
     if name != "medicalrecords":
         return _against(database, name, name, {})
-    live = _against(database, name, name, {"removedAt": {"$exists": False}, **OURS})
+    live = _against(database, name, name, {"$nor": [TOMBSTONE], **OURS})
     return live + _against(database, name, "medicalrecords.tombstone", TOMBSTONE)
 
 

@@ -1,7 +1,7 @@
 """Lists and resolves conflicts.
 
 A conflict is a record that a person has edited in the Passport and for which the hospital has newer
-values.
+values, or one that a person has deleted there although the hospital has it.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,8 @@ _PENDING = {"openmrsData.pending": {"$exists": True}}
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """One record that waits for a decision; `id` is the hex of its _id.
+
+    `type` is ``deleted`` of a record that was deleted in the Passport.
 
     `fields` are the names within `data` that differ, and ``type`` if the record's type does. `ours`
     and `theirs` are their values in the Passport and at the hospital.
@@ -65,6 +67,9 @@ def resolve(database: Mongo, hospital: Hospital, record_id: str, keep: Keep) -> 
     """
     record = _read(database, record_id)
     openmrs = record["openmrsData"]
+    if "deletedAt" in record:
+        _resolve_deleted(database, record, keep)
+        return
     update = _keep_passport(record) if keep == "passport" else _keep_hospital(record)
     seen = {"_id": record["_id"], "rev": record["rev"], "lastEditedAt": record["lastEditedAt"]}
     change = Change(record["_id"], "update", record["patientId"], record["rev"] + 1, seen, update)
@@ -75,6 +80,20 @@ def resolve(database: Mongo, hospital: Hospital, record_id: str, keep: Keep) -> 
             raise Retry(f"record {record_id} has just been changed")
         if keep == "hospital":
             # Its author may be another too. That comes with the next projection.
+            ask_for(database, [f"{openmrs['hospitalId']}/{openmrs['personId']}"])
+
+
+def _resolve_deleted(database: Mongo, record: Document, keep: Keep) -> None:
+    """Keep a record deleted for good, or let it be shown again when its person is read."""
+    openmrs = record["openmrsData"]
+    update: Document = {"$unset": {"openmrsData.pending": ""}}
+    if keep == "hospital":
+        update["$unset"]["deletedAt"] = ""
+        update["$unset"]["openmrsData.personId"] = ""
+        update["$set"] = {"removedAt": datetime.now(UTC)}
+    with translate_errors():
+        database.medicalrecords.update_one({"_id": record["_id"]}, update)
+        if keep == "hospital":
             ask_for(database, [f"{openmrs['hospitalId']}/{openmrs['personId']}"])
 
 
@@ -113,7 +132,7 @@ def _their_type(record: Document) -> str:
 
 def _read(database: Mongo, record_id: str) -> Document:
     key = ObjectId(record_id) if ObjectId.is_valid(record_id) else None
-    query = {"_id": key, "patientId": {"$ne": ""}} | _PENDING
+    query = {"_id": key} | _PENDING
     with translate_errors():
         record = database.medicalrecords.find_one(query)
     if record is None:
@@ -122,6 +141,9 @@ def _read(database: Mongo, record_id: str) -> Document:
 
 
 def _conflict(record: Document) -> Conflict:
+    if "deletedAt" in record:
+        hospital = record["openmrsData"]["hospitalId"]
+        return Conflict(str(record["_id"]), hospital, "deleted", record["deletedAt"], (), {}, {})
     ours = record["data"] | {"type": record["type"]}
     theirs = record["openmrsData"]["pending"] | {"type": _their_type(record)}
     names = (ours.keys() | theirs.keys()) - PASSPORT_OWNED

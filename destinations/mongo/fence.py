@@ -108,6 +108,9 @@ class Fence:
         except _Missed:
             return Written(missed=True)
         except _Refused as refused:
+            if guarded and refused.problem == "duplicate":
+                # Something is there that wasn't when the caller read.
+                return Written(missed=True)
             if len(changes) == 1:
                 return Written(failed={0: refused.problem})
         # One refused document makes a transaction void, and says nothing of the others.

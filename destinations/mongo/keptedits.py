@@ -13,14 +13,15 @@ returns, the patient leaves the Passport, or somebody is erased.
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from bson import ObjectId
 from pymongo import DeleteOne, ReplaceOne
 
 from destinations.mongo import auditlogs, record_update
-from destinations.mongo.client import ALL, Mongo, bulk, translate_errors
+from destinations.mongo.client import ALL, Mongo, translate_errors
 from destinations.mongo.document import Document
+from destinations.mongo.fence import FencedChange
+from destinations.mongo.record_update import Change
 
 # A request of the Passport that began before a record was hidden has ended long before.
 LATE = timedelta(days=1)
@@ -36,34 +37,22 @@ def read(database: Mongo, records: Collection[ObjectId]) -> dict[ObjectId, list[
     return kept
 
 
-def keep(database: Mongo, leaving: Collection[Document]) -> None:
-    """Store what is about to leave its record, but for patients who have left the Passport.
+def moves(database: Mongo, changes: Iterable[Change]) -> list[FencedChange]:
+    """Return what stores and deletes that belongs to changes of records: one transaction with them.
 
-    A writer that has seen an older state of the record replaces nothing that is newer.
+    Nothing is stored for patients who have left the Passport.
     """
-    if not leaving:
-        return
+    changes = list(changes)
+    leaving = [change.leaves for change in changes if change.leaves is not None]
     patients = _registered(database, {document["patientId"] for document in leaving})
-    operations: list[Any] = []
+    moved: list[FencedChange] = []
     for document in leaving:
-        if document["patientId"] not in patients:
-            continue
-        older_edit: list[Document] = [{"rev": document["rev"], "lastEditedAt": None}]
-        if document["lastEditedAt"] is not None:
-            edits = {"rev": document["rev"], "lastEditedAt": {"$lte": document["lastEditedAt"]}}
-            older_edit.append(edits)
-        older = {"_id": document["_id"], "$or": [{"rev": {"$lt": document["rev"]}}, *older_edit]}
-        # If there is a newer one, the upsert is refused as a duplicate, which is as good.
-        operations.append(ReplaceOne(older, document, upsert=True))
-    bulk(database.keptedits, operations)
-
-
-def forget(database: Mongo, documents: Iterable[Document]) -> None:
-    """Delete what is part of its record again, or out of date. What was kept since stays."""
-    operations: list[Any] = [
-        DeleteOne({"_id": document["_id"], "rev": document["rev"]}) for document in documents
-    ]
-    bulk(database.keptedits, operations)
+        if document["patientId"] in patients:
+            stored = ReplaceOne({"_id": document["_id"]}, document, upsert=True)
+            moved.append({"keptedits": stored})
+    obsolete = [change.obsolete for change in changes if change.obsolete is not None]
+    moved.extend({"keptedits": DeleteOne({"_id": document["_id"]})} for document in obsolete)
+    return moved
 
 
 def settle_late_writes(database: Mongo) -> None:
@@ -119,6 +108,8 @@ def forget_former_patients(database: Mongo) -> None:
 
 def _registered(database: Mongo, patients: Collection[str]) -> set[str]:
     """Return those of the patients (hex of ``patients._id``) whom the Passport has."""
+    if not patients:
+        return set()
     ids = [ObjectId(patient) for patient in patients if ObjectId.is_valid(patient)]
     with translate_errors():
         documents = database.patients.find({"_id": {"$in": ids}}, {"_id": 1}, batch_size=ALL)

@@ -14,11 +14,12 @@ from itertools import islice
 
 import bson
 from bson import ObjectId
+from pymongo import InsertOne
 
 from destinations.mongo import auditlogs, keptedits, medical_history, record_update
 from destinations.mongo.client import ALL, Mongo, translate_errors
 from destinations.mongo.document import Document
-from destinations.mongo.fence import Fence
+from destinations.mongo.fence import Fence, FencedChange
 from destinations.mongo.mirror import MAX_BYTES
 from destinations.mongo.observations import SLICE, Head, MirrorView, Observations
 from destinations.mongo.people import People
@@ -202,13 +203,9 @@ class MedicalRecords:
         if changes:
             authors = (record.author for record in current.target.values())
             self.authors.ensure(authors, self._fence)
-        # A crash in between leaves what is kept twice, and a record that keeps it no less.
-        leaving = [change.leaves for change in changes if change.leaves is not None]
-        keptedits.keep(self._db, leaving)
         written = self._write(changes, current.target, refused)
-        if written:
-            obsolete = [change.obsolete for change in changes if change.obsolete is not None]
-            keptedits.forget(self._db, obsolete)
+        if not written:
+            self._restore_tombstones(change for change in changes if change.seen is None)
         if written and self._link_medical_history:
             self._list_in_patients(current)
         return written
@@ -252,21 +249,42 @@ class MedicalRecords:
     ) -> bool:
         """Write where the records are still as read. Return False when one of them is not."""
         now = _now()
-        written = self._fence.write(
-            [
-                {
-                    "auditlogs": auditlogs.beside(change, self.authors.system, self._name, now),
-                    "medicalrecords": change.operation,
-                }
-                for change in changes
-            ],
-            guarded="medicalrecords",
-        )
+        operations: list[FencedChange] = [
+            {
+                "auditlogs": auditlogs.beside(change, self.authors.system, self._name, now),
+                "medicalrecords": change.operation,
+            }
+            for change in changes
+        ]
+        operations += keptedits.moves(self._db, changes)
+        written = self._fence.write(operations, guarded="medicalrecords")
         for index, problem in written.failed.items():
+            if index >= len(changes):
+                continue
             key = changes[index].id
             if problem != "duplicate" and key in target:
                 refused[self._row_key(target[key].document)] = problem
         return not written.missed and "duplicate" not in written.failed.values()
+
+    def _restore_tombstones(self, inserts: Iterable[Change]) -> None:
+        """Put a tombstone where a record that is to be inserted was before.
+
+        Only the audit entries still know it. If the last one says that we had hidden the record,
+        MongoDB has deleted its tombstone since. Else the record was shown when it went: somebody
+        has deleted it in the Passport, and the hospital must not bring it back.
+        """
+        inserts = list(inserts)
+        last = auditlogs.last_entries(self._db, [change.id for change in inserts])
+        tombstones: list[FencedChange] = []
+        for change in inserts:
+            if change.id not in last:
+                continue
+            rev, action = last[change.id]
+            tombstone = record_update.tombstone(
+                change, rev, self._id, _now(), is_deleted=action != "delete"
+            )
+            tombstones.append({"medicalrecords": InsertOne(tombstone)})
+        self._fence.write(tombstones)
 
     def _list_in_patients(self, current: RecordRound) -> None:
         owners: dict[ObjectId, str | None] = {}

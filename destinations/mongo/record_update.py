@@ -3,7 +3,7 @@
 Beside the Passport's own fields a record holds `rev` (grows with each of our writes), `applied`
 (digest of what the hospital's values were when `data` was last set: newer ones differ from it),
 `stated` (the same field by field, so that a person's words are told from the hospital's) and, on
-tombstones, `removedAt`.
+tombstones, `removedAt`, or `deletedAt` if a person has deleted the record in the Passport.
 
 What the Passport owns of a record belongs to one patient. When the record is hidden, or becomes
 another patient's, it goes into `keptedits` and waits there for the record's return.
@@ -65,6 +65,29 @@ class Change:
         return UpdateOne(self.seen, self.write)
 
 
+def tombstone(
+    insert: Change, rev: int, hospital_id: str, now: datetime, *, is_deleted: bool
+) -> Document:
+    """Return a tombstone for the place of a record that is to be inserted, and was there before.
+
+    `is_deleted` says that a person has deleted the record in the Passport. Then it is a conflict,
+    and isn't shown again before somebody decides so.
+    """
+    openmrs = insert.write["openmrsData"]
+    document: Document = {
+        "_id": insert.id,
+        "patientId": "",
+        "data": {},
+        "editableBy": [],
+        "rev": rev,
+        "openmrsData": {"hospitalId": hospital_id, "obsUuid": openmrs["obsUuid"]},
+    }
+    if is_deleted:
+        document["openmrsData"] |= {"personId": openmrs["personId"], "pending": {}}
+        return document | {"deletedAt": now}
+    return document | {"removedAt": now}
+
+
 def change(
     old: Document | None,
     new: Projected | None,
@@ -80,6 +103,8 @@ def change(
     kept = list(kept)
     if new is None:
         return _removal(old, kept, hospital_id, now) if old and old["patientId"] else None
+    if old is not None and "deletedAt" in old:
+        return None
     returned = _of_patient(kept, new.document["patientId"], new.merged)
     if old is None or not old["patientId"]:
         # What is kept outlives a tombstone. So a record that begins again goes on after it.

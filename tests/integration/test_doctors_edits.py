@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from destinations.mongo import conflicts
 from destinations.mongo.sink import MongoSink
 from passport.facts import FirstVersion, Observation
+from reconcile import differences
 from tests import observations as make
 from tests import passport_writes as doctor
 from tests.eventually import eventually
@@ -355,7 +356,72 @@ def test_b12_keep_hospital_takes_its_type_too(passport: Passport) -> None:
     assert passport.shown()[0]["type"] == "medication"
 
 
-# --- what comes late
+# --- deleted in the Passport, and what comes late
+
+
+def actions(passport: Passport) -> list[str]:
+    entries = passport.db.auditlogs.find().sort("accessTime")
+    return [entry["action"] for entry in entries]
+
+
+def test_b12_each_change_is_audited_after_mongodb_has_deleted_the_tombstone(
+    passport: Passport,
+) -> None:
+    passport.register()
+    sink = passport.sink()
+    for at in (10, 30, 50):
+        sink.write([obs(1, at)])
+        sink.write([obs(1, at + 10, voided=True)])
+        assert passport.shown() == []
+        passport.db.medicalrecords.delete_many({"removedAt": {"$exists": True}})
+    assert actions(passport) == ["create", "delete"] * 3
+
+
+def deleted(passport: Passport) -> tuple[MongoSink, Document]:
+    """A record that a doctor has deleted, and its hospital has changed since."""
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10), obs(2, 10, row=2)])
+    [record, other] = passport.shown()
+    doctor.delete(passport.db, record["_id"])
+    sink.write([obs(1, 20, value=make.number(73))])
+    assert [record["_id"] for record in passport.shown()] == [other["_id"]]
+    return sink, record
+
+
+def test_a_record_that_a_doctor_deleted_does_not_come_back(passport: Passport) -> None:
+    sink, record = deleted(passport)
+    [conflict] = conflicts.listed(passport.db, HOSPITAL)
+    assert (conflict.id, conflict.type) == (str(record["_id"]), "deleted")
+    assert sink.counts(HOSPITAL)["conflicts"] == 1
+    [tombstone] = passport.db.medicalrecords.find({"_id": record["_id"]})
+    assert "73" not in repr(tombstone)
+    assert differences.records({record["_id"]: record}, {record["_id"]: tombstone}).counts == {
+        "missing": 0,
+        "extra": 0,
+        "different": 0,
+    }
+    read_whole(sink, person(at=30), [obs(1, 20, value=make.number(73)), obs(2, 10)])
+    assert len(passport.shown()) == 1
+    resolve(passport, conflict.id, "passport")
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+    sink.write([obs(1, 40, value=make.number(74))])
+    assert len(passport.shown()) == 1
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+
+
+def test_a_record_that_a_doctor_deleted_comes_back_when_somebody_decides_so(
+    passport: Passport,
+) -> None:
+    sink, record = deleted(passport)
+    resolve(passport, str(record["_id"]), "hospital")
+    assert list(sink.wanted(HOSPITAL, 10)) == [1]
+    rows = [obs(1, 20, value=make.number(73)), obs(2, 10)]
+    read_whole(sink, person(at=30), rows)
+    [again] = [shown for shown in passport.shown() if shown["_id"] == record["_id"]]
+    assert again["data"]["result"] == "73 beats/min"
+    assert list(conflicts.listed(passport.db, HOSPITAL)) == []
+    assert actions(passport).count("create") == 3
 
 
 def test_a_medicine_that_is_read_while_it_is_hidden_leaves_the_tombstone_empty(

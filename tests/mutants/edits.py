@@ -41,9 +41,9 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
     Mutant(
         "b7: nothing is kept of who has left",
         "destinations/mongo/keptedits.py",
-        function="keep",
-        old='document["patientId"] not in patients',
-        new="not document",
+        function="moves",
+        old='document["patientId"] in patients',
+        new="document",
         test=f"{EDITS}test_b7_nothing_is_kept_of_somebody_who_left_before",
     ),
     Mutant(
@@ -101,6 +101,22 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
         old="earlier is None or earlier.person_id == person_id or not earlier.merged",
         new="earlier is None or earlier.person_id == person_id",
         test=f"{UNIT}test_enrich.py::test_b8_a_row_of_somebody_who_lives_is_not_followed",
+    ),
+    Mutant(
+        "b12: what was before the tombstone went is told from what is new",
+        "destinations/mongo/auditlogs.py",
+        function="beside",
+        old="change.seen is None",
+        new="not change",
+        test=f"{EDITS}test_b12_each_change_is_audited_after_mongodb_has_deleted_the_tombstone",
+    ),
+    Mutant(
+        "a record that a doctor deleted stays deleted",
+        "destinations/mongo/medicalrecords.py",
+        function="MedicalRecords._restore_tombstones",
+        old='is_deleted=action != "delete"',
+        new="is_deleted=False",
+        test=f"{EDITS}test_a_record_that_a_doctor_deleted_does_not_come_back",
     ),
     Mutant(
         "a tombstone into which the Passport wrote late is emptied",

@@ -187,16 +187,21 @@ def _fields(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") 
 def records(db: Database[Document], settings: Settings, want: Expected) -> Iterator[str]:
     key = settings["key"]
     live: dict[ObjectId, Document] = {}
+    deleted: set[ObjectId] = set()  # by a doctor, in the Passport
     for doc in db["medicalrecords"].find({"openmrsData.hospitalId": key}):
         if doc.get("removedAt") is None and doc["patientId"] != "":
             live[doc["_id"]] = doc
         else:
             yield from tombstone(doc)
+            if doc.get("deletedAt") is not None:
+                deleted.add(doc["_id"])
     yield from twice(key, live)
     by_uuid = {doc["openmrsData"].get("obsUuid"): doc for doc in live.values()}
     authors = Authors(db, key)
     for record in want.records.values():
         uuid = record.content["openmrsData"]["obsUuid"]
+        if record.id in deleted:
+            continue
         doc = by_uuid.get(uuid, {}) if record.archived else live.get(record.id, {})
         if not doc:
             other = ", although another _id has its uuid" if uuid in by_uuid else ""
@@ -241,11 +246,16 @@ def tombstone(doc: Document) -> Iterator[str]:
         yield f"medicalrecords {doc['_id']}: removed, but found by patientId"
     if doc["data"]:
         yield f"medicalrecords {doc['_id']}: removed, but has data"
-    if extra := set(doc["openmrsData"]) - {"hospitalId", "obsUuid"}:
+    names = {"hospitalId", "obsUuid"}
+    if doc.get("deletedAt") is not None:
+        names |= {"personId", "pending"}
+        if doc["openmrsData"].get("pending"):
+            yield f"medicalrecords {doc['_id']}: deleted, but has values of the hospital"
+    if extra := set(doc["openmrsData"]) - names:
         yield (
             f"medicalrecords {doc['_id']}: removed, but openmrsData has {', '.join(sorted(extra))}"
         )
-    if doc.get("removedAt") is None:
+    if doc.get("removedAt") is None and doc.get("deletedAt") is None:
         yield f"medicalrecords {doc['_id']}: removed, without removedAt"
 
 
