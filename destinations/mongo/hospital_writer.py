@@ -214,8 +214,8 @@ class HospitalWriter:
     ) -> dict[str, SealedDocument]:
         """Return tombstones of rows that have gone from somebody who is matched to one who is not.
 
-        The mirror has them as the former person's. A tombstone that these very rows have left there
-        is returned, too: its record may be left over from a crash in between.
+        The mirror has them as the former person's. A tombstone that is there already is returned,
+        too, whichever event or reading has left it: a crash may have come before its record.
         """
         keys = [
             key
@@ -227,9 +227,12 @@ class HospitalWriter:
         tombstones: dict[str, SealedDocument] = {}
         for key, row in self._observations.documents(keys).items():
             observation = newest[key]
-            is_former = row["personId"] != observation.person.person_id
-            if is_former and (not row["deleted"] or row["version"] == observation.version):
-                tombstones[key] = mirror.tombstone(row, observation.version)
+            if row["personId"] == observation.person.person_id:
+                continue
+            version = observation.version
+            if row["deleted"]:
+                version = max(version, row["version"])
+            tombstones[key] = mirror.tombstone(row, version)
         return tombstones
 
     def _remove_rows(self, query: Document, keys: set[int], version: str | None) -> Outcome:

@@ -392,6 +392,28 @@ def test_a_row_that_goes_to_an_unmatched_person_is_gone(passport: Passport) -> N
     assert [record["openmrsData"]["obsId"] for record in passport.shown()] == [2]
 
 
+@pytest.mark.parametrize("again_at", [20, 30, 40])
+def test_a_row_that_went_to_an_unmatched_person_is_gone_after_a_crash_before_its_record(
+    passport: Passport, monkeypatch: pytest.MonkeyPatch, again_at: int
+) -> None:
+    """Whichever event of the row comes next: the tombstone may be of a reading that was ahead."""
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(1, 10)])
+
+    def crash(*_: Any) -> None:
+        raise Retry("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sink._writer(HOSPITAL)._records, "refresh", crash)
+        with pytest.raises(Retry):
+            sink.write([obs(1, 30, who=person(2, None))])
+    assert one(passport.db.observations, f"{HOSPITAL}/1")["deleted"]
+    assert len(passport.shown()) == 1, "the record was not reached"
+    assert sink.write([obs(1, again_at, who=person(2, None))]) == Outcome(unmatched=1)
+    assert passport.shown() == []
+
+
 def test_the_sweep_sees_what_the_stream_missed(passport: Passport) -> None:
     passport.register()
     sink = passport.sink(sweep_s=0.2)

@@ -134,4 +134,15 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
         new='frozenset({"medicationStatus"})',
         test="tests/integration/test_verify.py::test_what_the_passport_owns_is_no_difference",
     ),
+    Mutant(
+        "a stray's record that a crash has left is ended by any later event of its row",
+        "destinations/mongo/hospital_writer.py",
+        function="HospitalWriter._tombstones_of_strays",
+        old='max(version, row["version"])',
+        new="version",
+        test=(
+            "tests/integration/test_mongo_sink.py::"
+            "test_a_row_that_went_to_an_unmatched_person_is_gone_after_a_crash_before_its_record"
+        ),
+    ),
 )
