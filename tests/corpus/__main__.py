@@ -1,0 +1,41 @@
+"""Prints what the product makes of the corpus: ``python -m tests.corpus [verdict]``.
+
+With a verdict (missing, dangerous, odd) it prints the cases that have it, too.
+"""
+
+import sys
+
+from tests.corpus.loader import Case, Meaning, cases
+from tests.corpus.product import results
+from tests.corpus.report import Result, tables
+
+
+def main(wanted: str | None) -> int:
+    """Print the report. Return 1 if a case is dangerous, else 0."""
+    judged = results(cases())
+    print(tables(judged))
+    for result in judged:
+        if result.verdict == wanted:
+            print(_line(result))
+    return int(any(result.verdict == "dangerous" for result in judged))
+
+
+def _line(result: Result) -> str:
+    case, made = result.case, result.outcome
+    asked = " > ".join([*(group.key for group in case.groups), case.question.key])
+    wanted = " or ".join(_words(meaning) for meaning in case.accepted)
+    became = f"{_words(made.meaning)} {made.name}".strip()
+    return f"{case.id} ({case.form}) {asked} = {_answer(case)}: {became}; should be {wanted}"
+
+
+def _answer(case: Case) -> str:
+    beside = [f"{member.question.key} = {member.answer.text}" for member in case.siblings]
+    return f"{case.answer.text} [{'; '.join(beside)}]" if beside else case.answer.text
+
+
+def _words(meaning: Meaning) -> str:
+    return meaning.kind if meaning.state == "present" else f"{meaning.kind} ({meaning.state})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))
