@@ -11,13 +11,14 @@ from tests.corpus.report import Result, tables
 
 
 def main(wanted: str | None) -> int:
-    """Print the report. Return 1 if a case is dangerous, else 0."""
+    """Print the report. Return 1 if a case that can be decided is dangerous, else 0."""
     judged = results(cases())
     print(tables(judged))
     for result in judged:
         if result.verdict == wanted:
             print(_line(result))
-    return int(any(result.verdict == "dangerous" for result in judged))
+    dangerous = [one for one in judged if one.verdict == "dangerous"]
+    return int(any(not one.case.is_undecidable for one in dangerous))
 
 
 def _line(result: Result) -> str:

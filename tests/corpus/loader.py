@@ -136,7 +136,8 @@ class Case:
     `groups` are the headers above it, the outermost first. `becomes` is the judgement, and
     `or_else` what would do as well. `reads` is what a person reads; empty if there is nothing to
     be read. `same_record` are those of `siblings` that belong to the same record. `flags` are the
-    badges of a test that are right; empty if none was judged.
+    badges of a test that are right; empty if none was judged. It `is_undecidable` if its concepts
+    say something else than the label of the form: the same rows mean something else elsewhere.
     """
 
     id: str
@@ -155,6 +156,7 @@ class Case:
     reads: str
     flags: tuple[str, ...]
     same_record: tuple[str, ...]
+    is_undecidable: bool
     why: str
     held_back: bool
 
@@ -275,6 +277,7 @@ def _case(
         reads=row["reads"],
         flags=tuple(_several(row["flag"], " or ")),
         same_record=same_record,
+        is_undecidable=row["undecidable"] == "yes",
         why=row["why"],
         held_back=row["held_back"] == "yes",
     )

@@ -14,6 +14,8 @@ CLAIMS: frozenset[Kind] = frozenset({"condition", "medication", "allergy"})
 # What has a list of its own, in which a person looks for it.
 LISTED: frozenset[Kind] = CLAIMS | {"vaccination", "test"}
 SILENT: frozenset[Kind] = frozenset({"negated", "nothing"})
+# What several rows can say together.
+OF_SEVERAL_ROWS: frozenset[Kind] = LISTED | {"detail"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _is_whole(case: Case, made: Outcome) -> bool:
     """Return whether what belongs together is together, and a test has its badge."""
     if case.flags and made.flag not in case.flags:
         return False
-    return set(case.same_record) <= made.beside or made.meaning.kind in SILENT | {"note"}
+    return set(case.same_record) <= made.beside or made.meaning.kind not in OF_SEVERAL_ROWS
 
 
 # --- as tables
@@ -100,8 +102,19 @@ def _is_whole(case: Case, made: Outcome) -> bool:
 
 def tables(judged: Sequence[Result]) -> str:
     """Return the report as Markdown."""
-    parts = [_by_category(judged), _by_kind(judged), _by_dictionary(judged)]
+    decidable = [one for one in judged if not one.case.is_undecidable]
+    parts = [_by_category(decidable), _by_kind(decidable), _by_dictionary(decidable)]
+    parts.append(_of_undecidable([one for one in judged if one.case.is_undecidable]))
     return "\n\n".join(parts) + "\n"
+
+
+def _of_undecidable(judged: Sequence[Result]) -> str:
+    counts = Counter(one.verdict for one in judged)
+    return (
+        f"Not counted: {len(judged)} answers whose concepts say something else than the label of "
+        f"the form, of which a destination learns nothing. {counts['dangerous']} of them become a "
+        "condition, a medication or an allergy that the doctor did not state."
+    )
 
 
 def _by_category(judged: Sequence[Result]) -> str:

@@ -42,7 +42,7 @@ def test_more_cases_must_not_become_a_claim_than_must() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "wrong"),
     [
-        ("lime/cases.tsv", "x\tlab\tnowhere.json" + "\t" * 12, "nowhere.json"),
+        ("lime/cases.tsv", "x\tlab\tnowhere.json" + "\t" * 13, "nowhere.json"),
         ("sources.tsv", "a\tb/c\t12ab\tMIT\tforms", "whole commit"),
     ],
     ids=["an unknown form", "half a commit"],
