@@ -45,6 +45,7 @@ ACTIONS: Mapping[str, tuple[float, Callable[[Work], None]]] = {
     "correct_national_id": (2, patients.correct_national_id),
     "add_national_id": (1, patients.add_national_id),
     "void_national_id": (1, patients.void_national_id),
+    "swap_national_ids": (0, patients.swap_national_ids),
     "rename_concept": (1, names.rename_concept),
     "rename_provider": (1, names.rename_provider),
     "rename_location": (1, names.rename_location),

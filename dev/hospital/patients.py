@@ -156,3 +156,14 @@ def void_national_id(work: Work) -> None:
     """Void a national id."""
     key = _national_id(work)["patient_identifier_id"]
     work.void("patient_identifier", "typing error", "patient_identifier_id = %s", key)
+
+
+def swap_national_ids(work: Work) -> None:
+    """Correct two patients who were registered with each other's national id."""
+    one = _national_id(work)
+    other = _national_id(work)
+    if one["patient_id"] == other["patient_id"]:
+        raise NothingToDo("twice the same patient")
+    for row, value in ((one, other["identifier"]), (other, one["identifier"])):
+        key = row["patient_identifier_id"]
+        work.change("patient_identifier", {"identifier": value}, "patient_identifier_id = %s", key)

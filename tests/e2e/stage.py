@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import bson
@@ -51,6 +51,8 @@ class Hospital:
     flags: Sequence[str] = ()
     kind: type[MariaDB] | type[MySQL] = MariaDB
     server: MariaDB | MySQL | None = None
+    # Held for a transaction where the order of the hospital's commits matters to who looks on.
+    turn: Lock = field(default_factory=Lock)
 
     @property
     def name(self) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 import pymysql
 from kafka import KafkaProducer
 
+from dev.hospital.clinic import Clinic
+from dev.hospital.work import NothingToDo
 from dev.stack.server import Server
 from tests.e2e.roles import Role
 from tests.e2e.stage import Stage
@@ -99,6 +101,47 @@ def freeze_consumer(scene: Scene, rng: random.Random) -> str:
     with frozen(role):
         time.sleep(13)
     return f"{role} stood still for 13 s, its session is 10 s"
+
+
+def freeze_both_consumers(scene: Scene, rng: random.Random) -> str:
+    """P6: each for a while of its own, so that either may come back to what the other one did."""
+    first, second = rng.sample(scene.consumers, 2)
+    alone_s, both_s, rest_s = rng.uniform(0, 12), rng.uniform(2, 14), rng.uniform(0, 12)
+    with contextlib.ExitStack() as still:
+        still.enter_context(frozen(first))
+        time.sleep(alone_s)
+        with frozen(second):
+            time.sleep(both_s)
+            if rng.random() < 0.5:
+                still.close()
+            time.sleep(rest_s)
+    return f"both stood still for {both_s:.0f} s, one for {alone_s + both_s:.0f} s at least"
+
+
+def swap_behind_a_snapshot(scene: Scene, rng: random.Random) -> str:
+    """P6: patients get each other's national id while all consumers are behind a snapshot."""
+    key = scene.hospital(rng)
+    hospital = scene.stage.hospitals[key]
+    swaps = 0
+    with contextlib.ExitStack() as still:
+        for consumer in scene.consumers:
+            still.enter_context(frozen(consumer))
+        done = _snapshots(scene, key)
+        asked = scene.stage.run("signal", "--hospital", key, "snapshot")
+        assert asked.returncode == 0, asked.stderr[-500:]
+        eventually(lambda: _snapshots(scene, key) > done, "a snapshot", 120)
+        with contextlib.closing(hospital.connect(autocommit=False)) as connection:
+            clinic = Clinic(connection, seed=rng.randrange(10**9))
+            for _ in range(10):
+                with hospital.turn, contextlib.suppress(NothingToDo):
+                    clinic.do("swap_national_ids")
+                    swaps += 1
+    assert swaps > 0
+    return f"{swaps} swaps after a snapshot that no consumer had read"
+
+
+def _snapshots(scene: Scene, key: str) -> int:
+    return sum(role.said().count('"snapshot done"') for role in scene.readers[key])
 
 
 def end_role(scene: Scene, rng: random.Random) -> str:
@@ -345,6 +388,8 @@ KINDS: Mapping[str, Kind] = {
         kill_all,
         freeze_reader,
         freeze_consumer,
+        freeze_both_consumers,
+        swap_behind_a_snapshot,
         end_role,
         rebalance_storm,
         kill_mysql,

@@ -7,11 +7,14 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 import pymysql
 
 from dev import hospital as generator
+from dev.hospital.clinic import Action
 from tests.e2e.stage import Hospital, Stage
 from tests.topic_reader import read_topic
 
@@ -19,10 +22,22 @@ from tests.topic_reader import read_topic
 class Shift:
     """A clinic in a thread: so many obs rows a second on average; it comes back when its server
     does.
+
+    The share `seldom_share` of its steps are actions of `seldom_names`; `seldom` counts them.
     """
 
-    def __init__(self, hospital: Hospital, seed: int, rows_per_s: float) -> None:
+    def __init__(
+        self,
+        hospital: Hospital,
+        seed: int,
+        rows_per_s: float,
+        seldom_names: Sequence[str] = (),
+        seldom_share: float = 0,
+    ) -> None:
         self._hospital, self._seed, self._rate = hospital, seed, rows_per_s
+        self._seldom_names, self._seldom_share = seldom_names, seldom_share
+        self._rng = Random(seed)
+        self.seldom: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.rows = 0
@@ -61,9 +76,19 @@ class Shift:
             if ahead > 0:
                 self._stop.wait(min(ahead, 0.5))
                 continue
-            rows = clinic.step().rows
+            with self._hospital.turn:
+                rows = self._step(clinic).rows
             done += rows
             self.rows += rows
+
+    def _step(self, clinic: generator.Clinic) -> Action:
+        if self._rng.random() < self._seldom_share:
+            name = self._rng.choice(self._seldom_names)
+            with contextlib.suppress(LookupError):  # nothing there to do it on
+                action = clinic.do(name)
+                self.seldom[name] += 1
+                return action
+        return clinic.step()
 
 
 @dataclass
