@@ -61,10 +61,13 @@ def settle_late_writes(database: Mongo) -> None:
     Its code reads a record, and writes what has changed under the `_id` alone. If the record is
     hidden in between, the status of a medicine, or a doctor's whole edit, comes into the tombstone.
     Such an edit is kept as one of the patient who saw the record until then.
+
+    An earlier release that is used again leaves `stated` in its tombstones.
     """
     recent = datetime.now(UTC) - LATE
     with translate_errors():
-        query = {"removedAt": {"$gt": recent}, "data": {"$ne": {}}}
+        written = {"$or": [{"data": {"$ne": {}}}, {"stated": {"$exists": True}}]}
+        query = {"removedAt": {"$gt": recent}, **written}
         for tombstone in database.medicalrecords.find(query):
             if tombstone.get("lastEditedAt") is not None:
                 _keep_late_edit(database, tombstone)
@@ -73,7 +76,10 @@ def settle_late_writes(database: Mongo) -> None:
                 "removedAt": tombstone["removedAt"],
                 "lastEditedAt": tombstone.get("lastEditedAt"),
             }
-            emptied = {"$set": {"data": {}, "editableBy": []}, "$unset": {"lastEditedAt": ""}}
+            emptied = {
+                "$set": {"data": {}, "editableBy": []},
+                "$unset": {"lastEditedAt": "", "stated": ""},
+            }
             database.medicalrecords.update_one(still_hidden, emptied)
 
 
