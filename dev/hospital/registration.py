@@ -1,6 +1,7 @@
 """Who can be matched, and their registration in the Passport's MongoDB."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -27,8 +28,7 @@ EMPTY_LISTS = (
 )
 
 _IDENTIFIERS = """
-SELECT i.patient_id, REGEXP_REPLACE(i.identifier, '[^0-9]', '') AS digits, i.preferred,
-       p.voided OR q.voided AS gone
+SELECT i.patient_id, i.identifier, i.preferred, p.voided OR q.voided AS gone
 FROM patient_identifier i
 JOIN patient_identifier_type t ON t.patient_identifier_type_id = i.identifier_type
 JOIN patient p ON p.patient_id = i.patient_id
@@ -52,7 +52,7 @@ def registrable(connection: Connection) -> list[tuple[int, str]]:
         if row["gone"]:
             continue
         patient = int(row["patient_id"])
-        digits = str(row["digits"])
+        digits = re.sub("[^0-9]", "", row["identifier"])
         holders[digits] += 1
         if patient not in chosen:
             chosen[patient] = digits
