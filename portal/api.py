@@ -12,7 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from portal.dependencies import TheCaller, ThePortal, TheWords
 from portal.page_text import Words, utc
 from portal.patients import Document, Patient, Patients, RecordFilter, RecordType, TimelinePlace
-from portal.view import author, sentence
+from portal.reader_words import usual
+from portal.view import author, said_otherwise, sentence
 
 router = APIRouter()
 # A cursor is a record's _id and, if it has a date, a "-" and the date as hex of its UTF-8.
@@ -57,19 +58,41 @@ class HospitalAsOf(BaseModel):
     asOf: datetime | None = Field(description="Everything up to then is here; to the minute.")  # noqa: N815
 
 
+class Range(BaseModel):
+    low: float | None = Field(None, description="From here on it is usual.")
+    high: float | None = Field(None, description="Up to here it is usual.")
+    lowCritical: float | None = Field(None, description="Here and below it is critical.")  # noqa: N815
+    highCritical: float | None = Field(None, description="Here and above it is critical.")  # noqa: N815
+    lowAbsolute: float | None = Field(None, description="OpenMRS takes nothing below.")  # noqa: N815
+    highAbsolute: float | None = Field(None, description="OpenMRS takes nothing above.")  # noqa: N815
+
+
 class Record(BaseModel):
     id: str
     type: RecordType
     date: str | None = Field(
         description="When it happened: the hospital's wall time, without a zone."
     )
-    summary: str = Field(description="One sentence, in the language of Accept-Language (en, fr).")
-    data: dict[str, Any] = Field(description="As the Passport keeps it.")
+    summary: str = Field(description="One sentence, in the reader's language (en, fr, rw).")
+    data: dict[str, Any] = Field(
+        description="As the Passport keeps it: in the hospital's own words."
+    )
+    translated: dict[str, str] = Field(
+        description="Fields of `data` in the reader's language, where the hospital's dictionary "
+        "has other words in it."
+    )
     createdBy: str = Field(description="The author's name.")  # noqa: N815
     hospital: str | None
     location: str | None
     interpretation: str | None = Field(
-        description="HL7's, of a test result: NORMAL, HIGH, CRITICALLY_LOW ..."
+        description="The hospital's own, of a test result: NORMAL, HIGH, CRITICALLY_LOW ..."
+    )
+    range: Range | None = Field(
+        description="What the number is compared with, as far as the hospital has bounds for it."
+    )
+    computedInterpretation: str | None = Field(  # noqa: N815
+        description="What follows of the number and its `range`, where the hospital has stated "
+        "no interpretation."
     )
     createdAt: datetime  # noqa: N815
 
@@ -156,16 +179,20 @@ def _record(record: Document, words: Words) -> Record:
     origin = record.get("openmrsData") or {}
     data = record["data"]
     author_name = author(record, words)
+    compared_with = usual(record)
     return Record(
         id=str(record["_id"]),
         type=record["type"],
         date=data.get("date"),
         summary=sentence(record, author_name, words),
         data=data,
+        translated=said_otherwise(record, words),
         createdBy=author_name,
         hospital=data.get("hospital"),
         location=origin.get("locationName"),
         interpretation=origin.get("interpretation"),
+        range=Range(**compared_with.range) if compared_with else None,
+        computedInterpretation=compared_with.computed if compared_with else None,
         createdAt=utc(record["createdAt"]),
     )
 

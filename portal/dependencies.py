@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from passport.settings import Portal as Settings
 from portal.live import LiveUpdates
-from portal.page_text import Words, chosen
+from portal.page_text import LANGUAGES, Words, chosen
 from portal.patients import Patient, Patients
 from portal.sessions import Sessions, Throttle
 
@@ -59,8 +59,17 @@ class Caller:
     ends: float
 
 
+LANGUAGE_COOKIE = "language"
+
+
 def words_of(request: Request) -> Words:
-    """Return the page text in the language that the request's browser likes best."""
+    """Return the page text in the language that the reader has chosen on a page.
+
+    Without a choice, it is the one that the request's browser likes best.
+    """
+    language = request.cookies.get(LANGUAGE_COOKIE, "")
+    if language in LANGUAGES:
+        return Words(language)
     return Words(chosen(request.headers.get("accept-language", "")))
 
 

@@ -1,4 +1,4 @@
-"""Says what the pages say in the reader's language: texts of page_text.yaml, dates, numbers."""
+"""Says what the pages say in the reader's language: texts of languages/*.yaml, dates, numbers."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
-LANGUAGES = ("en", "fr")
+LANGUAGES = ("en", "fr", "rw")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 # As hospitals write units, and as people read them.
 _UNITS = {
@@ -24,10 +24,12 @@ _UNITS = {
 
 @cache
 def catalogue() -> Mapping[str, Mapping[str, str]]:
-    """Return page_text.yaml: its texts by key and then by language."""
-    text = (files("portal") / "page_text.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, dict[str, str]] = yaml.safe_load(text)
-    return loaded
+    """Return the texts of the pages by language and then by key: one file a language."""
+    texts: dict[str, dict[str, str]] = {}
+    for language in LANGUAGES:
+        file = files("portal") / "languages" / f"{language}.yaml"
+        texts[language] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return texts
 
 
 def chosen(accept_language: str) -> str:
@@ -58,7 +60,7 @@ class Words:
     language: str
 
     def __call__(self, key: str, **values: object) -> str:
-        return catalogue()[key][self.language].format(**values)
+        return catalogue()[self.language][key].format(**values)
 
     def day(self, written: str | None) -> str:
         """Return a wall time's day as ``6 November 2025``. Another text stays as it is."""
@@ -90,6 +92,11 @@ class Words:
         if not _DATE.match(text):
             return text
         return ", ".join(part for part in (self.day(text), self.time(text)) if part)
+
+    def number(self, number: float) -> str:
+        """Return a number without needless zeros."""
+        text = repr(float(number)).removesuffix(".0")
+        return text.replace(".", ",") if self.language == "fr" else text
 
     def quantity(self, text: str) -> str:
         """Return a result with its units as people read them."""

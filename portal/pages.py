@@ -6,7 +6,7 @@ They work without JavaScript. With it they renew themselves, see static/page.js.
 import asyncio
 from datetime import date
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Header, Query, Request
 from fastapi.templating import Jinja2Templates
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from portal import live
 from portal.api import CURSOR, page
 from portal.dependencies import (
+    LANGUAGE_COOKIE,
     Portal,
     Reader,
     TheCaller,
@@ -27,7 +28,7 @@ from portal.dependencies import (
     loop_time,
     seconds_to_wait,
 )
-from portal.page_text import Words
+from portal.page_text import LANGUAGES, Words
 from portal.patients import Patient, RecordFilter, RecordType
 from portal.sessions import fits
 from portal.view import by_day, by_visit, item, series
@@ -37,6 +38,9 @@ PAGE = 50
 TESTS = 1_000
 VISITS = 150
 TABS = ("timeline", "conditions", "medicines", "tests", "visits")
+A_YEAR_S = 365 * 86_400
+# Each language by the name that its own readers know.
+LANGUAGE_NAMES = [(code, Words(code)("own_name")) for code in LANGUAGES]
 
 router = APIRouter(include_in_schema=False)
 templates = Jinja2Templates(directory=str(files("portal") / "templates"))
@@ -139,6 +143,7 @@ def _values(portal: Portal, words: Words, patient: Patient, tab: str) -> dict[st
         "tabs": TABS,
         "tag": tag,
         "hospitals": hospitals,
+        "languages": LANGUAGE_NAMES,
     }
 
 
@@ -184,6 +189,30 @@ async def events(
     if open_page is None:
         raise HTTPException(503, "come again", {"Retry-After": "5"})
     return EventStream(portal, open_page, loop_time(caller.ends, loop.time()))
+
+
+class Choice(BaseModel):
+    """The form of the language switch: the language, and the page that it is on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: Literal["en", "fr", "rw"]
+    page: Literal["timeline", "conditions", "medicines", "tests", "visits", "sign-in"]
+
+
+@router.post("/language")
+def language(portal: ThePortal, form: Annotated[Choice, Form()]) -> Response:
+    """Remember the reader's language in this browser, and go back to the page."""
+    answer = RedirectResponse("/" if form.page == "timeline" else f"/{form.page}", 303)
+    answer.set_cookie(
+        LANGUAGE_COOKIE,
+        form.language,
+        A_YEAR_S,
+        secure=portal.settings.https,
+        httponly=True,
+        samesite="lax",
+    )
+    return answer
 
 
 @router.get("/sign-in")
@@ -234,7 +263,7 @@ def _form(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    values = {"words": words, "problem": problem}
+    values = {"words": words, "problem": problem, "languages": LANGUAGE_NAMES}
     return templates.TemplateResponse(
         request, "sign_in.html", values, status_code=status, headers=headers
     )

@@ -33,7 +33,22 @@ RECORD_FIELDS = {
     "openmrsData.locationName": 1,
     "openmrsData.encounterUuid": 1,
     "openmrsData.interpretation": 1,
+    "openmrsData.obsId": 1,
+    "openmrsData.obsUuid": 1,
+    "openmrsData.memberUuids": 1,
 }
+ROW_FIELDS = {
+    "hospital": 1,
+    "row.uuid": 1,
+    "row.obs_group_id": 1,
+    "concept.name": 1,
+    "concept.names": 1,
+    "value.text": 1,
+    "value.names": 1,
+    "value.range": 1,
+    "value.computed": 1,
+}
+GROUP_STEPS = 3  # how deep a record's members may lie in groups; few forms have a second level
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +136,8 @@ class Patients:
         """Return up to `limit` records, newest first, beginning with the one after `after`.
 
         Each has an `author`: the name of the user in createdBy, or None where `data` names a
-        doctor.
+        doctor. Its `rows` are the mirror's rows of the obs that make it, and of the panel that it
+        is part of: they know its words in other languages.
         """
         query = record_filter.query(patient_id)
         documents = islice(self._from(query, after, limit), limit)
@@ -131,7 +147,11 @@ class Patients:
         names = self._names(
             {record["createdBy"] for record in records if not record["data"].get("doctor")}
         )
-        return [record | {"author": names.get(record["createdBy"])} for record in records]
+        rows = _RowsOfRecords(self.database, records).read()
+        return [
+            record | {"author": names.get(record["createdBy"]), "rows": rows[record["_id"]]}
+            for record in records
+        ]
 
     def as_of(self, patient_id: str) -> list[AsOf]:
         """Return how late each hospital is that knows the patient, sorted by its name."""
@@ -188,6 +208,74 @@ class Patients:
             batch_size=10_000,
         )
         return b"".join(batches)
+
+
+class _RowsOfRecords:
+    """Reads the mirror's rows of some records, all together in few questions.
+
+    That are one for the anchors, one for the groups above them, and one for each level of groups
+    below, up to GROUP_STEPS. A row is taken only if the record names its uuid.
+    """
+
+    def __init__(self, database: Mongo, records: Iterable[Document]) -> None:
+        self._database = database
+        self._found: dict[ObjectId, list[Document]] = {}
+        self._left: dict[ObjectId, set[str]] = {}  # uuids of members that aren't found yet
+        self._anchors: dict[str, list[Document]] = {}  # records by the _id of their anchor's row
+        for record in records:
+            origin = record.get("openmrsData") or {}
+            self._found[record["_id"]] = []
+            self._left[record["_id"]] = set(origin.get("memberUuids") or ())
+            if origin.get("obsUuid"):
+                key = f"{origin.get('hospitalId')}/{origin.get('obsId')}"
+                self._anchors.setdefault(key, []).append(record)
+
+    def read(self) -> dict[ObjectId, list[Document]]:
+        """Return the rows by the record's _id."""
+        above: dict[str, set[ObjectId]] = {}  # records by the _id of the group they are in
+        groups: dict[str, set[ObjectId]] = {}  # records whose members may be in this group
+        for row in self._rows({"_id": {"$in": list(self._anchors)}}):
+            for record in self._anchors[row["_id"]]:
+                if row["row"]["uuid"] != record["openmrsData"]["obsUuid"]:
+                    continue
+                key = record["_id"]
+                self._take(row, key)
+                groups.setdefault(row["_id"], set()).add(key)
+                is_named_by_record = record["data"].get("description") or self._left[key]
+                if row["row"].get("obs_group_id") is not None and is_named_by_record:
+                    above.setdefault(_group_of(row), set()).add(key)
+        if above:
+            for row in self._rows({"_id": {"$in": list(above)}}):
+                for key in above[row["_id"]]:
+                    self._take(row, key)
+                groups.setdefault(row["_id"], set()).update(above[row["_id"]])
+        for _ in range(GROUP_STEPS):
+            groups = self._groups_below(groups)
+        return self._found
+
+    def _groups_below(self, groups: Mapping[str, set[ObjectId]]) -> dict[str, set[ObjectId]]:
+        """Take the members of these groups that records lack still. Return the groups below."""
+        unfinished = [group for group, keys in groups.items() if any(map(self._left.get, keys))]
+        below: dict[str, set[ObjectId]] = {}
+        if not unfinished:
+            return below
+        for row in self._rows({"related": {"$in": unfinished}}):
+            for key in groups.get(_group_of(row), ()):
+                if row["row"]["uuid"] in self._left[key]:
+                    self._take(row, key)
+                below.setdefault(row["_id"], set()).add(key)
+        return below
+
+    def _take(self, row: Document, key: ObjectId) -> None:
+        self._found[key].append(row)
+        self._left[key].discard(row["row"]["uuid"])
+
+    def _rows(self, query: Document) -> Iterable[Document]:
+        return self._database.observations.find(query | {"deleted": False}, ROW_FIELDS)
+
+
+def _group_of(row: Document) -> str:
+    return f"{row['hospital']}/{row['row'].get('obs_group_id')}"
 
 
 def _tag(states: bytes) -> str:

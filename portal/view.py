@@ -1,13 +1,14 @@
 """A record as a person reads it: title, value, flag, who, where, when. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from portal.chart import Chart, drawn
 from portal.page_text import Words, number, parsed
+from portal.reader_words import Usual, translated, usual, words_by_own
 
 Document = dict[str, Any]
 POINTS = 24  # how many of the newest numbers a chart shows
@@ -29,7 +30,7 @@ _DETAILS = {
     "image": ("description",),
 }
 _DATES = frozenset({"startDate", "endDate"})
-# What HL7's interpretation of a result says to a patient: a key of page_text.yaml, after flag_.
+# What HL7's interpretation of a result says to a patient: a key of languages/*.yaml, after flag_.
 _FLAGS = {
     "CRITICALLY_HIGH": "much_higher",
     "CRITICALLY_LOW": "much_lower",
@@ -43,21 +44,35 @@ _CALM = {"usual"}
 _SERIOUS = {"much_higher", "much_lower", "serious"}
 
 
+class Detail(NamedTuple):
+    """A line below the title. `own` is the hospital's own word where `text` is another."""
+
+    label: str
+    text: str
+    own: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A record as a page shows it.
+    """A record as a page shows it, in the reader's language.
 
-    `details` are pairs (label, text). `level` is how loud the flag is: calm, watch or serious.
+    `own_title` and `own_value` are the hospital's own words, "" where they are the same. `level` is
+    how loud the flag is: calm, watch or serious. `usual` says in which range a number is usual, and
+    `is_compared_here` that the flag follows of that, since the hospital has stated none.
     """
 
     id: str
     type: str
     kind: str
     title: str
+    own_title: str
     value: str
+    own_value: str
     flag: str
     level: str
-    details: list[tuple[str, str]]
+    usual: str
+    is_compared_here: bool
+    details: list[Detail]
     notes: str
     who: str
     where: str
@@ -73,8 +88,15 @@ def item(record: Document, words: Words) -> Item:
     data = record["data"]
     origin = record.get("openmrsData") or {}
     type_ = record["type"]
-    title = _title(data, type_, words)
-    flag = _flag(data, origin)
+    of_reader = words_by_own(record.get("rows") or (), words.language)
+    own_title = _title(data, type_, {}, words)
+    title = _title(data, type_, of_reader, words)
+    own_value = _value(data, type_, {}, words)
+    value = _value(data, type_, of_reader, words)
+    stated = _flag(data, origin)
+    compared_with = usual(record)
+    computed = _FLAGS.get(compared_with.computed or "") if compared_with else None
+    flag = stated or computed
     places = [place for place in (origin.get("locationName"), hospital(data, words)) if place]
     written = data.get("date")
     return Item(
@@ -82,10 +104,14 @@ def item(record: Document, words: Words) -> Item:
         type=type_,
         kind=words(f"type_{type_}"),
         title=title,
-        value=_value(data, type_, words),
+        own_title=own_title if own_title != title else "",
+        value=value,
+        own_value=own_value if own_value != value else "",
         flag=words(f"flag_{flag}") if flag else "",
         level=_level(flag),
-        details=_details(data, type_, title, words),
+        usual=_usual_text(compared_with, words) if compared_with else "",
+        is_compared_here=flag is not None and stated is None,
+        details=_details(data, type_, own_title, of_reader, words),
         notes=str(data.get("notes") or ""),
         who=author(record, words),
         where=", ".join(dict.fromkeys(places)),
@@ -107,8 +133,9 @@ def sentence(record: Document, who: str, words: Words) -> str:
     """Return all that a record says as one sentence."""
     data = record["data"]
     type_ = record["type"]
-    title = _title(data, type_, words)
-    value = _value(data, type_, words)
+    of_reader = words_by_own(record.get("rows") or (), words.language)
+    title = _title(data, type_, of_reader, words)
+    value = _value(data, type_, of_reader, words)
     if value:
         title = f"{title}: {value}"
     return words(f"sentence_{type_}", title=title, who=who, hospital=hospital(data, words))
@@ -122,21 +149,35 @@ def hospital(data: Document, words: Words) -> str:
     return str(data.get("hospital") or words("unknown_hospital"))
 
 
-def _title(data: Document, type_: str, words: Words) -> str:
+def _title(data: Document, type_: str, of_reader: Mapping[str, str], words: Words) -> str:
     if type_ == "visit" and data.get("name") and _is_day(data):
-        return str(data["name"])
+        return translated(str(data["name"]), of_reader)
     for key in _TITLES[type_]:
         if data.get(key):
-            return words.text(str(data[key]))
+            return words.text(translated(str(data[key]), of_reader))
     return words.text(words(f"type_{type_}"))
 
 
-def _value(data: Document, type_: str, words: Words) -> str:
+def _value(data: Document, type_: str, of_reader: Mapping[str, str], words: Words) -> str:
     if type_ == "visit" and _is_day(data):
         return words.text(str(data["reason"]))
     if type_ != "test":
         return ""
-    return words.quantity(str(data.get("result") or data.get("details") or ""))
+    result = str(data.get("result") or data.get("details") or "")
+    return words.quantity(translated(result, of_reader))
+
+
+def _usual_text(compared_with: Usual, words: Words) -> str:
+    """Return in which range the number is usual, "" if only critical bounds are known."""
+    low = compared_with.range.get("low")
+    high = compared_with.range.get("high")
+    if low is not None and high is not None:
+        return words("usual_between", low=words.number(low), high=words.number(high))
+    if low is not None:
+        return words("usual_from", low=words.number(low))
+    if high is not None:
+        return words("usual_to", high=words.number(high))
+    return ""
 
 
 def _is_day(visit: Document) -> bool:
@@ -151,18 +192,32 @@ def _flag(data: Document, origin: Document) -> str | None:
     return _STATUS_FLAGS.get(str(data.get("testStatus")))
 
 
-def _details(data: Document, type_: str, title: str, words: Words) -> list[tuple[str, str]]:
+def _details(
+    data: Document, type_: str, own_title: str, of_reader: Mapping[str, str], words: Words
+) -> list[Detail]:
     details = []
     for key in _DETAILS[type_]:
-        text = str(data.get(key) or "")
-        if text and text != title:
-            if key in _DATES:
-                text = words.day(text)
-            details.append((words(f"label_{type_}_{key}"), text))
+        own = str(data.get(key) or "")
+        if not own or own == own_title:
+            continue
+        text = words.day(own) if key in _DATES else translated(own, of_reader)
+        is_other_word = key not in _DATES and text != own
+        details.append(Detail(words(f"label_{type_}_{key}"), text, own if is_other_word else ""))
     if type_ == "test" and data.get("status") in ("PRELIMINARY", "AMENDED"):
         status = words(f"test_{data['status'].lower()}")
-        details.append((words("label_test_status"), status))
+        details.append(Detail(words("label_test_status"), status))
     return details
+
+
+def said_otherwise(record: Document, words: Words) -> dict[str, str]:
+    """Return the fields of `data` that say something else in the reader's language, by name."""
+    of_reader = words_by_own(record.get("rows") or (), words.language)
+    others = {}
+    for name, own in record["data"].items():
+        text = translated(own, of_reader) if isinstance(own, str) else own
+        if text != own:
+            others[name] = text
+    return others
 
 
 def by_day(items: Iterable[Item]) -> list[tuple[str, list[Item]]]:

@@ -225,6 +225,15 @@ def test_every_page_is_accessible_and_photographed(
         for name in PAGES:
             page.goto(f"/{name}")
             look(page, f"{width}-{name or 'timeline'}-fr", wide=width == "phone")
+        page.goto("/tests")
+        pulse = page.get_by_role("heading", level=2, name="Pouls")
+        assert "Pulse" in pulse.inner_text(), "the hospital's own word is beneath"
+        assert "habituel 55–100" in page.locator("article", has=pulse).inner_text()
+        page.get_by_role("button", name="Ikinyarwanda").click()
+        assert page.locator("html").get_attribute("lang") == "rw"
+        for name in ("", "tests"):
+            page.goto(f"/{name}")
+            look(page, f"{width}-{name or 'timeline'}-rw", wide=width == "phone")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from portal import chart
 from portal.page_text import LANGUAGES, Words, catalogue, chosen
 from portal.sessions import Throttle, fits
 from portal.status_history import Sample, rates
-from portal.view import by_visit, item, sentence, series
+from portal.view import Detail, by_visit, item, said_otherwise, sentence, series
 
 ROOT = Path(__file__).parents[2] / "portal"
 EN, FR = Words("en"), Words("fr")
@@ -37,7 +37,8 @@ def record(
         ("fr", "fr"),
         ("fr-CA,en;q=0.9", "fr"),
         ("en-GB,fr;q=0.9", "en"),
-        ("rw,fr;q=0.8,en;q=0.5", "fr"),
+        ("rw,fr;q=0.8,en;q=0.5", "rw"),
+        ("sw,rw-RW;q=0.9,en;q=0.5", "rw"),
         ("de", "en"),
         ("fr;q=0", "en"),
         ("fr;q=x", "en"),
@@ -61,27 +62,46 @@ def test_a_visit_that_is_a_date_says_which() -> None:
     assert said == "Return visit date: 30 octobre 2025 - vu par A. Author à un hôpital inconnu"
 
 
-def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
-    for key, texts in catalogue().items():
-        assert set(texts) == set(LANGUAGES), key
-        blanks = {
-            language: {name for _, name, _, _ in Formatter().parse(text) if name}
-            for language, text in texts.items()
-        }
-        assert len(set(map(frozenset, blanks.values()))) == 1, key
+def blanks(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def test_every_language_has_the_same_texts_with_the_same_blanks() -> None:
+    assert {*catalogue()} == {*LANGUAGES}
+    english = catalogue()["en"]
+    for language, texts in catalogue().items():
+        assert texts.keys() == english.keys(), language
+        for key, text in texts.items():
+            assert text.strip(), (language, key)
+            assert blanks(text) == blanks(english[key]), (language, key)
+        assert len(texts["months"].split()) == 12, language
+
+
+def test_every_language_is_in_the_switch_and_nobody_has_forgotten_to_read_it() -> None:
+    assert {file.stem for file in (ROOT / "languages").glob("*.yaml")} == {*LANGUAGES}
+    names = [texts["own_name"] for texts in catalogue().values()]
+    assert len({*names}) == len(LANGUAGES)
+    # A text that is the same as the English one may be one that nobody has translated.
+    for language in ("fr", "rw"):
+        texts = catalogue()[language]
+        same = {key for key, text in texts.items() if text == catalogue()["en"][key]}
+        assert same <= {"note", "table_date", "type_image", "label_medication_dosage"} | {
+            "label_image_description"
+        }, language
 
 
 def test_every_text_that_is_asked_for_exists_and_every_text_is_asked_for() -> None:
     sources = "\n".join(
         path.read_text() for path in [*ROOT.glob("*.py"), *ROOT.glob("templates/*.html")]
     )
-    asked = set(re.findall(r"(?:words|self|said|_WORDS)\(\s*\"(\w+)\"", sources))
+    asked = set(re.findall(r"(?:words|self|said|_WORDS|Words\(code\))\(\s*\"(\w+)\"", sources))
     asked |= set(re.findall(r"(?:words|self|said|_WORDS)\('(\w+)'", sources))
     begun = set(re.findall(r"words\(\s*f?\"(\w+_)[\"{]", sources)) | {"error_", "flag_", "label_"}
     begun |= {key for key in asked if key.endswith("_")}
     asked |= {"nothing_between", "nothing"}  # chosen in the template
-    assert asked - begun <= set(catalogue())
-    unused = {key for key in catalogue() if key not in asked and not key.startswith(tuple(begun))}
+    texts = catalogue()["en"]
+    assert asked - begun <= texts.keys()
+    unused = {key for key in texts if key not in asked and not key.startswith(tuple(begun))}
     assert not unused
 
 
@@ -139,6 +159,93 @@ def test_flags(interpretation: str | None, status: str | None, flag: str, level:
         record(origin=origin, testName="Sodium", result="140 mmol/L", testStatus=status), EN
     )
     assert (shown.flag, shown.level) == (flag, level)
+
+
+def a_row(uuid: str, name: str, text: str = "", **more: Any) -> dict[str, Any]:
+    """A row of the mirror: `names` are the question's, all else is of its value."""
+    names = more.pop("names", {})
+    return {
+        "row": {"uuid": uuid},
+        "concept": {"name": name, "names": names},
+        "value": {"text": text, **more},
+    }
+
+
+def test_a_diagnosis_of_a_french_hospital_on_an_english_page_and_the_hospitals_word_beneath() -> (
+    None
+):
+    answer = {"en": "Malaria", "rw": "Malariya"}
+    found = record("condition", diagnosis="Paludisme", status="Diagnostic confirmé") | {
+        "rows": [
+            a_row("a", "Liste de problèmes", "Paludisme")
+            | {"value": {"text": "Paludisme", "names": answer}},
+            a_row("b", "Certitude")
+            | {"value": {"text": "Diagnostic confirmé", "names": {"en": "Confirmed"}}},
+        ]
+    }
+    shown = item(found, EN)
+    assert (shown.title, shown.own_title) == ("Malaria", "Paludisme")
+    assert shown.details == [Detail("How certain", "Confirmed", "Diagnostic confirmé")]
+    assert sentence(found, "Dr. A", EN).startswith("Malaria - diagnosed by Dr. A")
+    assert said_otherwise(found, EN) == {"diagnosis": "Malaria", "status": "Confirmed"}
+
+    in_french = item(found, FR)
+    assert (in_french.title, in_french.own_title) == ("Paludisme", "")
+    assert in_french.details == [Detail("Certitude", "Diagnostic confirmé", "")]
+    assert said_otherwise(found, FR) == {}
+    assert item(found, Words("rw")).title == "Malariya"
+
+
+def test_how_often_of_an_english_hospital_on_a_french_page() -> None:
+    """What no dictionary has a word for stays the hospital's."""
+    found = record("medication", medicationName="Coartem", frequency="Thrice daily; As needed") | {
+        "rows": [
+            a_row("a", "Medication orders", "Coartem"),
+            a_row("b", "Frequency", "Thrice daily")
+            | {"value": {"text": "Thrice daily", "names": {"fr_RW": "Trois fois par jour"}}},
+        ]
+    }
+    (frequency,) = item(found, FR).details
+    assert frequency.text == "Trois fois par jour; As needed"
+    assert frequency.own == "Thrice daily; As needed"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "en", "fr"),
+    [
+        ({"low": 4.0, "high": 10.5}, "usual 4–10.5", "habituel 4–10,5"),
+        ({"low": 4.0}, "usual from 4", "habituel à partir de 4"),
+        ({"high": 0.5}, "usual up to 0.5", "habituel jusqu’à 0,5"),
+        ({"highCritical": 9.0}, "", ""),
+    ],
+)
+def test_the_usual_range(bounds: dict[str, float], en: str, fr: str) -> None:
+    row = a_row("a", "White cells", "11", range={**bounds, "source": "obs"})
+    found = record(testName="White cells", result="11 10^3/uL", origin={"obsUuid": "a"})
+    shown = found | {"rows": [row]}
+    assert (item(shown, EN).usual, item(shown, FR).usual) == (en, fr)
+
+
+@pytest.mark.parametrize(
+    ("origin", "data", "flag", "is_compared_here"),
+    [
+        ({}, {}, "higher than usual", True),
+        ({"interpretation": "NORMAL"}, {}, "in the usual range", False),
+        ({}, {"testStatus": "Critical"}, "far outside the usual range", False),
+        # Somebody has written another number in the Passport, or the row is another one's.
+        ({}, {"result": "12 10^3/uL"}, "", False),
+        ({"obsUuid": "other"}, {}, "", False),
+    ],
+)
+def test_a_flag_is_the_hospitals_else_it_follows_of_the_range_and_says_so(
+    origin: dict[str, Any], data: dict[str, Any], flag: str, is_compared_here: bool
+) -> None:
+    row = a_row(
+        "a", "White cells", "11", range={"high": 10.0, "source": "concept"}, computed="HIGH"
+    )
+    fields = {"testName": "White cells", "result": "11 10^3/uL", **data}
+    shown = item(record(origin={"obsUuid": "a", **origin}, **fields) | {"rows": [row]}, EN)
+    assert (shown.flag, shown.is_compared_here) == (flag, is_compared_here)
 
 
 @pytest.mark.parametrize("type_", ["condition", "medication", "test", "visit", "image"])
