@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pymysql
+from pymysql.constants import ER
 
 from cdc import schema
 from cdc.binlog.alter_table import changed_names
@@ -19,7 +20,7 @@ from cdc.positions import Columns
 from openmrs.column_info import ColumnInfo
 from openmrs.connection import fetch_all, list_columns, translate_error
 from openmrs.read import ALTERED, Source
-from openmrs.tables import FACT_TABLES, REFERENCE_TABLES, WATCHED
+from openmrs.tables import FACT_TABLES, OPTIONAL_TABLES, REFERENCE_TABLES, WATCHED
 from passport.errors import Fatal, Gap, Origin
 from passport.version import Position
 
@@ -145,7 +146,8 @@ def wait_for_ddl(connection: "pymysql.Connection[Any]", tables: Sequence[str]) -
         try:
             fetch_all(connection, f"SELECT 1 FROM {table} LIMIT 0")  # noqa: S608  # a name of ours
         except pymysql.err.MySQLError as error:
-            if error.args[0] not in ALTERED:
+            is_left_out = table in OPTIONAL_TABLES and error.args[0] == ER.TABLEACCESS_DENIED_ERROR
+            if error.args[0] not in ALTERED and not is_left_out:
                 raise
 
 

@@ -15,7 +15,7 @@ import pymysql
 from pymysql.cursors import DictCursor
 
 from openmrs.connection import fetch_one, global_variables, server_version
-from openmrs.tables import WATCHED
+from openmrs.tables import REQUIRED_TABLES
 
 # Each kind of filter, by the name of its variable. A replica of MySQL shows them as columns.
 REPLICATION_FILTERS = (
@@ -130,7 +130,7 @@ def find_obstacle(connection: "pymysql.Connection[Any]", database: str) -> Obsta
     channels = [*_running_channels(connection, variables)]
     if channels and not is_logged:
         return REPLICATED_NOT_LOGGED
-    for table in WATCHED:
+    for table in REQUIRED_TABLES:
         hiding = [channel.hide_table(database, table) for channel in channels]
         # A replica of several servers may have each table from another one.
         if hiding and all(hiding):

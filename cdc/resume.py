@@ -25,6 +25,7 @@ from cdc.lease import Lease
 from cdc.positions import BY_GTID, Positions, Saved, Snapshot
 from openmrs import connection as mysql
 from openmrs.read import Source, wait_executed
+from openmrs.tables import OPTIONAL_TABLES
 from passport.errors import Fatal, Origin, Retry
 from passport.settings import Hospital
 from passport.version import Position, next_epoch
@@ -75,6 +76,10 @@ def find_start(
         _refuse_hidden_changes(hospital_id, hospital, positions, saved, source.connection())
         reason = gap or outdated(saved, published_epoch) or unusable(saved, source.connection())
         if saved is not None and not reason:
+            # An optional table may be new at the hospital, or to this release. Its list is that of
+            # now, which a row must agree with.
+            new = {name: columns[name] for name in OPTIONAL_TABLES if name in columns}
+            saved = replace(saved, columns={**new, **saved.columns})
             return Start(saved, is_new_epoch=False)
 
         # After a gap the GTIDs lead to the same gap, so that only the binlog's end is left.

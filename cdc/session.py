@@ -8,7 +8,7 @@ error the reader begins another session, from the position that was saved last.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -36,7 +36,7 @@ from cdc.heartbeat import Heartbeat
 from cdc.lag import Lag
 from cdc.lease import Lease, server_id
 from cdc.position_writer import PositionWriter
-from cdc.positions import Positions, RowPlace, Saved, Snapshot
+from cdc.positions import Columns, Positions, RowPlace, Saved, Snapshot
 from cdc.same_server import SameServer
 from cdc.signals import SignalWatch, name_transaction
 from cdc.snapshot import QUERIES_OF_A_CHUNK, SnapshotJob, read_in_stream
@@ -46,7 +46,14 @@ from openmrs.key_ranges import rows_with_keys
 from openmrs.load_budget import FETCHED, Hours, Pace, PageSize
 from openmrs.load_share import LoadShare
 from openmrs.read import Source, SourcePosition
-from openmrs.tables import FACT_TABLES, KEY_COLUMNS, OBS, ROW_COLUMNS, WATCHED
+from openmrs.tables import (
+    FACT_TABLES,
+    KEY_COLUMNS,
+    OBS,
+    OPTIONAL_TABLES,
+    ROW_COLUMNS,
+    WATCHED,
+)
 from passport import health, metrics, tracing
 from passport.errors import Fatal, Gap, Origin, PassportError, Retry, TooSlow
 from passport.event import Op
@@ -603,7 +610,7 @@ class Session:
                 database=mysql.database,
                 columns=start.columns,
                 row_columns=ROW_COLUMNS,
-                key_columns=KEY_COLUMNS,
+                key_columns=_key_columns(start.columns),
                 heartbeat_s=min(self._settings.heartbeat_s, mysql.read_timeout_s / 2),
                 read_timeout_s=mysql.read_timeout_s,
             )
@@ -638,3 +645,16 @@ class Session:
             tracing.PARTITION: str(self._hospital.partition),
         }
         return TransactionTraces(self._publisher, settings.kafka.topic, attributes, one_in=one_in)
+
+
+def _key_columns(columns: Columns) -> Mapping[str, Sequence[str]]:
+    """Return the key columns of the reference tables whose rows are decoded.
+
+    An optional table that the account may not see has no column list. A server that doesn't name
+    the columns in the binlog says too little of its rows then, so they are passed over.
+    """
+    return {
+        table: keys
+        for table, keys in KEY_COLUMNS.items()
+        if table not in OPTIONAL_TABLES or table in columns
+    }

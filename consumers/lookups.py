@@ -13,11 +13,26 @@ from consumers.cache import Cache, Order
 from consumers.enrich.obs import References, enrich
 from openmrs import lookup_queries
 from openmrs.identity import Identities
-from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
+from openmrs.lookup_queries import (
+    APPLIED_RANGES,
+    CodedName,
+    EarlierVersion,
+    EncounterFacts,
+    Provider,
+    Staff,
+    User,
+)
 from openmrs.read import ANY_POSITION, ConsistentRead, Elsewhere, Source, SourcePosition
 from openmrs.tables import OBS, REFERENCE_TABLES
 from passport.event import KeyChangeEvent, Row
-from passport.facts import Concept, Observation, ObservationOrigin, Person, Place
+from passport.facts import (
+    Concept,
+    Observation,
+    ObservationOrigin,
+    Person,
+    Place,
+    ReferenceRange,
+)
 from passport.settings import Hospital
 from passport.version import LOWEST, Position, parse, read_version
 
@@ -113,10 +128,13 @@ class Lookups:
         self.identities = Identities(hospital_id, hospital)
         self._persons: Cache[Person] = Cache("person", entries, ttl_s)
         self._concepts: Kind[Concept] = Kind(Cache("concept", entries, ttl_s), self._load_concepts)
-        self._coded_names: Kind[str | None] = Kind(
+        self._coded_names: Kind[CodedName | None] = Kind(
             Cache("concept_name", entries, ttl_s), lookup_queries.coded_names
         )
         self._drugs: Kind[str | None] = Kind(Cache("drug", entries, ttl_s), lookup_queries.drugs)
+        self._applied_ranges: Kind[ReferenceRange | None] = Kind(
+            Cache("reference_range", entries, ttl_s), _load_applied_ranges
+        )
         self._encounters: Kind[EncounterFacts] = Kind(
             Cache("encounter", entries, ttl_s), self._load_encounters
         )
@@ -205,6 +223,7 @@ class Lookups:
         self._concepts.cache.clear()
         self._coded_names.cache.clear()
         self._drugs.cache.clear()
+        self._applied_ranges.cache.clear()
         self._encounters.cache.clear()
         self._places.cache.clear()
         self._orderers.cache.clear()
@@ -272,6 +291,8 @@ class Lookups:
                 self._encounters.cache.clear()
             case "location":
                 self._places.cache.evict(key.get("location_id"), before)
+            case "obs_reference_range":
+                self._applied_ranges.cache.evict(key.get("obs_id"), before)
             case "orders":
                 self._orderers.cache.evict(key.get("order_id"), before)
             case "provider":
@@ -305,6 +326,9 @@ class Lookups:
         references.concepts = self._concepts.get(_ids(live, "concept"), read)
         references.coded_names = self._coded_names.get(_ids(live, "concept_name"), read)
         references.drugs = self._drugs.get(_ids(live, "drug"), read)
+        if not self.source.lacks(APPLIED_RANGES):
+            numbers = {row["obs_id"] for row in live if row["value_numeric"] is not None}
+            references.applied_ranges = self._applied_ranges.get(numbers, read)
         references.encounters = self._encounters.get(_ids(live, "encounter"), read)
         encounters = references.encounters.values()
 
@@ -375,13 +399,29 @@ class Lookups:
         return persons
 
     def _load_concepts(self, reading: ConsistentRead, ids: list[int]) -> dict[int, Concept]:
-        return lookup_queries.concepts(reading, ids, self.hospital.locales)
+        hospital = self.hospital
+        return lookup_queries.concepts(reading, ids, hospital.locales, hospital.kept_locales)
 
     def _load_encounters(
         self, reading: ConsistentRead, ids: list[int]
     ) -> dict[int, EncounterFacts]:
         hospital = self.hospital
         return lookup_queries.encounters(reading, ids, hospital.provider_roles, hospital.timezone)
+
+
+def _load_applied_ranges(
+    reading: ConsistentRead, obs_ids: list[int]
+) -> dict[int, ReferenceRange | None]:
+    """Return the range that OpenMRS applied to each of these obs, None where it applied none.
+
+    The None is kept too: most obs that are enriched again have none. An OpenMRS before 2.7 has no
+    such table, and of it nothing is kept.
+    """
+    if not reading.has_table(APPLIED_RANGES):
+        return {}
+    ranges: dict[int, ReferenceRange | None] = dict.fromkeys(obs_ids)
+    ranges.update(lookup_queries.applied_ranges(reading, obs_ids))
+    return ranges
 
 
 def _ids(rows: Sequence[Row], reference: str) -> set[int | None]:

@@ -196,8 +196,12 @@ class ReenrichmentQueue:
         for work in stored:
             if "everyone" in work:
                 self._everyone = EveryPerson.from_json(work)
-            else:
+            elif "enriched" not in work:
                 self._requests.append(Request.from_json(work))
+
+    def add_everyone(self) -> None:
+        """Have every person with obs read whole, from the first one on, in the background."""
+        self._everyone = EveryPerson(None)
 
     def pending(self) -> int:
         """Return how much waits: queries, obs and persons."""

@@ -20,6 +20,8 @@ from openmrs.affected import QUERY_BY_NAME, AffectedQuery
 from openmrs.read import SourcePosition
 from passport.version import Position
 
+# What enrichment makes of a row. With another number, all that is stored is enriched anew.
+ENRICHMENT = 2
 SLICE = 500  # obs that are read and written at once, between live batches
 LOWEST_ID = -(2**63)
 
@@ -247,6 +249,15 @@ class EveryPerson:
     def from_json(cls, stored: Mapping[str, Any]) -> "EveryPerson":
         request = Request.from_json(stored)
         return cls(request.position, request.done)
+
+
+def enriched_as(locales: Sequence[str], kept_locales: Sequence[str]) -> dict[str, Any]:
+    """Return how rows are enriched, as it is stored with the progress beside what waits.
+
+    It is another one after an upgrade that adds to the enrichment, and after a change of the
+    locales in the settings. An earlier release reads it as a request that is done.
+    """
+    return {**Request().as_json(), "enriched": [ENRICHMENT, [*locales], [*kept_locales]]}
 
 
 def lowest(offsets: Iterable[int | None]) -> int | None:

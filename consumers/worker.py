@@ -31,6 +31,7 @@ from consumers.apply import Applier
 from consumers.dead_letters import DeadLetters
 from consumers.partition import Item, Partition
 from consumers.subscription import OutOfRange, Subscription
+from consumers.waiting import enriched_as
 from passport import health, metrics, tracing
 from passport import sink as sinks
 from passport.errors import Fatal, Overtaken, Retry
@@ -254,7 +255,9 @@ class Worker:
             return
         offset = partition.offset
         version = partition.lookups.newest
-        rereads = partition.reenrichment.as_json()
+        hospital = partition.hospital
+        as_now = enriched_as(hospital.locales, hospital.kept_locales)
+        rereads = [*partition.reenrichment.as_json(), as_now]
         if (offset, version, rereads) == partition.recorded:
             return
         partition.store_at = time.monotonic() + STORE_S
@@ -350,6 +353,11 @@ class Worker:
         if progress is not None:
             partition.lookups.seen(progress.version)
             partition.reenrichment.restore(progress.rereads)
+            if enriched_as(hospital.locales, hospital.kept_locales) not in progress.rereads:
+                # An earlier release has written what the destination holds, or names were kept in
+                # other locales.
+                partition.reenrichment.add_everyone()
+                log.info("everybody is read again in the background", hospital=hospital_id)
             partition.at_ms = progress.at_ms
         # The index of national ids begins empty, at a rebalance too. If one of two holders of an id
         # gives it up before the index is loaded, the index shows no change, and no event names the

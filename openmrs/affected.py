@@ -33,7 +33,8 @@ class Way(NamedTuple):
     """A way from a fact to a changed row.
 
     The fact refers to the table `reference`, and `joins` lead from there to `column`. ``{fact}``
-    stands for the column of the fact that refers there.
+    stands for the column of the fact that refers there. Without a `reference` the changed row
+    refers to the fact: it has the fact's own key.
     """
 
     reference: str
@@ -87,6 +88,7 @@ _WAYS: Mapping[str, Mapping[str, tuple[Way, ...]]] = {
             Way("encounter", _VISIT, "v.location_id"),
         )
     },
+    "obs_reference_range": {"obs_id": (Way(""),)},
     "orders": {"order_id": (Way("orders"),)},
     "patient": {"patient_id": (Way("obs", _COPIED, "w.person_id"),)},
     "person": {"person_id": (Way("obs", _COPIED, "w.person_id"),)},
@@ -117,7 +119,10 @@ def _make_queries(changed: str, column: str, ways: tuple[Way, ...]) -> Iterator[
         prefix = "" if table.name == "obs" else f"{table.name}:"
         number = 0
         for way in ways:
-            for foreign_key in table.columns_to(way.reference):
+            columns = table.columns_to(way.reference)
+            if not way.reference:
+                columns = (table.key,) if table.key == column else ()
+            for foreign_key in columns:
                 fact = f"o.{foreign_key}"
                 source = f"{table.name} o {way.joins.format(fact=fact)}".strip()
                 condition = f"{way.column.format(fact=fact)} IN %s"

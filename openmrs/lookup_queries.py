@@ -10,12 +10,15 @@ from typing import Any
 
 from openmrs.read import ConsistentRead
 from openmrs.wall_time import instant
-from passport.facts import Concept, Encounter, Place
+from passport.facts import Concept, Encounter, Names, Place, RangeSource, ReferenceRange
 
 Ids = Sequence[int]
 # The concept_map_type_id of SAME-AS. OpenMRS has it as its first one since there are map types, and
 # as the default of a mapping. Another type (NARROWER-THAN and the like) names another concept.
 SAME_AS = 1
+# The table of the ranges that OpenMRS applied, which older versions don't have.
+APPLIED_RANGES = "obs_reference_range"
+_BOUNDS = ("low_absolute", "low_critical", "low_normal", "hi_normal", "hi_critical", "hi_absolute")
 _TYPES = {"FULLY_SPECIFIED": 0, None: 1, "SHORT": 2, "INDEX_TERM": 3}
 
 
@@ -48,6 +51,14 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class CodedName:
+    """A row of concept_name: the name that somebody chose for an answer."""
+
+    name: str
+    locale: str
+
+
+@dataclass(frozen=True, slots=True)
 class Staff:
     """A person who works at the hospital, with the uuid of the first provider that they are."""
 
@@ -70,11 +81,18 @@ class EarlierVersion:
     merged: bool
 
 
-def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[int, Concept]:
-    """Return the concepts by id, each named in the first locale of `locales` that it has."""
+def concepts(
+    reading: ConsistentRead, ids: Ids, locales: Sequence[str], kept_locales: Sequence[str] = ()
+) -> dict[int, Concept]:
+    """Return the concepts by id.
+
+    Each is named in the first locale of `locales` that it has, and has its names in all of
+    `kept_locales`.
+    """
     rows = reading.rows(
-        """SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units FROM concept c
-        LEFT JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id
+        """SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units,
+        n.low_absolute, n.low_critical, n.low_normal, n.hi_normal, n.hi_critical, n.hi_absolute
+        FROM concept c LEFT JOIN concept_datatype d ON d.concept_datatype_id = c.datatype_id
         LEFT JOIN concept_class k ON k.concept_class_id = c.class_id
         LEFT JOIN concept_numeric n ON n.concept_id = c.concept_id WHERE c.concept_id IN %s""",
         (ids,),
@@ -98,21 +116,32 @@ def concepts(reading: ConsistentRead, ids: Ids, locales: Sequence[str]) -> dict[
         ),
         "concept_id",
     )
-    return {row["concept_id"]: _concept(row, names, mapped, locales) for row in rows}
+    concepts_by_id = {}
+    for row in rows:
+        concept_id = row["concept_id"]
+        concepts_by_id[concept_id] = _concept(
+            row, names.get(concept_id, ()), mapped.get(concept_id, ()), locales, kept_locales
+        )
+    return concepts_by_id
 
 
-def _concept(row: dict[str, Any], names: Any, mapped: Any, locales: Sequence[str]) -> Concept:
-    concept_id = row["concept_id"]
+def _concept(
+    row: dict[str, Any],
+    names: Sequence[dict[str, Any]],
+    mapped: Sequence[dict[str, Any]],
+    locales: Sequence[str],
+    kept_locales: Sequence[str],
+) -> Concept:
     return Concept(
-        concept_id,
+        row["concept_id"],
         row["uuid"],
-        concept_name(names.get(concept_id, ()), locales) or f"Concept {row['uuid']}",
+        concept_name(names, locales) or f"Concept {row['uuid']}",
         row["datatype"] or "",
         row["class"] or "",
         row["units"] or None,
-        tuple(
-            sorted({f"{source['name']}:{source['code']}" for source in mapped.get(concept_id, ())})
-        ),
+        tuple(sorted({f"{source['name']}:{source['code']}" for source in mapped})),
+        names_in(names, kept_locales),
+        _reference_range(row, "concept"),
     )
 
 
@@ -123,6 +152,27 @@ def concept_name(names: Iterable[Mapping[str, Any]], locales: Sequence[str]) -> 
     """
     best = min(names, key=lambda name: _preference(name, locales), default=None)
     return None if best is None else str(best["name"])
+
+
+def names_in(names: Sequence[Mapping[str, Any]], kept_locales: Sequence[str]) -> Names:
+    """Return the name in each of these locales, else in its language; none where there is none.
+
+    `names` are rows of concept_name that are not voided. An index term is for searching, often a
+    misspelling: whoever reads is better served with a word of another language.
+    """
+    readable = [name for name in names if name["concept_name_type"] != "INDEX_TERM"]
+    kept = []
+    for locale in kept_locales:
+        of_language = [name for name in readable if is_same_language(name["locale"], locale)]
+        name = concept_name(of_language, (locale,))
+        if name is not None:
+            kept.append((locale, name))
+    return tuple(kept)
+
+
+def is_same_language(locale: str, other: str) -> bool:
+    """Return whether two locales, such as ``fr`` and ``fr_RW``, are of one language."""
+    return locale.partition("_")[0] == other.partition("_")[0]
 
 
 def _preference(name: Mapping[str, Any], locales: Sequence[str]) -> tuple[int, bool, int, int]:
@@ -137,21 +187,60 @@ def _preference(name: Mapping[str, Any], locales: Sequence[str]) -> tuple[int, b
 
 def _nearness(locale: str, locales: Sequence[str]) -> int:
     """Return twice the index of the first locale that fits, one more if only its language does."""
-    language = locale.partition("_")[0]
     for index, preferred in enumerate(locales):
         if locale == preferred:
             return 2 * index
-        if language == preferred.partition("_")[0]:
+        if is_same_language(locale, preferred):
             return 2 * index + 1
     return 2 * len(locales)
 
 
-def coded_names(reading: ConsistentRead, ids: Ids) -> dict[int, str | None]:
+def coded_names(reading: ConsistentRead, ids: Ids) -> dict[int, CodedName | None]:
     """Return the names by concept_name_id; a voided one is None."""
     rows = reading.rows(
-        "SELECT concept_name_id, name, voided FROM concept_name WHERE concept_name_id IN %s", (ids,)
+        "SELECT concept_name_id, name, locale, voided FROM concept_name"
+        " WHERE concept_name_id IN %s",
+        (ids,),
     )
-    return {row["concept_name_id"]: None if row["voided"] else row["name"] for row in rows}
+    names: dict[int, CodedName | None] = {}
+    for row in rows:
+        name = CodedName(row["name"], row["locale"])
+        names[row["concept_name_id"]] = None if row["voided"] else name
+    return names
+
+
+def applied_ranges(reading: ConsistentRead, obs_ids: Ids) -> dict[int, ReferenceRange]:
+    """Return the range that OpenMRS applied, by obs_id, of each of these obs that has one.
+
+    The hospital's database must have the table APPLIED_RANGES.
+    """
+    rows = reading.rows_of_listed_columns(
+        APPLIED_RANGES,
+        """SELECT obs_id, low_absolute, low_critical, low_normal, hi_normal, hi_critical,
+        hi_absolute FROM obs_reference_range WHERE obs_id IN %s""",
+        (obs_ids,),
+    )
+    ranges = {}
+    for row in rows:
+        reference_range = _reference_range(row, "obs")
+        if reference_range is not None:
+            ranges[row["obs_id"]] = reference_range
+    return ranges
+
+
+def _reference_range(row: Mapping[str, Any], source: RangeSource) -> ReferenceRange | None:
+    """Return the range of a row that has its six columns, None if all of them are NULL."""
+    if all(row[column] is None for column in _BOUNDS):
+        return None
+    return ReferenceRange(
+        low_absolute=row["low_absolute"],
+        low_critical=row["low_critical"],
+        low_normal=row["low_normal"],
+        high_normal=row["hi_normal"],
+        high_critical=row["hi_critical"],
+        high_absolute=row["hi_absolute"],
+        source=source,
+    )
 
 
 def drugs(reading: ConsistentRead, ids: Ids) -> dict[int, str | None]:

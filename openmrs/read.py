@@ -34,7 +34,7 @@ from openmrs.connection import (
     translate_error,
     translate_errors,
 )
-from openmrs.tables import FACT_TABLES, FactTable
+from openmrs.tables import FACT_TABLES, OPTIONAL_TABLES, FactTable
 from passport.errors import Altered, Fatal, NotReady, Origin, PassportError, Retry, TooSlow
 from passport.event import EventSource, Row
 from passport.settings import MySQL
@@ -186,6 +186,10 @@ class ConsistentRead:
         """Return whether the hospital's fact table has this column."""
         return any(column.name == name for column in self._columns[table.name])
 
+    def has_table(self, name: str) -> bool:
+        """Return whether the hospital has this optional table, and the account may read it."""
+        return name in self._columns
+
     def facts(self, table: FactTable, where: str, args: Sequence[Any] = ()) -> list[Row]:
         """Return rows of a fact table, value for value as the binlog gives them.
 
@@ -313,7 +317,7 @@ class Source:
             try:
                 with translate_errors(self.hospital, self.settings):
                     self._identity = identity(connection)
-                self._columns = self._fact_columns(connection)
+                self._columns = self._list_columns(connection)
             except PassportError:
                 connection.close()
                 raise
@@ -344,6 +348,13 @@ class Source:
         self.connection()
         return self._columns[table.name]
 
+    def lacks(self, name: str) -> bool:
+        """Return whether the last connection saw that the hospital has no such optional table.
+
+        It connects to nothing. Before the first connection nobody knows, and the answer is False.
+        """
+        return bool(self._columns) and name not in self._columns
+
     def close(self) -> None:
         """Close the connection and forget the columns: a new connection lists them again."""
         connection = self._connection
@@ -372,13 +383,16 @@ class Source:
             self._elsewhere[server] = time.monotonic()
         return connection
 
-    def _fact_columns(self, connection: "pymysql.Connection[Any]") -> Columns:
-        """Return the columns by fact table. Raises NotReady if one isn't there, and Fatal."""
+    def _list_columns(self, connection: "pymysql.Connection[Any]") -> Columns:
+        """Return the columns by fact table and by optional table, as far as there is one.
+
+        Raises NotReady if a fact table isn't there, and Fatal.
+        """
         database = self.settings.database
         with translate_errors(self.hospital, self.settings):
-            listed = list_columns(connection, database, [*FACT_TABLES])
+            listed = list_columns(connection, database, [*FACT_TABLES, *OPTIONAL_TABLES])
 
-        columns = {}
+        columns = {name: listed[name] for name in OPTIONAL_TABLES if name in listed}
         for table in FACT_TABLES.values():
             by_name = {column.name: column for column in listed.get(table.name, ())}
             columns[table.name] = [by_name[name] for name in table.columns if name in by_name]

@@ -50,7 +50,8 @@ class ReferenceTable:
     walk the table by in polling. Where rows may be removed it is the foreign key, because its range
     is known even when the row is gone. `person` is the key of the person that a row concerns as a
     whole ("" for none). `columns` are the only ones whose change matters (empty: all). If
-    `has_secrets`, the account may read `columns` alone.
+    `has_secrets`, the account may read `columns` alone. An `optional` table is absent in some
+    versions of OpenMRS, and is left out where it isn't there or the account may not read it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ReferenceTable:
     person: str = ""
     columns: tuple[str, ...] = ()
     has_secrets: bool = False
+    optional: bool = False
 
     @property
     def walked_by(self) -> str:
@@ -147,6 +149,13 @@ _REFERENCE_TABLES = (
     ReferenceTable("encounter_role", keys=("encounter_role_id",)),
     ReferenceTable("encounter_type", keys=("encounter_type_id",)),
     ReferenceTable("location", keys=("location_id",)),
+    ReferenceTable(
+        # OpenMRS 2.7 and newer: the range that it applied to an obs.
+        "obs_reference_range",
+        keys=("obs_reference_range_id", "obs_id"),
+        owner="obs_id",
+        optional=True,
+    ),
     ReferenceTable("orders", keys=("order_id",)),
     ReferenceTable("patient", keys=("patient_id",), person="patient_id"),
     ReferenceTable(
@@ -172,6 +181,8 @@ _REFERENCE_TABLES = (
 REFERENCE_TABLES: Mapping[str, ReferenceTable] = {table.name: table for table in _REFERENCE_TABLES}
 
 WATCHED: tuple[str, ...] = (*FACT_TABLES, *REFERENCE_TABLES)
+OPTIONAL_TABLES = frozenset(table.name for table in _REFERENCE_TABLES if table.optional)
+REQUIRED_TABLES: tuple[str, ...] = tuple(name for name in WATCHED if name not in OPTIONAL_TABLES)
 
 ROW_COLUMNS: Mapping[str, tuple[str, ...]] = {
     table.name: table.columns for table in FACT_TABLES.values()

@@ -17,6 +17,8 @@ ValueKind = Literal[
 AuthorSource = Literal["encounter_provider", "orderer", "creator", "none"]
 ObservationOrigin = Literal["stream", "reread", "person"]
 Sex = Literal["female", "male"]
+RangeSource = Literal["obs", "concept"]
+InterpretationSource = Literal["obs", "range"]
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -52,11 +54,46 @@ class Person(msgspec.Struct, frozen=True):
         return f"{self.hospital}/{self.person_id}"
 
 
+# Pairs (locale, name), such as ``("fr", "Paludisme")``, each locale once, in the order in which the
+# settings have them.
+Names = tuple[tuple[str, str], ...]
+
+
+class ReferenceRange(msgspec.Struct, frozen=True):
+    """The bounds that a number of a patient is compared with; None where there is no such bound.
+
+    From `low_normal` to `high_normal` a number is usual. At a critical bound, and beyond it, it is
+    critical. OpenMRS takes no number beyond an absolute bound. `source` is ``obs`` for the range
+    that OpenMRS applied to this very obs (since 2.7), by age and sex, and ``concept`` for that of
+    its question, which is the same for everybody.
+    """
+
+    low_absolute: float | None
+    low_critical: float | None
+    low_normal: float | None
+    high_normal: float | None
+    high_critical: float | None
+    high_absolute: float | None
+    source: RangeSource
+
+
+class Interpretation(msgspec.Struct, frozen=True):
+    """What a value means, in the words of OpenMRS' Obs.Interpretation, such as ``CRITICALLY_LOW``.
+
+    `source` is ``obs`` if the hospital states it, and ``range`` if it is computed of the number and
+    its reference range.
+    """
+
+    code: str
+    source: InterpretationSource
+
+
 class Concept(msgspec.Struct, frozen=True):
     """A concept of the hospital's dictionary.
 
     `name` is chosen by the hospital's chain of locales. `mappings` are sorted texts of the form
-    ``SOURCE:code``, such as ``CIEL:5089``.
+    ``SOURCE:code``, such as ``CIEL:5089``. `names` has the concept's name in each locale that is
+    kept and that it has one in. `reference_range` is that of a Numeric concept.
     """
 
     concept_id: int
@@ -66,6 +103,8 @@ class Concept(msgspec.Struct, frozen=True):
     concept_class: str
     units: str | None
     mappings: tuple[str, ...]
+    names: Names = ()
+    reference_range: ReferenceRange | None = None
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -73,7 +112,8 @@ class Value(msgspec.Struct, frozen=True):
 
     `text` is the value as a person reads it, without units. `number` and `modifier` (such as ``<``)
     belong to a numeric value, and `at` to a date, time or datetime. `concept` is the answer of a
-    coded or boolean value, and the concept of a drug.
+    coded or boolean value, and the concept of a drug. `names` says `text` in each locale that is
+    kept and has a word for it. `reference_range` is the one that applies to a number.
     """
 
     kind: ValueKind
@@ -82,6 +122,9 @@ class Value(msgspec.Struct, frozen=True):
     modifier: str | None = None
     concept: Concept | None = None
     at: datetime | None = None
+    names: Names = ()
+    reference_range: ReferenceRange | None = None
+    interpretation: Interpretation | None = None
 
 
 class Author(msgspec.Struct, frozen=True):

@@ -77,6 +77,8 @@ class Hospital(Model):
     capture: Literal["binlog", "polling"] = "binlog"
     national_id_type: str
     locales: tuple[str, ...] = ("en",)
+    # Names are kept in these locales too, for readers of other languages.
+    name_locales: tuple[str, ...] = Field(("en", "fr", "rw"), max_length=12)
     provider_roles: tuple[str, ...] = ()
     passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
     load_budget: LoadBudget = LoadBudget()
@@ -87,6 +89,11 @@ class Hospital(Model):
     poll_interval_s: float = Field(60, gt=0)
     server_id: int | None = Field(None, ge=1, le=2**32 - 1)
     mysql: MySQL
+
+    @property
+    def kept_locales(self) -> tuple[str, ...]:
+        """The locales in which names are kept: the hospital's own, and those for readers."""
+        return tuple(dict.fromkeys((*self.locales, *self.name_locales)))
 
     @field_validator("timezone")
     @classmethod

@@ -6,7 +6,16 @@ from typing import Any
 from bson import ObjectId
 from msgspec.structs import replace
 
-from passport.facts import Author, Concept, Encounter, Observation, Person, Place, Value
+from passport.facts import (
+    Author,
+    Concept,
+    Encounter,
+    Interpretation,
+    Observation,
+    Person,
+    Place,
+    Value,
+)
 from passport.settings import Destination, Kafka, Settings
 from passport.version import Version
 from tests.settings import build_settings, hospital_settings
@@ -98,6 +107,8 @@ def obs(
     """Return obs `obs_id` as of binlog position `pos`. `columns` are columns of its row."""
     who = who or person()
     value = value if value is not None else number(72)
+    if stated := columns.get("interpretation"):
+        value = replace(value, interpretation=Interpretation(stated, "obs"))
     at = BORN + timedelta(minutes=obs_id)
     columns.setdefault("date_created", (at + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S"))
     fields = {

@@ -1,6 +1,6 @@
 """The smallest set of privileges that reading one hospital needs, as the SQL that its DBA runs."""
 
-from openmrs.tables import FACT_TABLES, REFERENCE_TABLES
+from openmrs.tables import FACT_TABLES, OPTIONAL_TABLES, REFERENCE_TABLES
 from passport.settings import Hospital
 
 # MariaDB calls the second one BINLOG MONITOR since 10.5, and still knows the old name. So the same
@@ -22,6 +22,8 @@ def grants(hospital_id: str, hospital: Hospital) -> str:
     """
     account = account_name(hospital)
     database = quoted(hospital.mysql.database)
+    statements = table_grants(hospital, account)
+    required = [sql for table, sql in statements.items() if table not in OPTIONAL_TABLES]
     lines = [
         (
             f"-- Hospital {hospital_id}: read only, no password or secret."
@@ -33,7 +35,7 @@ def grants(hospital_id: str, hospital: Hospital) -> str:
         ),
         f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY 'choose-a-password';",
         f"GRANT {', '.join(REPLICATION)} ON *.* TO {account};",
-        *table_grants(hospital, account).values(),
+        *required,
         (
             "-- Only counted, so that `passport check` can say what is not carried; leave out what"
             " is not there:"
@@ -41,6 +43,9 @@ def grants(hospital_id: str, hospital: Hospital) -> str:
     ]
     for table, key in COUNTED.items():
         lines.append(f"-- GRANT SELECT ({key}) ON {database}.{quoted(table)} TO {account};")
+    # The last statements, so that one that fails leaves nothing out.
+    lines.append("-- OpenMRS 2.7 and newer; where there is no such table this fails, and may:")
+    lines += [statements[table] for table in sorted(OPTIONAL_TABLES)]
     return "\n".join(lines) + "\n"
 
 

@@ -8,17 +8,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
+from msgspec.structs import replace
+
+from openmrs.lookup_queries import (
+    CodedName,
+    EarlierVersion,
+    EncounterFacts,
+    Provider,
+    Staff,
+    User,
+    is_same_language,
+)
 from openmrs.wall_time import instant
 from passport.event import Row
 from passport.facts import (
     Author,
     Concept,
     FirstVersion,
+    Interpretation,
+    Names,
     Observation,
     ObservationOrigin,
     Person,
     Place,
+    ReferenceRange,
     Value,
 )
 
@@ -34,8 +47,9 @@ class References:
     zone: str
     persons: dict[int, Person] = field(default_factory=dict)
     concepts: dict[int, Concept] = field(default_factory=dict)
-    coded_names: dict[int, str | None] = field(default_factory=dict)
+    coded_names: dict[int, CodedName | None] = field(default_factory=dict)
     drugs: dict[int, str | None] = field(default_factory=dict)
+    applied_ranges: dict[int, ReferenceRange | None] = field(default_factory=dict)
     encounters: dict[int, EncounterFacts] = field(default_factory=dict)
     places: dict[int, Place] = field(default_factory=dict)
     orderers: dict[int, int | None] = field(default_factory=dict)
@@ -122,7 +136,42 @@ def first_version(row: Row, references: References) -> FirstVersion | None:
 
 
 def value(row: Row, question: Concept | None, references: References) -> Value:
-    """Return the value of a row, as a person reads it.
+    """Return the value of a row, as a person reads it, and what it means.
+
+    The hospital's own interpretation holds. Without one, that of a number is computed.
+    """
+    bare = _bare_value(row, question, references)
+    stated = row.get("interpretation")
+    if stated:
+        return replace(bare, interpretation=Interpretation(stated, "obs"))
+    if bare.number is None or bare.reference_range is None or bare.modifier is not None:
+        # Of a number with a modifier, such as <5, nobody knows on which side of a bound it is.
+        return bare
+    code = computed_interpretation(bare.number, bare.reference_range)
+    return replace(bare, interpretation=Interpretation(code, "range") if code else None)
+
+
+def computed_interpretation(number: float, bounds: ReferenceRange) -> str | None:
+    """Return what a number means by its bounds, None if they have no usual one.
+
+    The bounds are taken as OpenMRS takes them when it saves an obs: a critical one is critical
+    itself, a normal one is normal itself.
+    """
+    if bounds.high_critical is not None and number >= bounds.high_critical:
+        return "CRITICALLY_HIGH"
+    if bounds.high_normal is not None and number > bounds.high_normal:
+        return "HIGH"
+    if bounds.low_critical is not None and number <= bounds.low_critical:
+        return "CRITICALLY_LOW"
+    if bounds.low_normal is not None and number < bounds.low_normal:
+        return "LOW"
+    if bounds.low_normal is None and bounds.high_normal is None:
+        return None
+    return "NORMAL"
+
+
+def _bare_value(row: Row, question: Concept | None, references: References) -> Value:
+    """Return the value of a row without its interpretation.
 
     OpenMRS fills one value column, and for a drug its concept too. Should there be more, the first
     in this order holds.
@@ -130,12 +179,12 @@ def value(row: Row, question: Concept | None, references: References) -> Value:
     if row["value_drug"] is not None:
         name = references.drugs.get(row["value_drug"])
         if name:
-            return Value("drug", name, concept=references.concepts.get(row["value_coded"]))
+            return _drug(name, references.concepts.get(row["value_coded"]))
         # A drug without a name may still have its concept in value_coded.
     if row["value_coded"] is not None:
         return _coded(row, question, references)
     if row["value_numeric"] is not None:
-        return _numeric(float(row["value_numeric"]), row["value_modifier"])
+        return _numeric(row, question, references)
     if row["value_datetime"] is not None:
         return _datetime(row["value_datetime"], question, references)
     if row.get("value_boolean") is not None:
@@ -154,19 +203,57 @@ def number_text(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
+def _drug(name: str, concept: Concept | None) -> Value:
+    """Return a drug. It has one name in OpenMRS, mostly with a strength, and in one language.
+
+    Only where that is just a name of its concept, it can be said in other languages too.
+    """
+    names: Names = ()
+    if concept is not None:
+        own_names = [concept.name, *(own_name for _, own_name in concept.names)]
+        if name.casefold() in (own_name.casefold() for own_name in own_names):
+            names = concept.names
+    return Value("drug", name, concept=concept, names=names)
+
+
 def _coded(row: Row, question: Concept | None, references: References) -> Value:
     answer = references.concepts.get(row["value_coded"])
     # The name that was chosen at the time, else the concept's name of today.
-    text = references.coded_names.get(row["value_coded_name_id"])
-    if not text:
-        text = answer.name if answer is not None else f"Concept {row['value_coded']}"
+    chosen = references.coded_names.get(row["value_coded_name_id"])
+    if chosen is not None and chosen.name:
+        text = chosen.name
+    elif answer is not None:
+        text = answer.name
+    else:
+        text = f"Concept {row['value_coded']}"
     is_yes_or_no = question is not None and question.datatype == "Boolean"
-    return Value("boolean" if is_yes_or_no else "coded", text, concept=answer)
+    return Value(
+        "boolean" if is_yes_or_no else "coded",
+        text,
+        concept=answer,
+        names=_answer_names(answer, chosen),
+    )
 
 
-def _numeric(number: float, modifier: str | None) -> Value:
+def _answer_names(answer: Concept | None, chosen: CodedName | None) -> Names:
+    """Return an answer's names. In the language of the chosen name it is that one."""
+    if answer is None:
+        return ()
+    names = []
+    for locale, name in answer.names:
+        is_chosen = chosen is not None and chosen.name and is_same_language(chosen.locale, locale)
+        names.append((locale, chosen.name if is_chosen and chosen is not None else name))
+    return tuple(names)
+
+
+def _numeric(row: Row, question: Concept | None, references: References) -> Value:
+    number = float(row["value_numeric"])
+    modifier = row["value_modifier"] or None
     text = f"{modifier or ''}{number_text(number)}"
-    return Value("numeric", text, number=number, modifier=modifier or None)
+    reference_range = references.applied_ranges.get(row["obs_id"])
+    if reference_range is None and question is not None:
+        reference_range = question.reference_range
+    return Value("numeric", text, number=number, modifier=modifier, reference_range=reference_range)
 
 
 def _datetime(written: str, question: Concept | None, references: References) -> Value:

@@ -29,6 +29,7 @@ ID_CHARACTERS = re.compile(r"[A-Za-z0-9\-.]{1,47}")
 _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 _REASONS = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 _MEANINGS = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+_RANGE_MEANINGS = "http://terminology.hl7.org/CodeSystem/referencerange-meaning"
 _VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 _CATEGORY = "http://terminology.hl7.org/CodeSystem/condition-category"
 
@@ -235,7 +236,6 @@ def _frame(
 def _observation(observation: Observation, naming: Naming) -> Resource:
     row = observation.row
     author = _author(observation)
-    interpretation = _INTERPRETATIONS.get(row.get("interpretation") or "")
     question = _concept(
         observation.hospital, observation.concept, f"Concept {row.get('concept_id')}"
     )
@@ -248,7 +248,8 @@ def _observation(observation: Observation, naming: Naming) -> Resource:
         "issued": _instant(observation.created),
         "performer": [author] if author else None,
         **_value(observation),
-        "interpretation": [_code(_MEANINGS, interpretation)] if interpretation else None,
+        "interpretation": _interpretation(observation.value),
+        "referenceRange": _usual_range(observation),
         "note": _note(observation),
     }
 
@@ -311,10 +312,36 @@ def _quantity(observation: Observation) -> Resource:
     units = observation.concept.units if observation.concept else None
     if number is None or not math.isfinite(number) or modifier not in _COMPARATORS:
         return {"valueString": f"{observation.value.text} {units or ''}".strip()}
-    # JSON would say 72.0 of what was written as 72.
-    value = int(number) if number.is_integer() and abs(number) < 1e15 else number
-    quantity = {"value": value, "comparator": modifier, "unit": units}
+    quantity = {"value": _json_number(number), "comparator": modifier, "unit": units}
     return {"valueQuantity": _without_empty(quantity)}
+
+
+def _interpretation(value: Value) -> list[Resource] | None:
+    """Return what the value means; the text says so if it isn't the hospital's own word."""
+    if value.interpretation is None or value.interpretation.code not in _INTERPRETATIONS:
+        return None
+    interpretation = _code(_MEANINGS, _INTERPRETATIONS[value.interpretation.code])
+    if value.interpretation.source == "range":
+        interpretation["text"] = "computed from the reference range"
+    return [interpretation]
+
+
+def _usual_range(observation: Observation) -> list[Resource] | None:
+    """Return the range in which the number is usual, None if there is none."""
+    bounds = observation.value.reference_range
+    if bounds is None or (bounds.low_normal is None and bounds.high_normal is None):
+        return None
+    units = observation.concept.units if observation.concept else None
+    usual: Resource = {"type": _code(_RANGE_MEANINGS, "normal")}
+    for end, bound in (("low", bounds.low_normal), ("high", bounds.high_normal)):
+        if bound is not None:
+            usual[end] = _without_empty({"value": _json_number(bound), "unit": units})
+    return [usual]
+
+
+def _json_number(number: float) -> float:
+    """Return a number as it was written: JSON would say 72.0 of 72."""
+    return int(number) if number.is_integer() and abs(number) < 1e15 else number
 
 
 def _truth(value: Value) -> bool | None:

@@ -10,6 +10,12 @@ has brought from somebody else ``first``: the ``record`` that its first version 
 only what others need to know of it: the columns of IDENTITY, ``created``, and instead of its uuid
 the ``record`` that it names as a first version: the row may be of somebody now of whom nothing is
 kept.
+
+A name has ``names`` beside it: what else it is called, by locale. What is called the same there
+isn't repeated, so ``names`` is absent where the name says it all. ``value.range`` are the bounds of
+a number (absent without), ``value.computed`` is its interpretation where the hospital states none.
+``format`` is FORMAT. A document of an earlier release has none of these; `in_first_format` returns
+another one as that release would have written it.
 """
 
 from datetime import datetime
@@ -24,8 +30,19 @@ from destinations.mongo.document import Document
 from destinations.mongo.projection.obs import first_created, first_id, record_id
 from passport.errors import Reject
 from passport.event import Row
-from passport.facts import Author, Concept, Encounter, FirstVersion, Observation, Place, Value
+from passport.facts import (
+    Author,
+    Concept,
+    Encounter,
+    FirstVersion,
+    Names,
+    Observation,
+    Place,
+    ReferenceRange,
+    Value,
+)
 
+FORMAT = 2  # of a document with names and ranges; those of the first format say none
 IDENTITY = ("obs_id", "person_id", "obs_group_id", "previous_version", "date_created")
 MAX_BYTES = 15_000_000  # MongoDB takes 16 MiB, the command around it included
 
@@ -127,6 +144,7 @@ def _identity(row: Row) -> Document:
 
 def _meaning(observation: Observation) -> Document:
     meaning = {
+        "format": FORMAT,
         "row": observation.row,
         "at": instant(observation.at),
         "concept": observation.concept and _concept(observation.concept),
@@ -154,6 +172,19 @@ def _first(hospital: str, first: FirstVersion) -> Document:
 # changes them.
 @lru_cache(4096)
 def _concept(concept: Concept) -> Document:
+    document = _bare_concept(concept)
+    if names := _other_names(concept.name, concept.names):
+        document["names"] = names
+    return document
+
+
+@lru_cache(4096)
+def _answer(concept: Concept) -> Document:
+    """Return the concept of an answer, whose names are those of the value."""
+    return _bare_concept(concept)
+
+
+def _bare_concept(concept: Concept) -> Document:
     return {
         "id": concept.concept_id,
         "uuid": concept.uuid,
@@ -166,14 +197,55 @@ def _concept(concept: Concept) -> Document:
 
 
 def _value(value: Value) -> Document:
-    return {
+    document = {
         "kind": value.kind,
         "text": value.text,
         "number": value.number,
         "modifier": value.modifier,
-        "concept": value.concept and _concept(value.concept),
+        "concept": value.concept and _answer(value.concept),
         "at": instant(value.at),
     }
+    if names := _other_names(value.text, value.names):
+        document["names"] = names
+    if value.reference_range is not None:
+        document["range"] = _range(value.reference_range)
+    if value.interpretation is not None and value.interpretation.source == "range":
+        document["computed"] = value.interpretation.code
+    return document
+
+
+def _other_names(name: str, names: Names) -> Document:
+    """Return the names, by locale, that are not `name` itself."""
+    return {locale: other for locale, other in names if other != name}
+
+
+@lru_cache(4096)
+def _range(reference_range: ReferenceRange) -> Document:
+    """Return the bounds that there are, and which table they are from."""
+    bounds = {
+        "lowAbsolute": reference_range.low_absolute,
+        "lowCritical": reference_range.low_critical,
+        "low": reference_range.low_normal,
+        "high": reference_range.high_normal,
+        "highCritical": reference_range.high_critical,
+        "highAbsolute": reference_range.high_absolute,
+    }
+    known = {name: bound for name, bound in bounds.items() if bound is not None}
+    return known | {"source": reference_range.source}
+
+
+def in_first_format(document: Document) -> Document:
+    """Return a document's content without what the first format doesn't have."""
+    older = {name: part for name, part in document.items() if name != "format"}
+    if document.get("concept"):
+        older["concept"] = _without(document["concept"], "names")
+    if "value" in document:
+        older["value"] = _without(document["value"], "names", "range", "computed")
+    return older
+
+
+def _without(part: Document, *names: str) -> Document:
+    return {name: value for name, value in part.items() if name not in names}
 
 
 @lru_cache(4096)

@@ -12,6 +12,7 @@ from openmrs.read import END_OF_BINLOG, Source, SourcePosition
 from openmrs.tables import OBS
 from passport.errors import Fatal
 from passport.event import ENVELOPE, EventSource, KeyChangeEvent
+from passport.facts import Interpretation, ReferenceRange
 from passport.settings import Hospital
 from passport.version import Position, Version
 from tests.servers import Address
@@ -340,3 +341,68 @@ def test_an_identifier_type_that_is_not_there_is_fatal(make: Make) -> None:
     assert NATIONAL_ID_TYPE in str(refused.value)
     assert "hospitals.kigali.national_id_type" in refused.value.hint
     assert make(national_id_type=OPENMRS_ID_TYPE).persons([1])[1].state == "not_patient"
+
+
+def test_names_for_readers_and_a_name_of_another_locale_that_is_changed(
+    make: Make, seeded: Address
+) -> None:
+    lookups = make(name_locales=("fr", "rw"))
+    ((concept,),) = seeded.execute(
+        "SELECT concept_id FROM concept_name WHERE name = 'Pouls' AND locale = 'fr'"
+    )
+    (pulse, *_) = rows(lookups, f"concept_id = {concept} AND voided = 0")
+    named = lookups.observations([pulse])[0].concept
+    assert named is not None
+    assert (named.name, named.names) == ("Pulse", (("en", "Pulse"), ("fr", "Pouls")))
+
+    seeded.execute("UPDATE concept_name SET name = 'Fréquence' WHERE name = 'Pouls'")
+    at = place(lookups)
+    lookups.evict(key_change("concept_name", at.position, concept_id=concept))
+    again = lookups.observations([pulse], at)[0].concept
+    assert again is not None
+    assert again.names == (("en", "Pulse"), ("fr", "Fréquence"))
+
+
+def test_the_range_that_openmrs_applied_holds_before_that_of_the_question(
+    make: Make, seeded: Address
+) -> None:
+    lookups = make()
+    ((concept,),) = seeded.execute("SELECT concept_id FROM concept_name WHERE name = 'Pulse'")
+    pulses = rows(lookups, f"concept_id = {concept} AND voided = 0")[:2]
+    first = pulses[0].row["obs_id"]
+    for observation in lookups.observations(pulses):
+        bounds = observation.value.reference_range
+        assert bounds is not None
+        assert (bounds.low_normal, bounds.high_normal, bounds.source) == (55, 100, "concept")
+
+    seeded.execute(
+        "INSERT INTO obs_reference_range (obs_id, low_normal, hi_normal, hi_critical, uuid)"
+        f" VALUES ({first}, 1, 2, 3, UUID())"
+    )
+    at = place(lookups)
+    assert lookups.observations(pulses, at)[0].value.reference_range != (
+        known := ReferenceRange(None, None, 1, 2, 3, None, "obs")
+    ), "nobody has said yet that it is new"
+    lookups.evict(key_change("obs_reference_range", at.position, obs_id=first))
+    [with_own, without] = lookups.observations(pulses, at)
+    assert with_own.value.reference_range == known
+    assert with_own.value.interpretation == Interpretation("CRITICALLY_HIGH", "range")
+    assert without.value.reference_range is not None
+    assert without.value.reference_range.source == "concept"
+
+
+def test_an_older_openmrs_has_no_ranges_of_its_own_and_is_not_asked(
+    make: Make, seeded: Address
+) -> None:
+    seeded.execute("DROP TABLE obs_reference_range")
+    lookups = make()
+    numbers = rows(lookups, "value_numeric IS NOT NULL")[:50]
+    assert lookups.source.lacks("obs_reference_range")
+    sources = set()
+    for observation in lookups.observations(numbers):
+        if observation.value.reference_range is not None:
+            sources.add(observation.value.reference_range.source)
+    assert sources == {"concept"}
+    before = questions(lookups)
+    lookups.observations(numbers)
+    assert questions(lookups) - before == 1  # this question

@@ -23,6 +23,7 @@ from tests.oracle.expected import Expected, expected, load_mapping
 from tests.oracle.facts import Facts, read
 from tests.oracle.projection import Chart
 from tests.oracle.rulebook import Rulebook
+from tests.oracle.words import words
 from tests.servers import Address, fresh_database
 
 KIGALI = {
@@ -196,6 +197,12 @@ def filled(connection: Any, two: Expected, mongo_url: str) -> Iterator[Mongo]:
         client.drop_database("oracle")
 
 
+def of_words(facts: Facts, row: dict[str, Any]) -> dict[str, Any]:
+    said = words(row, facts, text := "as the hospital says it")
+    value = {"text": text, "names": said.answer, "range": said.range, "computed": said.computed}
+    return {"format": 2, "concept": {"names": said.question}, "value": value}
+
+
 def by_hand(two: Expected) -> dict[str, list[dict[str, Any]]]:
     patients = [
         {"_id": ObjectId(id_), "nationalId": two.people[person][1]}
@@ -222,6 +229,7 @@ def by_hand(two: Expected) -> dict[str, list[dict[str, Any]]]:
             "personId": row["person_id"],
             "deleted": False,
             "row": row,
+            **of_words(two.facts, row),
         }
         for key, row in two.rows.items()
     ]
@@ -266,6 +274,22 @@ CHANGES: Mapping[str, tuple[Change, str]] = {
             {"_id": "kigali/5"}, {"$set": {"row.value_numeric": 1.5}}
         ),
         "observations kigali/5: value_numeric",
+    ),
+    "a row with another word in another language": (
+        lambda db, _: db.observations.update_one(
+            {"_id": "kigali/5"}, {"$set": {"concept.names.fr": "Pouls"}}
+        ),
+        "observations kigali/5: question",
+    ),
+    "a row with another bound": (
+        lambda db, _: db.observations.update_one(
+            {"value.range.source": "concept"}, {"$set": {"value.range.high": -1}}
+        ),
+        ": range",
+    ),
+    "a row of the release before": (
+        lambda db, _: db.observations.update_one({"_id": "kigali/5"}, {"$unset": {"format": 1}}),
+        "observations kigali/5: format",
     ),
     "a row of a stranger": (
         lambda db, _: db.observations.insert_one(

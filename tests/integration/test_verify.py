@@ -364,3 +364,38 @@ def test_an_interrupted_one_says_where_to_go_on(way: Way) -> None:
     rest = verify(way.settings, "passport", persons=(int(found[1]), 2**62))
     assert rest.equal
     assert rest.hospitals[HOSPITAL].persons == whole.hospitals[HOSPITAL].persons - parts[-1]
+
+
+def test_what_an_earlier_release_wrote_is_equal_and_is_filled_in_the_background(way: Way) -> None:
+    """It kept neither names of other languages nor ranges, and didn't say how it enriches."""
+    observations = way.mongo["observations"]
+    whole = {row["_id"]: row for row in observations.find({"deleted": False})}
+    assert any("names" in row["concept"] for row in whole.values())
+    assert any("computed" in row["value"] for row in whole.values())
+    later = ["format", "concept.names", "value.names", "value.range", "value.computed"]
+    observations.update_many({}, {"$unset": dict.fromkeys(later), "$set": {"digest": "of theirs"}})
+    assert way.verify().equal, "what it could not write is no difference"
+
+    way.mongo["progress"].update_one({"_id": HOSPITAL}, {"$set": {"rereads": []}})
+    way.bring()
+    left_out = {"version", "digest"}
+    for row in observations.find({"deleted": False}):
+        before = whole[row["_id"]]
+        assert {key: row[key] for key in row if key not in left_out} == {
+            key: before[key] for key in before if key not in left_out
+        }
+    assert way.verify().equal
+
+    versions = {row["_id"]: row["version"] for row in observations.find()}
+    way.bring()
+    assert versions == {row["_id"]: row["version"] for row in observations.find()}, "once is enough"
+
+
+def test_another_choice_of_locales_is_carried_out_in_the_background(way: Way) -> None:
+    kigali = way.settings.hospitals[HOSPITAL]
+    assert way.mongo["observations"].count_documents({"concept.names.fr": {"$exists": True}}) > 0
+    update = {HOSPITAL: kigali.model_copy(update={"name_locales": ("sw",)})}
+    way.settings = way.settings.model_copy(update={"hospitals": update})
+    way.bring()
+    assert way.mongo["observations"].count_documents({"concept.names": {"$exists": True}}) == 0
+    assert way.verify().equal

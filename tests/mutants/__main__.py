@@ -26,6 +26,7 @@ from tests.mutants.identity import IDENTITY
 from tests.mutants.mirror import MIRROR
 from tests.mutants.patches import MUTANTS as PATCHES
 from tests.mutants.rows import ROWS
+from tests.mutants.words import WORDS
 from tests.mutants.writers import WRITERS
 from tests.servers import VARIABLES
 
@@ -38,6 +39,7 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
     *MIRROR,
     *IDENTITY,
     *WRITERS,
+    *WORDS,
 )
 WORKERS = min(3, os.cpu_count() or 1)
 UNMUTATED_TIMEOUT_S = 2_400

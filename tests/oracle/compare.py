@@ -14,6 +14,7 @@ from pymongo.database import Database
 from tests.oracle.expected import Expected, expected, load_mapping
 from tests.oracle.facts import Settings
 from tests.oracle.projection import Record
+from tests.oracle.words import differing
 
 Document = dict[str, Any]
 SHOWN = 20
@@ -165,6 +166,8 @@ def mirror(db: Database[Document], settings: Settings, want: Expected) -> Iterat
             yield f"observations {doc_id}: {_fields(row, expected_row)}"
         if (doc["obsId"], doc["personId"]) != (expected_row["obs_id"], expected_row["person_id"]):
             yield f"observations {doc_id}: obsId, personId"
+        for name in differing(doc, expected_row, want.facts):
+            yield f"observations {doc_id}: {name}"
     yield from (f"observations {doc_id}: missing" for doc_id in missing)
 
 

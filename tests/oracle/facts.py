@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from pymysql.cursors import DictCursor
 
-Settings = Mapping[
-    str, Any
-]  # key, name, timezone, locales, provider_roles, national_id_type; link_key if it is known
+# key, name, timezone, locales, provider_roles, national_id_type; link_key and name_locales if known
+Settings = Mapping[str, Any]
+READERS = ("en", "fr", "rw")  # name_locales where the settings have none
 
 ALLOWED = """
 obs_id person_id concept_id encounter_id order_id obs_datetime location_id obs_group_id
@@ -27,6 +27,18 @@ class Author(NamedTuple):
     source: str
 
 
+class Bounds(NamedTuple):
+    """In the order of a ruler, each NULL or a number; from `table`."""
+
+    low_absolute: float | None
+    low_critical: float | None
+    low: float | None
+    high: float | None
+    high_critical: float | None
+    high_absolute: float | None
+    table: str
+
+
 class Concept(NamedTuple):
     uuid: str
     name: str
@@ -34,6 +46,8 @@ class Concept(NamedTuple):
     concept_class: str
     units: str | None
     mappings: frozenset[str]
+    names: Mapping[str, str] = {}  # by locale, for readers
+    bounds: Bounds | None = None
 
 
 @dataclass
@@ -45,6 +59,8 @@ class Facts:
     births: dict[int, tuple[int | None, int, str]]  # (year, how far it may be off, F or M or "")
     concepts: dict[int, Concept]
     concept_names: dict[int, str]  # by concept_name_id, those not voided
+    name_locales: dict[int, str]  # by concept_name_id
+    bounds: dict[int, Bounds]  # by obs, what OpenMRS 2.7 compared it with
     drugs: dict[int, str]
     encounters: dict[int, dict[str, Any]]
     locations: dict[int, str]
@@ -61,10 +77,12 @@ def read(connection: Any, settings: Settings) -> Facts:
         obs=observations(ask),
         people=people(ask, settings["national_id_type"]),
         births=births(ask),
-        concepts=concepts(ask, settings["locales"]),
+        concepts=concepts(ask, settings["locales"], readers(settings)),
         concept_names=dict(
             ask.pairs("SELECT concept_name_id, name FROM concept_name WHERE voided = 0")
         ),
+        name_locales=dict(ask.pairs("SELECT concept_name_id, locale FROM concept_name")),
+        bounds=applied_bounds(ask),
         drugs=dict(ask.pairs("SELECT drug_id, name FROM drug")),
         encounters=encounters(ask),
         locations=dict(ask.pairs("SELECT location_id, name FROM location")),
@@ -173,7 +191,28 @@ def births(ask: Query) -> dict[int, tuple[int | None, int, str]]:
     return {row["person_id"]: (row["year"], row["off"], row["sex"]) for row in rows}
 
 
-def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
+def readers(settings: Settings) -> list[str]:
+    """The locales for readers, the hospital's own among them."""
+    return sorted({*settings["locales"], *settings.get("name_locales", READERS)})
+
+
+BOUNDS = "low_absolute, low_critical, low_normal, hi_normal, hi_critical, hi_absolute"
+
+
+def applied_bounds(ask: Query) -> dict[int, Bounds]:
+    """Nothing where OpenMRS is too old to have the table."""
+    if not ask(
+        "SELECT 1 FROM information_schema.tables"
+        " WHERE table_schema = DATABASE() AND table_name = 'obs_reference_range'"
+    ):
+        return {}
+    rows = ask.pairs(
+        f"SELECT obs_id, {BOUNDS} FROM obs_reference_range WHERE COALESCE({BOUNDS}) IS NOT NULL"
+    )
+    return {row[0]: Bounds(*row[1:], "obs") for row in rows}
+
+
+def concepts(ask: Query, locales: Sequence[str], readers: Sequence[str]) -> dict[int, Concept]:
     mappings: dict[int, set[str]] = {}
     for concept, code in ask.pairs(
         "SELECT m.concept_id, CONCAT(s.name, ':', t.code) AS code FROM concept_reference_map m"
@@ -185,6 +224,14 @@ def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
     ):
         mappings.setdefault(concept, set()).add(code)
     names = dict(ask.pairs(*best_names(locales)))
+    translated: dict[int, dict[str, str]] = {}
+    for locale in readers:
+        for concept, name in ask.pairs(*reading_names(locale)):
+            translated.setdefault(concept, {})[locale] = name
+    bounds = ask.pairs(
+        f"SELECT concept_id, {BOUNDS} FROM concept_numeric WHERE COALESCE({BOUNDS}) IS NOT NULL"
+    )
+    ranges = {row[0]: Bounds(*row[1:], "concept") for row in bounds}
     return {
         row["concept_id"]: Concept(
             row["uuid"],
@@ -193,6 +240,8 @@ def concepts(ask: Query, locales: Sequence[str]) -> dict[int, Concept]:
             row["class"] or "",
             row["units"] or None,
             frozenset(mappings.get(row["concept_id"], ())),
+            translated.get(row["concept_id"], {}),
+            ranges.get(row["concept_id"]),
         )
         for row in ask(
             "SELECT c.concept_id, c.uuid, d.name AS datatype, k.name AS class, n.units"
@@ -236,6 +285,22 @@ def best_names(locales: Sequence[str]) -> tuple[str, list[str]]:
         ),
         args,
     )
+
+
+def reading_names(locale: str) -> tuple[str, list[str]]:
+    """SQL for (concept_id, name) of the concepts that have a name in this language to read, which
+    an index term is not; and its arguments.
+    """
+    ranked = (
+        "SELECT concept_id, name, ROW_NUMBER() OVER (PARTITION BY concept_id ORDER BY"
+        " BINARY locale <> %s, locale_preferred DESC,"
+        " FIELD(COALESCE(concept_name_type, ''), 'FULLY_SPECIFIED', '', 'SHORT'), concept_name_id"
+        ") AS place FROM concept_name WHERE voided = 0"
+        " AND BINARY SUBSTRING_INDEX(locale, '_', 1) = %s"
+        " AND COALESCE(concept_name_type, '') <> 'INDEX_TERM'"
+    )
+    sql = f"SELECT concept_id, name FROM ({ranked}) n WHERE place = 1"
+    return sql, [locale, locale.split("_")[0]]
 
 
 def encounters(ask: Query) -> dict[int, dict[str, Any]]:

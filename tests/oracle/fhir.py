@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from tests.oracle.facts import Concept, Facts, Query, Settings, read
+from tests.oracle.facts import Bounds, Concept, Facts, Query, Settings, read
 from tests.oracle.projection import Chart
 from tests.oracle.rulebook import Rulebook, ciel
+from tests.oracle.words import compared_with, computed
 
 Resource = dict[str, Any]
 Key = tuple[str, str]  # resourceType, id
@@ -184,7 +185,9 @@ class Ward:
         )
 
     def observation(self, row: Row) -> Resource:
-        meaning = MEANINGS.get(row.get("interpretation"))
+        question = self.facts.concepts[row["concept_id"]]
+        bounds = compared_with(row, question, self.facts)
+        meaning = self.interpretation(row, bounds)
         author = self.author(row)
         return {
             "status": {"PRELIMINARY": "preliminary", "AMENDED": "amended"}.get(
@@ -195,9 +198,28 @@ class Ward:
             "effectiveDateTime": self.when(row["obs_datetime"]),
             "issued": self.at(row["date_created"]),
             "performer": author and [author],
-            "interpretation": [code("v3-ObservationInterpretation", meaning)] if meaning else None,
+            "interpretation": meaning and [meaning],
+            "referenceRange": self.usual(bounds, question.units),
             **self.value(row),
         }
+
+    @staticmethod
+    def interpretation(row: Row, bounds: Bounds | None) -> Resource | None:
+        """The hospital's own. What is computed says so."""
+        stated, found = MEANINGS.get(row.get("interpretation")), computed(row, bounds)
+        if found:
+            said = code("v3-ObservationInterpretation", MEANINGS[found])
+            return {**said, "text": "computed from the reference range"}
+        return code("v3-ObservationInterpretation", stated) if stated else None
+
+    @staticmethod
+    def usual(bounds: Bounds | None, units: str | None) -> list[Resource] | None:
+        if bounds is None or bounds.low is bounds.high is None:
+            return None
+        unit = {"unit": units} if units else {}
+        ends = {"low": bounds.low, "high": bounds.high}
+        said = {end: {"value": value, **unit} for end, value in ends.items() if value is not None}
+        return [{**said, "type": code("referencerange-meaning", "normal")}]
 
     def condition(self, row: Row) -> Resource:
         met = self.encounter(row)

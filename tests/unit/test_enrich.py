@@ -7,14 +7,33 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from consumers.enrich.obs import References, enrich, number_text
-from openmrs.lookup_queries import EarlierVersion, EncounterFacts, Provider, Staff, User
+from consumers.enrich.obs import References, computed_interpretation, enrich, number_text
+from openmrs.lookup_queries import (
+    CodedName,
+    EarlierVersion,
+    EncounterFacts,
+    Provider,
+    Staff,
+    User,
+)
 from openmrs.tables import OBS
 from openmrs.wall_time import instant
 from passport.errors import Reject
 from passport.event import Row, check_row
-from passport.facts import Author, Concept, Encounter, FirstVersion, Observation, Person, Place
+from passport.facts import (
+    Author,
+    Concept,
+    Encounter,
+    FirstVersion,
+    Interpretation,
+    Names,
+    Observation,
+    Person,
+    Place,
+    ReferenceRange,
+)
 
 PERSON = Person("kigali", 7, "p-7", "ok", "1199080012345678", "v")
 ANSWER = Concept(90, "c-90", "Malaria", "N/A", "Diagnosis", None, ("CIEL:116128",))
@@ -96,7 +115,9 @@ def text(row: Row, facts: References) -> tuple[str, str]:
 )
 def test_value_text(datatype: str, columns: dict[str, Any], expected: tuple[str, str]) -> None:
     facts = references(
-        datatype, coded_names={4: "Paludisme", 5: None}, drugs={2: "Coartem 20/120", 3: None}
+        datatype,
+        coded_names={4: CodedName("Paludisme", "fr"), 5: None},
+        drugs={2: "Coartem 20/120", 3: None},
     )
     assert text(a_row(**columns), facts) == expected
 
@@ -112,6 +133,95 @@ def test_value_keeps_what_it_was_made_of() -> None:
     assert drug.concept == ANSWER
     date = enriched(a_row(value_datetime="2025-11-06T10:30:00"), references("Datetime")).value
     assert date.at == datetime(2025, 11, 6, 8, 30, tzinfo=UTC)
+
+
+IN_ALL: Names = (("en", "Malaria"), ("fr", "Paludisme"), ("rw", "Malariya"))
+NAMED = replace(ANSWER, names=IN_ALL)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text", "names"),
+    [
+        (None, "Malaria", IN_ALL),
+        # What the doctor chose holds in its language. In the others it is the concept's name.
+        (CodedName("Palu", "fr"), "Palu", (IN_ALL[0], ("fr", "Palu"), IN_ALL[2])),
+        (
+            CodedName("Malaria, severe", "en_GB"),
+            "Malaria, severe",
+            (("en", "Malaria, severe"), *IN_ALL[1:]),
+        ),
+        (CodedName("", "fr"), "Malaria", IN_ALL),
+    ],
+)
+def test_an_answer_is_named_in_each_kept_locale(
+    chosen: CodedName | None, text: str, names: Names
+) -> None:
+    facts = references("Coded", coded_names={4: chosen})
+    facts.concepts[90] = NAMED
+    value = enriched(a_row(value_coded=90, value_coded_name_id=4), facts).value
+    assert (value.text, value.names) == (text, names)
+
+
+@pytest.mark.parametrize(("drug", "names"), [("paludisme", IN_ALL), ("Paludisme 20 mg", ())])
+def test_a_drug_is_said_in_other_languages_only_if_it_is_called_as_its_concept(
+    drug: str, names: Names
+) -> None:
+    facts = references("Coded", drugs={2: drug})
+    facts.concepts[90] = NAMED
+    value = enriched(a_row(value_coded=90, value_drug=2), facts).value
+    assert (value.text, value.names) == (drug, names)
+
+
+def a_range(source: Any = "concept", **bounds: float) -> ReferenceRange:
+    names = ("low_absolute", "low_critical", "low_normal")
+    names += ("high_normal", "high_critical", "high_absolute")
+    return ReferenceRange(**{name: bounds.get(name) for name in names}, source=source)
+
+
+WHOLE = a_range(low_critical=2, low_normal=4, high_normal=10, high_critical=20)
+
+
+@pytest.mark.parametrize(
+    ("number", "bounds", "code"),
+    [
+        (1.9, WHOLE, "CRITICALLY_LOW"),
+        (2, WHOLE, "CRITICALLY_LOW"),
+        (2.1, WHOLE, "LOW"),
+        (4, WHOLE, "NORMAL"),
+        (10, WHOLE, "NORMAL"),
+        (10.1, WHOLE, "HIGH"),
+        (20, WHOLE, "CRITICALLY_HIGH"),
+        (50, a_range(low_normal=4), "NORMAL"),
+        (50, a_range(high_normal=4), "HIGH"),
+        (50, a_range(low_critical=2), None),
+        (1, a_range(low_critical=2), "CRITICALLY_LOW"),
+        (50, a_range(low_absolute=0, high_absolute=40), None),
+    ],
+)
+def test_a_number_is_interpreted_by_its_bounds(
+    number: float, bounds: ReferenceRange, code: str | None
+) -> None:
+    assert computed_interpretation(number, bounds) == code
+
+
+def test_the_range_that_was_applied_and_the_hospitals_own_word_come_first() -> None:
+    facts = references()
+    facts.concepts[5] = replace(facts.concepts[5], reference_range=WHOLE)
+    value = enriched(a_row(value_numeric=11.0), facts).value
+    assert value.reference_range == WHOLE
+    assert value.interpretation == Interpretation("HIGH", "range")
+
+    facts.applied_ranges = {1: a_range("obs", high_normal=12), 2: a_range("obs", high_normal=1)}
+    value = enriched(a_row(value_numeric=11.0), facts).value
+    assert value.reference_range == facts.applied_ranges[1]
+    assert value.interpretation == Interpretation("NORMAL", "range")
+
+    value = enriched(a_row(value_numeric=11.0, interpretation="ABNORMAL"), facts).value
+    assert value.interpretation == Interpretation("ABNORMAL", "obs")
+    value = enriched(a_row(value_numeric=11.0, value_modifier="<"), facts).value
+    assert value.interpretation is None, "it may be any number below"
+    value = enriched(a_row(value_coded=90, interpretation="POSITIVE"), references("Coded")).value
+    assert value.interpretation == Interpretation("POSITIVE", "obs")
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from openmrs.lookup_queries import concept_name
+from openmrs.lookup_queries import concept_name, names_in
 
 
 def a_name(
@@ -63,3 +63,14 @@ def test_within_a_locale_preferred_then_type_then_the_oldest() -> None:
 
 def test_no_name() -> None:
     assert concept_name([], ("en",)) is None
+
+
+def test_a_name_is_kept_in_each_locale_that_has_one_to_read() -> None:
+    assert names_in(NAMES, ("en", "fr", "rw", "en_GB", "sw")) == (
+        ("en", "malaria, confirmed"),
+        ("fr", "Paludisme"),
+        # rw has an index term alone, which is for searching
+        ("en_GB", "Malaria"),
+    )
+    assert names_in(NAMES, ("fr_RW",)) == (("fr_RW", "Paludisme"),), "its language will do"
+    assert names_in([], ("en", "fr")) == ()

@@ -7,6 +7,7 @@ import pytest
 
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
+from consumers.waiting import Request, enriched_as
 from openmrs.affected import PERSON_KEYS, QUERIES, QUERY_BY_NAME
 from openmrs.read import Source
 from openmrs.tables import KEY_COLUMNS, OBS
@@ -84,3 +85,27 @@ def test_tables_that_share_a_query_store_it_by_the_name_of_earlier_releases() ->
     assert query.name == "concept_reference_map.concept_id.0"
     assert QUERY_BY_NAME[query.name] is query
     assert query.table is OBS
+
+
+def test_a_range_that_openmrs_applied_concerns_its_own_obs(queue: ReenrichmentQueue) -> None:
+    key = {"obs_reference_range_id": 3, "obs_id": 9}
+    queue.add_key_change(a_key_change("obs_reference_range", key), 5)
+    ((query, keys),) = queue._collected.keys.items()
+    assert query.sql == "SELECT o.obs_id FROM obs o WHERE o.obs_id IN %s"
+    assert keys == {9}
+
+
+def test_how_rows_are_enriched_is_stored_and_asks_for_nothing(queue: ReenrichmentQueue) -> None:
+    now = enriched_as(HOSPITAL.locales, HOSPITAL.kept_locales)
+    queue.restore([now])
+    assert (queue.pending(), queue.as_json()) == (0, [])
+    assert now not in [enriched_as(("fr",), HOSPITAL.kept_locales), enriched_as(("en",), ("en",))]
+    assert Request.from_json(now).keys == {}, "an earlier release does nothing"
+
+
+def test_everybody_is_read_from_the_first_person_on(queue: ReenrichmentQueue) -> None:
+    queue.restore([{"keys": {}, "done": 700, "at": None, "everyone": True}])
+    queue.add_everyone()
+    (everyone,) = queue.as_json()
+    assert everyone["done"] < 0, "those up to 700 were read by the release before"
+    assert queue.held_offset() is None

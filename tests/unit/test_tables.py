@@ -2,8 +2,15 @@
 
 import pytest
 
-from cdc.checks.grants import table_grants
-from openmrs.tables import FACT_TABLES, KEY_COLUMNS, REFERENCE_TABLES, WATCHED, FactTable
+from cdc.checks.grants import grants, table_grants
+from openmrs.tables import (
+    FACT_TABLES,
+    KEY_COLUMNS,
+    OPTIONAL_TABLES,
+    REFERENCE_TABLES,
+    WATCHED,
+    FactTable,
+)
 from passport import event
 from passport.settings import Hospital, MySQL
 
@@ -45,3 +52,10 @@ def test_each_watched_table_is_granted_and_secrets_are_not() -> None:
         "GRANT SELECT (user_id, person_id, uuid, retired), REFERENCES"
         " ON `openmrs`.`users` TO 'passport'@'%';"
     )
+
+
+def test_a_table_that_may_be_absent_is_granted_last_so_that_nothing_else_fails() -> None:
+    lines = [line for line in grants("kigali", HOSPITAL).splitlines() if line[:5] == "GRANT"]
+    of_optional = {line for line in lines for table in OPTIONAL_TABLES if f"`{table}`" in line}
+    assert len(of_optional) == len(OPTIONAL_TABLES) > 0
+    assert {*lines[-len(of_optional) :]} == of_optional
