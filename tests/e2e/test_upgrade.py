@@ -100,11 +100,18 @@ def _records(stage: Stage) -> dict[str, object]:
     return {one["openmrsData"]["obsUuid"]: one["_id"] for one in stage.db["medicalrecords"].find()}
 
 
+def _of_merged_persons(stage: Stage) -> set[str]:
+    merged = stage.db["observations"].distinct("personId", {"first": {"$exists": True}})
+    found = stage.db.medicalrecords.find({"openmrsData.personId": {"$in": merged}})
+    return {one["openmrsData"]["obsUuid"] for one in found}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("commit", EARLIER)
 def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
     stage: Stage, tmp_path: Path, commit: str
 ) -> None:
+    """Earlier ones made other records of a merge, which get today's `_id` with the upgrade."""
     epoch = shift(stage, 1, **code_of(commit, tmp_path / commit))
     before = _records(stage)
     roles = _roles(stage)
@@ -112,7 +119,7 @@ def test_todays_code_goes_on_with_what_an_earlier_one_wrote(
     stage.wait_equal(120)
     after = _records(stage)
     assert _epoch(stage) == epoch, "no snapshot was needed"
-    kept = before.keys() & after.keys()
+    kept = before.keys() & after.keys() - _of_merged_persons(stage)
     assert kept
     assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
     assert all(role.running for role in roles)
