@@ -12,6 +12,7 @@ COPY config/default.yaml config/mapping.yaml config/
 COPY cli cli
 COPY passport passport
 COPY openmrs openmrs
+COPY meaning meaning
 COPY cdc cdc
 COPY consumers consumers
 COPY destinations destinations

@@ -1,4 +1,4 @@
-"""``passport unmapped list``: observations that no rule of the mapping shows."""
+"""``passport unmapped list``: observations that no rule of the mapping knows."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cli.context import CommandContext
 from cli.options import DestinationOption, JsonOption, OnlyHospitalOption
 
 commands = typer.Typer(
-    no_args_is_help=True, help="Find observations that no rule of mapping.yaml shows."
+    no_args_is_help=True, help="Find observations that no rule of mapping.yaml knows."
 )
 
 
@@ -19,9 +19,9 @@ def list_concepts(
     hospital: OnlyHospitalOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List concepts whose observations are in no record, with a rule that would show them.
+    """List concepts that no rule knows, with a rule that would say what they are.
 
-    Copy the rule into mapping.yaml, after a look at its type.
+    Copy the rule into the hospital's mapping, after a look at its kind.
     """
     from destinations.mongo import unmapped
 

@@ -16,6 +16,7 @@ PRODUCT = (
     "cdc",
     "consumers",
     "destinations",
+    "meaning",
     "openmrs",
     "passport",
 )
@@ -23,11 +24,12 @@ TOP_LEVEL = {*PRODUCT, "dev", "tests", "config", "docs", "benchmarks", "deploy",
 VAGUE = re.compile(r"^(utils?|helpers?|common|managers?|base|misc)$")
 
 # A destination is written as anybody outside this project would write one: against the contract.
-# The Passport's own destination may also ask the hospitals, which an erasure has to do.
+# What a fact is, is decided once for all of them. The Passport's own destination may also ask the
+# hospitals, which an erasure has to do.
 DESTINATIONS_MAY_IMPORT = {
     "destinations/jsonl.py": ("passport",),
-    "destinations/fhir/": ("passport", "destinations.fhir"),
-    "destinations/mongo/": ("passport", "destinations.mongo", "openmrs"),
+    "destinations/fhir/": ("passport", "destinations.fhir", "meaning"),
+    "destinations/mongo/": ("passport", "destinations.mongo", "meaning", "openmrs"),
 }
 
 # These modules do no I/O and read no clock, so that their tests need no server and no waiting.
@@ -36,6 +38,9 @@ PURE = (
     "consumers/enrich/obs.py",
     "destinations/fhir/resources.py",
     "destinations/mongo/projection/obs.py",
+    "meaning/facts.py",
+    "meaning/interpretation.py",
+    "meaning/reading.py",
     "openmrs/wall_time.py",
     "passport/version.py",
 )

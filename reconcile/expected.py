@@ -10,8 +10,8 @@ from consumers.lookups import Lookups, RowToEnrich
 from destinations.mongo import mirror
 from destinations.mongo.document import Document
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.projection.obs import projected
+from meaning.rules import MappingRules
 from openmrs.key_ranges import rows_of_persons
 from openmrs.read import ConsistentRead
 from openmrs.tables import OBS

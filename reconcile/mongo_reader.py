@@ -11,7 +11,7 @@ from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.people import People, ask_for
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.projection.mapping import MappingRules
+from meaning.rules import MappingRules
 from passport import sink as sinks
 from passport.facts import Person
 from passport.settings import Settings

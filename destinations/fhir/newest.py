@@ -6,6 +6,7 @@ entered in error. The highest version of all of them is the row's.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field
@@ -21,6 +22,7 @@ from destinations.fhir.resources import (
     type_of,
     withdrawn,
 )
+from meaning.rules import load, parse
 from passport.errors import Fatal
 from passport.facts import Observation, Person
 from passport.settings import Model, Settings
@@ -28,38 +30,31 @@ from passport.sink import KeyRange, Outcome, Progress, Scope
 
 HeldRows = Mapping[int, Sequence[Held]]
 
-# Questions that ask what the patient has, and what the patient takes.
-CONDITIONS = (
-    "CIEL:1284",
-    "CIEL:161602",
-    "org.openmrs.module.emrapi:Coded Diagnosis",
-    "org.openmrs.module.emrapi:Non-Coded Diagnosis",
-)
-MEDICATIONS = ("CIEL:1282", "CIEL:1193")
-
 
 class FhirOptions(Model):
     """The options that both FHIR destinations have.
 
     `people`: ``matched`` keeps only rows of people whose national id is sure. `prefix` stands
     before a hospital's id in ids and systems, where several write to one place. `conditions` and
-    `medications` are the codes of questions that ask for one.
+    `medications` are the codes of a hospital's own questions that ask for one. They are asked
+    before the rules of config/mapping.yaml.
     """
 
     people: Literal["matched", "all"] = "matched"
     prefix: str = Field("", pattern=r"^[A-Za-z0-9\-.]{0,20}$")
     national_id_system: str = "urn:openmrs-passport:national-id"
-    conditions: tuple[str, ...] = CONDITIONS
-    medications: tuple[str, ...] = MEDICATIONS
+    conditions: tuple[str, ...] = ()
+    medications: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def naming(self) -> Naming:
-        return Naming(
-            self.prefix,
-            self.national_id_system,
-            frozenset(self.conditions),
-            frozenset(self.medications),
-        )
+        own: list[dict[str, object]] = []
+        if self.conditions:
+            own.append({"kind": "condition", "asks": "which", "mappings": self.conditions})
+        if self.medications:
+            own.append({"kind": "medication", "asks": "which", "mappings": self.medications})
+        rules = parse({"version": 2, "rules": own}, load())
+        return Naming(self.prefix, self.national_id_system, rules)
 
     def keeps(self, person: Person) -> bool:
         return self.people == "all" or person.state == "ok"

@@ -2,7 +2,7 @@
 
 What can't be said without a guess is left out: no UCUM code (OpenMRS has the unit's text), no
 category, no verification or clinical status. A Condition says that the patient has it, so a
-question must be known to ask for that.
+question must be known to ask for that: `meaning` decides it, as for the Passport.
 """
 
 import math
@@ -15,6 +15,9 @@ from urllib.parse import quote
 
 from msgspec import structs
 
+from meaning.facts import Row, Subject, codes
+from meaning.reading import read
+from meaning.rules import MappingRules
 from passport.facts import Concept, Observation, Value
 
 Resource = dict[str, Any]
@@ -67,21 +70,18 @@ _STATUSES: Mapping[str, str] = {
 }
 _TRUTH: Mapping[str, bool] = {"CIEL:1065": True, "CIEL:1066": False}
 _COMPARATORS = (None, "<", "<=", ">=", ">")
-_DIAGNOSES = frozenset({"Diagnosis", "Symptom", "Symptom/Finding"})
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The names that a destination gives, and its settings for conditions and medications.
+    """The names that a destination gives, and the rules by which it knows what an obs is.
 
     `prefix` stands before a hospital's id. `national_id` is the system of national ids.
-    `conditions` and `medications` are the codes of the questions that ask for one.
     """
 
     prefix: str
     national_id: str
-    conditions: frozenset[str]
-    medications: frozenset[str]
+    rules: MappingRules
 
 
 class Held(NamedTuple):
@@ -171,45 +171,49 @@ def system(hospital: str, kind: str) -> str:
 
 
 def type_of(observation: Observation, naming: Naming) -> Type:
-    """Decide by the question and the class of its answer. What isn't sure is an Observation."""
-    question = observation.concept
-    if question is None:
+    """Decide by the rules of the Passport. What isn't sure is an Observation.
+
+    An obs comes here without its group. So a suspicion, what is over and what a question states by
+    its name stay what was asked and answered, which is always true.
+    """
+    subject = _asked(observation, naming.rules)
+    if subject is None:
         return "Observation"
-    codes = set(_codes(question))
-
-    asks_for_drug = question.concept_class == "Drug" or not codes.isdisjoint(naming.medications)
-    if asks_for_drug and _is_drug(observation.value):
-        return "MedicationStatement"
-
-    asks_for_condition = not codes.isdisjoint(naming.conditions)
-    # A diagnosis in words counts only where the question asks for just that.
-    if asks_for_condition and observation.value.kind == "text":
-        return "Condition"
-    asks_for_diagnosis = asks_for_condition or question.concept_class == "Diagnosis"
-    if asks_for_diagnosis and _is_diagnosis(observation.value):
-        return "Condition"
+    facts = read([Row(observation.obs_id, subject)], naming.rules)
+    for fact in facts:
+        if fact.state == "present" and not fact.is_question:
+            if fact.kind == "condition":
+                return "Condition"
+            if fact.kind == "medication":
+                return "MedicationStatement"
     return "Observation"
 
 
-def _is_drug(value: Value) -> bool:
-    if value.kind == "drug":
-        return True
-    return value.concept is not None and value.concept.concept_class == "Drug"
-
-
-def _is_diagnosis(value: Value) -> bool:
-    if value.kind != "coded" or value.concept is None:
-        return False
-    return value.concept.concept_class in _DIAGNOSES
+def _asked(observation: Observation, rules: MappingRules) -> Subject | None:
+    """Return what the rules look at; None for a question that isn't known."""
+    question = observation.concept
+    value = observation.value
+    if question is None:
+        return None
+    answer = value.concept
+    said = value.text.casefold() if value.kind in ("coded", "drug", "boolean", "text") else ""
+    return Subject(
+        name=question.name,
+        concept_class=question.concept_class,
+        datatype=question.datatype,
+        mappings=codes(question.uuid, question.mappings),
+        value=value.kind,
+        value_class=answer.concept_class if answer is not None else None,
+        value_mappings=codes(answer.uuid, answer.mappings) if answer is not None else (),
+        said=said if said in rules.words else "",
+    )
 
 
 def _codes(concept: Concept) -> Iterator[str]:
     """Yield a concept's mappings, and the CIEL code that a uuid of that dictionary has."""
-    yield from concept.mappings
-    # The dictionary's uuids are the code, filled up with A to 36 characters.
-    code_in_uuid = re.fullmatch(r"(\d+)A+", concept.uuid)
-    if code_in_uuid and len(concept.uuid) == 36:
-        yield f"CIEL:{code_in_uuid[1]}"
+    for code in codes(concept.uuid, concept.mappings):
+        if not code.startswith("uuid:"):
+            yield code
 
 
 def _frame(

@@ -11,9 +11,9 @@ from pydantic import Field, SecretStr
 from destinations.mongo.client import Mongo, connected, ensure_indexes
 from destinations.mongo.contradictions import Mode
 from destinations.mongo.people import People
-from destinations.mongo.projection.mapping import MappingRules, load
 from destinations.mongo.registrations import Registrations
 from destinations.mongo.sink import MongoSink
+from meaning.rules import MappingRules, load
 from passport import sink as sinks
 from passport.errors import Fatal
 from passport.settings import Destination, Model, Settings

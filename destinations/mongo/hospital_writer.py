@@ -21,7 +21,7 @@ from destinations.mongo.medicalrecords import MedicalRecords, RecordRound
 from destinations.mongo.mirror import SealedDocument
 from destinations.mongo.observations import SLICE, Observations, RowBatch
 from destinations.mongo.people import Link, People
-from destinations.mongo.projection.mapping import MappingRules
+from meaning.rules import MappingRules
 from passport.errors import Reject, Retry
 from passport.facts import Observation, Person
 from passport.settings import Hospital

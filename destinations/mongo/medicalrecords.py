@@ -24,9 +24,9 @@ from destinations.mongo.mirror import MAX_BYTES
 from destinations.mongo.observations import SLICE, Head, MirrorView, Observations
 from destinations.mongo.people import People
 from destinations.mongo.placeholder_accounts import Authors
-from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.projection.obs import NO_AUTHOR, Projected, projected, record_ids
 from destinations.mongo.record_update import Change
+from meaning.rules import MappingRules
 from passport.errors import Retry
 from passport.settings import Hospital
 

@@ -6,10 +6,12 @@ its group or previous version; absent without), ``formerRecords`` (the ``_id`` o
 was named after this row under an earlier uuid; absent without), ``row``, ``created`` and ``at``
 (instants), ``concept``, ``value``, ``author``, ``place``, ``encounter``, and of a row that a merge
 has brought from somebody else ``first``: the ``record`` that its first version names, ``created``,
-``rows`` (earlier versions, also in ``related``) and ``persons``. A tombstone (``deleted``) keeps
-only what others need to know of it: the columns of IDENTITY, ``created``, and instead of its uuid
-the ``record`` that it names as a first version: the row may be of somebody now of whom nothing is
-kept.
+``rows`` (earlier versions, also in ``related``) and ``persons``. ``moment`` (also in ``related``)
+is what the two numbers of a blood pressure without a group share; absent from other rows.
+
+A tombstone (``deleted``) keeps only what others need to know of it: the columns of IDENTITY,
+``created``, and instead of its uuid the ``record`` that it names as a first version: the row may be
+of somebody now of whom nothing is kept.
 
 A name has ``names`` beside it: what else it is called, by locale. What is called the same there
 isn't repeated, so ``names`` is absent where the name says it all. ``value.range`` are the bounds of
@@ -28,6 +30,8 @@ from bson.raw_bson import RawBSONDocument
 
 from destinations.mongo.document import Document
 from destinations.mongo.projection.obs import first_created, first_id, record_id
+from meaning.facts import codes
+from meaning.reading import measures_pressure
 from passport.errors import Reject
 from passport.event import Row
 from passport.facts import (
@@ -120,6 +124,9 @@ def sealed(key: str, version: str, content: Document) -> SealedDocument:
     rows = related(content["hospital"], content["row"])
     if first := content.get("first"):
         rows = list(dict.fromkeys([*rows, *first["rows"]]))
+    if moment := content.get("moment"):
+        # No row has this _id: rows that name it are connected by it.
+        rows = [*rows, moment]
     if rows:
         head["related"] = rows
     return SealedDocument(head, content, encoded)
@@ -143,7 +150,7 @@ def _identity(row: Row) -> Document:
 
 
 def _meaning(observation: Observation) -> Document:
-    meaning = {
+    meaning: Document = {
         "format": FORMAT,
         "row": observation.row,
         "at": instant(observation.at),
@@ -155,7 +162,29 @@ def _meaning(observation: Observation) -> Document:
     }
     if observation.first is not None:
         meaning["first"] = _first(observation.hospital, observation.first)
+    if (moment := _moment(observation)) is not None:
+        meaning["moment"] = moment
     return meaning
+
+
+def _moment(observation: Observation) -> str | None:
+    """Return what a number of a blood pressure without a group shares with the other one.
+
+    Both are named by their encounter and time. None if it is no such number.
+    """
+    row = observation.row
+    if observation.concept is None or row.get("obs_group_id") is not None:
+        return None
+    encounter_id = row.get("encounter_id")
+    if encounter_id is None or not _measures_pressure(observation.concept):
+        return None
+    person_id = observation.person.person_id
+    return f"{observation.hospital}/{person_id}/{encounter_id}@{row['obs_datetime']}"
+
+
+@lru_cache(4096)
+def _measures_pressure(concept: Concept) -> bool:
+    return measures_pressure(codes(concept.uuid, concept.mappings))
 
 
 def _first(hospital: str, first: FirstVersion) -> Document:
@@ -236,7 +265,7 @@ def _range(reference_range: ReferenceRange) -> Document:
 
 def in_first_format(document: Document) -> Document:
     """Return a document's content without what the first format doesn't have."""
-    older = {name: part for name, part in document.items() if name != "format"}
+    older = _without(document, "format", "moment")
     if document.get("concept"):
         older["concept"] = _without(document["concept"], "names")
     if "value" in document:

@@ -302,7 +302,8 @@ def _fields(new: Projected) -> Document:
     document = new.document
     data = document["data"]
     if document["type"] == "medication":
-        data = data | {"medicationStatus": "Active"}
+        is_past = document["openmrsData"].get("state") == "past"
+        data = data | {"medicationStatus": "Past" if is_past else "Active"}
     return document | {
         "data": data,
         "applied": applied(document),

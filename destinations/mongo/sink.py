@@ -12,8 +12,8 @@ from destinations.mongo.document import Document
 from destinations.mongo.fence import Fence
 from destinations.mongo.hospital_writer import HospitalWriter
 from destinations.mongo.people import People
-from destinations.mongo.projection.mapping import MappingRules
 from destinations.mongo.registrations import Registrations
+from meaning.rules import MappingRules
 from passport.check import Check
 from passport.facts import Observation
 from passport.settings import Settings

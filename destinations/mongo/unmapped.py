@@ -1,30 +1,39 @@
-"""Lists the concepts that no rule of mapping.yaml shows, each with a rule that would show it."""
+"""Lists the concepts that no rule of mapping.yaml knows, each with a rule that would know it."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
-from destinations.mongo.projection.mapping import MappingRules, codes
 from destinations.mongo.projection.obs import unmapped
+from meaning.facts import codes
+from meaning.rules import MappingRules
 
-_TYPE_BY_CLASS = {
-    "Diagnosis": "condition",
-    "Symptom": "condition",
-    "Symptom/Finding": "condition",
-    "Drug": "medication",
-    "MedSet": "medication",
+_KIND_BY_CLASS = {
     "Test": "test",
     "LabSet": "test",
+    "Finding": "finding",
+    "Symptom": "finding",
+    "Symptom/Finding": "finding",
+    "Misc Order": "order",
 }
-_TYPE_BY_DATATYPE = {"Text": "visit", "Date": "visit", "Datetime": "visit", "Complex": "visit"}
+# The class of an answer is no proof, and words of a name are none. A person who knows the question
+# may still take them for a hint of what it asks for.
+_KIND_BY_ANSWER = {"Diagnosis": "condition", "Drug": "medication"}
+_KIND_BY_WORDS = {
+    "condition": re.compile(r"\b(diagnos[ie]s|conditions?)\b", re.IGNORECASE),
+    "medication": re.compile(r"\b(medications?|drugs?|antiretrovirals?)\b", re.IGNORECASE),
+    "test": re.compile(r"\b(tests?|labs?|laboratory|investigations?)\b", re.IGNORECASE),
+    "visit": re.compile(r"\b(visits?|encounters?)\b", re.IGNORECASE),
+}
 
 
 @dataclass(slots=True)
 class UnmappedConcept:
-    """A concept, and how many live obs of it have a value and are in no record.
+    """A concept, and how many live obs of it have a value and no rule knows.
 
     `answers` counts them by the class of the coded answer.
     """
@@ -35,25 +44,27 @@ class UnmappedConcept:
 
     @property
     def rule(self) -> str:
-        """Return a line for the `rules` of mapping.yaml that would show them.
+        """Return a line for the `rules` of a hospital's mapping that says what they are.
 
-        Its type is a guess that a person should look at.
+        Its kind is a guess that a person must look at: nothing is ever decided by it.
         """
         known_codes = codes(self.concept.get("uuid", ""), self.concept.get("mappings", ()))
         ciel_codes = [code for code in known_codes if code.startswith("CIEL:")]
-        chosen = (ciel_codes or list(known_codes))[:1]
-        matcher = {"mappings": chosen} if chosen else {"names": [self.concept.get("name", "")]}
-        return f"- {json.dumps({'type': self._type(), **matcher}, ensure_ascii=False)}"
+        rule: Document = {"kind": self._kind(), "mappings": (ciel_codes or list(known_codes))[:1]}
+        if rule["kind"] in ("condition", "medication"):
+            rule["asks"] = "which"
+        return f"- {json.dumps(rule, ensure_ascii=False)}"
 
-    def _type(self) -> str:
+    def _kind(self) -> str:
         commonest = self.answers.most_common(1)
         answer_class = commonest[0][0] if commonest else ""
-        return (
-            _TYPE_BY_CLASS.get(answer_class)
-            or _TYPE_BY_CLASS.get(self.concept.get("class", ""))
-            or _TYPE_BY_DATATYPE.get(self.concept.get("datatype", ""))
-            or "test"
+        kind = _KIND_BY_ANSWER.get(answer_class) or _KIND_BY_CLASS.get(
+            self.concept.get("class", "")
         )
+        if kind is not None:
+            return kind
+        name = self.concept.get("name") or ""
+        return next((kind for kind, words in _KIND_BY_WORDS.items() if words.search(name)), "note")
 
 
 def concepts(database: Mongo, hospital: str, rules: MappingRules) -> list[UnmappedConcept]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from destinations.mongo import mirror
 from destinations.mongo.projection import obs as obs_projection
-from destinations.mongo.projection.mapping import MappingRules, load
+from meaning.facts import Fact, Row, Subject, codes
+from meaning.reading import read
+from meaning.rules import MappingRules, load
 from passport import facts
 from passport.facts import Observation, Value
 from tests import observations as make
@@ -16,7 +18,8 @@ from tests.corpus.report import Outcome, Result, verdict
 Document = dict[str, Any]
 
 WHEN = "2025-11-06T10:31:00"
-NAMED_BY = {"condition": "diagnosis", "medication": "medicationName", "test": "testName"}
+# A record of these types states something by naming it; only these kinds may be shown as one.
+STATED_AS = {"condition": ("condition", "allergy"), "medication": ("medication",)}
 
 
 def results(cases: Iterable[Case]) -> list[Result]:
@@ -31,22 +34,84 @@ def results(cases: Iterable[Case]) -> list[Result]:
 def outcome(case: Case) -> Outcome:
     """Return what the product makes of the case's question and answer."""
     rows, question = _rows(case)
-    documents = [mirror.document(row) for row in rows]
-    records = obs_projection.projected(
-        documents, _mapping(), make.HOSPITAL, "Kigali Hospital", "a" * 24, lambda _: "somebody"
+    fact = _fact_of(question, read([_asked_about(row) for row in rows], _rules()))
+    if fact is None:
+        return Outcome(Meaning("nothing"))
+    members = {*fact.stating, *(key for keys in fact.parts.values() for key in keys)}
+    beside = frozenset(
+        member.question.key
+        for obs_id, member in enumerate(case.siblings, question + 1)
+        if obs_id in members
     )
-    for record in records:
-        origin = record.document["openmrsData"]
-        members = set(origin.get("memberUuids") or [origin["obsUuid"]])
-        if f"obs-{question}" not in members:
-            continue
-        return _of_record(case, rows, record.document, members)
-    return Outcome(Meaning("nothing"))
+    if question not in fact.stating:
+        return Outcome(Meaning("detail"), beside=beside)
+    record = _record(rows, fact)
+    meaning = Meaning(fact.kind.replace("_", " "), fact.state.replace("_", " "))
+    return Outcome(meaning, _name(fact, record), beside, record.get("testStatus", "none"))
 
 
 @cache
-def _mapping() -> MappingRules:
+def _rules() -> MappingRules:
     return load()
+
+
+def _fact_of(obs_id: int, stated: Iterable[Fact]) -> Fact | None:
+    """Return the fact that the row states; else one that it is a part of."""
+    parts: Fact | None = None
+    for fact in stated:
+        if obs_id in fact.stating:
+            return fact
+        if any(obs_id in keys for keys in fact.parts.values()):
+            parts = fact
+    return parts
+
+
+def _asked_about(row: Observation) -> Row:
+    assert row.concept is not None
+    answer = row.value.concept
+    subject = Subject(
+        name=row.concept.name,
+        concept_class=row.concept.concept_class,
+        datatype=row.concept.datatype,
+        mappings=codes(row.concept.uuid, row.concept.mappings),
+        value=row.value.kind,
+        value_class=answer.concept_class if answer else None,
+        value_mappings=codes(answer.uuid, answer.mappings) if answer else (),
+        said=row.value.text.casefold(),
+    )
+    return Row(row.obs_id, subject, parent=row.row["obs_group_id"], moment=WHEN)
+
+
+def _record(rows: list[Observation], fact: Fact) -> Document:
+    """Return what is shown of the fact in the Passport; empty if nothing is."""
+    records = obs_projection.projected(
+        [mirror.document(row) for row in rows],
+        _rules(),
+        make.HOSPITAL,
+        "Kigali Hospital",
+        "a" * 24,
+        lambda _: "somebody",
+    )
+    for record in records:
+        if record.document["openmrsData"]["obsId"] != fact.anchor:
+            continue
+        kinds = STATED_AS.get(record.document["type"])
+        assert kinds is None or fact.kind in kinds, f"a {fact.kind} is shown as a {kinds}"
+        shown: Document = record.document["data"]
+        return shown
+    return {}
+
+
+def _name(fact: Fact, shown: Document) -> str:
+    match fact.kind:
+        case "condition" | "allergy":
+            return str(shown.get("diagnosis", "")).removeprefix("Allergy: ")
+        case "medication":
+            return str(shown.get("medicationName", ""))
+        case "vaccination":
+            return str(shown.get("reason", "")).removeprefix("Vaccination: ")
+        case _:
+            return f"{shown.get('testName', '')}: {shown.get('result', '')}"
 
 
 def _rows(case: Case) -> tuple[list[Observation], int]:
@@ -89,22 +154,3 @@ def _value(answer: Answer) -> Value:
     concept = _concept(answer.concept) if answer.concept is not None else None
     number = float(answer.text) if answer.kind == "numeric" else None
     return Value(answer.kind, answer.text, number=number, concept=concept)
-
-
-def _of_record(
-    case: Case, rows: list[Observation], document: Document, members: set[str]
-) -> Outcome:
-    kind = document["type"]
-    data = document["data"]
-    beside = {
-        member.question.key
-        for member, row in zip(case.siblings, rows[-len(case.siblings) :], strict=False)
-        if f"obs-{row.obs_id}" in members
-    }
-    stated = case.answer.text in data.get("details", "").split("; ")
-    if not stated:
-        return Outcome(Meaning("detail"), beside=frozenset(beside))
-    name = data.get(NAMED_BY.get(kind, "reason"), "")
-    if kind == "test":
-        name = f"{name}: {data['result']}"
-    return Outcome(Meaning(kind), name, frozenset(beside), data.get("testStatus", "none"))

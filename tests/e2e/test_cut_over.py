@@ -209,7 +209,7 @@ def test_it_is_adopted_afterwards_too(stage: Stage, kigali: Ward) -> None:
     patient = kigali.register(digits)
     person = kigali.patient(digits, registered=False)
     plain, changed = (kigali.obs(person, **LONG_AGO) for _ in range(2))
-    unmapped = kigali.obs(person, "832", value_coded=kigali.concept("true"))
+    unmapped = kigali.obs(person, "832", value_coded=kigali.concept("false"))
     kigali.shown(plain)
     kigali.shown(changed)
     eventually(

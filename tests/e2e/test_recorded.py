@@ -74,7 +74,8 @@ def test_what_a_real_openmrs_did_ends_equal_though_everybody_is_killed(stage: St
     found = stage.wait_equal(120)
     assert found.matched > PATIENTS / 2
     assert found.rows > OBS / 2
-    assert set(found.types) == {"condition", "test", "medication", "visit"}
+    # Its dictionary maps nothing to another: what no rule knows is shown as question and answer.
+    assert set(found.types) == {"test"}
 
 
 def wait_published(stage: Stage) -> None:

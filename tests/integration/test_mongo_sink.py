@@ -19,8 +19,8 @@ from pymongo.errors import AutoReconnect
 
 from destinations.mongo import conflicts, reports, unmapped
 from destinations.mongo.erasure import Erasure
-from destinations.mongo.projection.mapping import load
 from destinations.mongo.sink import MongoSink
+from meaning.rules import load
 from passport.errors import Fatal, NotReady, Retry
 from passport.facts import Author, Observation, Person
 from passport.settings import PlaceholderHospital, Settings
@@ -197,9 +197,9 @@ def test_replays_change_nothing(passport: Passport) -> None:
 def test_what_bson_cannot_hold_is_rejected_alone(passport: Passport) -> None:
     passport.register()
     huge = obs(2, 10, make.CHIEF_COMPLAINT, make.text("x" * 17_000_000))
-    header = obs(3, 10, make.VISIT_DIAGNOSES, make.NO_VALUE)
+    header = obs(3, 10, make.ADVERSE_EFFECT, make.NO_VALUE)
     members = [
-        obs(key, 10, make.DIAGNOSIS, make.text("y" * 5_000_000), obs_group_id=3) for key in (5, 6)
+        obs(key, 10, make.ALLERGEN, make.text("y" * 5_000_000), obs_group_id=3) for key in (5, 6)
     ]
     odd = obs(4, 10, make.CHIEF_COMPLAINT, make.text("\ud800"))
     outcome = passport.sink().write([obs(1, 10), huge, header, *members, odd])
@@ -594,39 +594,39 @@ def test_an_edit_that_comes_while_a_conflict_is_resolved_wins(
     assert passport.details() == ["71 exactly"]
 
 
-def test_unmapped_concepts_are_listed_with_a_rule_that_shows_them(
+def test_unmapped_concepts_are_listed_with_a_rule_that_knows_them(
     passport: Passport, tmp_path: Any
 ) -> None:
     passport.register()
     sink = passport.sink()
-    stage = make.concept(40, "WHO stage", "CIEL:5356", datatype="Coded")
+    stage = make.concept(40, "Stage of something", "CIEL:999999", datatype="Coded")
     peril = make.concept(41, "Peril", datatype="Coded")
+    illness = make.concept(42, "Seen by the nurse", "PIH:1", datatype="Coded")
     answers = [make.coded(make.concept(50, "Stage 1")), make.coded(make.concept(51, "Stage 2"))]
     sink.write(
         [
             obs(1, 10, stage, answers[0]),
             obs(2, 10, stage, answers[1]),
             obs(3, 10, make.UNKNOWN, make.text("x")),
-        ]
-    )
-    sink.write(
-        [
             obs(4, 10, peril, make.coded(make.concept(52, "Rash", cls="Symptom")), voided=True),
             obs(5, 10),
+            *(obs(key, 10, illness, make.coded(make.MALARIA)) for key in (6, 7, 8)),
         ]
     )
     found = unmapped.concepts(passport.db, HOSPITAL, load())
     assert [(one.concept["name"], one.obs) for one in found] == [
-        ("WHO stage", 2),
+        ("Seen by the nurse", 3),
+        ("Stage of something", 2),
         ("Favourite colour", 1),
     ]
     assert [one.rule for one in found] == [
-        '- {"type": "test", "mappings": ["CIEL:5356"]}',
-        '- {"type": "visit", "names": ["Favourite colour"]}',
+        '- {"kind": "condition", "mappings": ["PIH:1"], "asks": "which"}',
+        '- {"kind": "note", "mappings": ["CIEL:999999"]}',
+        '- {"kind": "note", "mappings": ["uuid:concept-7"]}',
     ]
     file = tmp_path / "mapping.yaml"
-    file.write_text("version: 1\nrules:\n" + "\n".join(one.rule for one in found))
-    assert unmapped.concepts(passport.db, HOSPITAL, load(file))[0].concept["name"] == "Pulse"
+    file.write_text("version: 2\nrules:\n" + "\n".join(one.rule for one in found))
+    assert unmapped.concepts(passport.db, HOSPITAL, load(file)) == []
 
 
 def test_the_passports_fields_are_left_alone(passport: Passport) -> None:

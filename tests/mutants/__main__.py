@@ -23,6 +23,7 @@ from tests import real_data
 from tests.mutants.edit import Mutant, PlaceError, TextMutant
 from tests.mutants.edits import MUTANTS as EDITS
 from tests.mutants.identity import IDENTITY
+from tests.mutants.meaning import MEANING
 from tests.mutants.mirror import MIRROR
 from tests.mutants.patches import MUTANTS as PATCHES
 from tests.mutants.rows import ROWS
@@ -37,6 +38,7 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
     *EDITS,
     *ROWS,
     *MIRROR,
+    *MEANING,
     *IDENTITY,
     *WRITERS,
     *WORDS,

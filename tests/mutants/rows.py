@@ -285,11 +285,12 @@ ROWS = (
         new='{"_id": {"$in": keys}}',
         test=f"{MEANING}test_row_34_a_diagnosis_is_one_condition_whatever_comes_first",
     ),
-    TextMutant(
-        "row 35: a number is a test's",
-        "config/mapping.yaml",
-        old="  - { type: test, datatypes: [Numeric] }\n",
-        new="",
+    Mutant(
+        "row 35: a certainty and a rank are parts of their diagnosis",
+        "meaning/reading.py",
+        function="_keys",
+        old="{role: [row.key for row in rows] for role, rows in parts.items()}",
+        new="{}",
         test=(
             "tests/e2e/test_real_data.py::"
             "test_row_35_diagnoses_are_conditions_and_vitals_are_tests_with_units"
@@ -303,12 +304,11 @@ ROWS = (
         new='"no rows"',
         test=f"{MEANING}test_row_36_what_is_kept_outside_obs_is_reported",
     ),
-    Mutant(
+    TextMutant(
         "row 37: a critical result is not normal",
-        RECORDS,
-        function="_test",
-        old='_TEST_STATUS.get(interpretation, "Abnormal")',
-        new='"Normal"',
+        "meaning/interpretation.py",
+        old='"CRITICALLY_HIGH": "Critical"',
+        new='"CRITICALLY_HIGH": "Normal"',
         test=f"{MEANING}test_row_37_status_interpretation_and_comments_are_carried",
     ),
     Mutant(

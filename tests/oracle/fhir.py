@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from tests.oracle.expected import load_mapping
 from tests.oracle.facts import Bounds, Concept, Facts, Query, Settings, read
+from tests.oracle.meaning import Sayings
 from tests.oracle.projection import Chart
 from tests.oracle.rulebook import Rulebook, ciel
 from tests.oracle.words import compared_with, computed
@@ -15,9 +17,6 @@ Key = tuple[str, str]  # resourceType, id
 Row = dict[str, Any]
 
 NATIONAL_ID = "urn:openmrs-passport:national-id"
-QUESTIONS = {"CIEL:1284", "CIEL:161602"}
-QUESTIONS |= {f"org.openmrs.module.emrapi:{kind} Diagnosis" for kind in ("Coded", "Non-Coded")}
-DRUGS = {"CIEL:1282", "CIEL:1193"}
 SYSTEMS = {
     "ciel": "https://cielterminology.org",
     "loinc": "http://loinc.org",
@@ -129,7 +128,7 @@ class Ward:
                 " JOIN encounter_type t ON t.encounter_type_id = e.encounter_type"
             )
         )
-        rules = Rulebook({"groups": [], "rules": [], "panels": {"classes": []}}, facts.concepts)
+        rules = Rulebook(load_mapping(), facts.concepts)
         self.chart = Chart(facts, settings, rules, [])
 
     def resource(self, row: Row) -> Resource | None:
@@ -160,29 +159,22 @@ class Ward:
         }
 
     def type_of(self, row: Row) -> str:
-        question, answer = (
-            self.facts.concepts[row["concept_id"]],
-            self.facts.concepts.get(row["value_coded"]),
+        """What the row says by its question alone; what the question names stays a question."""
+        chart = self.chart
+        lone = {row["obs_id"]: {**row, "obs_group_id": None}}
+        sayings = Sayings(
+            lone,
+            chart.rules,
+            self.facts.concepts,
+            chart.value_kind,
+            chart.words,
+            lambda one: int(one["obs_id"]),
         )
-        class_, codes = answer.concept_class if answer else "", codes_of(question)
-        if (question.concept_class == "Drug" or codes & DRUGS) and (
-            row["value_drug"] is not None or class_ == "Drug"
-        ):
-            return "MedicationStatement"
-        said = self.chart.reading(row)
-        in_words = said is not None and said.kind == "text" and row.get("value_complex") is None
-        if in_words and codes & QUESTIONS:
-            return "Condition"
-        coded = (
-            said is not None
-            and said.kind == "coded"
-            and class_ in ("Diagnosis", "Symptom", "Symptom/Finding")
-        )
-        return (
-            "Condition"
-            if coded and (question.concept_class == "Diagnosis" or codes & QUESTIONS)
-            else "Observation"
-        )
+        for saying in sayings.all():
+            if saying.state == "present" and not saying.named:
+                types = {"condition": "Condition", "medication": "MedicationStatement"}
+                return types.get(saying.kind, "Observation")
+        return "Observation"
 
     def observation(self, row: Row) -> Resource:
         question = self.facts.concepts[row["concept_id"]]

@@ -13,10 +13,20 @@ from zoneinfo import ZoneInfo
 from bson import ObjectId
 
 from tests.oracle.facts import Author, Concept, Facts, Settings
-from tests.oracle.rulebook import Rulebook
+from tests.oracle.meaning import Saying, Sayings
+from tests.oracle.rulebook import Rulebook, called
 
 Obs = dict[str, Any]
 NOBODY = Author("OpenMRS", None, "none")
+TEST_STATUS = {
+    "NORMAL": "Normal",
+    "ABNORMAL": "Abnormal",
+    "LOW": "Abnormal",
+    "HIGH": "Abnormal",
+    "CRITICALLY_ABNORMAL": "Critical",
+    "CRITICALLY_LOW": "Critical",
+    "CRITICALLY_HIGH": "Critical",
+}
 
 
 @dataclass(frozen=True)
@@ -55,9 +65,6 @@ class Chart:
             old for row in unvoided if (old := row.get("previous_version")) != row["obs_id"]
         }
         self.live = {row["obs_id"]: row for row in unvoided if row["obs_id"] not in replaced}
-        self.children: dict[int | None, list[Obs]] = {}
-        for row in self.live.values():
-            self.children.setdefault(row["obs_group_id"], []).append(row)
 
     def concept(self, row: Obs) -> Concept:
         return self.facts.concepts[row["concept_id"]]
@@ -119,30 +126,35 @@ class Chart:
 
     # -- which rows make a record
 
-    def members(self, header: Obs, seen: frozenset[int] = frozenset()) -> Iterator[Obs]:
-        """Live descendants, not into another header."""
-        seen |= {header["obs_id"]}
-        for child in self.children.get(header["obs_id"], ()):
-            if child["obs_id"] not in seen and self.rules.group(child) is None:
-                yield child
-                yield from self.members(child, seen)
-
     @cached_property
-    def folded(self) -> dict[int, tuple[list[Obs], dict[str, list[Obs]]]]:
-        """header -> (stating members, part -> members), by obs_id."""
-        found: dict[int, tuple[list[Obs], dict[str, list[Obs]]]] = {}
-        for row in self.live.values():
-            group = self.rules.group(row)
-            if group is None:
-                continue
-            stating, parts = found.setdefault(row["obs_id"], ([], {}))
-            for member in sorted(self.members(row), key=lambda member: member["obs_id"]):
-                role = self.rules.role(group, member) if self.reading(member) else None
-                if role == "value":
-                    stating.append(member)
-                elif role is not None:
-                    parts.setdefault(role, []).append(member)
-        return found
+    def sayings(self) -> list[Saying]:
+        """What the live rows say, each row with a value at least once."""
+        everything = Sayings(
+            self.live, self.rules, self.facts.concepts, self.value_kind, self.words, self.rank
+        )
+        return list(everything.all())
+
+    def value_kind(self, row: Obs) -> str | None:
+        reading = self.reading(row)
+        if reading is None:
+            return None
+        is_file = reading.kind == "text" and row.get("value_complex") is not None
+        return "complex" if is_file else reading.kind
+
+    def words(self, row: Obs) -> str | None:
+        reading = self.reading(row)
+        in_words = self.value_kind(row) in ("coded", "drug", "boolean", "text")
+        return reading.text if reading and in_words else None
+
+    def rank(self, row: Obs) -> int:
+        """The obs_id of the first version that is not purged."""
+        seen, first = {row["obs_id"]}, row
+        while (older := self.rows.get(first.get("previous_version"))) is not None:
+            if older["obs_id"] in seen:
+                return int(row["obs_id"])
+            seen.add(older["obs_id"])
+            first = older
+        return int(first["obs_id"])
 
     def records(self, patient_id: str) -> Iterator[Record]:
         """One a `_id`: of two live anchors that share it the higher obs_id shows."""
@@ -155,59 +167,29 @@ class Chart:
 
     @property
     def unmapped(self) -> int:
-        """Live rows with a value that are in no record."""
-        idle = [
-            len(rows)
-            for stating, parts in self.folded.values()
-            if not stating
-            for rows in parts.values()
-        ]
-        return sum(self.rules.kind(row) is None for row in self._others()) + sum(idle)
-
-    def _others(self) -> Iterator[Obs]:
-        taken = set(self.folded)
-        for stating, parts in self.folded.values():
-            taken |= {
-                member["obs_id"]
-                for member in [*stating, *(one for many in parts.values() for one in many)]
-            }
-        yield from (
-            row
-            for row in self.live.values()
-            if row["obs_id"] not in taken and self.reading(row) is not None
-        )
+        """Live rows with a value that no rule knows, or that are parts of nothing."""
+        return sum(len(one.stating) for one in self.sayings if one.unmapped)
 
     def _all(self, patient_id: str) -> Iterator[Record]:
-        for header, (stating, parts) in self.folded.items():
-            group = self.rules.group(self.live[header])
-            if stating and group is not None:
-                yield self._record(patient_id, group["type"], self.live[header], stating, parts)
-        for row in self._others():
-            kind = self.rules.kind(row)
-            if kind is not None:
-                yield self._record(patient_id, kind, row, [], {})
+        for saying in self.sayings:
+            hidden = saying.kind == "note" and not self.rules.notes
+            if saying.type is not None and not hidden:
+                yield self._record(patient_id, saying)
 
     # -- one record
 
-    def _record(
-        self,
-        patient_id: str,
-        kind: str,
-        anchor: Obs,
-        stating: list[Obs],
-        parts: dict[str, list[Obs]],
-    ) -> Record:
+    def _record(self, patient_id: str, saying: Saying) -> Record:
+        anchor, stating = saying.anchor, saying.stating
         first, archived = self._first_version(anchor)
         author, comments = self.author(anchor), anchor["comments"]
-        if stating:
-            author = author if author is not NOBODY else self.author(stating[0])
-            comments = comments or stating[0]["comments"]
-        data = self._data(kind, anchor, stating, parts, author, comments)
+        author = author if author is not NOBODY else self.author(stating[0])
+        comments = comments or stating[0]["comments"]
+        data = self._data(saying, author, comments)
         content = {
             "patientId": patient_id,
-            "type": kind,
+            "type": saying.type,
             "data": {name: value for name, value in data.items() if value not in (None, "")},
-            "openmrsData": self._openmrs(anchor, stating, parts, author),
+            "openmrsData": self._openmrs(saying, author),
         }
         digest = sha256(f"{self.settings['key']}/{first['uuid']}".encode()).digest()
         synced = self.instant(first["date_created"])
@@ -229,12 +211,12 @@ class Chart:
         state, _ = self.facts.people.get(older["person_id"], ("", None))
         return older if state == "voided" else None
 
-    def _openmrs(
-        self, anchor: Obs, stating: list[Obs], parts: dict[str, list[Obs]], author: Author
-    ) -> dict[str, Any]:
-        said = self.reading(stating[0] if stating else anchor)
+    def _openmrs(self, saying: Saying, author: Author) -> dict[str, Any]:
+        anchor = saying.anchor
+        said = self.reading(saying.stating[0])
         kinds = {"numeric": "numeric", "coded": "coded", "drug": "coded", "boolean": "coded"}
-        members = [*stating, *(one for many in parts.values() for one in many)]
+        members = [*saying.stating, *(one for many in saying.parts.values() for one in many)]
+        uuids = sorted(member["uuid"] for member in members)
         provider = author.key if author.key and not author.key.startswith("user/") else None
         fields = {
             "obsId": anchor["obs_id"],
@@ -249,79 +231,113 @@ class Chart:
             "valueType": kinds.get(said.kind, "text") if said else None,
             "hospitalId": self.settings["key"],
             "obsUuid": anchor["uuid"],
-            "memberUuids": sorted(member["uuid"] for member in members) or None,
+            "memberUuids": None if members == [anchor] else uuids,
             "status": anchor.get("status"),
             "interpretation": anchor.get("interpretation"),
             "authorSource": author.source,
+            "kind": saying.kind if saying.kind != saying.type else None,
+            "state": saying.state if saying.state != "present" else None,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _data(
-        self,
-        kind: str,
-        anchor: Obs,
-        stating: list[Obs],
-        parts: dict[str, list[Obs]],
-        author: Author,
-        comments: str | None,
-    ) -> dict[str, Any]:
-        readings = [reading for reading in map(self.reading, stating or [anchor]) if reading]
+    def _data(self, saying: Saying, author: Author, comments: str | None) -> dict[str, Any]:
+        anchor, kind = saying.anchor, saying.kind
+        readings = [reading for reading in map(self.reading, saying.stating) if reading]
+        question = self.concept(anchor).name
         when, text = anchor["obs_datetime"], "; ".join(reading.text for reading in readings)
-        part = {
-            name: "; ".join(self.reading(row).full for row in rows) for name, rows in parts.items()
-        }  # type: ignore[union-attr]
-        encounter = self.facts.encounters.get(anchor["encounter_id"])
-        panel = None if stating else self._panel(anchor)
+        if saying.named:
+            text = self.concept(saying.stating[0]).name
+        part = {role: "; ".join(map(self.full, rows)) for role, rows in saying.parts.items()}
+        state = {"past": "Past", "suspected": "Suspected"}.get(saying.state)
+        since = part.get("start") or when
         common = {
-            "name": self.concept(anchor).name,
+            "name": question,
             "details": text,
             "date": when,
             "doctor": author.name,
             "hospital": self.settings["name"],
             "notes": comments,
-            "description": panel,
+        }
+        illness = {
+            "procedure": f"Synced from OpenMRS - {author.name}",
+            "diagnosis": text,
+            "diagnosed": since,
+            "diagnosedDate": since,
+            "diagnosedBy": author.name,
+            "status": part.get("certainty"),
         }
         if kind == "condition":
-            return common | {
-                "procedure": f"Synced from OpenMRS - {author.name}",
-                "diagnosis": text,
-                "diagnosed": when,
-                "diagnosedDate": when,
-                "diagnosedBy": author.name,
-                "status": part.get("certainty"),
-                "description": part.get("rank") or panel,
-            }
-        if kind == "medication":
-            return common | {
+            own = illness | self.described(saying, part.get("rank"), "certainty rank start")
+            own["status"] = part.get("certainty") or self.more_than_yes(saying) or state
+        elif kind == "allergy":
+            none = saying.state == "none_known"
+            title = "No known allergies" if none else f"Allergy: {text}"
+            own = illness | {"name": "Allergy", "diagnosis": title}
+            own |= self.described(saying, None, "start")
+        elif kind == "medication":
+            own = {
                 "medicationName": text,
                 "dosage": part.get("dosage"),
                 "frequency": part.get("frequency"),
                 "endDate": part.get("endDate"),
-                "description": part.get("duration") or panel,
-                "startDate": part.get("start") or when,
+                "startDate": since,
                 "prescribedBy": author.name,
+                "status": state,
             }
-        if kind == "test":
-            return common | {
-                "testName": common["name"],
-                "testDate": when,
-                "result": "; ".join(reading.full for reading in readings),
-                "testStatus": self._test_status(anchor.get("interpretation")),
-                "status": anchor.get("status"),
-            }
-        date = encounter["written"] if encounter else when
-        return common | {"date": date, "visitDate": date, "reason": text}
+            shown = "dosage duration endDate frequency start"
+            own |= self.described(saying, part.get("duration"), shown)
+        elif kind == "vaccination":
+            more = self.more_than_yes(saying)
+            vaccine = f"{text}: {more}" if more else text
+            own = {"date": since, "visitDate": since, "reason": f"Vaccination: {vaccine}"}
+            own |= self.described(saying, None, "start")
+        elif kind in ("visit", "order"):
+            encounter = self.facts.encounters.get(anchor["encounter_id"])
+            day = encounter["written"] if encounter else when
+            reason = f"{question}: {text}" if kind == "order" else text
+            own = {"date": day, "visitDate": day, "reason": reason}
+            own |= self.described(saying, None, "")
+        else:
+            own = self._result(saying, text, readings)
+        return common | own
 
-    @staticmethod
-    def _test_status(interpretation: str | None) -> str | None:
-        if not interpretation:
+    def more_than_yes(self, saying: Saying) -> str | None:
+        """The answer to a question that is stated itself, if it says more than yes."""
+        row = saying.stating[0]
+        answer, reading = self.facts.concepts.get(row["value_coded"]), self.reading(row)
+        if not saying.named or reading is None or reading.text == "Yes":
             return None
-        known = {"NORMAL": "Normal", "CRITICALLY_LOW": "Critical", "CRITICALLY_HIGH": "Critical"}
-        return known.get(interpretation, "Abnormal")
+        return None if answer and "CIEL:1065" in called(answer) else reading.text
 
-    def _panel(self, anchor: Obs) -> str | None:
-        parent = self.parent(anchor)
-        if parent is None or self.rules.group(parent) is not None:
-            return None
-        concept = self.concept(parent)
-        return concept.name if concept.concept_class in self.rules.panels else None
+    def _result(self, saying: Saying, text: str, readings: list[Reading]) -> dict[str, Any]:
+        anchor = saying.anchor
+        own: dict[str, Any] = {
+            "testName": self.concept(anchor).name,
+            "testDate": anchor["obs_datetime"],
+            "result": text if saying.named else "; ".join(reading.full for reading in readings),
+            "testStatus": TEST_STATUS.get(anchor.get("interpretation") or ""),
+            "status": anchor.get("status"),
+        }
+        if saying.pressure:
+            numbers, units = "/".join(reading.text for reading in readings), self.units(anchor)
+            own |= {"name": "Blood pressure", "testName": "Blood pressure", "details": numbers}
+            own["result"] = f"{numbers} {units}" if units else numbers
+        heading = {"finding": "Finding", "family_history": "Family history", "note": "Other notes"}
+        return own | self.described(saying, heading.get(saying.kind), "")
+
+    def units(self, row: Obs) -> str | None:
+        return self.concept(row).units
+
+    def full(self, row: Obs) -> str:
+        reading = self.reading(row)
+        return reading.full if reading else ""
+
+    def described(self, saying: Saying, first: str | None, shown: str) -> dict[str, str]:
+        """`description`, with all parts but those that are shown elsewhere."""
+        begins = first or (self.concept(saying.panel).name if saying.panel else "")
+        told = [begins] if begins else []
+        for role in sorted(saying.parts):
+            if role not in ("present", "revised", *shown.split()):
+                rows = saying.parts[role]
+                told += [f"{self.concept(row).name}: {self.full(row)}" for row in rows]
+        return {"description": "; ".join(told)}

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 
-from destinations.mongo.projection.mapping import load
+from meaning.rules import load
 from tests.simulation.history import History
 from tests.simulation.writers import random_history
 

@@ -19,7 +19,7 @@ from destinations.mongo.client import Mongo
 from destinations.mongo.fence import Fence
 from destinations.mongo.hospital_writer import HospitalWriter
 from destinations.mongo.people import People
-from destinations.mongo.projection.mapping import MappingRules
+from meaning.rules import MappingRules
 from passport.errors import Overtaken, Retry
 from passport.facts import Observation, Person
 from passport.sink import Progress

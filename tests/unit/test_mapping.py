@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from destinations.mongo.projection.mapping import MappingRules, Matcher, Subject, codes, load, parse
+from meaning.facts import Row, Subject, codes
+from meaning.reading import read
+from meaning.rules import MappingRules, Matcher, load, parse
 from passport.errors import Fatal
 
 
@@ -26,8 +28,7 @@ def subject(name: str = "Pulse", **fields: Any) -> Subject:
         ({"classes": ["Test"]}, {"concept_class": "Test"}),
         ({"datatypes": ["Numeric"]}, {"datatype": "Numeric"}),
         ({"names": ["visit DIAGNOSES"]}, {"name": "Visit Diagnoses"}),
-        ({"words": ["lab", "test"]}, {"name": "Rapid TEST result"}),
-        ({"words": ["blood test"]}, {"name": "A blood test"}),
+        ({"sources": ["CIEL", "SNOMED CT"]}, {"mappings": ("PIH:1", "SNOMED CT:2")}),
         ({"value_classes": ["Drug"]}, {"value_class": "Drug"}),
         ({"values": ["CIEL:1107"]}, {"value_mappings": ("CIEL:1107", "PIH:1107")}),
         ({"classes": ["Test"], "datatypes": ["Numeric"]}, {}),
@@ -43,8 +44,7 @@ def test_fits(matcher: dict[str, list[str]], fits: dict[str, Any]) -> None:
         ({"mappings": ["CIEL:1"]}, {"mappings": ("CIEL:11", "ciel:1")}),
         ({"classes": ["Test"]}, {"concept_class": "LabSet"}),
         ({"names": ["Diagnoses"]}, {"name": "Visit Diagnoses"}),
-        ({"words": ["test"]}, {"name": "Testosterone"}),
-        ({"words": ["test"]}, {"name": "Contest test_2"}),
+        ({"sources": ["CIEL"]}, {"mappings": ("CIELO:1", "uuid:CIEL")}),
         ({"value_classes": ["Drug"]}, {"value_class": None}),
         ({"values": ["CIEL:1107"]}, {"mappings": ("CIEL:1107",)}),
         ({"classes": ["Test"], "datatypes": ["Coded"]}, {}),
@@ -59,53 +59,8 @@ def default() -> MappingRules:
     return load()
 
 
-@pytest.mark.parametrize(
-    ("asked", "type_"),
-    [
-        (
-            subject(
-                "Chief complaint",
-                mappings=("CIEL:5219",),
-                datatype="Text",
-                concept_class="Question",
-            ),
-            "visit",
-        ),
-        (
-            subject(
-                "Answered", concept_class="Question", datatype="Coded", value_class="Diagnosis"
-            ),
-            "condition",
-        ),
-        (
-            subject("Answered", concept_class="Question", datatype="Coded", value_class="Drug"),
-            "medication",
-        ),
-        (subject(), "test"),
-        (subject("Weight", concept_class="Finding"), "test"),
-        (subject("Drug allergies", concept_class="Finding", datatype="Text"), "medication"),
-        (subject("Diagnosis certainty", concept_class="Finding", datatype="Coded"), None),
-        (
-            subject(
-                "Certitude", concept_class="Finding", datatype="Coded", mappings=("CIEL:159394",)
-            ),
-            None,
-        ),
-        (subject("Tests ordered", concept_class="Question", datatype="Coded"), "test"),
-        (
-            subject("TB", concept_class="Question", datatype="Coded", mappings=("CIEL:1270",)),
-            "medication",
-        ),
-        (
-            subject("TB", datatype="Coded", mappings=("CIEL:1270",), value_mappings=("CIEL:1107",)),
-            None,
-        ),
-        (subject("Drugstore", concept_class="Misc", datatype="Text"), None),
-    ],
-)
-def test_the_default_mapping(default: MappingRules, asked: Subject, type_: str | None) -> None:
-    assert default.sense(asked).alone == type_
-    assert default.sense(asked) is default.sense(asked)
+def test_a_subject_is_remembered(default: MappingRules) -> None:
+    assert default.sense(subject()) is default.sense(subject())
 
 
 @pytest.mark.parametrize(
@@ -118,14 +73,14 @@ def test_the_default_mapping(default: MappingRules, asked: Subject, type_: str |
     ],
 )
 def test_a_uuid_of_the_ciel_dictionary_is_a_mapping(uuid: str, added: tuple[str, ...]) -> None:
-    assert codes(uuid, ["LOINC:1"]) == ("LOINC:1", *added)
+    assert codes(uuid, ["LOINC:1"]) == ("LOINC:1", *added, f"uuid:{uuid}")
 
 
 def test_groups_of_the_default_mapping(default: MappingRules) -> None:
     header = default.sense(subject("Visit Diagnoses", mappings=("CIEL:159947",))).heads
     assert header is not None
     roles = {
-        code: MappingRules.role(header, subject("member", mappings=(code,)))
+        code: default.role(header, subject("member", mappings=(code,)))
         for code in ("CIEL:1284", "CIEL:159394", "X:1")
     }
     assert roles == {"CIEL:1284": "value", "CIEL:159394": "certainty", "X:1": None}
@@ -134,10 +89,15 @@ def test_groups_of_the_default_mapping(default: MappingRules) -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"version": 2}, "version"),
-        ({"version": 1, "rules": [{"type": "test"}]}, r"rules\.0"),
-        ({"version": 1, "rules": [{"type": "allergy", "words": ["x"]}]}, r"rules\.0\.type"),
-        ({"version": 1, "rules": [{"type": "test", "word": ["x"]}]}, r"rules\.0\.word"),
+        ({"version": 3}, "version"),
+        ({"version": 2, "rules": [{"kind": "test"}]}, r"rules\.0"),
+        ({"version": 2, "rules": [{"kind": "image", "names": ["x"]}]}, r"rules\.0\.kind"),
+        ({"version": 2, "rules": [{"kind": "test", "words": ["x"]}]}, r"rules\.0\.words"),
+        ({"version": 2, "answers": {"maybe": {"names": ["x"]}}}, r"answers\.maybe"),
+        ({"version": 2, "groups": [{"name": "g", "kind": "test"}]}, r"groups\.0\.header"),
+        ({"version": 1, "rules": [{"type": "allergy", "names": ["x"]}]}, r"rules\.0\.type"),
+        ({"version": 1, "rules": [{"type": "test", "words": ["x"]}]}, "Take this rule out"),
+        ({"version": 1, "rules": [{"type": "test", "value_classes": ["x"]}]}, "Take this rule out"),
         (
             {"version": 1, "groups": [{"name": "g", "type": "test", "header": {"names": ["x"]}}]},
             r"groups\.0\.value",
@@ -161,6 +121,30 @@ def test_what_is_no_mapping_at_all(tmp_path: Path, content: str | None) -> None:
         load(file)
 
 
-def test_the_first_rule_wins() -> None:
-    rules = [{"type": "visit", "words": ["pulse"]}, {"type": "test", "classes": ["Test"]}]
-    assert parse({"version": 1, "rules": rules}).sense(subject()).alone == "visit"
+def test_the_first_rule_wins(default: MappingRules) -> None:
+    rules = [{"kind": "visit", "names": ["pulse"]}, {"kind": "note", "classes": ["Test"]}]
+    own = parse({"version": 2, "rules": rules}, default)
+    assert kind_of(own, subject()) == "visit"
+    assert kind_of(own, subject("Weight")) == "note", "a hospital's own rules come first"
+    assert kind_of(own, subject("Weight", concept_class="Finding")) == "finding", "and no more"
+
+
+def test_a_file_of_version_1_stands_alone(default: MappingRules) -> None:
+    rules = [
+        {"type": "visit", "names": ["pulse"]},
+        {"type": "none", "datatypes": ["Coded"], "values": ["CIEL:1"]},
+        {"type": "condition", "datatypes": ["Coded"], "value_classes": ["Diagnosis"]},
+    ]
+    old = parse({"version": 1, "rules": rules}, default)
+    coded = subject("Found", datatype="Coded", value_class="Diagnosis")
+    assert kind_of(old, subject()) == "visit"
+    assert kind_of(old, coded) == "condition"
+    assert kind_of(old, coded._replace(value_mappings=("CIEL:1",))) == "detail"
+    assert kind_of(old, coded._replace(value_mappings=("CIEL:1066",))) == "negated"
+    assert kind_of(old, subject("Weight")) == "note"
+    assert not old.other_notes, "what it didn't know was in no record"
+
+
+def kind_of(rules: MappingRules, asked: Subject) -> str:
+    [fact] = read([Row(1, asked._replace(value="coded"))], rules)
+    return fact.kind

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from destinations.mongo.fence import Fence
-from destinations.mongo.projection.mapping import MappingRules, load
+from meaning.rules import MappingRules, load
 from passport.errors import Overtaken
 from tests.simulation.world import BrokenPromise
 from tests.simulation.writers import (

@@ -4,24 +4,20 @@ The words (live, parent, first version, anchor) and every field are those of
 docs/reference/records.md.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bson import ObjectId
 
 from destinations.mongo.document import Document
-from destinations.mongo.projection.mapping import (
-    Group,
-    MappingRules,
-    RecordType,
-    Sense,
-    Subject,
-    codes,
-)
+from meaning.facts import Fact, Kind, Row, State, Subject, codes
+from meaning.interpretation import status_of
+from meaning.reading import BLOOD_PRESSURE, read
+from meaning.rules import MappingRules
 
 CreatedBy = Callable[[Document], str]
 
@@ -29,7 +25,32 @@ NO_AUTHOR = {"name": "OpenMRS", "source": "none", "key": None}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Document = {}
 _VALUE_TYPES = {"numeric": "numeric", "coded": "coded", "drug": "coded", "boolean": "coded"}
-_TEST_STATUS = {"NORMAL": "Normal", "CRITICALLY_LOW": "Critical", "CRITICALLY_HIGH": "Critical"}
+_IN_WORDS = frozenset({"coded", "drug", "boolean", "text"})
+
+RecordType = Literal["condition", "medication", "test", "visit"]
+# The Passport has four types for what we know. Other kinds are shown as the type whose pages say
+# them best: a question with its answer as a test, what happened on a day as a visit. A kind that is
+# missing here is in no record.
+_TYPES: Mapping[Kind, RecordType] = {
+    "condition": "condition",
+    "allergy": "condition",
+    "medication": "medication",
+    "test": "test",
+    "finding": "test",
+    "family_history": "test",
+    "note": "test",
+    "visit": "visit",
+    "order": "visit",
+    "vaccination": "visit",
+}
+_HEADINGS: Mapping[Kind, str] = {
+    "finding": "Finding",
+    "family_history": "Family history",
+    "note": "Other notes",
+}
+_STATES: Mapping[State, str] = {"past": "Past", "suspected": "Suspected"}
+_YES = "CIEL:1065"
+_ONLY_DECIDING = frozenset({"present", "revised"})
 
 
 class Projected(NamedTuple):
@@ -49,7 +70,7 @@ class Projected(NamedTuple):
 
 def projected(
     documents: Iterable[Document],
-    mapping: MappingRules,
+    rules: MappingRules,
     hospital_id: str,
     hospital_name: str,
     patient_id: str,
@@ -62,7 +83,7 @@ def projected(
     """
     rows = {document["obsId"]: document for document in documents}
     records: dict[ObjectId, Projected] = {}
-    for entry in _entries_in_order(rows, mapping):
+    for entry in _entries_in_order(rows, rules):
         anchor = entry.anchor
         first = _first_version(anchor, rows)
         key = first_id(first)
@@ -80,10 +101,17 @@ def projected(
     return list(records.values())
 
 
-def unmapped(documents: Iterable[Document], mapping: MappingRules) -> list[Document]:
-    """Return one person's live rows that have a value and are in no record."""
+def unmapped(documents: Iterable[Document], rules: MappingRules) -> list[Document]:
+    """Return one person's live rows that no rule knows, and those that are parts of nothing."""
     rows = {document["obsId"]: document for document in documents}
-    return _sort_out(rows, mapping).unmapped
+    live = _live(rows)
+    facts = _facts(live, rows, rules)
+    return [
+        live[key]
+        for fact in facts
+        if not fact.understood or fact.kind == "detail"
+        for key in fact.stating
+    ]
 
 
 @lru_cache(16_384)
@@ -116,103 +144,75 @@ def first_created(row: Document) -> datetime | None:
 
 @dataclass(slots=True)
 class _Entry:
-    """One record to be.
+    """One record to be: a fact, and the rows of it as documents."""
 
-    `stating` are the rows whose values it states, by obs_id; `parts` its group's other members, by
-    role. `panel` is the name of the panel that the anchor is in.
-    """
-
-    anchor: Document
+    fact: Fact
     type: RecordType
+    anchor: Document
     stating: list[Document]
-    parts: dict[str, list[Document]] = field(default_factory=dict)
-    panel: str | None = None
-    group: Group | None = None
+    parts: dict[str, list[Document]]
+    panel: str | None
 
 
-@dataclass(slots=True)
-class _SortedOut:
-    entries: list[_Entry] = field(default_factory=list)
-    unmapped: list[Document] = field(default_factory=list)
-
-
-def _entries_in_order(rows: dict[int, Document], mapping: MappingRules) -> list[_Entry]:
+def _entries_in_order(rows: dict[int, Document], rules: MappingRules) -> list[_Entry]:
     """Return the entries by the anchors' obs_id."""
-    entries = _sort_out(rows, mapping).entries
+    live = _live(rows)
+    entries: list[_Entry] = []
+    for fact in _facts(live, rows, rules):
+        record_type = _TYPES.get(fact.kind)
+        if record_type is None or (fact.kind == "note" and not rules.other_notes):
+            continue
+        entries.append(
+            _Entry(
+                fact=fact,
+                type=record_type,
+                anchor=live[fact.anchor],
+                stating=[live[key] for key in fact.stating],
+                parts={role: [live[key] for key in keys] for role, keys in fact.parts.items()},
+                panel=None if fact.panel is None else _concept(live[fact.panel]).get("name"),
+            )
+        )
     return sorted(entries, key=lambda entry: int(entry.anchor["obsId"]))
 
 
-def _sort_out(rows: dict[int, Document], mapping: MappingRules) -> _SortedOut:
-    """Put each live row with a value into a group's record, into one of its own, or into none."""
-    live = _live(rows)
-    senses = {obs_id: mapping.sense(_subject(row)) for obs_id, row in live.items()}
-    groups: dict[int, _Entry] = {}  # by the header's obs_id
-    for obs_id, row in live.items():
-        if group := senses[obs_id].heads:
-            groups[obs_id] = _Entry(row, group.type, [], group=group)
-
-    result = _SortedOut()
-    for obs_id, row in sorted(live.items()):
-        if row["value"]["kind"] == "none" or obs_id in groups:
-            continue
-        if not _join_group(row, live, groups):
-            _stand_alone(row, live, senses, result)
-
-    for entry in groups.values():
-        if entry.stating:
-            result.entries.append(entry)
-            continue
-        # Without a value row a group is no record. What its members say is shown nowhere.
-        for part in entry.parts.values():
-            result.unmapped += part
-        if entry.anchor["value"]["kind"] != "none":
-            result.unmapped.append(entry.anchor)
-    return result
+def _facts(live: dict[int, Document], rows: dict[int, Document], rules: MappingRules) -> list[Fact]:
+    """Return what the live rows of all `rows` say."""
+    # Of a purged version nobody knows any more when it was written.
+    kept = {obs_id: row for obs_id, row in rows.items() if not row["deleted"]}
+    return read(
+        [
+            Row(
+                key=obs_id,
+                subject=_subject(row, rules),
+                parent=row["row"].get("obs_group_id"),
+                first=_first_version(row, kept)["obsId"] if _is_edited(row) else None,
+                moment=row.get("moment"),
+            )
+            for obs_id, row in live.items()
+        ],
+        rules,
+    )
 
 
-def _join_group(row: Document, live: dict[int, Document], groups: dict[int, _Entry]) -> bool:
-    """Put the row into its group's record, as a value or a part. Return False if it has none."""
-    entry = _header(row, live, groups) if groups else None
-    if entry is None or entry.group is None:
-        return False
-    role = MappingRules.role(entry.group, _subject(row))
-    if role is None:
-        return False
-    if role == "value":
-        entry.stating.append(row)
-    else:
-        entry.parts.setdefault(role, []).append(row)
-    return True
+def _is_edited(row: Document) -> bool:
+    return row["row"].get("previous_version") is not None
 
 
-def _stand_alone(
-    row: Document, live: dict[int, Document], senses: dict[int, Sense], result: _SortedOut
-) -> None:
-    """Make the row a record of its own, if a rule gives it a type."""
-    record_type = senses[row["obsId"]].alone
-    if record_type is None:
-        result.unmapped.append(row)
-        return
-    panel: str | None = None
-    parent = _parent(row, live)
-    if parent is not None:
-        sense = senses[parent["obsId"]]
-        if sense.panel and not sense.heads:
-            panel = _concept(parent).get("name")
-    result.entries.append(_Entry(row, record_type, [row], panel=panel))
-
-
-def _subject(row: Document) -> Subject:
-    """Return what the mapping's matchers look at."""
+def _subject(row: Document, rules: MappingRules) -> Subject:
+    """Return what the rules look at."""
     concept = _concept(row)
-    answer = row["value"].get("concept")
+    value = row["value"]
+    answer = value.get("concept")
+    said = value["text"].casefold() if value["kind"] in _IN_WORDS else ""
     return Subject(
         name=concept.get("name") or "",
         concept_class=concept.get("class") or "",
         datatype=concept.get("datatype") or "",
         mappings=codes(concept.get("uuid") or "", concept.get("mappings") or ()),
+        value=value["kind"],
         value_class=answer["class"] if answer else None,
         value_mappings=codes(answer["uuid"], answer["mappings"]) if answer else (),
+        said=said if said in rules.words else "",
     )
 
 
@@ -237,22 +237,6 @@ def _first_version(row: Document, rows: dict[int, Document]) -> Document:
         seen.add(earlier["obsId"])
         first = earlier
     return first
-
-
-def _parent(row: Document, live: dict[int, Document]) -> Document | None:
-    return live.get(row["row"].get("obs_group_id"))
-
-
-def _header(row: Document, live: dict[int, Document], groups: dict[int, _Entry]) -> _Entry | None:
-    """Return the entry of the nearest header above the row."""
-    seen = {row["obsId"]}
-    above = _parent(row, live)
-    while above is not None and above["obsId"] not in seen:
-        if above["obsId"] in groups:
-            return groups[above["obsId"]]
-        seen.add(above["obsId"])
-        above = _parent(above, live)
-    return None
 
 
 # --- what a record says
@@ -288,6 +272,10 @@ def _data(entry: _Entry, author: Document, hospital_name: str) -> dict[str, str]
     row = entry.anchor["row"]
     when = row["obs_datetime"]
     text = "; ".join(stating["value"]["text"] for stating in entry.stating)
+    answer = None
+    if entry.fact.is_question:
+        answer = text if _says_more_than_yes(entry.stating[0]) else None
+        text = _concept(entry.stating[0]).get("name") or text
     shared = {
         "name": _concept(entry.anchor).get("name"),
         "details": text,
@@ -295,66 +283,130 @@ def _data(entry: _Entry, author: Document, hospital_name: str) -> dict[str, str]
         "doctor": author["name"],
         "hospital": hospital_name,
         "notes": row.get("comments") or entry.stating[0]["row"].get("comments"),
-        "description": entry.panel,
     }
-    match entry.type:
+    match entry.fact.kind:
         case "condition":
             own = _condition(entry, text, when, author["name"])
+            own["status"] = own["status"] or answer or _STATES.get(entry.fact.state)
+        case "allergy":
+            own = _allergy(entry, text, when, author["name"])
         case "medication":
             own = _medication(entry, text, when, author["name"])
-        case "test":
-            own = _test(entry, when)
-        case "visit":
+        case "vaccination":
+            own = _vaccination(entry, f"{text}: {answer}" if answer else text, when)
+        case "visit" | "order":
             own = _visit(entry, text, when)
+        case _:
+            own = _test(entry, text, when)
     return {name: value for name, value in (shared | own).items() if value}
 
 
+def _says_more_than_yes(row: Document) -> bool:
+    """Return whether an answer to a question that is stated itself is worth telling."""
+    answer = row["value"].get("concept")
+    if answer is not None and _YES in codes(answer["uuid"], answer["mappings"]):
+        return False
+    return bool(row["value"]["text"] != "Yes")
+
+
 def _condition(entry: _Entry, text: str, when: str, author: str) -> Document:
-    parts = _parts(entry)
+    diagnosed = _part(entry, "start") or when
     return {
         "procedure": f"Synced from OpenMRS - {author}",
         "diagnosis": text,
-        "diagnosed": when,
-        "diagnosedDate": when,
+        "diagnosed": diagnosed,
+        "diagnosedDate": diagnosed,
         "diagnosedBy": author,
-        "status": parts.get("certainty"),
-        "description": parts.get("rank") or entry.panel,
+        "status": _part(entry, "certainty"),
+        "description": _description(entry, _part(entry, "rank"), ("rank", "certainty", "start")),
+    }
+
+
+def _allergy(entry: _Entry, text: str, when: str, author: str) -> Document:
+    """Return a condition that can't be read as one: its title begins with the word."""
+    none_known = entry.fact.state == "none_known"
+    return _condition(entry, text, when, author) | {
+        "name": "Allergy",
+        "diagnosis": "No known allergies" if none_known else f"Allergy: {text}",
+        "description": _description(entry, None, ("start",)),
     }
 
 
 def _medication(entry: _Entry, text: str, when: str, author: str) -> Document:
-    parts = _parts(entry)
+    own_fields = ("dosage", "frequency", "start", "endDate", "duration")
     return {
         "medicationName": text,
-        "dosage": parts.get("dosage"),
-        "frequency": parts.get("frequency"),
-        "startDate": parts.get("start") or when,
-        "endDate": parts.get("endDate"),
-        "description": parts.get("duration") or entry.panel,
+        "dosage": _part(entry, "dosage"),
+        "frequency": _part(entry, "frequency"),
+        "startDate": _part(entry, "start") or when,
+        "endDate": _part(entry, "endDate"),
+        "description": _description(entry, _part(entry, "duration"), own_fields),
         "prescribedBy": author,
+        "status": _STATES.get(entry.fact.state),
     }
 
 
-def _test(entry: _Entry, when: str) -> Document:
+def _test(entry: _Entry, text: str, when: str) -> Document:
+    """Return a result, or what is shown as one: a finding, a note, the family's history."""
     row = entry.anchor["row"]
-    interpretation = row.get("interpretation")
-    return {
-        "testName": _concept(entry.anchor).get("name"),
+    name = _concept(entry.anchor).get("name")
+    result = text if entry.fact.is_question else _measured(entry.stating)
+    own = {}
+    if entry.fact.rule == BLOOD_PRESSURE:
+        name = "Blood pressure"
+        numbers = [stating["value"]["text"] for stating in entry.stating]
+        units = _concept(entry.anchor).get("units")
+        result = "/".join(numbers) + (f" {units}" if units else "")
+        own = {"name": name, "details": "/".join(numbers)}
+    return own | {
+        "testName": name,
         "testDate": when,
-        "result": _measured(entry.stating),
-        "testStatus": _TEST_STATUS.get(interpretation, "Abnormal") if interpretation else None,
+        "result": result,
+        "testStatus": status_of(row.get("interpretation")),
         "status": row.get("status"),
+        "description": _description(entry, _HEADINGS.get(entry.fact.kind), ()),
     }
 
 
 def _visit(entry: _Entry, text: str, when: str) -> Document:
     encounter = entry.anchor.get("encounter") or _NOTHING
     date = encounter.get("written") or when
-    return {"date": date, "reason": text, "visitDate": date}
+    reason = text
+    if entry.fact.kind == "order":  # the name of a test is no reason why somebody came
+        reason = f"{_concept(entry.anchor).get('name')}: {text}"
+    return {
+        "date": date,
+        "reason": reason,
+        "visitDate": date,
+        "description": _description(entry, None, ()),
+    }
 
 
-def _parts(entry: _Entry) -> dict[str, str]:
-    return {role: _measured(rows) for role, rows in entry.parts.items()}
+def _vaccination(entry: _Entry, text: str, when: str) -> Document:
+    date = _part(entry, "start") or when
+    return {
+        "date": date,
+        "reason": f"Vaccination: {text}",
+        "visitDate": date,
+        "description": _description(entry, None, ("start",)),
+    }
+
+
+def _part(entry: _Entry, role: str) -> str | None:
+    rows = entry.parts.get(role)
+    return _measured(rows) if rows else None
+
+
+def _description(entry: _Entry, first: str | None, told: Collection[str]) -> str:
+    """Return the panel or what else is to come first, and the parts that have no field, in words.
+
+    `told` are the roles that have one.
+    """
+    texts = [first or entry.panel or ""]
+    for role, rows in sorted(entry.parts.items()):
+        if role not in told and role not in _ONLY_DECIDING:
+            texts += [f"{_concept(row).get('name')}: {_with_units(row)}" for row in rows]
+    return "; ".join(text for text in texts if text)
 
 
 def _openmrs_data(entry: _Entry, author: Document, hospital_id: str) -> Document:
@@ -365,12 +417,10 @@ def _openmrs_data(entry: _Entry, author: Document, hospital_id: str) -> Document
     encounter = anchor.get("encounter") or _NOTHING
     key = author["key"]
     is_provider = key and not key.startswith("user/")
-    member_uuids: list[str] | None = None
-    if entry.group:
-        members = [*entry.stating]
-        for part in entry.parts.values():
-            members += part
-        member_uuids = sorted(member["row"]["uuid"] for member in members)
+    members = [*entry.stating]
+    for part in entry.parts.values():
+        members += part
+    is_alone = members == [anchor]
     fields = {
         "obsId": anchor["obsId"],
         "conceptId": row["concept_id"],
@@ -384,9 +434,11 @@ def _openmrs_data(entry: _Entry, author: Document, hospital_id: str) -> Document
         "valueType": _VALUE_TYPES.get(entry.stating[0]["value"]["kind"], "text"),
         "hospitalId": hospital_id,
         "obsUuid": row["uuid"],
-        "memberUuids": member_uuids,
+        "memberUuids": None if is_alone else sorted(one["row"]["uuid"] for one in members),
         "status": row.get("status"),
         "interpretation": row.get("interpretation"),
         "authorSource": author["source"],
+        "kind": entry.fact.kind if entry.fact.kind != entry.type else None,
+        "state": entry.fact.state if entry.fact.state != "present" else None,
     }
     return {name: value for name, value in fields.items() if value is not None and value != ""}

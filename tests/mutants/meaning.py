@@ -1,0 +1,119 @@
+"""Mutants of what a fact is."""
+
+from tests.mutants.edit import Mutant, TextMutant
+
+READING = "meaning/reading.py"
+TABLE = "tests/unit/test_meaning.py::"
+SHOWN = "tests/unit/test_projection.py::"
+
+MEANING = (
+    TextMutant(
+        "meaning: no makes no record",
+        READING,
+        old='frozenset({"no", "none", "none_known", "unknown"})',
+        new='frozenset({"none", "none_known", "unknown"})',
+        test=f"{TABLE}test_a_question_by_itself",
+    ),
+    TextMutant(
+        "meaning: an answer that isn't known makes no record",
+        READING,
+        old='frozenset({"no", "none", "none_known", "unknown"})',
+        new='frozenset({"no", "none", "none_known"})',
+        test=f"{TABLE}test_a_question_by_itself",
+    ),
+    Mutant(
+        "meaning: a sibling withdraws",
+        READING,
+        function="_is_withdrawn",
+        old='role == "present"',
+        new='role == "absent"',
+        test=f"{TABLE}test_what_stands_beside_it",
+    ),
+    Mutant(
+        "meaning: what is ruled out is no condition",
+        READING,
+        function="_is_withdrawn",
+        old='("no", "none", "ruled_out")',
+        new='("no", "none")',
+        test=f"{TABLE}test_what_stands_beside_it",
+    ),
+    Mutant(
+        "meaning: what a relation has is not the patient's",
+        READING,
+        function="_Reading._decided",
+        old='role == "relation"',
+        new='role == "relative"',
+        test=f"{TABLE}test_what_stands_beside_it",
+    ),
+    Mutant(
+        "meaning: a suspicion stays one",
+        READING,
+        function="_Reading._decided",
+        old='answer in ("past", "suspected")',
+        new='answer == "past"',
+        test=f"{TABLE}test_a_suspicion_stays_one",
+    ),
+    Mutant(
+        "meaning: the outermost group of somebody else closes all within",
+        READING,
+        function="_Reading._header",
+        old="nearest if outermost is None else outermost",
+        new="nearest",
+        test=f"{TABLE}test_the_outermost_group_of_somebody_else_closes_all_within",
+    ),
+    Mutant(
+        "meaning: an answer of another class is no name",
+        READING,
+        function="_is_name",
+        old="row.subject.value in _STATED_IN and row.subject.value_class not in _UNFIT[kind]",
+        new="row.subject.value in _STATED_IN",
+        test=f"{TABLE}test_a_question_by_itself",
+    ),
+    Mutant(
+        "meaning: yes is the name of nothing",
+        READING,
+        function="_Reading._answered",
+        old="answer in _NO_NAMES or not _is_name(kind, row)",
+        new="not _is_name(kind, row)",
+        test=f"{TABLE}test_a_question_by_itself",
+    ),
+    Mutant(
+        "meaning: each drug of a group has its own dose",
+        READING,
+        function="_parts",
+        old="parts[role] = [rows[index]]",
+        new="parts[role] = rows",
+        test=f"{SHOWN}test_two_drugs_of_a_prescription_are_two_medications",
+    ),
+    Mutant(
+        "meaning: a dose that is left over is not that of the first drug",
+        READING,
+        function="_parts",
+        old="before - 1 if value_first else min(before, len(values) - 1)",
+        new="0",
+        test=f"{SHOWN}test_a_second_dose_is_not_that_of_the_first_drug",
+    ),
+    Mutant(
+        "meaning: of two readings nobody knows which belong together",
+        READING,
+        function="_Reading._blood_pressure",
+        old="len(upper) != 1",
+        new="len(upper) < 1",
+        test=f"{SHOWN}test_of_two_readings_nobody_knows_which_belong_together",
+    ),
+    Mutant(
+        "meaning: numbers of one moment are connected",
+        "destinations/mongo/mirror.py",
+        function="sealed",
+        old="[*rows, moment]",
+        new="rows",
+        test=f"{SHOWN}test_a_blood_pressure_is_one_record",
+    ),
+    TextMutant(
+        "meaning: a negative test is not abnormal",
+        "meaning/interpretation.py",
+        old='"NEGATIVE": None',
+        new='"NEGATIVE": "Abnormal"',
+        test=f"{TABLE}test_every_interpretation_of_openmrs_is_decided",
+    ),
+)
