@@ -63,6 +63,7 @@ portal-api: setup ## write docs/reference/portal-api.json anew
 
 docs: setup ## write the reference pages that are made from code
 	$(RUN) python -m dev.reference
+	$(RUN) python -m tests.corpus page
 
 stack: setup ## start two hospitals, Kafka and MongoDB and leave them running; STACK=docker uses Docker
 	$(RUN) python -m dev.stack up

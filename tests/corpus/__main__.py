@@ -1,18 +1,25 @@
-"""Prints what the product makes of the corpus: ``python -m tests.corpus [verdict]``.
+"""Prints what the product makes of the corpus: ``python -m tests.corpus [verdict | page]``.
 
-With a verdict (missing, dangerous, odd) it prints the cases that have it, too.
+With a verdict (missing, dangerous, odd) it prints the cases that have it, too. With ``page`` it
+writes the page of the documentation.
 """
 
 import sys
+from pathlib import Path
 
 from tests.corpus.loader import Case, Meaning, cases
 from tests.corpus.product import results
-from tests.corpus.report import Result, tables
+from tests.corpus.report import Result, page, tables
+
+PAGE = Path(__file__).parents[2] / "docs/reference/meaning-corpus.md"
 
 
 def main(wanted: str | None) -> int:
     """Print the report. Return 1 if a case that can be decided is dangerous, else 0."""
     judged = results(cases())
+    if wanted == "page":
+        PAGE.write_text(page(judged), encoding="utf-8")
+        return 0
     print(tables(judged))
     for result in judged:
         if result.verdict == wanted:

@@ -1,7 +1,6 @@
 """Asks the product what a case becomes, and says it in the words of the corpus."""
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 from destinations.mongo import mirror
@@ -22,19 +21,24 @@ WHEN = "2025-11-06T10:31:00"
 STATED_AS = {"condition": ("condition", "allergy"), "medication": ("medication",)}
 
 
-def results(cases: Iterable[Case]) -> list[Result]:
-    """Return what the product makes of each case, and what that is worth."""
+def results(cases: Iterable[Case], rules: MappingRules | None = None) -> list[Result]:
+    """Return what the product makes of each case, and what that is worth.
+
+    The rules are those that come with the project, if no others are passed.
+    """
+    if rules is None:
+        rules = load()
     judged: list[Result] = []
     for case in cases:
-        made = outcome(case)
+        made = outcome(case, rules)
         judged.append(Result(case, made, verdict(case, made)))
     return judged
 
 
-def outcome(case: Case) -> Outcome:
+def outcome(case: Case, rules: MappingRules) -> Outcome:
     """Return what the product makes of the case's question and answer."""
     rows, question = _rows(case)
-    fact = _fact_of(question, read([_asked_about(row) for row in rows], _rules()))
+    fact = _fact_of(question, read([_asked_about(row) for row in rows], rules))
     if fact is None:
         return Outcome(Meaning("nothing"))
     members = {*fact.stating, *(key for keys in fact.parts.values() for key in keys)}
@@ -45,14 +49,9 @@ def outcome(case: Case) -> Outcome:
     )
     if question not in fact.stating:
         return Outcome(Meaning("detail"), beside=beside)
-    record = _record(rows, fact)
+    record = _record(rows, fact, rules)
     meaning = Meaning(fact.kind.replace("_", " "), fact.state.replace("_", " "))
     return Outcome(meaning, _name(fact, record), beside, record.get("testStatus", "none"))
-
-
-@cache
-def _rules() -> MappingRules:
-    return load()
 
 
 def _fact_of(obs_id: int, stated: Iterable[Fact]) -> Fact | None:
@@ -82,11 +81,11 @@ def _asked_about(row: Observation) -> Row:
     return Row(row.obs_id, subject, parent=row.row["obs_group_id"], moment=WHEN)
 
 
-def _record(rows: list[Observation], fact: Fact) -> Document:
+def _record(rows: list[Observation], fact: Fact, rules: MappingRules) -> Document:
     """Return what is shown of the fact in the Passport; empty if nothing is."""
     records = obs_projection.projected(
         [mirror.document(row) for row in rows],
-        _rules(),
+        rules,
         make.HOSPITAL,
         "Kigali Hospital",
         "a" * 24,

@@ -99,6 +99,40 @@ def _is_whole(case: Case, made: Outcome) -> bool:
 
 # --- as tables
 
+PAGE = """# What real questions become
+
+<!-- Made by `make docs` from tests/corpus. -->
+
+{answers} answers to {questions} questions of the forms of five public dictionaries were judged as a
+clinician would, by the dictionary and the form and not by what the code does. `tests/corpus` has
+them, their sources, and how to judge another one. `tests/unit/test_corpus.py` demands that none is
+dangerous and that nine of ten are right.
+
+A third was held back until the rules were written. Of those 398 answers, which nobody had seen who
+wrote them, 347 (87 %) were right, 17 missing, 33 odd and 1 dangerous: "Stillbirth: yes" of a death
+certificate became a condition, which is now accepted, as the doctor did state it. Four rules were
+added afterwards; so the numbers below are of questions that have been seen. Before the first rule
+was written they were 414 right, 412 missing, 288 dangerous and 80 odd of 1,194.
+
+- **right**: what a person reads is what was meant, and stands in one place.
+- **missing**: it is not to be read, or not in the list where one looks for it. Most of these are
+  shown as question and answer, under "Other notes".
+- **dangerous**: a condition, a medication or an allergy of the patient that the doctor did not
+  state.
+- **odd**: it is to be read in another way than it should, and misleads nobody.
+
+{tables}"""
+
+
+def page(judged: Sequence[Result]) -> str:
+    """Return the page of the documentation."""
+    cases = [one.case for one in judged]
+    return PAGE.format(
+        answers=f"{len(cases):,}",
+        questions=len({(case.dictionary, case.form, case.groups, case.question) for case in cases}),
+        tables=tables(judged),
+    )
+
 
 def tables(judged: Sequence[Result]) -> str:
     """Return the report as Markdown."""

@@ -116,4 +116,18 @@ MEANING = (
         new='"NEGATIVE": "Abnormal"',
         test=f"{TABLE}test_every_interpretation_of_openmrs_is_decided",
     ),
+    TextMutant(
+        "meaning: no real question makes a claim of what is excluded",
+        "config/mapping.yaml",
+        old="  - name: taken off the history\n    kind: negated\n",
+        new="  - name: taken off the history\n    kind: condition\n",
+        test="tests/unit/test_corpus.py::test_nothing_becomes_a_claim_that_the_doctor_did_not_state",
+    ),
+    TextMutant(
+        "meaning: nine of ten real questions are right",
+        "config/mapping.yaml",
+        old="  - name: vaccination that is named\n    kind: vaccination\n",
+        new="  - name: vaccination that is named\n    kind: note\n",
+        test="tests/unit/test_corpus.py::test_nine_of_ten_are_right",
+    ),
 )

@@ -1,14 +1,25 @@
-"""The corpus is sound, and its report tells a dangerous outcome from a harmless one."""
+"""What the product makes of real questions: nothing dangerous, and nine of ten right.
+
+And the corpus is sound, and its report tells a dangerous outcome from a harmless one.
+"""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
+import yaml
 
+from meaning.rules import parse
+from tests.corpus.__main__ import PAGE
 from tests.corpus.loader import CATEGORIES, DICTIONARIES, FOLDER, Case, CorpusError, Meaning, cases
-from tests.corpus.report import CLAIMS, Outcome, verdict
+from tests.corpus.product import results
+from tests.corpus.report import CLAIMS, Outcome, Result, page, verdict
+
+ROOT = Path(__file__).parents[2]
 
 
 def case(question: str, answer: str, category: str) -> Case:
@@ -21,6 +32,49 @@ def case(question: str, answer: str, category: str) -> Case:
         and one.category == category
         and not one.siblings
     )
+
+
+@pytest.fixture(scope="module")
+def judged() -> list[Result]:
+    return results(cases())
+
+
+def test_nothing_becomes_a_claim_that_the_doctor_did_not_state(judged: list[Result]) -> None:
+    assert dangerous(judged) == []
+
+
+def test_nine_of_ten_are_right(judged: list[Result]) -> None:
+    decidable = [one for one in judged if not one.case.is_undecidable]
+    right = [one for one in decidable if one.verdict == "right"]
+    assert len(right) >= 0.9 * len(decidable)
+
+
+def test_the_page_is_current(judged: list[Result]) -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(judged), "make docs"
+
+
+BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no answer denies": lambda rules: rules["answers"].pop("no"),
+    "nothing is ruled out": lambda rules: rules["answers"].pop("ruled_out"),
+    "no group says whose it is": lambda rules: rules.update(groups=[]),
+    "every answer of class Diagnosis is a condition": lambda rules: rules["rules"].insert(
+        0, {"kind": "condition", "value_classes": ["Diagnosis"]}
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_rule_is_seen(broken: str) -> None:
+    rules = yaml.safe_load((ROOT / "config/mapping.yaml").read_text(encoding="utf-8"))
+    BROKEN[broken](rules)
+    assert dangerous(results(cases(), parse(rules)))
+
+
+def dangerous(judged: list[Result]) -> list[str]:
+    """The ids of the cases that can be decided and were decided dangerously."""
+    return [
+        one.case.id for one in judged if one.verdict == "dangerous" and not one.case.is_undecidable
+    ]
 
 
 def test_the_corpus_is_large_and_of_five_dictionaries() -> None:
