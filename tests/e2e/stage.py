@@ -171,9 +171,11 @@ class Stage:
     def grant(self) -> None:
         """Make each hospital's account by the SQL that `passport grants` prints for its DBA."""
         for hospital in self.hospitals.values():
-            hospital.sql.execute(
-                *(line for line in self.granted(hospital) if not line.startswith("--"))
-            )
+            statements = [line for line in self.granted(hospital) if not line.startswith("--")]
+            hospital.sql.execute(*statements[:-1])
+            # The last one is of a table that older versions of OpenMRS lack.
+            with contextlib.suppress(pymysql.err.ProgrammingError):
+                hospital.sql.execute(statements[-1])
             accounts = hospital.sql.execute(
                 "SELECT User, Host FROM mysql.user WHERE User = 'passport'"
             )
