@@ -22,7 +22,7 @@ Document = dict[str, Any]
 OTHER_ID = "1199080012340000"
 DRUG = make.coded(make.concept(30, "Amoxicillin", cls="Drug"))
 WORDS = "stopped: rash"
-AS_DRUG = make.concept(5, "Pulse", cls="Drug", datatype="Numeric", units="beats/min")
+AS_COMPLAINT = make.concept(5, "Pulse", "CIEL:5219", datatype="Numeric", units="beats/min")
 
 
 @pytest.fixture
@@ -329,31 +329,31 @@ def test_b11_an_edit_is_seen_although_the_hospitals_clock_is_ahead(passport: Pas
     assert record["openmrsData"]["pending"]["result"] == "73 beats/min"
 
 
-def become_drug(passport: Passport) -> tuple[MongoSink, conflicts.Conflict]:
-    """The hospital's concept becomes a drug's after a doctor's edit. Return the conflict, too."""
+def become_complaint(passport: Passport) -> tuple[MongoSink, conflicts.Conflict]:
+    """The hospital's concept becomes a complaint after a doctor's edit. Return the conflict, too."""
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
     [record] = passport.shown()
     doctor.put(passport.db, record["_id"], notes=WORDS)
-    sink.write([obs(1, 20, AS_DRUG)])
+    sink.write([obs(1, 20, AS_COMPLAINT)])
     [conflict] = conflicts.listed(passport.db, HOSPITAL)
     return sink, conflict
 
 
 def test_b12_keep_passport_is_kept_when_the_type_changed_too(passport: Passport) -> None:
-    sink, conflict = become_drug(passport)
-    assert (conflict.type, conflict.theirs["type"]) == ("test", "medication")
+    sink, conflict = become_complaint(passport)
+    assert (conflict.type, conflict.theirs["type"]) == ("test", "visit")
     resolve(passport, conflict.id, "passport")
-    sink.write([obs(1, 20, AS_DRUG)])
+    sink.write([obs(1, 20, AS_COMPLAINT)])
     assert list(conflicts.listed(passport.db, HOSPITAL)) == []
     assert passport.shown()[0]["type"] == "test"
 
 
 def test_b12_keep_hospital_takes_its_type_too(passport: Passport) -> None:
-    _, conflict = become_drug(passport)
+    _, conflict = become_complaint(passport)
     resolve(passport, conflict.id, "hospital")
-    assert passport.shown()[0]["type"] == "medication"
+    assert passport.shown()[0]["type"] == "visit"
 
 
 # --- deleted in the Passport, and what comes late

@@ -372,7 +372,7 @@ def test_what_an_earlier_release_wrote_is_equal_and_is_filled_in_the_background(
     whole = {row["_id"]: row for row in observations.find({"deleted": False})}
     assert any("names" in row["concept"] for row in whole.values())
     assert any("computed" in row["value"] for row in whole.values())
-    later = ["format", "concept.names", "value.names", "value.range", "value.computed"]
+    later = ["format", "concept.names", "value.names", "value.range", "value.computed", "moment"]
     observations.update_many({}, {"$unset": dict.fromkeys(later), "$set": {"digest": "of theirs"}})
     assert way.verify().equal, "what it could not write is no difference"
 
