@@ -330,7 +330,7 @@ def test_b11_an_edit_is_seen_although_the_hospitals_clock_is_ahead(passport: Pas
 
 
 def become_complaint(passport: Passport) -> tuple[MongoSink, conflicts.Conflict]:
-    """The hospital's concept becomes a complaint after a doctor's edit. Return the conflict, too."""
+    """The concept becomes a complaint after a doctor's edit. Return the conflict, too."""
     passport.register()
     sink = passport.sink()
     sink.write([obs(1, 10)])
