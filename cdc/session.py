@@ -140,6 +140,14 @@ class Session:
             # The address may have led elsewhere from one connection to the next.
             same_server.confirm(lease.connection)
             same_server.confirm(source.connection())
+        except Retry:
+            # A server that can't read its binlog at the position ends the stream at once, and the
+            # lock goes with that connection. Then the stream's own error says what is wrong.
+            try:
+                self._poll(0)
+            finally:
+                self.close()
+            raise
         except BaseException:
             self.close()
             raise
