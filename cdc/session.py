@@ -136,21 +136,6 @@ class Session:
         except BaseException:
             self._publisher.close()
             raise
-        try:
-            # The address may have led elsewhere from one connection to the next.
-            same_server.confirm(lease.connection)
-            same_server.confirm(source.connection())
-        except Retry:
-            # A server that can't read its binlog at the position ends the stream at once, and the
-            # lock goes with that connection. Then the stream's own error says what is wrong.
-            try:
-                self._poll(0)
-            finally:
-                self.close()
-            raise
-        except BaseException:
-            self.close()
-            raise
 
     def run(self, stop: threading.Event, *, until_caught_up: bool) -> None:
         """Publish until `stop`, or until all that the binlog holds is acknowledged.
@@ -605,7 +590,16 @@ class Session:
 
         def connect() -> "pymysql.Connection[Any]":
             connection: pymysql.Connection[Any] = connections.connect(self._id, mysql)
-            self._same_server.begin(connection)
+            try:
+                self._same_server.begin(connection)
+                # The address may have led elsewhere from one connection to the next. This comes
+                # before the binlog is asked for: a server that can't read it at the position ends
+                # this connection at once, and with it the lock that the others are asked about.
+                self._same_server.confirm(self._lease.connection)
+                self._same_server.confirm(self._source.connection())
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
         with self._hospital_named():
