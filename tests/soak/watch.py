@@ -13,6 +13,7 @@ from tests.e2e.stage import Stage
 from tests.soak import ownership
 
 EVERY_S = 0.1
+CHANGES_A_LOOK = 2_000
 PATIENTS_A_LOOK = 30
 SOME = 5  # patients who are looked at although nothing of theirs has changed
 
@@ -36,6 +37,7 @@ class Watch(threading.Thread):
         self._highest: dict[str, str] = {}
         self._shown: set[Shown] = set()  # hospital, patient, uuid
         self._patients: set[str] = set()
+        self._due: set[str] = set()  # patients of whom something has changed since the last look
         self.wrong: list[str] = []
         self.looked = 0
         self.missed = 0  # looks while MongoDB was broken
@@ -52,7 +54,7 @@ class Watch(threading.Thread):
 
     def _look(self, changes: Any) -> None:
         changed: set[ObjectId] = set()
-        while (change := changes.try_next()) is not None and len(changed) < 2_000:
+        while len(changed) < CHANGES_A_LOOK and (change := changes.try_next()) is not None:
             if "documentKey" in change:
                 changed.add(change["documentKey"]["_id"])
         with self._stage.client.start_session(snapshot=True) as moment:
@@ -62,10 +64,12 @@ class Watch(threading.Thread):
     def _look_at_patients(self, changed: list[ObjectId], moment: Any) -> None:
         records = self._stage.db["medicalrecords"]
         of_whom = records.find({"_id": {"$in": changed}}, {"patientId": 1}, session=moment)
-        patients = {document["patientId"] for document in of_whom} - {""}
-        self._patients |= patients
+        self._due |= {document["patientId"] for document in of_whom} - {""}
+        self._patients |= self._due
+        first = sorted(self._due)[:PATIENTS_A_LOOK]
+        self._due.difference_update(first)
         others = random.sample(sorted(self._patients), min(SOME, len(self._patients)))
-        wanted = sorted({*sorted(patients)[:PATIENTS_A_LOOK], *others})
+        wanted = sorted({*first, *others})
         query = {"patientId": {"$in": wanted}}
         fields = {
             "patientId": 1,
