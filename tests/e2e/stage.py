@@ -19,9 +19,11 @@ import pymysql
 import yaml
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymysql.constants import ER
 
 from dev import hospital as generator
 from dev.stack import Kafka, MariaDB, Mongo, MySQL
+from openmrs.tables import OPTIONAL_TABLES
 from passport.errors import Fatal
 from tests import passport_shapes
 from tests.beside import beside
@@ -171,11 +173,16 @@ class Stage:
     def grant(self) -> None:
         """Make each hospital's account by the SQL that `passport grants` prints for its DBA."""
         for hospital in self.hospitals.values():
-            statements = [line for line in self.granted(hospital) if not line.startswith("--")]
-            hospital.sql.execute(*statements[:-1])
-            # The last one is of a table that older versions of OpenMRS lack.
-            with contextlib.suppress(pymysql.err.ProgrammingError):
-                hospital.sql.execute(statements[-1])
+            for line in self.granted(hospital):
+                if line.startswith("--"):
+                    continue
+                try:
+                    hospital.sql.execute(line)
+                except pymysql.err.ProgrammingError as error:
+                    # The statement for what older versions of OpenMRS lack fails, and may.
+                    is_optional = any(f"`{table}`" in line for table in OPTIONAL_TABLES)
+                    if error.args[0] != ER.NO_SUCH_TABLE or not is_optional:
+                        raise
             accounts = hospital.sql.execute(
                 "SELECT User, Host FROM mysql.user WHERE User = 'passport'"
             )

@@ -11,7 +11,8 @@ import pytest
 from dev import hospital as generator
 from tests.e2e.roles import REPOSITORY, Role, environment
 from tests.e2e.stage import Hospital, Stage, opened
-from tests.eventually import eventually
+from tests.eventually import WITHIN_S, eventually
+from tests.soak.ledger import fresh
 
 FIRST = "586d2b3"  # of the whole way
 BEFORE_MSGSPEC = "98133ac"  # the last whose events were pydantic's
@@ -82,14 +83,6 @@ def _work(stage: Stage, seed: int) -> None:
         assert generator.Clinic(connection, seed=seed).run(4, rate=30).total() > 20
 
 
-def _wait_until_applied(stage: Stage) -> None:
-    now_ms = time.time() * 1000
-    eventually(
-        lambda: (stage.db["progress"].find_one() or {}).get("at_ms", 0) >= now_ms,
-        "everything is applied",
-    )
-
-
 def _epoch(stage: Stage) -> str:
     found = stage.db["progress"].find_one()
     assert found
@@ -138,7 +131,7 @@ def test_an_earlier_one_goes_on_with_what_todays_code_wrote(
     assert shift(stage, 2, **code_of(commit, tmp_path / commit)) == epoch, "no snapshot was needed"
     _roles(stage)
     _work(stage, 3)
-    _wait_until_applied(stage)
+    fresh(stage, time.time(), WITHIN_S)
     stage.run("verify", "--repair", timeout=300)
     stage.wait_equal(120)
     assert _epoch(stage) == epoch, "no snapshot was needed"
