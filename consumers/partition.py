@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from consumers.dead_letters import FUTURE_EPOCH
 from consumers.lookups import Lookups
 from consumers.reenrich import ReenrichmentQueue
+from consumers.waiting import enriched_as
 from openmrs.read import Source, SourcePosition
 from passport.errors import Fatal, Origin, Overtaken, PassportError, Reject, Retry
 from passport.event import (
@@ -168,6 +169,8 @@ class Partition:
             ttl_s=settings.cache_ttl_s,
         )
         self.reenrichment = ReenrichmentQueue(self.lookups, hospital.load_budget)
+        # How rows are enriched, as it is stored with the progress.
+        self.enriched_as = enriched_as(hospital.locales, hospital.kept_locales)
         self.next = start
         self.at_ms = 0
         # Of the newest event; None before there is one, and for one that was polled.

@@ -31,7 +31,6 @@ from consumers.apply import Applier
 from consumers.dead_letters import DeadLetters
 from consumers.partition import Item, Partition
 from consumers.subscription import OutOfRange, Subscription
-from consumers.waiting import enriched_as
 from passport import health, metrics, tracing
 from passport import sink as sinks
 from passport.errors import Fatal, Overtaken, Retry
@@ -255,9 +254,7 @@ class Worker:
             return
         offset = partition.offset
         version = partition.lookups.newest
-        hospital = partition.hospital
-        as_now = enriched_as(hospital.locales, hospital.kept_locales)
-        rereads = [*partition.reenrichment.as_json(), as_now]
+        rereads = [*partition.reenrichment.as_json(), partition.enriched_as]
         if (offset, version, rereads) == partition.recorded:
             return
         partition.store_at = time.monotonic() + STORE_S
@@ -353,7 +350,7 @@ class Worker:
         if progress is not None:
             partition.lookups.seen(progress.version)
             partition.reenrichment.restore(progress.rereads)
-            if enriched_as(hospital.locales, hospital.kept_locales) not in progress.rereads:
+            if partition.enriched_as not in progress.rereads:
                 # An earlier release has written what the destination holds, or names were kept in
                 # other locales.
                 partition.reenrichment.add_everyone()

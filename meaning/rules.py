@@ -17,6 +17,7 @@ from meaning.facts import Kind, State, Subject
 from passport.errors import Fatal
 
 MEMORY = 20_000  # subjects
+_IN_WORDS = frozenset({"coded", "drug", "boolean", "text"})  # kinds of values
 
 Role = Literal[
     "certainty",
@@ -194,6 +195,16 @@ class MappingRules:
         for _, listed in self.answers:
             words |= {name.casefold() for name in listed.names}
         return frozenset(words)
+
+    def said(self, kind: str, text: str) -> str:
+        """Return an answer's text in small letters if the rules know it by its name, else "".
+
+        `kind` is the kind of the value, as in `passport.facts.Value`.
+        """
+        if kind not in _IN_WORDS:
+            return ""
+        said = text.casefold()
+        return said if said in self.words else ""
 
     def sense(self, subject: Subject) -> Sense:
         """Return what the rules make of a subject. The first group and rule that fit win."""

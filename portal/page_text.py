@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 import yaml
 
-LANGUAGES = ("en", "fr", "rw")
+Language = Literal["en", "fr", "rw"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d|$)")
 # As hospitals write units, and as people read them.
 _UNITS = {

@@ -28,7 +28,7 @@ from portal.dependencies import (
     loop_time,
     seconds_to_wait,
 )
-from portal.page_text import LANGUAGES, Words
+from portal.page_text import LANGUAGES, Language, Words
 from portal.patients import Patient, RecordFilter, RecordType
 from portal.sessions import fits
 from portal.view import by_day, by_visit, item, series
@@ -196,7 +196,7 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    language: Literal["en", "fr", "rw"]
+    language: Language
     page: Literal["timeline", "conditions", "medicines", "tests", "visits", "sign-in"]
 
 

@@ -239,11 +239,12 @@ def _answer_names(answer: Concept | None, chosen: CodedName | None) -> Names:
     """Return an answer's names. In the language of the chosen name it is that one."""
     if answer is None:
         return ()
-    names = []
-    for locale, name in answer.names:
-        is_chosen = chosen is not None and chosen.name and is_same_language(chosen.locale, locale)
-        names.append((locale, chosen.name if is_chosen and chosen is not None else name))
-    return tuple(names)
+    if chosen is None or not chosen.name:
+        return answer.names
+    return tuple(
+        (locale, chosen.name if is_same_language(chosen.locale, locale) else name)
+        for locale, name in answer.names
+    )
 
 
 def _numeric(row: Row, question: Concept | None, references: References) -> Value:

@@ -196,7 +196,6 @@ def _asked(observation: Observation, rules: MappingRules) -> Subject | None:
     if question is None:
         return None
     answer = value.concept
-    said = value.text.casefold() if value.kind in ("coded", "drug", "boolean", "text") else ""
     return Subject(
         name=question.name,
         concept_class=question.concept_class,
@@ -205,7 +204,7 @@ def _asked(observation: Observation, rules: MappingRules) -> Subject | None:
         value=value.kind,
         value_class=answer.concept_class if answer is not None else None,
         value_mappings=codes(answer.uuid, answer.mappings) if answer is not None else (),
-        said=said if said in rules.words else "",
+        said=rules.said(value.kind, value.text),
     )
 
 

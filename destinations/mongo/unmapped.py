@@ -33,9 +33,9 @@ _KIND_BY_WORDS = {
 
 @dataclass(slots=True)
 class UnmappedConcept:
-    """A concept, and how many live obs of it have a value and no rule knows.
+    """A concept whose question no rule knows.
 
-    `answers` counts them by the class of the coded answer.
+    `obs` counts its live obs that have a value, `answers` these by the class of the coded answer.
     """
 
     concept: Document

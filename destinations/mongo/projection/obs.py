@@ -25,7 +25,6 @@ NO_AUTHOR = {"name": "OpenMRS", "source": "none", "key": None}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Document = {}
 _VALUE_TYPES = {"numeric": "numeric", "coded": "coded", "drug": "coded", "boolean": "coded"}
-_IN_WORDS = frozenset({"coded", "drug", "boolean", "text"})
 
 RecordType = Literal["condition", "medication", "test", "visit"]
 # The Passport has four types for what we know. Other kinds are shown as the type whose pages say
@@ -203,7 +202,6 @@ def _subject(row: Document, rules: MappingRules) -> Subject:
     concept = _concept(row)
     value = row["value"]
     answer = value.get("concept")
-    said = value["text"].casefold() if value["kind"] in _IN_WORDS else ""
     return Subject(
         name=concept.get("name") or "",
         concept_class=concept.get("class") or "",
@@ -212,7 +210,7 @@ def _subject(row: Document, rules: MappingRules) -> Subject:
         value=value["kind"],
         value_class=answer["class"] if answer else None,
         value_mappings=codes(answer["uuid"], answer["mappings"]) if answer else (),
-        said=said if said in rules.words else "",
+        said=rules.said(value["kind"], value["text"]),
     )
 
 
