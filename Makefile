@@ -16,10 +16,10 @@ demo: setup ## two hospitals, live, on this machine; ONCE=1 ends after verify; D
 
 test: setup ## unit, integration and end-to-end tests on real servers (what takes minutes is in test-long)
 	$(RUN) pytest tests/unit -m "not long"
-	$(RUN) pytest $(SLOW) tests/integration -m "not long" $(SPREAD)
+	$(RUN) pytest $(SLOW) tests/integration -m "not long" --durations 60 $(SPREAD)
 
 test-long: setup ## the tests that take minutes
-	$(RUN) pytest tests -m long --timeout 3600 -v $(SPREAD)
+	$(RUN) pytest tests -m long --timeout 3600 --durations 60 -v $(SPREAD)
 
 bench-capture: setup ## the reader beside mysql-replication and Debezium; ROUNDS=1 ROWS=60000 for a short run
 	@$(RUN) python -m benchmarks.capture

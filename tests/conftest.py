@@ -10,10 +10,12 @@ import hypothesis
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+from prometheus_client.metrics import MetricWrapperBase
 from pymongo import MongoClient
 from pymongo.database import Database
 
 from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL
+from passport import health, metrics
 from passport.errors import Fatal
 from tests import passport_shapes
 from tests.servers import (
@@ -40,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "fhir_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.long)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_before() -> None:
+    """Forget the metrics and failures of the tests before, which stand once a process.
+
+    A test that waits for a gauge would otherwise find the value that another test has left there.
+    """
+    for metric in vars(metrics).values():
+        if isinstance(metric, MetricWrapperBase):
+            metric.clear()
+    for part in health.failures():
+        health.working(part)
 
 
 @pytest.fixture(scope="session")
