@@ -13,6 +13,7 @@ from consumers.dead_letters import DeadLetters
 from consumers.halving import UNEXPECTED, in_halves, rejection
 from consumers.lookups import RowToEnrich
 from consumers.partition import EventRecord, Item, Partition, RejectedRecord, RowRecord
+from consumers.retaining import Retaining
 from openmrs.read import SourcePosition
 from openmrs.tables import OBS
 from passport import metrics, tracing
@@ -42,6 +43,7 @@ class Applier:
     ) -> None:
         self._destination = destination
         self._sink = sink
+        self._retaining = Retaining(sink)
         self._letters = letters
         self._newest_wins = newest_wins
         self._write_seconds = metrics.WRITE_SECONDS.labels(destination)
@@ -68,6 +70,7 @@ class Applier:
         piece = partition.reenrichment.read(busy=busy)
         if piece is None:
             return
+        self._retaining.begin(piece)
         for row, reject in piece.rejected:
             self._park_row(partition, row, piece.version, reject.reason)
         in_halves(
@@ -78,12 +81,17 @@ class Applier:
                 partition, observation.row, observation.version, reject.reason
             ),
         )
+        is_done = True
         for person, keys in piece.persons:
             try:
-                self._count(partition, self._sink.retain(person, keys, piece.version))
+                step = self._retaining.person(partition.reenrichment, piece, person, keys)
             except UNEXPECTED as error:
                 self._park_person(partition, person, rejection(partition.hospital_id, error).reason)
-        partition.reenrichment.finish(piece)
+            else:
+                self._count(partition, step.outcome)
+                is_done = step.is_last
+        if is_done:
+            partition.reenrichment.finish(piece)
 
     def _run(self, partition: Partition, items: Sequence[Item]) -> None:
         """Apply items that have no chunk among them."""

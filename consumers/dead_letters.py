@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from consumers.halving import UNEXPECTED, rejection
 from consumers.lookups import Lookups, RowToEnrich
 from consumers.reenrich import ReenrichmentQueue
+from consumers.retaining import Retaining
 from consumers.subscription import DeadLetterWriter, delete_dead_letters, read_dead_letters
 from consumers.taking import Taking, taking_hospital
 from openmrs.key_ranges import rows_with_keys
@@ -315,21 +316,27 @@ def _apply_key_change(
     outcome = Outcome()
     queue = ReenrichmentQueue(lookups, settings.hospitals[event.source.hospital].load_budget)
     queue.add_key_change(event, 0)
+    retaining = Retaining(sink)
     while queue.pending():
         piece = queue.read()
         if piece is None:
             time.sleep(0.01)
             continue
         try:
+            retaining.begin(piece)
             outcome += sink.write(piece.observations)
+            is_done = True
             for person, keys in piece.persons:
-                outcome += sink.retain(person, keys, piece.version)
+                step = retaining.person(queue, piece, person, keys)
+                outcome += step.outcome
+                is_done = step.is_last
         except Overtaken as error:
             taking.take_again(error)
             lookups.clear(identities=True)
         else:
             taking.written()
-            queue.finish(piece)
+            if is_done:
+                queue.finish(piece)
     return outcome
 
 

@@ -11,8 +11,9 @@ A key change goes through these states, and each is a class of its own:
     Slice      what was read of them, to be written and then finished
 
 A person who must be read whole (another national id, or the destination asks) waits in
-WholePersons. When a whole table that is looked up became another one, so do all, a portion at a
-time: EveryPerson says how far that is. An obs or a person that waits twice is read once.
+WholePersons. One with many obs is read in slices, as a BigPerson, and then retained. When a whole
+table that is looked up became another one, all persons wait, a portion at a time: EveryPerson says
+how far that is. An obs or a person that waits twice is read once.
 """
 
 import time
@@ -27,6 +28,7 @@ from consumers.halving import in_halves
 from consumers.lookups import PATIENCE_S, Lookups, RowToEnrich
 from consumers.waiting import (
     SLICE,
+    BigPerson,
     EveryPerson,
     FewObs,
     ManyObs,
@@ -37,7 +39,7 @@ from consumers.waiting import (
     lowest,
 )
 from openmrs.affected import PERSON_KEYS, QUERIES, AffectedQuery
-from openmrs.key_ranges import rows_of_persons, rows_with_keys
+from openmrs.key_ranges import next_rows_of_person, rows_of_persons, rows_with_keys
 from openmrs.load_budget import Pace
 from openmrs.load_share import LoadShare
 from openmrs.read import ConsistentRead, Elsewhere, SourcePosition
@@ -54,7 +56,7 @@ PERSONS = 50  # persons that are looked at for one slice
 FOUND_AT_ONCE = 50_000  # obs_ids
 STORED_KEYS = 1_000  # the most that a hospital's progress may carry
 
-FEW, PERSON, MANY = range(3)  # the queues that take turns
+FEW, PERSON, BIG, MANY = range(4)  # the queues that take turns
 
 
 class Part(NamedTuple):
@@ -108,14 +110,15 @@ class Slice:
     """Observations that were read and are to be written. `ReenrichmentQueue.finish` comes then.
 
     `ids` are the obs or persons of `queue` that it is made of. Each of `persons` is whole: it comes
-    with all its obs_ids at `version`. `rejected` are the rows that can't be carried, and why.
+    with all its obs_ids at `version`. `rejected` are the rows that can't be carried, and why. Of a
+    BigPerson there are some slices with observations, and then one with `persons`.
     """
 
-    queue: Search | FewObs | ManyObs | WholePersons
+    queue: Search | FewObs | ManyObs | WholePersons | BigPerson
     ids: Sequence[int]
     version: str
     observations: list[Observation] = field(default_factory=list)
-    persons: list[tuple[Person, list[int]]] = field(default_factory=list)
+    persons: list[tuple[Person, Sequence[int]]] = field(default_factory=list)
     rejected: list[tuple[Row, Reject]] = field(default_factory=list)
 
 
@@ -157,7 +160,7 @@ class ReenrichmentQueue:
         for key in event.keys:
             person_id = key.get(PERSON_KEYS.get(table, ""))
             if person_id is not None:
-                self._persons.add(person_id, offset, position, with_holders=True)
+                self._persons.add(person_id, WholePerson(offset, position, with_holders=True))
             for column, queries in QUERIES.get(table, ()):
                 changed_key = key.get(column)
                 if changed_key is not None:
@@ -172,7 +175,19 @@ class ReenrichmentQueue:
         `offset` None: the destination asks, and will ask again should this be lost.
         """
         for person_id in person_ids:
-            self._persons.add(person_id, offset, position, with_holders=False)
+            self._persons.add(person_id, WholePerson(offset, position, with_holders=False))
+
+    def read_in_slices(self, person_id: int) -> None:
+        """Let a person who waits be read in slices: the destination has much to do for them."""
+        self._persons.read_in_slices(person_id)
+
+    def big_persons(self) -> set[int]:
+        """Return the person_ids of those who are read in slices now.
+
+        The destination need not ask for them. If what it wants has changed since their first slice,
+        it asks again when they are retained.
+        """
+        return self._persons.big()
 
     def held_offset(self) -> int | None:
         """Return the lowest offset whose work isn't finished, None if no work holds one."""
@@ -212,8 +227,8 @@ class ReenrichmentQueue:
         return queries + obs + len(self._persons) + (self._everyone is not None)
 
     def pending_persons(self) -> int:
-        """Return how many persons wait to be read whole."""
-        return len(self._persons)
+        """Return how many persons wait to be read whole, but for those who are read in slices."""
+        return len(self._persons) - len(self._persons.big())
 
     def due(self) -> bool:
         """Return whether `read` has something to do, and the load budget allows it."""
@@ -245,12 +260,14 @@ class ReenrichmentQueue:
             piece = self._search(search, busy=busy)
             if piece is not None:
                 return piece
-        for _ in range(3):
-            self._last_turn = (self._last_turn + 1) % 3
+        for _ in range(4):
+            self._last_turn = (self._last_turn + 1) % 4
             if self._last_turn == FEW:
                 piece = self._read_few(busy=busy)
             elif self._last_turn == PERSON:
                 piece = self._read_persons()
+            elif self._last_turn == BIG:
+                piece = self._read_big_person()
             else:
                 piece = self._read_many()
             if piece is not None:
@@ -262,6 +279,7 @@ class ReenrichmentQueue:
         piece.queue.finish(piece.ids)
         self._searches = [search for search in self._searches if not search.finished]
         self._many = [many for many in self._many if many.ids]
+        self._persons.finish_big()
         if not self.pending():
             self._pace.rest()
 
@@ -357,6 +375,8 @@ class ReenrichmentQueue:
         position = reduce(later, positions)
         with self._reading(position) as reading:
             chosen = self._about_a_slice(reading, waiting)
+            if not chosen:
+                return None
             piece = Slice(self._persons, list(chosen), self._lookups.version(reading))
             persons = self._lookups.persons_in(reading, chosen, fresh=True)
             self._add_affected_patients(chosen)
@@ -368,10 +388,34 @@ class ReenrichmentQueue:
             piece.persons = [(persons[person_id], keys[person_id]) for person_id in chosen]
             return piece
 
+    def _read_big_person(self) -> Slice | None:
+        """Read the next slice of a big person. If there is none, return that the person is whole.
+
+        Each slice has all that is committed when it is read, so that none is older than those
+        before it.
+        """
+        big = self._persons.next_big()
+        if big is None:
+            return None
+        if big.is_read and big.person is not None:
+            return Slice(big, (), big.version, persons=[(big.person, big.keys)])
+        with self._reading(None) as reading:
+            version = self._lookups.version(reading)
+            persons = self._lookups.persons_in(reading, [big.person_id], fresh=True)
+            self._add_affected_patients({big.person_id: big.reason})
+            rows = next_rows_of_person(reading, OBS, big.person_id, big.after, SLICE)
+            big.take(persons[big.person_id], version)
+            piece = Slice(big, [row["obs_id"] for row in rows], version)
+            self._fill(piece, reading, rows, "person")
+            return piece
+
     def _about_a_slice(
         self, reading: ConsistentRead, waiting: dict[int, WholePerson]
     ) -> dict[int, WholePerson]:
-        """Return the first persons that together have about a slice of obs, one at least."""
+        """Return the first persons that together have about a slice of obs.
+
+        Those who have more than that alone are left to be read in slices.
+        """
         rows = reading.rows(
             "SELECT person_id, COUNT(*) AS n FROM obs WHERE person_id IN %s GROUP BY person_id",
             (list(waiting),),
@@ -380,8 +424,12 @@ class ReenrichmentQueue:
         chosen: dict[int, WholePerson] = {}
         total = 0
         for person_id, person in waiting.items():
+            size = sizes.get(person_id, 0)
+            if size > SLICE:
+                self._persons.read_in_slices(person_id)
+                continue
             chosen[person_id] = person
-            total += sizes.get(person_id, 0)
+            total += size
             if total >= SLICE:
                 break
         return chosen
@@ -459,4 +507,4 @@ class ReenrichmentQueue:
         self._few.position = None
         if self._everyone is not None:
             self._everyone.position = None
-        self._persons.read_with_all_that_is_committed()
+        self._persons.begin_new_epoch()

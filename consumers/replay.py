@@ -7,7 +7,7 @@ can't be carried was parked when it came first, and is only counted here.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumers import subscription
@@ -18,10 +18,18 @@ from consumers.taking import taking_hospital
 from passport import sink as sinks
 from passport.errors import Overtaken, Retry
 from passport.event import ChunkEvent, KeyChangeEvent, RowEvent
-from passport.facts import Observation
+from passport.facts import Observation, Person
 from passport.kafka import OffsetRange, Record, read_range
 from passport.settings import Settings
-from passport.sink import KeyRange, Outcome, Progress, Scope, Sink
+from passport.sink import (
+    KeyRange,
+    Outcome,
+    Progress,
+    RetainsInSteps,
+    RetainStep,
+    Scope,
+    Sink,
+)
 from passport.version import LOWEST
 
 ATTEMPTS = 6  # of a batch, while the hospital or the destination is away
@@ -96,6 +104,21 @@ class _Counting:
 
     def close(self) -> None:
         self.sink.close()
+
+
+@dataclass(slots=True)
+class _CountingInSteps(_Counting):
+    """The same for a sink that retains persons in steps. These rows are not counted."""
+
+    in_steps: RetainsInSteps
+
+    def begin_person(self, person: Person) -> int:
+        return self.in_steps.begin_person(person)
+
+    def retain_steps(
+        self, person: Person, keys: Collection[int], version: str, begun: int | None
+    ) -> Iterator[RetainStep]:
+        return self.in_steps.retain_steps(person, keys, version, begun)
 
 
 class _Parked(DeadLetters):
@@ -189,6 +212,8 @@ class _Replay:
         hospital = settings.hospitals[hospital_id]
         module = sinks.module(settings.destinations[destination].type)
         counting = _Counting(sink, result)
+        if isinstance(sink, RetainsInSteps):
+            counting = _CountingInSteps(sink, result, sink)
         self._limit = settings.consumer.batch_records
         self._partition = Partition(
             hospital.partition, hospital_id, hospital, settings.consumer, result.first

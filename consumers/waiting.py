@@ -12,12 +12,14 @@ This module only keeps books. `consumers.reenrich` reads.
 """
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openmrs.affected import QUERY_BY_NAME, AffectedQuery
 from openmrs.read import SourcePosition
+from passport.facts import Person
+from passport.sink import RetainStep
 from passport.version import Position
 
 # What enrichment makes of a row. With another number, all that is stored is enriched anew.
@@ -167,48 +169,143 @@ class WholePerson:
     position: SourcePosition | None
     with_holders: bool
 
+    def merged(self, newer: "WholePerson") -> "WholePerson":
+        """Return what serves both reasons."""
+        return WholePerson(
+            lowest((self.offset, newer.offset)),
+            later(self.position, newer.position),
+            self.with_holders or newer.with_holders,
+        )
+
+
+class BigPerson:
+    """A person who has more obs than a slice: read a slice at a time, from the lowest obs_id on.
+
+    Others are served in between. So each slice has a position of its own, and `version` is that of
+    the first one, the lowest. `keys` are the obs_ids of the slices that are written, in their
+    order. Once all are written (`is_read`), the destination retains them. It may do so in `steps`,
+    and has `begun` to be told of this person with the first slice.
+
+    It holds its offset until the end. After a crash it begins anew.
+    """
+
+    def __init__(self, person_id: int, reason: WholePerson) -> None:
+        self.person_id = person_id
+        self.reason = reason
+        # What asks for the person when slices of them are written, which may be too old for it.
+        self.again: WholePerson | None = None
+        self.is_retained = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew with the first slice."""
+        self.person: Person | None = None  # as of the newest slice
+        self.version = ""
+        self.keys = array("q")  # takes 8 bytes for an id
+        self.is_read = False
+        self.begun: int | None = None
+        self.steps: Iterator[RetainStep] | None = None
+
+    @property
+    def after(self) -> int:
+        """The obs_id behind which the next slice begins."""
+        return self.keys[-1] if self.keys else LOWEST_ID
+
+    @property
+    def offset(self) -> int | None:
+        again = self.again.offset if self.again is not None else None
+        return lowest((self.reason.offset, again))
+
+    def ask(self, reason: WholePerson) -> None:
+        """Take another reason why the person is to be read."""
+        if not self.version:
+            self.reason = self.reason.merged(reason)
+        elif self.again is None:
+            self.again = reason
+        else:
+            self.again = self.again.merged(reason)
+
+    def take(self, person: Person, version: str) -> None:
+        """Note what the next slice was read with. Later slices are as new or newer."""
+        self.person = person
+        self.version = self.version or version
+        self.reason = replace(self.reason, with_holders=False)  # they wait by now
+
+    def finish(self, ids: Sequence[int]) -> None:
+        """Note that the slice with these obs is written, or that all are retained."""
+        if self.is_read:
+            self.is_retained = True
+        else:
+            self.keys.extend(ids)
+            self.is_read = len(ids) < SLICE
+
 
 class WholePersons:
-    """The persons that are to be read whole, each once, in the order in which they came."""
+    """The persons that are to be read whole, each once, in the order in which they came.
+
+    Most are read together with others, as many as make a slice. Big ones are read one by one.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, WholePerson] = {}
+        self._big: dict[int, BigPerson] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._big)
 
     def __contains__(self, person_id: int) -> bool:
-        return person_id in self._waiting
+        return person_id in self._waiting or person_id in self._big
 
-    def add(
-        self,
-        person_id: int,
-        offset: int | None,
-        position: SourcePosition | None,
-        *,
-        with_holders: bool,
-    ) -> None:
-        before = self._waiting.get(person_id)
-        if before is not None:
-            offset = lowest((before.offset, offset))
-            position = later(before.position, position)
-            with_holders = with_holders or before.with_holders
-        self._waiting[person_id] = WholePerson(offset, position, with_holders)
+    def add(self, person_id: int, reason: WholePerson) -> None:
+        if person_id in self._big:
+            self._big[person_id].ask(reason)
+        elif person_id in self._waiting:
+            self._waiting[person_id] = self._waiting[person_id].merged(reason)
+        else:
+            self._waiting[person_id] = reason
 
-    def read_with_all_that_is_committed(self) -> None:
+    def read_in_slices(self, person_id: int) -> None:
+        """Let a person who waits be a big one."""
+        self._big[person_id] = BigPerson(person_id, self._waiting.pop(person_id))
+
+    def begin_new_epoch(self) -> None:
+        """Have all be read with all that is committed, the big ones from their first obs on."""
         for person_id, person in self._waiting.items():
             self._waiting[person_id] = replace(person, position=None)
+        for big in self._big.values():
+            big.restart()
 
     def first(self, count: int) -> dict[int, WholePerson]:
         return {person_id: self._waiting[person_id] for person_id in list(self._waiting)[:count]}
 
+    def next_big(self) -> BigPerson | None:
+        """Return one of the big ones, each in its turn."""
+        for person_id in self._big:
+            big = self._big.pop(person_id)
+            self._big[person_id] = big
+            return big
+        return None
+
+    def big(self) -> set[int]:
+        return {*self._big}
+
     def offset(self) -> int | None:
         """Return the lowest offset that a person holds; None if none does."""
-        return lowest(person.offset for person in self._waiting.values())
+        offsets = [person.offset for person in self._waiting.values()]
+        offsets += [big.offset for big in self._big.values()]
+        return lowest(offsets)
 
     def finish(self, person_ids: Iterable[int]) -> None:
         for person_id in person_ids:
             self._waiting.pop(person_id, None)
+
+    def finish_big(self) -> None:
+        """Forget the big ones that are retained. Who was asked for meanwhile waits again."""
+        for big in list(self._big.values()):
+            if big.is_retained:
+                del self._big[big.person_id]
+                if big.again is not None:
+                    self._waiting[big.person_id] = big.again
 
 
 class EveryPerson:

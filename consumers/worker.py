@@ -241,9 +241,13 @@ class Worker:
             partition.reenrichment.add_persons(wanted_ids, None, None)
 
     def _wanted(self, sink: WantsPersons, partition: Partition) -> set[int]:
-        """Return some of the persons whom the destination wants, but for those that are parked."""
-        limit = PERSONS_AT_ONCE + len(partition.parked_persons)
-        return {*sink.wanted(partition.hospital_id, limit)} - partition.parked_persons
+        """Return some of the persons whom the destination wants.
+
+        Those who are parked, or are being read, are left out.
+        """
+        left_out = partition.parked_persons | partition.reenrichment.big_persons()
+        limit = PERSONS_AT_ONCE + len(left_out)
+        return {*sink.wanted(partition.hospital_id, limit)} - left_out
 
     def _store(self, partition: Partition, *, now: bool) -> None:
         """Store the progress in the destination, then the offset in Kafka, if anything has moved.

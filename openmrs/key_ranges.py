@@ -67,6 +67,14 @@ def rows_of_persons(read: ConsistentRead, table: FactTable, person_ids: Sequence
     return read.facts(table, f"{table.person} IN %s ORDER BY {table.key}", [list(person_ids)])
 
 
+def next_rows_of_person(
+    read: ConsistentRead, table: FactTable, person_id: int, after: int, limit: int
+) -> list[Row]:
+    """Return the next `limit` rows of a person with ``key > after``, in the order of their keys."""
+    where = f"{table.person} = %s AND {table.key} > %s ORDER BY {table.key} LIMIT %s"
+    return read.facts(table, where, (person_id, after, limit))
+
+
 def key_ends(read: ConsistentRead, table: FactTable) -> tuple[int, int] | None:
     """Return the lowest and the highest key of the table, None if it is empty."""
     (ends,) = read.rows(

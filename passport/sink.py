@@ -7,7 +7,7 @@ that: each of the optional abilities at the end of this page is a protocol of it
 has the ability if it has the method.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -162,6 +162,41 @@ class WantsPersons(Protocol):
 
         The worker asks about twice a second. It writes the person's rows and then calls `retain`
         with the person; from then on the person must not be returned any more.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RetainStep:
+    """One step of `RetainsInSteps.retain_steps`, and whether it was the last one."""
+
+    outcome: Outcome
+    is_last: bool
+
+
+@runtime_checkable
+class RetainsInSteps(Protocol):
+    """A sink that retains a person in steps, so that nobody waits long for one with many rows.
+
+    Such a person is also read in slices. Other calls come between two slices and between two steps,
+    and may be about the same person. A sink without this ability is told with `Sink.retain` when
+    all slices are written.
+    """
+
+    def begin_person(self, person: Person) -> int:
+        """Note that a person's rows begin to be written, slice by slice.
+
+        Return a number for `retain_steps`. With it the sink knows whether all of these rows were
+        written under the same conditions.
+        """
+
+    def retain_steps(
+        self, person: Person, keys: Collection[int], version: str, begun: int | None
+    ) -> Iterator[RetainStep]:
+        """Do what `Sink.retain` does for a person, in steps of a few thousand rows at most.
+
+        `version` is the lowest of the slices, and `begun` is what `begin_person` returned before
+        the first one. None: all rows were written at once, just before this. There is one last step
+        at least. After an error all steps come again.
         """
 
 

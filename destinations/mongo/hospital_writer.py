@@ -11,7 +11,7 @@ Only the holder of the hospital's fence writes any of it. So what this writer ha
 until it writes, but for what the Passport does: it edits records, and marks people as to be read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from destinations.mongo import mirror
 from destinations.mongo.client import Mongo, in_parallel
@@ -25,7 +25,9 @@ from meaning.rules import MappingRules
 from passport.errors import Reject, Retry
 from passport.facts import Observation, Person
 from passport.settings import Hospital
-from passport.sink import KeyRange, Outcome
+from passport.sink import KeyRange, Outcome, RetainStep
+
+NEVER = -1  # no link has this `rev`
 
 
 class HospitalWriter:
@@ -90,38 +92,66 @@ class HospitalWriter:
         # Rows that this very chunk has removed before are projected again: that heals a crash
         # between rows and records.
         query["$or"] = [{"deleted": False}, {"version": version, "deleted": True}]
-        return self._remove_rows(query, keys, version)
+        present = self._observations.present(query)
+        gone = [key for obs_id, key in present.items() if obs_id not in keys]
+        outcome = Outcome()
+        self._write_tombstones(gone, version, outcome)
+        return outcome
 
-    def retain_person(self, person: Person, keys: set[int], version: str) -> Outcome:
+    def begin_person(self, person: Person) -> int:
+        """Return the `rev` of the link under which the person's rows begin to be written."""
+        links, _ = self._evaluate_links({person.key: person})
+        return _rev_to_settle(links[person.key], person.version)
+
+    def retain_person(self, person: Person, keys: Collection[int], version: str) -> Outcome:
         """Remove a person's rows, at or below `version`, that are not among `keys`."""
+        outcome = Outcome()
+        for step in self.retain_steps(person, keys, version, None):
+            outcome += step.outcome
+        return outcome
+
+    def retain_steps(
+        self, person: Person, keys: Collection[int], version: str, begun: int | None
+    ) -> Iterator[RetainStep]:
+        """Do the same in steps of SLICE rows or records. See `passport.sink.RetainsInSteps`."""
         if person.uuid is None and not self._people.knows(person.key):
             # Polling tells of every number of a range. The hospital never had a person of this one.
-            self._end_unexplained(person.person_id, None)
-            return Outcome()
+            yield from self._end_unexplained(person.person_id, None)
+            yield RetainStep(Outcome(), is_last=True)
+            return
         links, changed = self._evaluate_links({person.key: person})
         link = links[person.key]
+        if begun is None:
+            # If the person was matched only now, the rows of this reading were dropped as nobody's.
+            was_matched_now = person.key in changed and link.pending is not None
+            begun = NEVER if was_matched_now else _rev_to_settle(link, version)
+
+        outcome = Outcome()
+        for rows in self._observations.of_person(person.hospital, person.person_id):
+            outcome += self._retain_rows(link, rows, keys, version)
+            if len(rows) == SLICE:
+                yield RetainStep(outcome, is_last=False)
+                outcome = Outcome()
+        yield from self._end_unexplained(link.person_id, link.patient_id)
+        if link.rev == begun:
+            # A change of the link since it was read leaves `pending`, and all of this comes again.
+            self._people.settle(link, self._fence, version)
+        yield RetainStep(outcome, is_last=True)
+
+    def _retain_rows(
+        self, link: Link, rows: Sequence[Document], keys: Collection[int], version: str
+    ) -> Outcome:
+        """Retain some of a person's rows, which were read just now."""
         outcome = Outcome()
         if link.patient_id is not None:
-            query = {
-                "hospital": person.hospital,
-                "personId": person.person_id,
-                "version": {"$lte": version},
-            }
+            gone = [
+                row["_id"] for row in rows if row["version"] <= version and row["obsId"] not in keys
+            ]
             # Each keeps its own version. A row that has left this person may be somebody else's
             # since, by an event that is still to come and that must not lose.
-            outcome = self._remove_rows(query, keys, None)
+            self._write_tombstones(gone, None, outcome)
         if link.pending is not None or link.patient_id is None:
-            self._refresh_person(link)
-        self._end_unexplained(link.person_id, link.patient_id)
-
-        # If the person was matched only now, the rows of this reading were dropped as nobody's.
-        was_matched_now = person.key in changed and link.pending is not None
-        # A reading older than what the link rests on decides nothing: the person is wanted again.
-        is_newest = version >= max(link.floor, link.version)
-        if is_newest and not was_matched_now:
-            # Settled with the `rev` from before all this: a change of the link since then leaves
-            # `pending`, and all of this comes again.
-            self._people.settle(link, self._fence, version)
+            self._refresh_rows(link, rows)
         return outcome
 
     def _write_rows_and_records(
@@ -171,25 +201,31 @@ class HospitalWriter:
         links, changed = self._people.evaluated(persons, self._fence)
         for key, link in links.items():
             is_ours_to_do = link.pending in ("move", "remove")
-            if is_ours_to_do or (link.pending is not None and key in changed):
-                self._refresh_person(link)
+            if not is_ours_to_do and (link.pending is None or key not in changed):
+                continue
+            rows = next(self._observations.of_person(link.hospital, link.person_id), [])
+            if len(rows) == SLICE:
+                # So many take long. `pending` has the person read whole, and they go step by step.
+                continue
+            self._refresh_rows(link, rows)
             if is_ours_to_do:
                 links[key] = self._people.settle(link, self._fence) or link
         return links, changed
 
-    def _refresh_person(self, link: Link) -> None:
-        """Refresh the records of all rows of a person; remove the rows if nobody is matched."""
-        versions = self._observations.versions(link.hospital, link.person_id)
-        keys = list(versions)
-        for start in range(0, len(keys), SLICE):
-            self._records.refresh(keys[start : start + SLICE])
-        if link.patient_id is None and versions:
-            self._observations.remove(link.hospital, link.person_id, max(versions.values()))
+    def _refresh_rows(self, link: Link, rows: Sequence[Document]) -> None:
+        """Refresh the records of a person's rows; remove the rows if nobody is matched."""
+        if not rows:
+            return
+        self._records.refresh([row["_id"] for row in rows])
+        if link.patient_id is None:
+            self._observations.remove(rows)
 
-    def _end_unexplained(self, person_id: int, patient: str | None) -> None:
-        """End the records of a person that no row of the hospital makes."""
-        for records in self._records.unexplained(person_id, patient):
-            self._records.refresh((), unexplained=records)
+    def _end_unexplained(self, person_id: int, patient: str | None) -> Iterator[RetainStep]:
+        """End the records of a person that no row of the hospital makes, in steps."""
+        for looked_at in self._records.look_for_unexplained(person_id, patient):
+            self._records.refresh((), unexplained=looked_at.unexplained)
+            if looked_at.is_full:
+                yield RetainStep(Outcome(), is_last=False)
 
     def _documents_to_keep(
         self, newest: Mapping[str, Observation], links: Mapping[str, Link], outcome: Outcome
@@ -235,16 +271,10 @@ class HospitalWriter:
             tombstones[key] = mirror.tombstone(row, version)
         return tombstones
 
-    def _remove_rows(self, query: Document, keys: set[int], version: str | None) -> Outcome:
-        """Make the rows of `query` tombstones, but for those with an obs_id among `keys`.
-
-        A tombstone has `version`, or the row's own if that is None.
-        """
-        present = self._observations.present(query)
-        gone = [key for obs_id, key in present.items() if obs_id not in keys]
-        outcome = Outcome()
-        for start in range(0, len(gone), SLICE):
-            rows = self._observations.documents(gone[start : start + SLICE])
+    def _write_tombstones(self, keys: Sequence[str], version: str | None, outcome: Outcome) -> None:
+        """Make rows, by ``_id``, tombstones of `version`, or of the row's own if that is None."""
+        for start in range(0, len(keys), SLICE):
+            rows = self._observations.documents(keys[start : start + SLICE])
             tombstones = {
                 key: mirror.tombstone(row, version or row["version"]) for key, row in rows.items()
             }
@@ -252,7 +282,15 @@ class HospitalWriter:
             outcome.stored += len(batch.stored)
             outcome.unchanged += len(batch.unchanged)
             outcome.stale += len(batch.stale)
-        return outcome
+
+
+def _rev_to_settle(link: Link, version: str) -> int:
+    """Return the `rev` of a link that a reading of this version settles, if it stays so.
+
+    A reading older than what the link rests on decides nothing: the person is wanted again.
+    """
+    is_newest = version >= max(link.floor, link.version)
+    return link.rev if is_newest else NEVER
 
 
 def _newest_by_row(observations: Iterable[Observation]) -> dict[str, Observation]:

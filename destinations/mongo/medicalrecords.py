@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from typing import NamedTuple
 
 import bson
 from bson import ObjectId
@@ -48,6 +49,13 @@ class RecordRound:
     target: dict[ObjectId, Projected]
     records: dict[ObjectId, Document | None]
     kept: dict[ObjectId, list[Document]]
+
+
+class LookedAt(NamedTuple):
+    """A slice of a person's records. No row explains the `unexplained` ones, so far as was seen."""
+
+    unexplained: list[ObjectId]
+    is_full: bool
 
 
 class MedicalRecords:
@@ -150,8 +158,8 @@ class MedicalRecords:
             current = self._begin_again(seeds, current.rows.documents, unexplained)
         raise Retry(f"hospital {self._id}: records changed all the time")
 
-    def unexplained(self, person_id: int, patient: str | None) -> Iterator[list[ObjectId]]:
-        """Yield the records that may have no reason, slice by slice.
+    def look_for_unexplained(self, person_id: int, patient: str | None) -> Iterator[LookedAt]:
+        """Look for records that may have no reason, slice by slice.
 
         They are shown to this patient (hex of patients._id), or say that they are of this person of
         the hospital, and the row that they show doesn't name them. So does no edited row: an edited
@@ -163,11 +171,12 @@ class MedicalRecords:
             concerned.append({"patientId": patient})
         query = {"$or": [of_hospital | condition for condition in concerned]}
         with translate_errors():
-            shown = self._db.medicalrecords.find(query, {"openmrsData.obsId": 1}, batch_size=ALL)
+            shown = self._db.medicalrecords.find(query, {"openmrsData.obsId": 1}, batch_size=SLICE)
             while records := list(islice(shown, SLICE)):
                 keys = {record["_id"]: self._row_key(record) for record in records}
                 named = self._observations.records_named(person_id, keys.values())
-                yield [key for key, row in keys.items() if named.get(row) != key]
+                unexplained = [key for key, row in keys.items() if named.get(row) != key]
+                yield LookedAt(unexplained, len(records) == SLICE)
 
     def _row_key(self, record: Document) -> str:
         """Return the ``_id`` of the row that a record shows, and is named after."""

@@ -5,8 +5,9 @@ only where that state is still there. Nobody but the holder of the hospital's fe
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -230,21 +231,23 @@ class Observations:
             rows = self._rows.find(query, {"obsId": 1}, batch_size=ALL)
             return {row["obsId"]: row["_id"] for row in rows}
 
-    def versions(self, hospital: str, person_id: int) -> dict[str, str]:
-        """Return the version by ``_id`` of a person's rows."""
+    def of_person(self, hospital: str, person_id: int) -> Iterator[list[Document]]:
+        """Yield a person's rows, SLICE at a time, with ``obsId`` and ``version``.
+
+        Each slice is as the rows are when it is asked for. Others may be written between two.
+        """
         query = {"hospital": hospital, "personId": person_id}
         with translate_errors():
-            rows = self._rows.find(query, {"version": 1}, batch_size=ALL)
-            return {row["_id"]: row["version"] for row in rows}
+            rows = self._rows.find(query, {"obsId": 1, "version": 1}, batch_size=SLICE)
+            while page := list(islice(rows, SLICE)):
+                yield page
 
-    def remove(self, hospital: str, person_id: int, up_to: str) -> None:
-        """Delete a person's rows. Those newer than the version `up_to` stay: they came since."""
-        query = {"hospital": hospital, "personId": person_id, "version": {"$lte": up_to}}
-        with translate_errors():
-            keys = [row["_id"] for row in self._rows.find(query, {"_id": 1}, batch_size=ALL)]
-        for start in range(0, len(keys), SLICE):
-            deletion = DeleteMany({"_id": {"$in": keys[start : start + SLICE]}})
-            self._fence.write([{"observations": deletion}])
+    def remove(self, rows: Sequence[Document]) -> None:
+        """Delete rows that `of_person` gave just now."""
+        keys = [row["_id"] for row in rows]
+        newest = max(row["version"] for row in rows)
+        deletion = DeleteMany({"_id": {"$in": keys}, "version": {"$lte": newest}})
+        self._fence.write([{"observations": deletion}])
 
     def _heads(self, query: Document) -> dict[str, Head]:
         with translate_errors():

@@ -1,7 +1,7 @@
 """The Passport as a destination: what the contract asks of one, hospital by hospital."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from pymongo import MongoClient
 
@@ -15,9 +15,9 @@ from destinations.mongo.people import People
 from destinations.mongo.registrations import Registrations
 from meaning.rules import MappingRules
 from passport.check import Check
-from passport.facts import Observation
+from passport.facts import Observation, Person
 from passport.settings import Settings
-from passport.sink import KeyRange, Outcome, Progress, Scope
+from passport.sink import KeyRange, Outcome, Progress, RetainStep, Scope
 
 
 class MongoSink:
@@ -68,6 +68,14 @@ class MongoSink:
         if isinstance(scope, KeyRange):
             return writer.retain_range(scope, set(keys), version)
         return writer.retain_person(scope, set(keys), version)
+
+    def begin_person(self, person: Person) -> int:
+        return self._writer(person.hospital).begin_person(person)
+
+    def retain_steps(
+        self, person: Person, keys: Collection[int], version: str, begun: int | None
+    ) -> Iterator[RetainStep]:
+        return self._writer(person.hospital).retain_steps(person, keys, version, begun)
 
     def ambiguous(self, hospital: str) -> Sequence[int]:
         return self._people.ambiguous(hospital)

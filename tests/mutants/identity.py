@@ -67,7 +67,7 @@ IDENTITY = (
     Mutant(
         "B3: a reading older than the link clears no mark",
         "destinations/mongo/hospital_writer.py",
-        function="HospitalWriter.retain_person",
+        function="_rev_to_settle",
         old="version >= max(link.floor, link.version)",
         new="version >= link.floor",
         test=f"{SINK}test_b3_a_reading_older_than_the_link_leaves_the_mark",

@@ -43,7 +43,7 @@ MIRROR = (
         "a person who is read whole keeps no record without a reason",
         "destinations/mongo/hospital_writer.py",
         function="HospitalWriter._end_unexplained",
-        old="self._records.refresh((), unexplained=records)",
+        old="self._records.refresh((), unexplained=looked_at.unexplained)",
         new="pass",
         test=(
             f"{MIRROR_TESTS}test_b1_a_person_who_is_read_whole_keeps_no_record_that_no_row_explains"
