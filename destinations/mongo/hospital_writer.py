@@ -95,7 +95,10 @@ class HospitalWriter:
         present = self._observations.present(query)
         gone = [key for obs_id, key in present.items() if obs_id not in keys]
         outcome = Outcome()
-        self._write_tombstones(gone, version, outcome)
+        for start in range(0, len(gone), SLICE):
+            rows = self._observations.documents(gone[start : start + SLICE])
+            tombstones = {key: mirror.tombstone(row, version) for key, row in rows.items()}
+            self._write_tombstones(tombstones, outcome)
         return outcome
 
     def begin_person(self, person: Person) -> int:
@@ -141,15 +144,19 @@ class HospitalWriter:
     def _retain_rows(
         self, link: Link, rows: Sequence[Document], keys: Collection[int], version: str
     ) -> Outcome:
-        """Retain some of a person's rows, which were read just now."""
+        """Retain some of a person's rows."""
         outcome = Outcome()
         if link.patient_id is not None:
-            gone = [
-                row["_id"] for row in rows if row["version"] <= version and row["obsId"] not in keys
-            ]
+            gone = [row["_id"] for row in rows if row["obsId"] not in keys]
             # Each keeps its own version. A row that has left this person may be somebody else's
-            # since, by an event that is still to come and that must not lose.
-            self._write_tombstones(gone, None, outcome)
+            # since, by an event that is still to come and that must not lose. What is newer than
+            # the reading may have come between two steps.
+            tombstones = {
+                key: mirror.tombstone(row, row["version"])
+                for key, row in self._observations.documents(gone).items()
+                if row["version"] <= version and row["personId"] == link.person_id
+            }
+            self._write_tombstones(tombstones, outcome)
         if link.pending is not None or link.patient_id is None:
             self._refresh_rows(link, rows)
         return outcome
@@ -271,17 +278,11 @@ class HospitalWriter:
             tombstones[key] = mirror.tombstone(row, version)
         return tombstones
 
-    def _write_tombstones(self, keys: Sequence[str], version: str | None, outcome: Outcome) -> None:
-        """Make rows, by ``_id``, tombstones of `version`, or of the row's own if that is None."""
-        for start in range(0, len(keys), SLICE):
-            rows = self._observations.documents(keys[start : start + SLICE])
-            tombstones = {
-                key: mirror.tombstone(row, version or row["version"]) for key, row in rows.items()
-            }
-            batch = self._write_rows_and_records(tombstones, {}, outcome)
-            outcome.stored += len(batch.stored)
-            outcome.unchanged += len(batch.unchanged)
-            outcome.stale += len(batch.stale)
+    def _write_tombstones(self, tombstones: Mapping[str, SealedDocument], outcome: Outcome) -> None:
+        batch = self._write_rows_and_records(tombstones, {}, outcome)
+        outcome.stored += len(batch.stored)
+        outcome.unchanged += len(batch.unchanged)
+        outcome.stale += len(batch.stale)
 
 
 def _rev_to_settle(link: Link, version: str) -> int:

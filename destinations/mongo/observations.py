@@ -234,7 +234,7 @@ class Observations:
     def of_person(self, hospital: str, person_id: int) -> Iterator[list[Document]]:
         """Yield a person's rows, SLICE at a time, with ``obsId`` and ``version``.
 
-        Each slice is as the rows are when it is asked for. Others may be written between two.
+        They may be written between two slices. MongoDB may have read some rows of a slice before.
         """
         query = {"hospital": hospital, "personId": person_id}
         with translate_errors():
@@ -243,7 +243,7 @@ class Observations:
                 yield page
 
     def remove(self, rows: Sequence[Document]) -> None:
-        """Delete rows that `of_person` gave just now."""
+        """Delete rows that `of_person` gave, but for what is newer than any of them."""
         keys = [row["_id"] for row in rows]
         newest = max(row["version"] for row in rows)
         deletion = DeleteMany({"_id": {"$in": keys}, "version": {"$lte": newest}})

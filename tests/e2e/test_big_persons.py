@@ -293,6 +293,25 @@ def test_b15_whatever_happens_at_whichever_slice(
 
 
 @pytest.mark.usefixtures("small_slices")
+def test_b15_rows_that_only_the_destination_has_go_in_steps(scene: Scene) -> None:
+    """The id ends, and all obs are gone from the hospital when the person is read."""
+    big = scene.big()
+    consumer = Consumer(scene)
+    consumer.finish()
+    big.the_id_ends()
+    scene.published()
+    scene.ward.run(f"DELETE FROM obs WHERE person_id = {big.person}")
+    consumer.go_on(1)
+    assert consumer.partition.reenrichment.big_persons() == {big.person}
+    assert 0 < read_so_far(scene.stage, big.person) <= OBS
+    scene.published()
+    consumer.finish()
+    consumer.close()
+    assert read_so_far(scene.stage, big.person) == 0
+    scene.stage.compare().require_equal()
+
+
+@pytest.mark.usefixtures("small_slices")
 def test_b15_somebody_elses_event_comes_before_the_big_persons_end(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -371,6 +371,79 @@ def test_b3_a_reading_older_than_the_link_leaves_the_mark(passport: Passport) ->
     assert list(sink.wanted(HOSPITAL, 10)) == []
 
 
+@pytest.fixture
+def four_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("observations", "hospital_writer", "medicalrecords"):
+        monkeypatch.setattr(f"destinations.mongo.{name}.SLICE", 4)
+
+
+@pytest.mark.usefixtures("four_at_once")
+def test_b15_a_person_is_retained_in_steps(passport: Passport) -> None:
+    """Somebody else's row becomes theirs in between, by an event that the reading hasn't seen."""
+    passport.register()
+    sink = passport.sink()
+    sink.write([obs(obs_id, 10) for obs_id in range(1, 11)])
+    steps = sink.retain_steps(person(at=100), {1, 2, 3, 4}, version(100), None)
+    before = len(passport.shown())
+    first = next(steps)
+    assert not first.is_last
+    assert before - len(passport.shown()) == first.outcome.stored <= 4
+    sink.write([obs(10, 200), obs(11, 200)])
+    rest = list(steps)
+    assert [step.is_last for step in rest] == [False, False, True], "4 rows, 4 records, the end"
+    shown = [record["openmrsData"]["obsId"] for record in passport.shown()]
+    assert shown == [1, 2, 3, 4, 10, 11]
+    assert one(passport.db.people)["floor"] == version(100)
+
+
+@pytest.mark.usefixtures("four_at_once")
+@pytest.mark.parametrize("national_id", ["1199080012340000", None])
+def test_b15_many_rows_move_step_by_step(passport: Passport, national_id: str | None) -> None:
+    """To another patient, or to nobody."""
+    former, other = passport.register(), passport.register("1199080012340000")
+    sink = passport.sink()
+    rows = [obs(obs_id, 10) for obs_id in range(1, 11)]
+    sink.write(rows)
+    who = person(1, national_id, at=100)
+    sink.write([replace(rows[0], person=who, version=version(100))])
+    assert len(passport.shown(former)) >= 9, "not within the write"
+    assert list(sink.wanted(HOSPITAL, 10)) == [1]
+
+    who = person(1, national_id, at=120)
+    begun = sink.begin_person(who)
+    for row in rows[:4]:
+        sink.write(as_read(who, [row]))
+    left = len(passport.shown(former))
+    for _ in sink.retain_steps(who, {*range(1, 11)}, version(120), begun):
+        assert left - len(passport.shown(former)) <= 4
+        left = len(passport.shown(former))
+    assert passport.shown(former) == []
+    assert len(passport.shown(other)) == (10 if national_id else 0)
+    assert passport.db.observations.count_documents({}) == (10 if national_id else 0)
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
+def test_b15_who_is_matched_between_two_slices_is_wanted_again(passport: Passport) -> None:
+    """The first slice was dropped as nobody's."""
+    sink = passport.sink()
+    rows = [obs(obs_id, 10) for obs_id in (1, 2)]
+    who = person(at=100)
+    begun = sink.begin_person(who)
+    sink.write(as_read(who, rows[:1]))
+    passport.register()
+    sink.write(as_read(who, rows[1:]))
+    *_, last = sink.retain_steps(who, {1, 2}, version(100), begun)
+    assert last.is_last
+    assert len(passport.shown()) == 1
+    assert list(sink.wanted(HOSPITAL, 10)) == [1]
+
+    begun = sink.begin_person(who)
+    sink.write(as_read(who, rows))
+    list(sink.retain_steps(who, {1, 2}, version(100), begun))
+    assert len(passport.shown()) == 2
+    assert list(sink.wanted(HOSPITAL, 10)) == []
+
+
 def test_a_merge_in_place_moves_the_row(passport: Passport) -> None:
     winner, loser = passport.register(), passport.register("1199080012340000")
     sink = passport.sink()

@@ -20,6 +20,7 @@ from queue import Queue
 from dev.rules import PRODUCT
 from dev.stack import Kafka, MariaDB, Mongo, MySQL
 from tests import real_data
+from tests.mutants.big_persons import BIG_PERSONS
 from tests.mutants.edit import Mutant, PlaceError, TextMutant
 from tests.mutants.edits import MUTANTS as EDITS
 from tests.mutants.identity import IDENTITY
@@ -42,6 +43,7 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
     *IDENTITY,
     *WRITERS,
     *WORDS,
+    *BIG_PERSONS,
 )
 WORKERS = min(3, os.cpu_count() or 1)
 UNMUTATED_TIMEOUT_S = 2_400

@@ -358,8 +358,8 @@ MUTANTS = (
     Mutant(
         "a purged row leaves a tombstone that keeps older events out",
         "destinations/mongo/hospital_writer.py",
-        function="HospitalWriter._write_tombstones",
-        old='{key: mirror.tombstone(row, version or row["version"]) for key, row in rows.items()}',
+        function="HospitalWriter.retain_range",
+        old="{key: mirror.tombstone(row, version) for key, row in rows.items()}",
         new="{}",
         test=f"{SINK}test_a_chunk_removes_what_it_has_not",
     ),

@@ -1,6 +1,6 @@
 """What is read as a national id, the state of a person, and ids that two patients hold."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import given
@@ -164,3 +164,20 @@ def test_reload_names_whoever_changed_and_who_shares(
     assert named == (set() if was_empty else changed | sharing)
     for one in (ID, OTHER, "1111111111"):
         assert holders.of(one) == {who for who, ids in after.items() if one in ids}
+
+
+def test_b15_the_index_stays_small() -> None:
+    """A million ids take 40 MB, however often they are loaded."""
+
+    def pairs() -> Iterator[tuple[int, str]]:
+        return ((patient, f"9{patient * 7919 % count:015d}") for patient in range(count))
+
+    count = 20_000
+    holders = Holders()
+    for _ in range(3):
+        assert holders.reload(pairs()) == set()
+        databases = holders._index.execute("PRAGMA database_list").fetchall()
+        ((pages,),) = holders._index.execute("PRAGMA page_count")
+        ((page_bytes,),) = holders._index.execute("PRAGMA page_size")
+        assert len(databases) == 1
+        assert pages * page_bytes / count < 50
