@@ -39,7 +39,7 @@ from consumers.waiting import (
     lowest,
 )
 from openmrs.affected import PERSON_KEYS, QUERIES, AffectedQuery
-from openmrs.key_ranges import next_rows_of_person, rows_of_persons, rows_with_keys
+from openmrs.key_ranges import next_keys_of_person, rows_of_persons, rows_with_keys
 from openmrs.load_budget import Pace
 from openmrs.load_share import LoadShare
 from openmrs.read import ConsistentRead, Elsewhere, SourcePosition
@@ -403,10 +403,10 @@ class ReenrichmentQueue:
             version = self._lookups.version(reading)
             persons = self._lookups.persons_in(reading, [big.person_id], fresh=True)
             self._add_affected_patients({big.person_id: big.reason})
-            rows = next_rows_of_person(reading, OBS, big.person_id, big.after, SLICE)
+            ids = next_keys_of_person(reading, OBS, big.person_id, big.after, SLICE)
             big.take(persons[big.person_id], version)
-            piece = Slice(big, [row["obs_id"] for row in rows], version)
-            self._fill(piece, reading, rows, "person")
+            piece = Slice(big, ids, version)
+            self._fill(piece, reading, rows_with_keys(reading, OBS, ids), "person")
             return piece
 
     def _about_a_slice(

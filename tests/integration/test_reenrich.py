@@ -418,6 +418,14 @@ def test_a_small_key_change_reads_few_rows_of_a_large_table(flavour_database: Ad
         before = ward.rows_read()
         read(queue)
         assert ward.rows_read() - before < 2_000, table
+    person_id, ids = big_person(ward)
+    assert len(ids) > 5 * SLICE
+    queue = ward.queue()
+    queue.add_persons([person_id], 10, None)
+    read(queue, 1)
+    before = ward.rows_read()
+    read(queue, 3)
+    assert ward.rows_read() - before < 3 * 3 * SLICE, "the slices of a person, too"
     ward.lookups.close()
 
 

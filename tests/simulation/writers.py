@@ -14,7 +14,14 @@ from msgspec.structs import replace
 from pymongo import InsertOne
 
 import tests.simulation.world
-from destinations.mongo import fence, hospital_writer, people, progress
+from destinations.mongo import (
+    fence,
+    hospital_writer,
+    medicalrecords,
+    observations,
+    people,
+    progress,
+)
 from destinations.mongo.client import Mongo
 from destinations.mongo.fence import Fence
 from destinations.mongo.hospital_writer import HospitalWriter
@@ -33,7 +40,8 @@ IDS = ("1199080012345678", "1199080012340000")  # of the Passport's two patients
 PATIENTS = tuple(ObjectId(letter * 24) for letter in "ab")
 BATCH = 2  # events
 MOST_TRIES = 50
-MOST_CALLS = 5_000  # a history takes a quarter of that
+END = object()
+MOST_CALLS = 20_000  # a history takes a tenth of that, unless they overtake each other often
 SETTINGS = make.settings({"uri": "mongodb://nowhere", "link_key": "k" * 32}).hospitals[HOSPITAL]
 EDITED_AT = datetime(2026, 12, 1, tzinfo=UTC)
 NOTE = "as the doctor says"
@@ -127,11 +135,19 @@ class OneHospital:
         )
 
 
+class BigPerson(NamedTuple):
+    """A person who is being read in slices, for an event at `offset` of the topic."""
+
+    offset: int
+    person: int
+    slices: Iterator[None]
+
+
 class Writer:
     """A consumer of the hospital: it takes the hospital, and then applies all that the topic has.
 
     A key change is applied after the rows of its batch. Those needn't be read again for it, as they
-    have been enriched after it.
+    have been enriched after it. Some persons are read in slices, with events in between.
     """
 
     def __init__(self, history: "History") -> None:
@@ -142,6 +158,9 @@ class Writer:
         self._fence = Fence(self._database, HOSPITAL)
         self._people = People(self._database, KEY)
         self._count = history.world.count
+        self._reads_in_slices = history.reads_in_slices
+        self._big: list[BigPerson] = []
+        self._again: dict[int, BigPerson] = {}
 
     def run(self) -> None:
         tries = 0
@@ -158,6 +177,8 @@ class Writer:
                     raise BrokenPromise(f"no end: {error.reason}") from None
 
     def _follow(self) -> None:
+        self._big = []
+        self._again = {}
         self._fence.take()
         writer = HospitalWriter(
             self._database,
@@ -170,14 +191,24 @@ class Writer:
         )
         stored = progress.read(self._database, HOSPITAL)
         offset = stored.offset if stored else 0
-        while offset < len(self._hospital.topic):
+        while True:
             batch = self._hospital.topic[offset : offset + BATCH]
-            self._apply(writer, batch)
+            if batch:
+                self._apply(writer, batch, offset)
             offset += len(batch)
-            done = Progress(HOSPITAL, offset, version(batch[-1].pos), 1)
+            for person_id in self._people.wanted(HOSPITAL, 10):
+                if not any(big.person == person_id for big in self._big):
+                    self._read_whole(writer, person_id, offset)
+            self._read_slice()
+            newest = version(self._hospital.topic[offset - 1].pos) if offset else ""
+            held = min([offset, *(big.offset for big in (*self._big, *self._again.values()))])
+            done = Progress(HOSPITAL, held, newest, 1)
             progress.store(done, str(writer.authors.hospital), self._fence)
+            is_idle = offset == len(self._hospital.topic) and not self._big
+            if is_idle and not self._people.wanted(HOSPITAL, 1):
+                return
 
-    def _apply(self, writer: HospitalWriter, batch: Sequence[Event]) -> None:
+    def _apply(self, writer: HospitalWriter, batch: Sequence[Event], offset: int) -> None:
         hospital = self._hospital
         rows = {event.key: event for event in batch if event.row is not None}
         enriched = [
@@ -197,10 +228,58 @@ class Writer:
             elif event.kind == "person":
                 # Whoever holds the same id is read, too.
                 for person_id in hospital.ids:
-                    self._read_whole(writer, person_id)
+                    self._read_whole(writer, person_id, offset)
 
-    def _read_whole(self, writer: HospitalWriter, person_id: int) -> None:
+    def _read_slice(self) -> None:
+        """Do the next slice or step of the person who waits longest."""
+        if not self._big:
+            return
+        big = self._big.pop(0)
+        if next(big.slices, END) is not END:
+            self._big.append(big)
+        elif big.person in self._again:
+            self._big.append(self._again.pop(big.person))
+
+    def _slices(self, writer: HospitalWriter, person_id: int) -> Iterator[None]:
+        """Write a person's rows one by one, each as it is then; then retain them."""
         hospital = self._hospital
+        keys: list[int] = []
+        since = ""
+        begun: int | None = None
+        while True:
+            rest = [
+                key
+                for key, (row, _) in sorted(hospital.rows.items())
+                if row.person == person_id and key not in keys
+            ]
+            rest = [key for key in rest if not keys or key > keys[-1]][:1]
+            who = hospital.person(person_id)
+            rows = [replace(row, person=who, origin="person") for row in hospital.read_again(rest)]
+            since = since or who.version
+            self._world.call("read slice")
+            if begun is None:
+                begun = writer.begin_person(who)
+            if not rest:
+                break
+            writer.write(rows)
+            self._count("slice")
+            keys += rest
+            yield
+        for step in writer.retain_steps(who, set(keys), since, begun):
+            if not step.is_last:
+                self._count("step")
+                yield
+
+    def _read_whole(self, writer: HospitalWriter, person_id: int, offset: int) -> None:
+        hospital = self._hospital
+        if self._reads_in_slices:
+            big = BigPerson(offset, person_id, self._slices(writer, person_id))
+            is_being_read = any(other.person == person_id for other in self._big)
+            if is_being_read:
+                self._again.setdefault(person_id, big)
+            else:
+                self._big.append(big)
+            return
         keys = [key for key, (row, _) in hospital.rows.items() if row.person == person_id]
         who = hospital.person(person_id)
         rows = [replace(row, person=who, origin="person") for row in hospital.read_again(keys)]
@@ -214,8 +293,11 @@ class Writer:
 class History:
     """A hospital, its Passport, and who works on it. `schedule` yields whose turn it is."""
 
-    def __init__(self, rules: MappingRules, seed: int = 1) -> None:
+    def __init__(
+        self, rules: MappingRules, seed: int = 1, *, reads_in_slices: bool = False
+    ) -> None:
         self.rules = rules
+        self.reads_in_slices = reads_in_slices
         self.world = World(seed)
         self.world.enough = self._is_turn_over
         self._calls_left = 0
@@ -380,11 +462,14 @@ def interleaved(
 
 def random_history(rules: MappingRules, seed: int) -> History:
     """Run two writers, which may die and begin anew, while the hospital and a doctor work."""
-    history = History(rules, seed)
+    history = History(rules, seed, reads_in_slices=seed % 2 == 0)
     rng = history.world.rng
     hospital = history.hospital
     with pytest.MonkeyPatch.context() as patch:
         play(patch, history.world)
+        if history.reads_in_slices:
+            for module in (observations, hospital_writer, medicalrecords):
+                patch.setattr(module, "SLICE", 2)
         writers = history.writers(2)
         actions = rng.randint(4, 10)
         while actions or not all(process.ended or process.dead for process in writers):

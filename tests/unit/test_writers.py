@@ -21,7 +21,18 @@ from tests.simulation.writers import (
 )
 
 SEEDS = 200
-HAPPENED = ("overtaken", "killed", "edited", "rename", "end", "swap", "share", "void")
+HAPPENED = (
+    "overtaken",
+    "killed",
+    "edited",
+    "rename",
+    "end",
+    "swap",
+    "share",
+    "void",
+    "slice",
+    "step",
+)
 SMALL = list(small_histories())
 
 
