@@ -200,10 +200,10 @@ def big_person(ward: Ward) -> tuple[int, list[int]]:
 
 
 def next_piece(queue: ReenrichmentQueue) -> Slice:
-    piece = None
-    while piece is None:
-        piece = queue.read()
-    return piece
+    while queue.pending():
+        if (piece := queue.read()) is not None:
+            return piece
+    raise AssertionError("nothing waits")
 
 
 def obs_ids(piece: Slice) -> list[int]:
