@@ -13,7 +13,7 @@ BIG_PERSONS = (
         function="ReenrichmentQueue._about_a_slice",
         old="size > SLICE",
         new="False",
-        test=f"{TESTS}test_b15_somebody_elses_event_comes_before_the_big_persons_end",
+        test=f"{QUEUE_TESTS}test_b15_slices_of_a_big_person_are_read_once_and_others_in_between",
     ),
     Mutant(
         "B15: what is retained of a person is as old as the first slice",
@@ -36,7 +36,7 @@ BIG_PERSONS = (
         "consumers/waiting.py",
         function="BigPerson.finish",
         old="self.keys.extend(ids)",
-        new="self.keys.extend(ids[:1])",
+        new="self.keys.extend(ids[:-1])",
         test=f"{QUEUE_TESTS}test_b15_slices_of_a_big_person_are_read_once_and_others_in_between",
     ),
     Mutant(
