@@ -35,7 +35,7 @@ from passport.errors import Fatal, Origin, Reject
 from passport.event import parse_event
 from passport.kafka import Record, read_topic, translate_errors
 from passport.settings import Kafka, Settings
-from passport.version import FUTURE_S, Position, parse
+from passport.version import Position, is_of_the_future, parse
 
 # A byte offset that no binlog has: `gtid_set` alone says where to go on.
 BY_GTID = 0
@@ -329,7 +329,7 @@ def highest_epoch(records: Iterable[Record]) -> int:
     for record in records:
         with suppress(Reject):
             epoch = parse(parse_event(record.value).source.version).epoch
-            if record.at_ms is None or epoch <= record.at_ms / 1000 + FUTURE_S:
+            if record.at_ms is None or not is_of_the_future(epoch, record.at_ms / 1000):
                 highest = max(highest, epoch)
     return highest
 

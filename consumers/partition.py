@@ -27,7 +27,7 @@ from passport.event import (
 )
 from passport.kafka import Record
 from passport.settings import Consumer, Hospital, MySQL
-from passport.version import FUTURE_S, LOWEST
+from passport.version import LOWEST, is_of_the_future
 
 PROBE_S = 2.0  # a probe's connect and read timeout
 CONNECT_S = 1.0  # the loop's first timeouts: while it waits, the other hospitals wait too
@@ -322,7 +322,7 @@ class Partition:
             return False
         # The epoch before counts, too: it is from a clock that was wrong if it is a high one.
         published_s = time.time() if item.record.at_ms is None else item.record.at_ms / 1000
-        if int(epoch) > max(int(self._newest_epoch), published_s) + FUTURE_S:
+        if is_of_the_future(int(epoch), max(int(self._newest_epoch), published_s)):
             return True
         self._newest_epoch = epoch
         return False

@@ -79,6 +79,11 @@ def parse(text: str) -> Version:
     return Version(*map(int, parts))
 
 
+def is_of_the_future(epoch: int, named_at_s: float) -> bool:
+    """Return whether an epoch can't have begun at the Unix time at which a record named it."""
+    return epoch > named_at_s + FUTURE_S
+
+
 def next_epoch(previous: int, birth_s: float) -> int:
     """Return an epoch that is higher than every one before, also when the positions topic was lost.
 

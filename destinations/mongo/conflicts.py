@@ -66,10 +66,10 @@ def resolve(database: Mongo, hospital: Hospital, record_id: str, keep: Keep) -> 
     Raises Fatal when there is no such conflict, Retry when the record has just changed.
     """
     record = _read(database, record_id)
-    openmrs = record["openmrsData"]
     if "deletedAt" in record:
         _resolve_deleted(database, record, keep)
         return
+    openmrs = record["openmrsData"]
     update = _keep_passport(record) if keep == "passport" else _keep_hospital(record)
     seen = {"_id": record["_id"], "rev": record["rev"], "lastEditedAt": record["lastEditedAt"]}
     change = Change(record["_id"], "update", record["patientId"], record["rev"] + 1, seen, update)
@@ -86,13 +86,15 @@ def resolve(database: Mongo, hospital: Hospital, record_id: str, keep: Keep) -> 
 def _resolve_deleted(database: Mongo, record: Document, keep: Keep) -> None:
     """Keep a record deleted for good, or let it be shown again when its person is read."""
     openmrs = record["openmrsData"]
-    update: Document = {"$unset": {"openmrsData.pending": ""}}
+    decided = {"openmrsData.pending": ""}
+    update: Document = {"$unset": decided}
     if keep == "hospital":
-        update["$unset"]["deletedAt"] = ""
-        update["$unset"]["openmrsData.personId"] = ""
-        update["$set"] = {"removedAt": datetime.now(UTC)}
+        as_hidden = {"deletedAt": "", "openmrsData.personId": ""}
+        update = {"$unset": decided | as_hidden, "$set": {"removedAt": datetime.now(UTC)}}
+    seen = {"_id": record["_id"], "rev": record["rev"], "deletedAt": record["deletedAt"]}
     with translate_errors():
-        database.medicalrecords.update_one({"_id": record["_id"]}, update)
+        if not database.medicalrecords.update_one(seen, update).matched_count:
+            raise Retry(f"record {record['_id']} has just been changed")
         if keep == "hospital":
             ask_for(database, [f"{openmrs['hospitalId']}/{openmrs['personId']}"])
 

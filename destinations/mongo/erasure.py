@@ -147,10 +147,10 @@ class Erasure:
                 keys = [document["_id"] for document in self._db[name].find(query, {"_id": 1})]
             for start in range(0, len(keys), DELETED_AT_ONCE):
                 deletion = DeleteMany({"_id": {"$in": keys[start : start + DELETED_AT_ONCE]}})
-                fence.write([{name: deletion}])
+                fence.write([{name: [deletion]}])
             numbers[kind] = len(keys)
         listing = {"medicalHistory": {"$in": self._records}}
-        fence.write([{"patients": UpdateMany(listing, {"$pull": listing})}])
+        fence.write([{"patients": [UpdateMany(listing, {"$pull": listing})]}])
         return numbers
 
     def _at(self, hospital_id: str) -> Traces:

@@ -38,7 +38,7 @@ _NO_SUCH_TRANSACTION = 251
 _INTERRUPTED = 11601
 
 # One change: the operations that belong together, by collection.
-FencedChange = Mapping[str, Any]
+FencedChange = Mapping[str, Sequence[Any]]
 
 
 @dataclass(slots=True)
@@ -158,8 +158,9 @@ class Fence:
         """Return how many documents matched, by collection."""
         operations: dict[str, list[Any]] = {}
         for change in changes:
-            for name, operation in change.items():
-                operations.setdefault(name, []).append(operation)
+            for name, of_change in change.items():
+                if of_change:
+                    operations.setdefault(name, []).extend(of_change)
         for attempt in range(TRIES):
             try:
                 return self._transaction(operations, guarded)

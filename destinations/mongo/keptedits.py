@@ -11,8 +11,9 @@ Passport itself has written, and nothing that the hospital has. A document stays
 returns, the patient leaves the Passport, or somebody is erased.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from bson import ObjectId
 from pymongo import DeleteOne, ReplaceOne
@@ -20,11 +21,12 @@ from pymongo import DeleteOne, ReplaceOne
 from destinations.mongo import auditlogs, record_update
 from destinations.mongo.client import ALL, Mongo, translate_errors
 from destinations.mongo.document import Document
-from destinations.mongo.fence import FencedChange
 from destinations.mongo.record_update import Change
 
 # A request of the Passport that began before a record was hidden has ended long before.
 LATE = timedelta(days=1)
+
+KeptEditMove = ReplaceOne[Any] | DeleteOne
 
 
 def read(database: Mongo, records: Collection[ObjectId]) -> dict[ObjectId, list[Document]]:
@@ -37,21 +39,22 @@ def read(database: Mongo, records: Collection[ObjectId]) -> dict[ObjectId, list[
     return kept
 
 
-def moves(database: Mongo, changes: Iterable[Change]) -> list[FencedChange]:
-    """Return what stores and deletes that belongs to changes of records: one transaction with them.
+def moves(database: Mongo, changes: Sequence[Change]) -> list[list[KeptEditMove]]:
+    """Return, for each change of a record, what stores and deletes kept edits together with it.
 
     Nothing is stored for patients who have left the Passport.
     """
-    changes = list(changes)
-    leaving = [change.leaves for change in changes if change.leaves is not None]
-    patients = _registered(database, {document["patientId"] for document in leaving})
-    moved: list[FencedChange] = []
-    for document in leaving:
-        if document["patientId"] in patients:
-            stored = ReplaceOne({"_id": document["_id"]}, document, upsert=True)
-            moved.append({"keptedits": stored})
-    obsolete = [change.obsolete for change in changes if change.obsolete is not None]
-    moved.extend({"keptedits": DeleteOne({"_id": document["_id"]})} for document in obsolete)
+    leaving = {change.leaves["patientId"] for change in changes if change.leaves is not None}
+    patients = _registered(database, leaving)
+    moved: list[list[KeptEditMove]] = []
+    for change in changes:
+        of_change: list[KeptEditMove] = []
+        kept = change.leaves
+        if kept is not None and kept["patientId"] in patients:
+            of_change.append(ReplaceOne({"_id": kept["_id"]}, kept, upsert=True))
+        if change.obsolete is not None:
+            of_change.append(DeleteOne({"_id": change.obsolete["_id"]}))
+        moved.append(of_change)
     return moved
 
 

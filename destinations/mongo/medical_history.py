@@ -32,4 +32,4 @@ def link(owners: Mapping[ObjectId, str | None], fence: Fence) -> None:
         if patient_id is not None:
             listing = {"$addToSet": {"medicalHistory": {"$each": record_ids}}}
             added.append(UpdateOne({"_id": patient_id}, listing))
-    fence.write([{"patients": update} for update in (*pulled, *added)])
+    fence.write([{"patients": [update]} for update in (*pulled, *added)])

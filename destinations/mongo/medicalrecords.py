@@ -258,18 +258,17 @@ class MedicalRecords:
     ) -> bool:
         """Write where the records are still as read. Return False when one of them is not."""
         now = _now()
+        moves = keptedits.moves(self._db, changes)
         operations: list[FencedChange] = [
             {
-                "auditlogs": auditlogs.beside(change, self.authors.system, self._name, now),
-                "medicalrecords": change.operation,
+                "auditlogs": [auditlogs.beside(change, self.authors.system, self._name, now)],
+                "medicalrecords": [change.operation],
+                "keptedits": moved,
             }
-            for change in changes
+            for change, moved in zip(changes, moves, strict=True)
         ]
-        operations += keptedits.moves(self._db, changes)
         written = self._fence.write(operations, guarded="medicalrecords")
         for index, problem in written.failed.items():
-            if index >= len(changes):
-                continue
             key = changes[index].id
             if problem != "duplicate" and key in target:
                 refused[self._row_key(target[key].document)] = problem
@@ -292,7 +291,7 @@ class MedicalRecords:
             tombstone = record_update.tombstone(
                 change, rev, self._id, _now(), is_deleted=action != "delete"
             )
-            tombstones.append({"medicalrecords": InsertOne(tombstone)})
+            tombstones.append({"medicalrecords": [InsertOne(tombstone)]})
         self._fence.write(tombstones)
 
     def _list_in_patients(self, current: RecordRound) -> None:

@@ -176,7 +176,7 @@ class Observations:
 
     def write(self, operations: Sequence[InsertOne[Any] | ReplaceOne[Any]]) -> Written:
         return self._fence.write(
-            [{"observations": operation} for operation in operations], guarded="observations"
+            [{"observations": [operation]} for operation in operations], guarded="observations"
         )
 
     def connected_heads(self, seeds: Iterable[str]) -> dict[str, Head]:
@@ -247,7 +247,7 @@ class Observations:
         keys = [row["_id"] for row in rows]
         newest = max(row["version"] for row in rows)
         deletion = DeleteMany({"_id": {"$in": keys}, "version": {"$lte": newest}})
-        self._fence.write([{"observations": deletion}])
+        self._fence.write([{"observations": [deletion]}])
 
     def _heads(self, query: Document) -> dict[str, Head]:
         with translate_errors():

@@ -170,7 +170,7 @@ class People:
             if not changes:
                 fence.write(list(_raised_versions(persons, documents)))
                 return {key: Link.of(document) for key, document in documents.items()}, changed
-            fence.write([{"people": change} for change in changes.values()])
+            fence.write([{"people": [change]} for change in changes.values()])
             changed |= changes.keys() & documents.keys()
         raise Retry("people: links changed all the time")
 
@@ -185,7 +185,7 @@ class People:
             "$max": {"version": floor, "floor": floor},
         }
         still_as_read = {"_id": link.key, "rev": link.rev}
-        if not fence.write([{"people": UpdateOne(still_as_read, update)}]).matched["people"]:
+        if not fence.write([{"people": [UpdateOne(still_as_read, update)]}]).matched["people"]:
             return None
         return replace(link, pending=None, floor=max(link.floor, floor), rev=link.rev + 1)
 
@@ -298,7 +298,7 @@ def _raised_versions(
     for key, person in persons.items():
         if person.version > documents[key]["version"]:
             older = {"_id": key, "version": {"$lt": person.version}}
-            yield {"people": UpdateOne(older, {"$set": {"version": person.version}})}
+            yield {"people": [UpdateOne(older, {"$set": {"version": person.version}})]}
 
 
 def _pending(document: Document, patient: str | None) -> str | None:

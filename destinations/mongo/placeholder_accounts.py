@@ -168,7 +168,7 @@ class Authors:
             user = self._accounts[key].user
             still_ours = {"_id": user, "email": email(user)}
             change = {"$set": {"name": name, "updatedAt": datetime.now(UTC)}}
-            updates.append({"users": UpdateOne(still_ours, change)})
+            updates.append({"users": [UpdateOne(still_ours, change)]})
         fence.write(updates)
         for key, name in names.items():
             self._accounts[key].name = name

@@ -42,7 +42,7 @@ def store(progress: Progress, passport_hospital: str, fence: Fence) -> None:
     fields = {"offset": progress.offset, "at_ms": progress.at_ms, "rereads": progress.rereads}
     update = {"$set": fields, "$max": {"version": progress.version}}
     own = UpdateOne({"_id": progress.hospital}, update, upsert=True)
-    fence.write([{"syncstatus": status, "progress": own}])
+    fence.write([{"syncstatus": [status], "progress": [own]}])
 
 
 def store_erased(database: Mongo, hospitals: Sequence[str]) -> None:

@@ -45,8 +45,8 @@ class Change:
     `patient` says whose record it is or was. If the record isn't there, `seen` is None and `write`
     is the document; else `seen` is a query and `write` an update of what it finds.
 
-    Two documents of `keptedits` may belong to it. `leaves` is stored before the write. `obsolete`
-    is deleted after it, since it is part of the record now, or out of date.
+    Two documents of `keptedits` may belong to it, in the same transaction. `leaves` is stored.
+    `obsolete` is deleted, since it is part of the record now, or out of date.
     """
 
     id: ObjectId

@@ -115,6 +115,19 @@ def test_b7_an_edit_outlives_its_tombstone(passport: Passport) -> None:
     assert passport.shown(patient_id)[0]["data"]["notes"] == "again"
 
 
+def test_b7_an_edit_stays_kept_while_mongodb_refuses_its_record(passport: Passport) -> None:
+    patient_id, sink, before = edited_medicine(passport)
+    sink.write([medicine(20, voided=True)])
+    passport.db.command("collMod", "medicalrecords", validator={"patientId": ""})
+    outcome = sink.write([medicine(30)])
+    assert [reason for _, reason in outcome.rejected] == ["invalid"]
+    hidden(passport, before)
+    passport.db.command("collMod", "medicalrecords", validator={})
+    sink.write([medicine(40)])
+    [after] = passport.shown(patient_id)
+    assert without_stamps(after) == without_stamps(before)
+
+
 def test_b7_what_the_hospital_changed_meanwhile_is_a_conflict(passport: Passport) -> None:
     patient_id, sink, record = edited_medicine(passport)
     sink.write([medicine(20, voided=True)])

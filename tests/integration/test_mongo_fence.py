@@ -317,13 +317,13 @@ def test_only_what_mongodb_refuses_is_left_out(mongo_database: Any) -> None:
     mongo_database.create_collection("things", validator={"number": {"$ne": 13}})
     fence = Fence(mongo_database, HOSPITAL)
     upserts = [
-        {"things": UpdateOne({"_id": number}, {"$set": {"number": number}}, upsert=True)}
+        {"things": [UpdateOne({"_id": number}, {"$set": {"number": number}}, upsert=True)]}
         for number in range(30)
     ]
     written = fence.write(upserts)
     assert written.failed == {13: "invalid"}
     assert mongo_database.things.count_documents({}) == 29
-    changes = [{"things": UpdateOne({"_id": n}, {"$inc": {"times": 1}})} for n in (1, 13)]
+    changes = [{"things": [UpdateOne({"_id": n}, {"$inc": {"times": 1}})]} for n in (1, 13)]
     assert fence.write(changes, guarded="things").missed
     assert mongo_database.things.find_one({"times": 1}) is None, "all of it or nothing"
     assert fence.write(changes).matched["things"] == 1

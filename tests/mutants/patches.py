@@ -627,7 +627,7 @@ MUTANTS = (
         "an epoch of the future makes nothing outdated",
         "consumers/partition.py",
         function="Partition._is_of_the_future",
-        old="int(epoch) > max(int(self._newest_epoch), published_s) + FUTURE_S",
+        old="is_of_the_future(int(epoch), max(int(self._newest_epoch), published_s))",
         new="not epoch",
         test=f"{UNIT}test_partition.py::test_b14_an_epoch_of_the_future_is_no_epoch",
     ),
@@ -635,7 +635,7 @@ MUTANTS = (
         "a reader takes no epoch of the future for one that was published",
         "cdc/positions.py",
         function="highest_epoch",
-        old="record.at_ms is None or epoch <= record.at_ms / 1000 + FUTURE_S",
+        old="record.at_ms is None or not is_of_the_future(epoch, record.at_ms / 1000)",
         new="record",
         test=(
             f"{INTEGRATION}test_poison.py::test_b14_an_epoch_of_the_future_makes_nothing_outdated"
