@@ -113,15 +113,20 @@ class Stage:
     """Servers up; `config` is the settings file. Use `opened`."""
 
     def __init__(
-        self, folder: Path, hospitals: Sequence[Hospital], settings: Mapping[str, Any]
+        self,
+        folder: Path,
+        hospitals: Sequence[Hospital],
+        settings: Mapping[str, Any],
+        sweep_s: float = 300,
     ) -> None:
         self.folder = folder
         self.hospitals = {hospital.key: hospital for hospital in hospitals}
         self.config = folder / "passport.yaml"
         self.kafka, self.mongo = Kafka(folder / "kafka"), Mongo(folder / "mongo")
         self.roles: list[Role] = []
-        # The mongo destination's option.
+        # The mongo destination's options.
         self.contradictions = "count"
+        self.sweep_s = sweep_s
         self._settings = settings
         self._clients = contextlib.ExitStack()
 
@@ -144,7 +149,12 @@ class Stage:
 
     def write_config(self, path: Path | None = None, **changes: Any) -> Path:
         """Write the settings file. `changes` replace top-level keys."""
-        options = {"uri": self.mongo.url, "database": "passport", "link_key": LINK_KEY}
+        options: dict[str, Any] = {
+            "uri": self.mongo.url,
+            "database": "passport",
+            "link_key": LINK_KEY,
+            "sweep_s": self.sweep_s,
+        }
         if self.contradictions != "count":  # an earlier release has no such option
             options["contradictions"] = self.contradictions
         tree = {
@@ -303,12 +313,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, *hospitals: Hospital, **settings: Any) -> Iterator[Stage]:
+def opened(
+    folder: Path, *hospitals: Hospital, sweep_s: float = 300, **settings: Any
+) -> Iterator[Stage]:
     """Open a stage with its servers up. Everything is ended and deleted after it.
 
-    `settings` are top-level keys of the file.
+    `sweep_s` is the mongo destination's option. `settings` are top-level keys of the file.
     """
-    stage = Stage(folder, hospitals, settings)
+    stage = Stage(folder, hospitals, settings, sweep_s)
     try:
         stage.start_servers()
         yield stage

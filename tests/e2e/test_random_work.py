@@ -40,7 +40,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     hospitals = [
         Hospital(key, number, generator.NATIONAL_ID_TYPE) for number, key in enumerate(KEYS)
     ]
-    with opened(tmp_path_factory.mktemp("random"), *hospitals) as stage:
+    # An edit that is saved just after its record was hidden stays in the tombstone until a sweep.
+    with opened(tmp_path_factory.mktemp("random"), *hospitals, sweep_s=20) as stage:
         for number, hospital in enumerate(hospitals):
             stage.fill(hospital, every=2, seed=81 + number, patients=20, visits=1)
         stage.grant()

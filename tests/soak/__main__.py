@@ -42,7 +42,7 @@ def main() -> int:
     print(f"ledger and logs: {kept}", flush=True)
     kinds = given.kinds.split(",") if given.kinds else sorted(KINDS)
     try:
-        with opened(folder, *hospitals(), **SETTINGS) as stage:
+        with opened(folder, *hospitals(), sweep_s=20, **SETTINGS) as stage:
             try:
                 result = Soak(stage, seed, given.rate, Ledger(kept / "ledger.jsonl"), kinds).run(
                     given.minutes * 60
