@@ -272,7 +272,11 @@ def played(scene: Scene, meanwhile: Callable[[Big], None], at: int, *, killed: b
 
 
 @pytest.mark.usefixtures("small_slices")
-@pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda act: act.__name__)
+@pytest.mark.parametrize(
+    "meanwhile",
+    [Big.an_obs_moves_in, Big.the_id_ends, Big.they_are_merged],
+    ids=lambda act: act.__name__,
+)
 def test_b15_what_happens_in_the_middle_is_not_lost(
     scene: Scene, meanwhile: Callable[[Big], None]
 ) -> None:
@@ -283,7 +287,6 @@ def test_b15_what_happens_in_the_middle_is_not_lost(
 @pytest.mark.long
 @pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
-@pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda act: act.__name__)
 def test_b15_whatever_happens_at_whichever_slice(
     scene: Scene, meanwhile: Callable[[Big], None], killed: bool
