@@ -42,8 +42,8 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
         "b7: nothing is kept of who has left",
         "destinations/mongo/keptedits.py",
         function="moves",
-        old='document["patientId"] in patients',
-        new="document",
+        old='kept is not None and kept["patientId"] in patients',
+        new="kept is not None",
         test=f"{EDITS}test_b7_nothing_is_kept_of_somebody_who_left_before",
     ),
     Mutant(
