@@ -9,7 +9,7 @@ import pytest
 from dev.hospital import passport_patients
 from dev.hospital.recorded import load, playback
 from dev.stack import MariaDB
-from tests import real_data
+from tests import concepts_page, real_data
 from tests.e2e.roles import Role
 from tests.e2e.stage import Hospital, Stage, opened
 from tests.e2e.test_kills import strike
@@ -76,6 +76,11 @@ def test_what_a_real_openmrs_did_ends_equal_though_everybody_is_killed(stage: St
     assert found.rows > OBS / 2
     # Its dictionary maps nothing to another: what no rule knows is shown as question and answer.
     assert set(found.types) == {"test"}
+    with hospital.connect() as connection:
+        facts = read(connection, hospital.for_oracle())
+    becomes = concepts_page.becomes(facts, hospital.for_oracle())
+    assert sum(becomes.values()) == OBS
+    concepts_page.check("A recorded OpenMRS", becomes)
 
 
 def wait_published(stage: Stage) -> None:

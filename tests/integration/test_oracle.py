@@ -4,12 +4,10 @@ difference.
 
 import hashlib
 import hmac
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +15,10 @@ from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from tests import real_data
+from tests import concepts_page, real_data
 from tests.oracle.compare import compare, compare_with
 from tests.oracle.expected import Expected, expected, load_mapping
 from tests.oracle.facts import Facts, read
-from tests.oracle.projection import Chart
-from tests.oracle.rulebook import Rulebook
 from tests.oracle.words import words
 from tests.servers import Address, fresh_database
 
@@ -129,62 +125,10 @@ def test_the_hospitals_time_becomes_an_instant(two: Expected) -> None:
     assert record.content["data"]["result"] == "38 cm"
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "concepts.md"
-NOTES = {
-    "voided": "hidden (voided)",
-    "header": "the header of a condition",
-    "value": "the diagnosis of its condition",
-    "certainty": "`status` of its condition",
-    "rank": "`description` of its condition",
-    "negated": "nothing: the answer is no",
-    "detail": "nothing: a part of nothing",
-}
-
-
-def becomes(facts: Facts) -> Counter[tuple[str, str, str, str, str]]:
-    """(concept, class, datatype, units, what its obs become) -> obs; of everybody, registered or
-    not.
-    """
-    rules, owned = Rulebook(load_mapping(), facts.concepts), defaultdict(list)
-    for row in facts.obs.values():
-        owned[row["person_id"]].append(row)
-    found: Counter[tuple[str, str, str, str, str]] = Counter()
-    for rows in owned.values():
-        chart = Chart(facts, KIGALI, rules, rows)
-        roles: dict[int, str] = {}
-        for saying in chart.sayings:
-            if saying.anchor not in saying.stating:
-                roles |= {saying.anchor["obs_id"]: "header"}
-                roles |= {row["obs_id"]: "value" for row in saying.stating}
-                for name, members in saying.parts.items():
-                    roles |= {member["obs_id"]: name for member in members}
-            else:
-                roles |= {row["obs_id"]: saying.kind for row in saying.stating}
-        for row in rows:
-            role = roles[row["obs_id"]] if row["obs_id"] in chart.live else "voided"
-            concept = facts.concepts[row["concept_id"]]
-            known = concept.name, concept.concept_class, concept.datatype, concept.units or ""
-            article = "an" if role == "order" else "a"
-            found[*known, NOTES.get(role, f"{article} {role}")] += 1
-    return found
-
-
 def test_the_page_of_concepts_tells_what_becomes_of_every_obs(facts: Facts) -> None:
-    """UPDATE_DOCS=1 writes it anew."""
-    found = becomes(facts)
+    found = concepts_page.becomes(facts, KIGALI)
     assert sum(found.values()) == 58_020
-    rows = [
-        f"| {' | '.join(known)} | {count:,} |"
-        for known, count in sorted(found.items(), key=lambda one: -one[1])
-    ]
-    intro, _, table = PAGE.read_text().partition("| concept |")
-    head = (
-        " concept | class | datatype | units | its obs become | obs |\n|---|---|---|---|---|--:|\n"
-    )
-    if os.environ.get("UPDATE_DOCS"):
-        PAGE.write_text(f"{intro}|{head}" + "\n".join(rows) + "\n")
-    else:
-        assert f"| concept |{table}".splitlines() == f"|{head}".splitlines() + rows
+    concepts_page.check("The sample database", found)
 
 
 @pytest.fixture(scope="module")
