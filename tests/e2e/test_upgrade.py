@@ -59,22 +59,22 @@ def shift(stage: Stage, seed: int, **variables: str) -> str:
     """Reader and consumer of some code while people work, both killed in it; the epoch that MongoDB
     shows then.
     """
+    known = stage.db["progress"].find_one() or {}
     roles = _roles(stage, **variables)
     _work(stage, seed)
+    eventually(
+        lambda: (stage.db["progress"].find_one() or {}).get("offset") != known.get("offset"),
+        "the consumer has applied some of it",
+    )
     for role in roles:
         role.kill()
     return _epoch(stage)
 
 
 def _roles(stage: Stage, **variables: str) -> list[Role]:
-    known = stage.db["progress"].find_one() or {}
     reader = stage.role("cdc", "run", "--hospital", "kigali", **variables)
     consumer = stage.role("consume", "--destination", "passport", **variables)
     reader.says("reading the binlog")
-    eventually(
-        lambda: (stage.db["progress"].find_one() or {}).get("offset") != known.get("offset"),
-        "records come",
-    )
     return [reader, consumer]
 
 

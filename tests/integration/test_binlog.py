@@ -849,8 +849,11 @@ def test_positions_past_4_gib(own_tap: Callable[..., Tap]) -> None:
     assert one.at.pos < 10_000
     assert two.at.pos > 1 << 32
     commit = next(item for item in of(Commit, items) if item.gtid == two.gtid)
-    assert two.at.pos < commit.at.pos < two.at.pos + 100
-    [rotated] = of(NextFile, items)
+    # MariaDB 11.8 says no positions in so large a transaction. They are counted then, without the
+    # statements' texts (Annotate_rows), which it doesn't send.
+    assert two.at.pos < commit.at.pos < two.at.pos + 1_000
+    # MariaDB 11.8 begins a file before it, too.
+    *_, rotated = of(NextFile, items)
     assert three.at.file == rotated.at.file
     assert of(RowChange, tap.read(commit.at)) == [three]
     sizes = {row[0]: int(row[1]) for row in tap.server.execute("SHOW BINARY LOGS")}
