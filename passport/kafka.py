@@ -5,6 +5,7 @@ only the consumers need (a consumer group). Both stand on this module, so that a
 or an error means the same in every stage.
 """
 
+import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,50 @@ _REFUSED = (
     kafka_errors.AuthorizationError,
 )
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+
+
+# How long a refusal explains that no broker can be used: a client looks for one for 5 s.
+_REFUSAL_S = 10.0
+
+
+class Refusals(logging.Filter):
+    """Notes from the client's log that a broker has refused this process.
+
+    The client tries again while it looks for a first broker, whatever the reason is, and then
+    raises a KafkaTimeoutError that doesn't say it. Only its log has the reason of each try.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as if no broker had refused anything."""
+        self._last: BaseException | None = None
+        self._at_s = -_REFUSAL_S
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        for argument in arguments:
+            if isinstance(argument, _REFUSED):
+                self._last = argument
+                self._at_s = time.monotonic()
+        return True
+
+    def behind(self, error: BaseException) -> BaseException | None:
+        """Return the refusal that an error is or that has led to it; None if there is none."""
+        if isinstance(error, _REFUSED):
+            refused: BaseException = error
+            return refused
+        is_recent = time.monotonic() - self._at_s < _REFUSAL_S
+        if isinstance(error, kafka_errors.KafkaTimeoutError) and is_recent:
+            return self._last
+        return None
+
+
+# Once a process, as the log that it is attached to.
+refusals = Refusals()
+logging.getLogger("kafka.net.connection").addFilter(refusals)
 
 
 class OffsetRange(NamedTuple):
@@ -231,9 +276,10 @@ def translate_errors(kafka: Kafka, *, leave: tuple[type[Exception], ...] = ()) -
 
 def translate_error(error: BaseException, kafka: Kafka) -> PassportError:
     """Return an error of the client as NotReady, Retry or Fatal, without its text."""
-    if isinstance(error, _REFUSED):
+    refusal = refusals.behind(error)
+    if refusal is not None:
         return Fatal(
-            f"Kafka at {kafka.bootstrap} refuses this client ({without_text(error)})",
+            f"Kafka at {kafka.bootstrap} refuses this client ({without_text(refusal)})",
             hint="check kafka.security_protocol, .sasl_* and the topic's ACLs,"
             " then: passport check",
             origin=KAFKA,

@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from dev.stack import Fhir, Kafka, MariaDB, Mongo, MySQL
-from passport import health, metrics
+from passport import health, kafka, metrics
 from passport.errors import Fatal
 from tests import passport_shapes
 from tests.servers import (
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_said_before() -> None:
-    """Forget the metrics and failures of the tests before, which stand once a process.
+    """Forget the metrics and failures of the tests before, which are kept once a process.
 
     A test that waits for a gauge would otherwise find the value that another test has left there.
     """
@@ -55,6 +55,7 @@ def nothing_said_before() -> None:
             metric.clear()
     for part in health.failures():
         health.working(part)
+    kafka.refusals.forget()
 
 
 @pytest.fixture(scope="session")
