@@ -38,7 +38,7 @@ def list_concepts(
                     "datatype": concept.concept.get("datatype"),
                     "rule": concept.rule,
                 }
-                for concept in unmapped.concepts(database, hospital_id, rules)
+                for concept in unmapped.concepts(database, hospital_id, rules[hospital_id])
             ]
     columns = ("hospital", "obs", "concept", "class", "datatype", "rule")
     context.print_rows(rows, columns, as_json=as_json)

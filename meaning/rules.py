@@ -257,14 +257,15 @@ def _role(group: Group, subject: Subject) -> str | None:
     return None
 
 
-def load(path: str | Path | None = None) -> MappingRules:
-    """Return the rules of a hospital's file `path` before those that come with the project.
+def load(path: str | Path | None = None, below: MappingRules | None = None) -> MappingRules:
+    """Return the rules of the file `path` before those `below`, else those of the project.
 
     A file of version 1 stands alone, as it always did. Raises Fatal, which names what is wrong in
     the file.
     """
-    default = _parsed(_default(), None)
-    return default if path is None else _parsed(Path(path), default)
+    if below is None:
+        below = _parsed(_default(), None)
+    return below if path is None else _parsed(Path(path), below)
 
 
 def _parsed(file: Path, below: MappingRules | None) -> MappingRules:
@@ -279,7 +280,7 @@ def _parsed(file: Path, below: MappingRules | None) -> MappingRules:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise Fatal(
             f"the mapping {file} can't be read ({type(error).__name__})",
-            hint="correct it, or destinations.<name>.mapping",
+            hint="correct it, hospitals.<id>.mapping or destinations.<name>.mapping",
         ) from None
 
 

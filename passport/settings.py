@@ -80,6 +80,7 @@ class Hospital(Model):
     # Names are kept in these locales too, for readers of other languages.
     name_locales: tuple[str, ...] = Field(("en", "fr", "rw"), max_length=12)
     provider_roles: tuple[str, ...] = ()
+    mapping: str | None = None  # the hospital's own rules, asked before all others
     passport_hospital: str | PlaceholderHospital = PlaceholderHospital()
     load_budget: LoadBudget = LoadBudget()
     # Quiet hours on the hospital's own clock, as 22:00-05:00. Comparing begins within them only,

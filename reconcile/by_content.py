@@ -119,7 +119,8 @@ class ByContent:
 
         mirror = self._mongo.mirror(hospital_id, person_ids)
         tombstones = [document for document in mirror.values() if document["deleted"]]
-        records = must_be.records(tombstones, self._mongo.rules, hospital_id, name, self._authors)
+        rules = self._mongo.rules[hospital_id]
+        records = must_be.records(tombstones, rules, hospital_id, name, self._authors)
         shown = self._mongo.records(hospital_id, records.keys(), must_be.patients.values())
         links = self._mongo.links([person.key for person in must_be.persons.values()])
 

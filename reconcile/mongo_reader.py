@@ -11,7 +11,7 @@ from destinations.mongo.client import Mongo, translate_errors
 from destinations.mongo.document import Document
 from destinations.mongo.people import People, ask_for
 from destinations.mongo.placeholder_accounts import Authors
-from meaning.rules import MappingRules
+from destinations.mongo.sink import RulesByHospital
 from passport import sink as sinks
 from passport.facts import Person
 from passport.settings import Settings
@@ -29,7 +29,7 @@ def opened(settings: Settings, destination: str) -> Iterator["MongoReader"]:
 class MongoReader:
     """Reads one destination by hospital and person. Every method may raise Retry and Fatal."""
 
-    def __init__(self, database: Mongo, options: Options, rules: MappingRules) -> None:
+    def __init__(self, database: Mongo, options: Options, rules: RulesByHospital) -> None:
         self._db = database
         self._people = People(database, options.key, options.contradictions)
         self.rules = rules

@@ -12,7 +12,7 @@ from destinations.mongo.client import Mongo, connected, ensure_indexes
 from destinations.mongo.contradictions import Mode
 from destinations.mongo.people import People
 from destinations.mongo.registrations import Registrations
-from destinations.mongo.sink import MongoSink
+from destinations.mongo.sink import MongoSink, RulesByHospital
 from meaning.rules import MappingRules, load
 from passport import sink as sinks
 from passport.errors import Fatal
@@ -47,7 +47,7 @@ def connect(options: Options, settings: Settings, destination: Destination) -> M
 
     Raises NotReady if the server is away. Raises Fatal if it refuses us or is no replica set.
     """
-    rules = load(destination.mapping)
+    rules = rules_by_hospital(settings, destination)
     client, database = connected(options.uri.get_secret_value(), options.database)
     try:
         ensure_indexes(database, options.tombstone_ttl_days)
@@ -67,9 +67,21 @@ def connect(options: Options, settings: Settings, destination: Destination) -> M
     )
 
 
+def rules_by_hospital(settings: Settings, destination: Destination) -> RulesByHospital:
+    """Return the rules of each hospital: those of its own file before the destination's.
+
+    Raises Fatal, which names the file that is no mapping.
+    """
+    shared = load(destination.mapping)
+    rules: dict[str, MappingRules] = {}
+    for hospital_id, hospital in settings.hospitals.items():
+        rules[hospital_id] = load(hospital.mapping, shared)
+    return rules
+
+
 @contextmanager
-def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, MappingRules]]:
-    """Open a destination's database and mapping, for commands that look at it.
+def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, RulesByHospital]]:
+    """Open a destination's database and its rules, for commands that look at it.
 
     Raises Fatal if the destination isn't of type mongo, and NotReady if the server is away.
     """
@@ -82,7 +94,7 @@ def opened(settings: Settings, destination: str) -> Iterator[tuple[Mongo, Mappin
             hint="passport config show   # destinations",
         )
     options = sinks.options(destination, chosen)
-    rules = load(chosen.mapping)
+    rules = rules_by_hospital(settings, chosen)
     client, database = connected(options.uri.get_secret_value(), options.database)
     with closing(client):
         yield database, rules

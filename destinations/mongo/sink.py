@@ -20,6 +20,9 @@ from passport.settings import Settings
 from passport.sink import KeyRange, Outcome, Progress, RetainStep, Scope
 
 
+RulesByHospital = Mapping[str, MappingRules]
+
+
 class MongoSink:
     """The destination of type mongo. `passport.sink.Sink` says what each method promises."""
 
@@ -28,7 +31,7 @@ class MongoSink:
         client: MongoClient[Document],
         database: Mongo,
         settings: Settings,
-        rules: MappingRules,
+        rules: RulesByHospital,
         people: People,
         registrations: Registrations,
         *,
@@ -129,11 +132,12 @@ class MongoSink:
     def _writer(self, hospital: str) -> HospitalWriter:
         """Return the hospital's writer. Raises BadSettings for an unknown hospital."""
         if hospital not in self._writers:
+            settings = self._settings.hospital(hospital)
             self._writers[hospital] = HospitalWriter(
                 self._db,
                 hospital,
-                self._settings.hospital(hospital),
-                self._rules,
+                settings,
+                self._rules[hospital],
                 self._people,
                 self._fence(hospital),
                 link_medical_history=self._link_medical_history,

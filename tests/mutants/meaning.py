@@ -109,6 +109,14 @@ MEANING = (
         new="rows",
         test=f"{SHOWN}test_a_blood_pressure_is_one_record",
     ),
+    Mutant(
+        "meaning: a hospital's own file is asked before a destination's",
+        "destinations/mongo/__init__.py",
+        function="rules_by_hospital",
+        old="load(hospital.mapping, shared)",
+        new="load(hospital.mapping)",
+        test="tests/unit/test_mapping.py::test_a_hospitals_own_file_is_asked_first_and_for_it_alone",
+    ),
     TextMutant(
         "meaning: a negative test is not abnormal",
         "meaning/interpretation.py",

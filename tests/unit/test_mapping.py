@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from destinations.mongo import rules_by_hospital
 from meaning.facts import Row, Subject, codes
 from meaning.reading import read
 from meaning.rules import MappingRules, Matcher, load, parse
 from passport.errors import Fatal
+from passport.settings import Destination
+from tests.settings import build_settings, hospital_settings, kafka_settings
 
 
 def subject(name: str = "Pulse", **fields: Any) -> Subject:
@@ -127,6 +130,25 @@ def test_the_first_rule_wins(default: MappingRules) -> None:
     assert kind_of(own, subject()) == "visit"
     assert kind_of(own, subject("Weight")) == "note", "a hospital's own rules come first"
     assert kind_of(own, subject("Weight", concept_class="Finding")) == "finding", "and no more"
+
+
+def test_a_hospitals_own_file_is_asked_first_and_for_it_alone(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.yaml"
+    shared.write_text("version: 2\nrules:\n  - {kind: visit, names: [Pulse, Weight]}\n")
+    own = tmp_path / "kigali.yaml"
+    own.write_text("version: 2\nrules:\n  - {kind: note, names: [Pulse]}\n")
+    destination = Destination(type="mongo", mapping=str(shared))
+    hospitals = {
+        "kigali": hospital_settings(mapping=str(own)),
+        "butaro": hospital_settings(partition=1),
+    }
+    settings = build_settings(hospitals, kafka_settings("nowhere", "t"), {"passport": destination})
+    rules = rules_by_hospital(settings, destination)
+    kinds = {
+        hospital: [kind_of(rules[hospital], subject(name)) for name in ("Pulse", "Weight", "Mood")]
+        for hospital in hospitals
+    }
+    assert kinds == {"kigali": ["note", "visit", "test"], "butaro": ["visit", "visit", "test"]}
 
 
 def test_a_file_of_version_1_stands_alone(default: MappingRules) -> None:
