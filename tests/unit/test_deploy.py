@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -132,3 +133,18 @@ def test_prometheus_in_compose_looks_at_every_role() -> None:
     ][0]
     roles = {name for name, one in COMPOSE["services"].items() if "build" in one}
     assert {target.removesuffix(":8080") for target in targets["targets"]} == roles
+
+
+def test_the_image_gets_every_package_and_file_of_the_wheel() -> None:
+    """What .dockerignore leaves out can't be copied, and what isn't copied is not in the image."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:] for line in lines if line.startswith("!")}
+    copied: set[str] = set()
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            copied |= set(line.split()[1:-1])
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    built = wheel["targets"]["wheel"]
+    needed = {*built["packages"], *built["force-include"]}
+    assert needed <= copied
+    assert needed <= kept
