@@ -8,7 +8,7 @@ WORKDIR /src
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY passport/__init__.py passport/
 RUN uv sync --locked --no-dev --extra portal --extra otel --no-install-project
-COPY config/default.yaml config/mapping.yaml config/
+COPY config/default.yaml config/known-concepts.tsv config/mapping.yaml config/
 COPY cli cli
 COPY passport passport
 COPY openmrs openmrs

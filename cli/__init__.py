@@ -28,6 +28,7 @@ from cli import (
     erase,
     grants,
     health,
+    mapping,
     portal,
     positions,
     reconcile,
@@ -71,6 +72,7 @@ app.add_typer(positions.commands, name="positions")
 app.command()(signal.signal)
 app.add_typer(dead_letters.commands, name="dead-letters")
 app.add_typer(conflicts.commands, name="conflicts")
+app.add_typer(mapping.commands, name="mapping")
 app.add_typer(unmapped.commands, name="unmapped")
 app.command()(erase.erase)
 app.add_typer(cut_over.commands, name="cut-over")

@@ -38,6 +38,8 @@ PURE = (
     "consumers/enrich/obs.py",
     "destinations/fhir/resources.py",
     "destinations/mongo/projection/obs.py",
+    "meaning/check.py",
+    "meaning/explain.py",
     "meaning/facts.py",
     "meaning/interpretation.py",
     "meaning/reading.py",

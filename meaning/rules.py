@@ -248,6 +248,9 @@ class MappingRules:
         return ""
 
 
+NO_RULES = MappingRules((), frozenset(), ())  # to read a file by itself
+
+
 def _role(group: Group, subject: Subject) -> str | None:
     if group.value is not None and group.value.fits(subject):
         return "value"
@@ -322,8 +325,8 @@ def _named(index: int, rule: Rule) -> Rule:
 
 
 _REMEDY = (
-    "Take this rule out. What it showed is listed by `passport unmapped list`, with a rule by the"
-    " question's code for each"
+    "Take this rule out. What it showed is listed by `passport mapping unmapped`, with a rule by"
+    " the question's code for each"
 )
 
 

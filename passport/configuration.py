@@ -27,7 +27,10 @@ Tree = dict[str, Any]
 
 
 def packaged(name: str) -> Path:
-    """Return the place of default.yaml or mapping.yaml: in the wheel, or config/ of a checkout."""
+    """Return the place of a file that comes with the project, such as default.yaml.
+
+    It is in the wheel, or in config/ of a checkout.
+    """
     in_wheel = Path(str(files("passport"))) / "config" / name
     if in_wheel.exists():
         return in_wheel

@@ -19,7 +19,6 @@ from passport.facts import Observation, Person
 from passport.settings import Settings
 from passport.sink import KeyRange, Outcome, Progress, RetainStep, Scope
 
-
 RulesByHospital = Mapping[str, MappingRules]
 
 

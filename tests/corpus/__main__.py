@@ -1,7 +1,7 @@
 """Prints what the product makes of the corpus: ``python -m tests.corpus [verdict | page]``.
 
 With a verdict (missing, dangerous, odd) it prints the cases that have it, too. With ``page`` it
-writes the page of the documentation.
+writes the pages of the documentation, and config/known-concepts.tsv.
 """
 
 import sys
@@ -10,8 +10,12 @@ from pathlib import Path
 from tests.corpus.loader import Case, Meaning, cases
 from tests.corpus.product import results
 from tests.corpus.report import Result, page, tables
+from tests.corpus.suggestions import held_back, known_questions, suggestions_page, table
 
-PAGE = Path(__file__).parents[2] / "docs/reference/meaning-corpus.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/reference/meaning-corpus.md"
+SUGGESTIONS = ROOT / "docs/reference/mapping-suggestions.md"
+KNOWN = ROOT / "config/known-concepts.tsv"
 
 
 def main(wanted: str | None) -> int:
@@ -19,6 +23,9 @@ def main(wanted: str | None) -> int:
     judged = results(cases())
     if wanted == "page":
         PAGE.write_text(page(judged), encoding="utf-8")
+        known = known_questions(cases())
+        KNOWN.write_text(table(known), encoding="utf-8")
+        SUGGESTIONS.write_text(suggestions_page(held_back(known)), encoding="utf-8")
         return 0
     print(tables(judged))
     for result in judged:

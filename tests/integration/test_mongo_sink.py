@@ -21,6 +21,7 @@ from destinations.mongo import conflicts, reports, unmapped
 from destinations.mongo.erasure import Erasure
 from destinations.mongo.sink import MongoSink
 from meaning.rules import load
+from meaning.suggest import Suggester, known_concepts, rule_line
 from passport.errors import Fatal, NotReady, Retry
 from passport.facts import Author, Observation, Person
 from passport.settings import PlaceholderHospital, Settings
@@ -667,7 +668,7 @@ def test_an_edit_that_comes_while_a_conflict_is_resolved_wins(
     assert passport.details() == ["71 exactly"]
 
 
-def test_unmapped_concepts_are_listed_with_a_rule_that_knows_them(
+def test_unmapped_concepts_are_listed_with_what_is_seen_of_them(
     passport: Passport, tmp_path: Any
 ) -> None:
     passport.register()
@@ -683,22 +684,25 @@ def test_unmapped_concepts_are_listed_with_a_rule_that_knows_them(
             obs(3, 10, make.UNKNOWN, make.text("x")),
             obs(4, 10, peril, make.coded(make.concept(52, "Rash", cls="Symptom")), voided=True),
             obs(5, 10),
-            *(obs(key, 10, illness, make.coded(make.MALARIA)) for key in (6, 7, 8)),
+            *(obs(key, 10, illness, make.coded(make.MALARIA)) for key in (6, 7, 8, 11)),
+            obs(9, 10, make.PANEL, make.NO_VALUE),
+            obs(10, 10, stage, answers[0], obs_group_id=9),
         ]
     )
     found = unmapped.concepts(passport.db, HOSPITAL, load())
     assert [(one.concept["name"], one.obs) for one in found] == [
-        ("Seen by the nurse", 3),
-        ("Stage of something", 2),
+        ("Seen by the nurse", 4),
+        ("Stage of something", 3),
         ("Favourite colour", 1),
     ]
-    assert [one.rule for one in found] == [
-        '- {"kind": "condition", "mappings": ["PIH:1"], "asks": "which"}',
-        '- {"kind": "note", "mappings": ["CIEL:999999"]}',
-        '- {"kind": "note", "mappings": ["uuid:concept-7"]}',
-    ]
+    asked = {one.concept["name"]: one.question for one in found}
+    assert asked["Seen by the nurse"].answers == ("Diagnosis",)
+    assert asked["Seen by the nurse"].codes == ("PIH:1", "uuid:concept-42")
+    assert asked["Stage of something"].sets == ("Blood count",)
+    suggester = Suggester(known_concepts())
+    rules = [rule_line(suggester.suggest(one), one.codes) for one in asked.values()]
     file = tmp_path / "mapping.yaml"
-    file.write_text("version: 2\nrules:\n" + "\n".join(one.rule for one in found))
+    file.write_text("version: 2\nrules:\n" + "\n".join(rules))
     assert unmapped.concepts(passport.db, HOSPITAL, load(file)) == []
 
 

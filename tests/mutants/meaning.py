@@ -5,6 +5,9 @@ from tests.mutants.edit import Mutant, TextMutant
 READING = "meaning/reading.py"
 TABLE = "tests/unit/test_meaning.py::"
 SHOWN = "tests/unit/test_projection.py::"
+SUGGESTED = "tests/unit/test_suggest.py::"
+CHECKED = "tests/unit/test_mapping_check.py::"
+VERBS = "tests/integration/test_mapping_verbs.py::"
 
 MEANING = (
     TextMutant(
@@ -116,6 +119,75 @@ MEANING = (
         old="load(hospital.mapping, shared)",
         new="load(hospital.mapping)",
         test="tests/unit/test_mapping.py::test_a_hospitals_own_file_is_asked_first_and_for_it_alone",
+    ),
+    Mutant(
+        "mapping: what nobody accepted is not written",
+        "cli/mapping.py",
+        function="suggest",
+        old="suggestions = _suggestions(context, destination, hospital)",
+        new=(
+            "suggestions = _suggestions(context, destination, hospital)\n"
+            "for _, concept, one in suggestions:\n"
+            "    line = rule_line(one, concept.question.codes)\n"
+            "    add_rule(Path(context.hospital(hospital).mapping or ''), line, '')"
+        ),
+        test=f"{VERBS}test_a_suggestion_is_written_only_if_a_person_accepts_it",
+    ),
+    Mutant(
+        "mapping: the accepted suggestion alone is written",
+        "cli/mapping.py",
+        function="_accept",
+        old="code in question.codes",
+        new="question.codes",
+        test=f"{VERBS}test_a_suggestion_is_written_only_if_a_person_accepts_it",
+    ),
+    Mutant(
+        "mapping: a claim that is not sure is not suggested",
+        "meaning/suggest.py",
+        function="Suggester.suggest",
+        old="kind in CLAIMS and confidence < LEAST_OF_A_CLAIM",
+        new="False",
+        test=f"{SUGGESTED}test_no_claim_is_suggested_below_its_confidence",
+    ),
+    Mutant(
+        "mapping: a rule that is written leaves the rest of the file as it is",
+        "meaning/mapping_file.py",
+        function="with_rule",
+        old="_is_empty(lines[end - 1])",
+        new="False",
+        test=f"{SUGGESTED}test_a_rule_is_put_behind_the_last_one_and_the_rest_stays",
+    ),
+    Mutant(
+        "mapping: diff counts the records that go",
+        "destinations/mongo/mapping_change.py",
+        function="changes_of_person",
+        old="old.keys() | new.keys()",
+        new="new.keys()",
+        test=f"{CHECKED}test_records_that_come_and_go_are_counted",
+    ),
+    Mutant(
+        "mapping: diff counts a state that changes",
+        "destinations/mongo/mapping_change.py",
+        function="_says",
+        old="fact.state",
+        new="''",
+        test=f"{CHECKED}test_a_state_and_a_content_that_change_are_changes",
+    ),
+    Mutant(
+        "mapping: diff counts whose records change",
+        "destinations/mongo/mapping_change.py",
+        function="changes",
+        old="counted[change].persons.add(person_id)",
+        new="counted[change].persons.add(0)",
+        test=f"{VERBS}test_the_diff_counts_what_changes_when_the_file_is_used",
+    ),
+    Mutant(
+        "mapping: check names a rule that is never reached",
+        "meaning/check.py",
+        function="_shadowed_rules",
+        old="first is not None and not is_reached",
+        new="first is not None and is_reached",
+        test=f"{CHECKED}test_a_rule_that_another_is_asked_before_is_named",
     ),
     TextMutant(
         "meaning: a negative test is not abnormal",

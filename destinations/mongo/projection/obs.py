@@ -100,11 +100,24 @@ def projected(
     return list(records.values())
 
 
+def live_rows(documents: Iterable[Document], rules: MappingRules) -> list[Row]:
+    """Return one person's live rows as the rules look at them."""
+    rows = {document["obsId"]: document for document in documents}
+    return _rows(_live(rows), rows, rules)
+
+
+def record_type(fact: Fact, rules: MappingRules) -> RecordType | None:
+    """Return the type of the record that a fact is shown as; None if it is in no record."""
+    if fact.kind == "note" and not rules.other_notes:
+        return None
+    return _TYPES.get(fact.kind)
+
+
 def unmapped(documents: Iterable[Document], rules: MappingRules) -> list[Document]:
     """Return one person's live rows that no rule knows, and those that are parts of nothing."""
     rows = {document["obsId"]: document for document in documents}
     live = _live(rows)
-    facts = _facts(live, rows, rules)
+    facts = read(_rows(live, rows, rules), rules)
     return [
         live[key]
         for fact in facts
@@ -157,14 +170,14 @@ def _entries_in_order(rows: dict[int, Document], rules: MappingRules) -> list[_E
     """Return the entries by the anchors' obs_id."""
     live = _live(rows)
     entries: list[_Entry] = []
-    for fact in _facts(live, rows, rules):
-        record_type = _TYPES.get(fact.kind)
-        if record_type is None or (fact.kind == "note" and not rules.other_notes):
+    for fact in read(_rows(live, rows, rules), rules):
+        type_of_record = record_type(fact, rules)
+        if type_of_record is None:
             continue
         entries.append(
             _Entry(
                 fact=fact,
-                type=record_type,
+                type=type_of_record,
                 anchor=live[fact.anchor],
                 stating=[live[key] for key in fact.stating],
                 parts={role: [live[key] for key in keys] for role, keys in fact.parts.items()},
@@ -174,23 +187,20 @@ def _entries_in_order(rows: dict[int, Document], rules: MappingRules) -> list[_E
     return sorted(entries, key=lambda entry: int(entry.anchor["obsId"]))
 
 
-def _facts(live: dict[int, Document], rows: dict[int, Document], rules: MappingRules) -> list[Fact]:
-    """Return what the live rows of all `rows` say."""
+def _rows(live: dict[int, Document], rows: dict[int, Document], rules: MappingRules) -> list[Row]:
+    """Return the live ones of all `rows` as the rules look at them."""
     # Of a purged version nobody knows any more when it was written.
     kept = {obs_id: row for obs_id, row in rows.items() if not row["deleted"]}
-    return read(
-        [
-            Row(
-                key=obs_id,
-                subject=_subject(row, rules),
-                parent=row["row"].get("obs_group_id"),
-                first=_first_version(row, kept)["obsId"] if _is_edited(row) else None,
-                moment=row.get("moment"),
-            )
-            for obs_id, row in live.items()
-        ],
-        rules,
-    )
+    return [
+        Row(
+            key=obs_id,
+            subject=_subject(row, rules),
+            parent=row["row"].get("obs_group_id"),
+            first=_first_version(row, kept)["obsId"] if _is_edited(row) else None,
+            moment=row.get("moment"),
+        )
+        for obs_id, row in live.items()
+    ]
 
 
 def _is_edited(row: Document) -> bool:
