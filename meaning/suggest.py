@@ -39,7 +39,7 @@ _OF_SETS = 0.4
 _OF_CLASS = 1.6
 _OF_DATATYPE = 1.2
 _OF_ANSWERS = 1.6
-_OF_PIECES = 0.35  # three letters of a word, so that forms of a word are near each other
+_OF_PIECES = 0.35  # four letters of a word, so that forms of a word are near each other
 
 
 class Question(NamedTuple):
