@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cdc.checkpoint import Checkpoint, Mark
@@ -240,10 +240,16 @@ class Writer:
         self._sending = self._records.write(self._saving, in_full=self._pos % 3 == 0)
 
 
+# The second reader's epoch is acknowledged, then a record of the first one lands late.
+LATE_SAVE: list[str | int] = ["start", *[0] * 7, "start", *[0] * 7, 1, "compact"]
+
+
 @given(
     st.booleans(),
     st.lists(st.sampled_from(["start", "compact", 0, 1, 2]), min_size=10, max_size=120),
 )
+@example(False, LATE_SAVE)
+@example(True, LATE_SAVE)
 def test_a2_compaction_and_late_writers_take_no_acknowledged_epoch_or_run_away(
     polls: bool, steps: list[str | int]
 ) -> None:
