@@ -76,12 +76,22 @@ def status_row(facts: HospitalFacts, now_s: float) -> Row:
         "applied_offset": progress.offset if progress else None,
         "lag_records": max(0, end - next_offset),
         "last_event_s": last_event_s,
+        "read_again_to": _read_again_to(progress),
         "paused_by": pause.by if pause is not None else None,
         "rows_per_s": facts.signals.rows_per_s,
         "skipped": _skipped(facts.signals, saved),
         **facts.counts,
     }
     return {**row, "problems": list(problems(row))}
+
+
+def _read_again_to(progress: "Progress | None") -> int | None:
+    """Return the person_id up to which everybody is read again; None if nobody has to be."""
+    if progress is not None:
+        for work in progress.rereads:
+            if "everyone" in work:
+                return max(0, int(work["done"]))
+    return None
 
 
 def _skipped(signals: "Signals", saved: "Saved | None") -> list[str]:

@@ -54,6 +54,9 @@ def status(
 def _print_status(console: Console, rows: Sequence[Row]) -> None:
     console.print(_table(rows))
     for row in rows:
+        if row["read_again_to"] is not None:
+            text = f"{row['hospital']}: everybody is read again: done up to person_id "
+            console.print(f"{text}{row['read_again_to']:,}", highlight=False)
         for problem in row["problems"]:
             text = f"{row['hospital']}: {problem['what']} -> {problem['command']}"
             console.print(text, highlight=False)

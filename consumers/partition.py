@@ -155,7 +155,14 @@ class Partition:
     """
 
     def __init__(
-        self, number: int, hospital_id: str, hospital: Hospital, settings: Consumer, start: int
+        self,
+        number: int,
+        hospital_id: str,
+        hospital: Hospital,
+        settings: Consumer,
+        start: int,
+        *,
+        rules: str = "",
     ) -> None:
         self.number = number
         self.hospital_id = hospital_id
@@ -169,8 +176,9 @@ class Partition:
             ttl_s=settings.cache_ttl_s,
         )
         self.reenrichment = ReenrichmentQueue(self.lookups, hospital.load_budget)
-        # How rows are enriched, as it is stored with the progress.
-        self.enriched_as = enriched_as(hospital.locales, hospital.kept_locales)
+        # How rows are enriched and by which rules of the destination records are made of them, as
+        # it is stored with the progress.
+        self.enriched_as = enriched_as(hospital.locales, hospital.kept_locales, rules)
         self.next = start
         self.at_ms = 0
         # Of the newest event; None before there is one, and for one that was polled.

@@ -348,13 +348,19 @@ class EveryPerson:
         return cls(request.position, request.done)
 
 
-def enriched_as(locales: Sequence[str], kept_locales: Sequence[str]) -> dict[str, Any]:
+def enriched_as(
+    locales: Sequence[str], kept_locales: Sequence[str], rules: str = ""
+) -> dict[str, Any]:
     """Return how rows are enriched, as it is stored with the progress beside what waits.
 
     It is another one after an upgrade that adds to the enrichment, and after a change of the
-    locales in the settings. An earlier release reads it as a request that is done.
+    locales in the settings or of the destination's `rules` (see `passport.sink.HasRules`). An
+    earlier release reads it as a request that is done.
     """
-    return {**Request().as_json(), "enriched": [ENRICHMENT, [*locales], [*kept_locales]]}
+    made_by: dict[str, Any] = {"enriched": [ENRICHMENT, [*locales], [*kept_locales]]}
+    if rules:
+        made_by["rules"] = rules
+    return {**Request().as_json(), **made_by}
 
 
 def lowest(offsets: Iterable[int | None]) -> int | None:

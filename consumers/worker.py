@@ -36,7 +36,7 @@ from passport import sink as sinks
 from passport.errors import Fatal, Overtaken, Retry
 from passport.kafka import Record
 from passport.settings import Settings
-from passport.sink import KnowsAmbiguous, OneWriter, Progress, Sink, WantsPersons
+from passport.sink import HasRules, KnowsAmbiguous, OneWriter, Progress, Sink, WantsPersons
 from passport.version import LOWEST
 
 IDLE_S = 0.1
@@ -350,13 +350,16 @@ class Worker:
         # The client keeps a pause over a rearrangement that gives the partition back.
         self._subscription.resume(number)
         hospital = self._settings.hospitals[hospital_id]
-        partition = Partition(number, hospital_id, hospital, self._settings.consumer, start)
+        rules = self._sink.rules(hospital_id) if isinstance(self._sink, HasRules) else ""
+        partition = Partition(
+            number, hospital_id, hospital, self._settings.consumer, start, rules=rules
+        )
         if progress is not None:
             partition.lookups.seen(progress.version)
             partition.reenrichment.restore(progress.rereads)
             if partition.enriched_as not in progress.rereads:
-                # An earlier release has written what the destination holds, or names were kept in
-                # other locales.
+                # An earlier release has written what the destination holds, names were kept in
+                # other locales, or records were made by other rules.
                 partition.reenrichment.add_everyone()
                 log.info("everybody is read again in the background", hospital=hospital_id)
             partition.at_ms = progress.at_ms

@@ -3,9 +3,11 @@
 All but `load`, which reads files, is pure.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -249,6 +251,24 @@ class MappingRules:
 
 
 NO_RULES = MappingRules((), frozenset(), ())  # to read a file by itself
+
+
+def fingerprint(rules: MappingRules) -> str:
+    """Return a short text that is the same for rules that decide the same in the same order."""
+    content = {
+        "groups": [group.model_dump() for group in rules.groups],
+        "panel_classes": rules.panel_classes,
+        "rules": [rule.model_dump() for rule in rules.rules],
+        "answers": [(answer, listed.model_dump()) for answer, listed in rules.answers],
+        "siblings": [
+            (role, [matcher.model_dump() for matcher in matchers])
+            for role, matchers in rules.siblings
+        ],
+        "other_notes": rules.other_notes,
+    }
+    # Sets have no order.
+    text = json.dumps(content, sort_keys=True, default=sorted)
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _role(group: Group, subject: Subject) -> str | None:

@@ -165,6 +165,18 @@ class WantsPersons(Protocol):
         """
 
 
+@runtime_checkable
+class HasRules(Protocol):
+    """A sink that makes its records by rules which an operator may change."""
+
+    def rules(self, hospital: str) -> str:
+        """Return a text that is another one when the rules of a hospital are others.
+
+        It is stored with the progress. When it has changed, everybody is read again in the
+        background, and what the new rules make of unchanged rows is written.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class RetainStep:
     """One step of `RetainsInSteps.retain_steps`, and whether it was the last one."""

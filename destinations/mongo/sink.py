@@ -13,7 +13,7 @@ from destinations.mongo.fence import Fence
 from destinations.mongo.hospital_writer import HospitalWriter
 from destinations.mongo.people import People
 from destinations.mongo.registrations import Registrations
-from meaning.rules import MappingRules
+from meaning.rules import MappingRules, fingerprint
 from passport.check import Check
 from passport.facts import Observation, Person
 from passport.settings import Settings
@@ -78,6 +78,9 @@ class MongoSink:
         self, person: Person, keys: Collection[int], version: str, begun: int | None
     ) -> Iterator[RetainStep]:
         return self._writer(person.hospital).retain_steps(person, keys, version, begun)
+
+    def rules(self, hospital: str) -> str:
+        return fingerprint(self._rules[hospital])
 
     def ambiguous(self, hospital: str) -> Sequence[int]:
         return self._people.ambiguous(hospital)

@@ -210,4 +210,22 @@ MEANING = (
         new="  - name: vaccination that is named\n    kind: note\n",
         test="tests/unit/test_corpus.py::test_nine_of_ten_are_right",
     ),
+    Mutant(
+        "mapping: other rules are carried out",
+        "destinations/mongo/sink.py",
+        function="MongoSink.rules",
+        old="fingerprint(self._rules[hospital])",
+        new="hospital",
+        test="tests/e2e/test_changed_mapping.py::"
+        "test_it_is_carried_out_in_the_background_and_after_a_kill",
+    ),
+    Mutant(
+        "mapping: the order of rules is a part of them",
+        "meaning/rules.py",
+        function="fingerprint",
+        old="[rule.model_dump() for rule in rules.rules]",
+        new='sorted(str(rule.model_dump(exclude={"name"})) for rule in rules.rules)',
+        test="tests/unit/test_mapping.py::"
+        "test_rules_that_decide_otherwise_have_another_fingerprint",
+    ),
 )

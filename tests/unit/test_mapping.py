@@ -8,7 +8,7 @@ import pytest
 from destinations.mongo import rules_by_hospital
 from meaning.facts import Row, Subject, codes
 from meaning.reading import read
-from meaning.rules import MappingRules, Matcher, load, parse
+from meaning.rules import MappingRules, Matcher, fingerprint, load, parse
 from passport.errors import Fatal
 from passport.settings import Destination
 from tests.settings import build_settings, hospital_settings, kafka_settings
@@ -149,6 +149,30 @@ def test_a_hospitals_own_file_is_asked_first_and_for_it_alone(tmp_path: Path) ->
         for hospital in hospitals
     }
     assert kinds == {"kigali": ["note", "visit", "test"], "butaro": ["visit", "visit", "test"]}
+
+
+def test_rules_that_decide_otherwise_have_another_fingerprint(tmp_path: Path) -> None:
+    file = tmp_path / "kigali.yaml"
+
+    def of(text: str) -> str:
+        file.write_text(f"version: 2\n{text}")
+        return fingerprint(load(file))
+
+    visit = '{ kind: visit, mappings: ["CIEL:1"] }'
+    order = '{ kind: order, classes: ["Drug"] }'
+    answers = 'answers: { past: { mappings: ["CIEL:2", "CIEL:3", "CIEL:4"] } }'
+    texts = [
+        "",
+        f"rules: [{visit}]",
+        f"rules: [{visit}, {order}]",
+        f"rules: [{order}, {visit}]",
+        answers,
+        "panels: { classes: [Panel] }",
+        "other_notes: false",
+    ]
+    assert len({of(text) for text in texts}) == len(texts)
+    assert of(texts[1]) == of(f"# the same\nrules:\n  - {visit}")
+    assert of(answers) == of('answers: { past: { mappings: ["CIEL:4", "CIEL:3", "CIEL:2"] } }')
 
 
 def test_a_file_of_version_1_stands_alone(default: MappingRules) -> None:

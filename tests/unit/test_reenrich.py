@@ -103,6 +103,14 @@ def test_how_rows_are_enriched_is_stored_and_asks_for_nothing(queue: Reenrichmen
     assert Request.from_json(now).keys == {}, "an earlier release does nothing"
 
 
+def test_other_rules_of_the_destination_are_stored_too(queue: ReenrichmentQueue) -> None:
+    by_rules = enriched_as(HOSPITAL.locales, HOSPITAL.kept_locales, "of yesterday")
+    queue.restore([by_rules])
+    assert (queue.pending(), queue.as_json()) == (0, [])
+    assert by_rules != enriched_as(HOSPITAL.locales, HOSPITAL.kept_locales, "of today")
+    assert Request.from_json(by_rules).keys == {}, "an earlier release does nothing"
+
+
 def test_everybody_is_read_from_the_first_person_on(queue: ReenrichmentQueue) -> None:
     queue.restore([{"keys": {}, "done": 700, "at": None, "everyone": True}])
     queue.add_everyone()
