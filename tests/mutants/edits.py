@@ -76,7 +76,7 @@ MUTANTS: tuple[Mutant | TextMutant, ...] = (
         function="first_created",
         old='(row.get("first") or row).get("created")',
         new='row.get("created")',
-        test=f"{EDITS}test_b8_a_merge_moves_a_record_with_its_id_dates_status_and_edit",
+        test=f"{EDITS}test_b8_a_merge_of_somebody_who_was_never_shown_keeps_the_dates",
     ),
     Mutant(
         "b8: a merge moves an edit",
