@@ -272,6 +272,18 @@ def test_b8_a_merge_moves_a_record_with_its_id_dates_status_and_edit(passport: P
     is_moved(passport, winner, before)
 
 
+def test_row_13_a_merge_moves_a_record_that_nobody_has_edited(passport: Passport) -> None:
+    loser = passport.register()
+    sink = passport.sink()
+    sink.write([medicine(10)])
+    [before] = passport.shown(loser)
+    winner = passport.register(OTHER_ID)
+    sink.write([medicine(20, voided=True), merged_copy(20, row=2)])
+    [after] = passport.shown(winner)
+    assert (after["_id"], after["createdAt"]) == (before["_id"], before["createdAt"])
+    assert passport.shown(loser) == []
+
+
 def test_b8_the_loser_is_hidden_before_the_winners_rows_come(passport: Passport) -> None:
     _, sink, before = edited_medicine(passport)
     winner = passport.register(OTHER_ID)

@@ -8,6 +8,7 @@ from tests.mutants.patches import SINK
 
 CHANGES = "tests/e2e/test_acceptance_changes.py::"
 MEANING = "tests/e2e/test_acceptance_meaning.py::"
+EDITS = "tests/integration/test_doctors_edits.py::"
 RECORDS = "destinations/mongo/projection/obs.py"
 IDENTITY = "openmrs/identity.py"
 
@@ -62,7 +63,7 @@ ROWS = (
         function="_update",
         old='("patientId", "type", "createdBy", "openmrsData")',
         new='("type", "createdBy", "openmrsData")',
-        test=f"{CHANGES}test_row_13_a_merge_moves_the_records_to_the_winner_and_doubles_none",
+        test=f"{EDITS}test_row_13_a_merge_moves_a_record_that_nobody_has_edited",
     ),
     Mutant(
         "row 14: a voided patient is nobody",
