@@ -28,8 +28,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         "kigali",
         0,
         generator.NATIONAL_ID_TYPE,
-        # So that the consumer can be killed in the middle.
-        settings={"mapping": str(mapping), "load_budget": {"queries_per_s": 10}},
+        settings={"mapping": str(mapping)},
     )
     with opened(tmp_path, hospital) as stage:
         stage.fill(hospital, seed=19, patients=120)
@@ -51,6 +50,10 @@ def test_it_is_carried_out_in_the_background_and_after_a_kill(stage: Stage) -> N
 
     assert consumer.stop() == 0
     (stage.folder / "kigali.yaml").write_text(AS_VISITS)
+    # So slow that the consumer can be killed in the middle.
+    hospital = stage.hospitals["kigali"]
+    hospital.settings = {**hospital.settings, "load_budget": {"queries_per_s": 10}}
+    stage.write_config()
     consumer.start()
     eventually(lambda: visits(stage, remarks) > 0, "the first remarks are visits")
     consumer.kill()

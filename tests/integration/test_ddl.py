@@ -212,7 +212,7 @@ def assert_equal(settings: Settings, site: Site, name: str) -> None:
     ("site", "live"),
     [
         ("mariadb-NO_LOG", True),
-        ("mysql-MINIMAL", False),
+        pytest.param("mysql-MINIMAL", False, marks=pytest.mark.long),
         *(pytest.param(one, live, marks=pytest.mark.long) for one, live in REST),
     ],
     indirect=["site"],

@@ -186,6 +186,7 @@ def test_grant_gone_and_given_again(ward: Ward) -> None:
         ward.wait_equal()
 
 
+@pytest.mark.long
 def test_a_frozen_reader_comes_back_in_a_new_epoch(ward: Ward, tmp_path: Path) -> None:
     process = reader_process.spawn(ward.settings, tmp_path)
     try:
